@@ -1,0 +1,78 @@
+"""Convolution, normalisation and activation by name, and the two-convolution block every stage is made of."""
+
+from torch import nn
+
+from unet.errors import UserError, did_you_mean
+
+
+def conv(spatial_dims: int) -> type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]:
+    """The convolution class for 1, 2 or 3 spatial axes."""
+    return getattr(nn, f"Conv{spatial_dims}d")
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm with up to 32 groups (Wu & He 2018, https://arxiv.org/abs/1803.08494), fewer where 32 does not divide."""
+    return nn.GroupNorm(next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0), channels)
+
+
+NORMS = {
+    "batch": lambda channels, spatial_dims: getattr(nn, f"BatchNorm{spatial_dims}d")(channels),
+    "instance": lambda channels, spatial_dims: getattr(nn, f"InstanceNorm{spatial_dims}d")(channels, affine=True),
+    "group": lambda channels, spatial_dims: group_norm(channels),
+    "none": lambda channels, spatial_dims: nn.Identity(),
+}
+ACTS = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
+    "elu": lambda: nn.ELU(inplace=True),
+    "gelu": lambda: nn.GELU(),
+    "silu": lambda: nn.SiLU(inplace=True),
+}
+
+
+def choose(table: dict, key: str, name: str):
+    """``table[name]``, or an error that lists the valid names of ``model.<key>``."""
+    if name not in table:
+        raise UserError(f"model.{key}: unknown {name!r}{did_you_mean(str(name), table)} (valid: {', '.join(table)})")
+    return table[name]
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, normalisation, activation. x (B, Cin, *S) -> (B, Cout, *S') with S' as the convolution makes it.
+
+    The convolution has a bias only where no normalisation follows to absorb it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        spatial_dims: int,
+        kernel_size: int = 3,
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] | None = None,
+        norm: str = "batch",
+        act: str = "relu",
+    ):
+        padding = (kernel_size - 1) // 2 if padding is None else padding
+        super().__init__(
+            conv(spatial_dims)(
+                in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=norm == "none"
+            ),
+            choose(NORMS, "norm", norm)(out_channels, spatial_dims),
+            choose(ACTS, "act", act)(),
+        )
+
+
+class ConvBlock(nn.Sequential):
+    """Two 3-wide convolutions, each normalised and activated. x (B, Cin, *S) -> (B, Cout, *S)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, spatial_dims: int, norm: str, act: str, dropout: float = 0.0
+    ):
+        super().__init__(
+            ConvNormAct(in_channels, out_channels, spatial_dims, norm=norm, act=act),
+            ConvNormAct(out_channels, out_channels, spatial_dims, norm=norm, act=act),
+        )
+        if dropout:
+            self.append(getattr(nn, f"Dropout{spatial_dims}d")(dropout))

@@ -1,0 +1,69 @@
+"""Sizes: the arithmetic of windows, padding to a multiple, cropping back, parameters and FLOPs."""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+Stride = int | Sequence[int]
+
+
+def per_axis(stride: Stride, spatial_dims: int) -> tuple[int, ...]:
+    """A stride as one integer per spatial axis: ``2`` -> ``(2, 2)``, ``(1, 2, 2)`` as it is."""
+    return (stride,) * spatial_dims if isinstance(stride, int) else tuple(stride)
+
+
+def same_padding(kernel_size: int, stride: Sequence[int]) -> tuple[int, ...]:
+    """Padding per axis with which a window of ``kernel_size`` at ``stride`` r turns n = r m samples into exactly m.
+
+    From ``floor((n + 2p - k) / r) + 1``: any p with ``k - r <= 2p < k`` does; the smallest is taken.
+    """
+    return tuple(max(0, (kernel_size - r + 1) // 2) for r in stride)
+
+
+def padding_to_multiple(size: Sequence[int], multiple: Sequence[int]) -> list[tuple[int, int]]:
+    """(before, after) for each axis, so that every size becomes a multiple; the odd sample goes after."""
+    totals = [-n % m for n, m in zip(size, multiple, strict=True)]
+    return [(total // 2, total - total // 2) for total in totals]
+
+
+def pad(x: Tensor, padding: Sequence[tuple[int, int]]) -> Tensor:
+    """Repeat the border samples of x (B, C, *S). Replication, unlike reflection, has no smallest size."""
+    flat = [amount for axis in reversed(padding) for amount in axis]
+    return F.pad(x, flat, mode="replicate")
+
+
+def crop(x: Tensor, padding: Sequence[tuple[int, int]], size: Sequence[int]) -> Tensor:
+    """Undo :func:`pad`: the window of ``size`` that starts after each axis's ``before``."""
+    for axis, ((before, _), n) in enumerate(zip(padding, size, strict=True), start=2):
+        x = x.narrow(axis, before, n)
+    return x
+
+
+def level_sizes(size: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The spatial size at every level, fine to coarse, for an input of ``size`` once padded."""
+    total = [math.prod(axis) for axis in zip(*strides, strict=True)] or [1] * len(size)
+    sizes = [tuple(n + sum(p) for n, p in zip(size, padding_to_multiple(size, total), strict=True))]
+    for stride in strides:
+        sizes.append(tuple(n // r for n, r in zip(sizes[-1], stride, strict=True)))
+    return sizes
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def count_flops(module: nn.Module, shape: Sequence[int]) -> int:
+    """Floating-point operations of one forward pass on an input of ``shape`` (B, C, *S); a multiply-add counts two.
+
+    Counted by torch on the meta device: nothing is computed, and the module itself is left alone.
+    """
+    shadow = copy.deepcopy(module).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shadow(torch.empty(*shape, device="meta"))
+    return counter.get_total_flops()

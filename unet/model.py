@@ -1,0 +1,177 @@
+"""The U-Net: an encoder that shrinks, a decoder that grows, skips between them (Ronneberger et al. 2015)."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import unet.ops  # noqa: F401  (importing the operators registers them)
+from unet.blocks import ConvBlock, choose, conv
+from unet.errors import UserError
+from unet.geometry import Stride, crop, pad, padding_to_multiple, per_axis
+from unet.registry import CONTEXT, DOWN, UP, Spec
+
+SMALL_BOTTLENECK = 8
+"""Samples along an axis of the bottleneck below which small objects have vanished."""
+
+# How a skip joins the decoder: how many times the level's width the block then receives, and the joining itself.
+SKIPS = {
+    "concat": (2, lambda skip, x: torch.cat([skip, x], dim=1)),
+    "add": (1, lambda skip, x: skip + x),
+    "none": (1, lambda skip, x: x),
+}
+
+
+class UNet(nn.Module):
+    """U-Net with chosen resampling (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597; same-padded).
+
+    image (B, in_channels, *S) -> logits (B, num_classes, *S), for any S of at least the total stride: the input is
+    padded once to a multiple of the total stride, the logits are cropped once.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: channels of the logits, background included.
+        width: channels at full resolution, doubled at every level; or a list, one number per level (depth + 1).
+        depth: how many times the encoder shrinks.
+        down: how: an operator of ``DOWN``, by name or ``{"name": ..., option: ...}``; or a list of them, fine to coarse.
+        up: how the decoder grows, an operator of ``UP``, given like ``down`` (also fine to coarse).
+        context: what sits on the bottleneck, an operator of ``CONTEXT``.
+        skip: ``concat``, ``add`` or ``none``: how the encoder's features join the decoder's.
+        stride: by how much each stage shrinks: a number, or a list with a number or one number per axis for each stage.
+        spatial_dims: 1, 2 or 3.
+        norm: ``batch``, ``instance``, ``group`` or ``none``.
+        act: ``relu``, ``leaky_relu``, ``elu``, ``gelu`` or ``silu``.
+        dropout: probability of dropping a whole channel at the end of every block.
+
+    Raises:
+        UserError: a name, option or number that does not fit, with what would.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 2,
+        width: int | Sequence[int] = 64,
+        depth: int = 4,
+        down: Spec | Sequence[Spec] = "max",
+        up: Spec | Sequence[Spec] = "transposed",
+        context: Spec = "none",
+        skip: str = "concat",
+        stride: int | Sequence[Stride] = 2,
+        spatial_dims: int = 2,
+        norm: str = "batch",
+        act: str = "relu",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        check_integer("depth", depth, least=0)
+        if spatial_dims not in (1, 2, 3):
+            raise UserError(f"model.spatial_dims: expected 1, 2 or 3, found {spatial_dims!r}")
+        self.in_channels, self.spatial_dims, self.norm = in_channels, spatial_dims, norm
+        self.widths = level_widths(width, depth)
+        self.strides = [stage_stride(value, spatial_dims) for value in per_stage("stride", stride, depth)]
+        self.total_stride = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * spatial_dims
+        factor, self.join = choose(SKIPS, "skip", skip)
+
+        shared = {"norm": norm, "act": act}
+        block: dict[str, Any] = {"spatial_dims": spatial_dims, **shared, "dropout": dropout}
+        self.stem = ConvBlock(in_channels, self.widths[0], **block)
+        self.downs, self.encoder, self.ups, self.decoder = (nn.ModuleList() for _ in range(4))
+        operators = zip(per_stage("down", down, depth), per_stage("up", up, depth), strict=True)
+        for level, (down_spec, up_spec) in enumerate(operators):
+            fine, coarse = self.widths[level : level + 2]
+            place = {"spatial_dims": spatial_dims, "stride": self.strides[level]}
+            self.downs.append(DOWN.build(down_spec, shared, channels=fine, **place))
+            self.encoder.append(ConvBlock(fine, coarse, **block))
+            self.ups.append(UP.build(up_spec, shared, in_channels=coarse, out_channels=fine, **place))
+            self.decoder.append(ConvBlock(factor * fine, fine, **block))
+        self.context = CONTEXT.build(context, shared, channels=self.widths[-1], spatial_dims=spatial_dims)
+        self.head = conv(spatial_dims)(self.widths[0], num_classes, 1)
+        self._warned = False
+
+    def forward(self, image: Tensor) -> Tensor:
+        size = image.shape[2:]
+        if not torch.compiler.is_compiling():  # a traced size must not become a condition on every later size
+            self.check(image)
+        padding = padding_to_multiple(size, self.total_stride)
+        x, skips = self.stem(pad(image, padding)), []
+        for down, block in zip(self.downs, self.encoder, strict=True):
+            skips.append(x)
+            x = block(down(x))
+        x = self.context(x)
+        for up, block, skip in reversed(list(zip(self.ups, self.decoder, skips, strict=True))):
+            x = block(self.join(skip, up(x, skip)))
+        return crop(self.head(x), padding, size)
+
+    def check(self, image: Tensor) -> None:
+        """Refuse an input the network cannot serve; warn once where the bottleneck is too small for small objects."""
+        axes = " x ".join
+        if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
+            raise UserError(
+                f"the network takes (B, {self.in_channels}, {', '.join('*' * self.spatial_dims)}): a batch of images "
+                f"with {self.in_channels} channels and {self.spatial_dims} spatial axes; found {tuple(image.shape)}"
+            )
+        size, least = image.shape[2:], self.total_stride
+        if any(n < m for n, m in zip(size, least, strict=True)):
+            raise UserError(
+                f"input of {axes(map(str, size))} is too small for depth {len(self.strides)}: "
+                f"the smallest that works is {axes(map(str, least))}; give larger images or a smaller model.depth"
+            )
+        bottleneck = [-(-n // m) for n, m in zip(size, least, strict=True)]
+        values = math.prod(bottleneck) * (image.shape[0] if self.norm == "batch" else 1)
+        if self.training and values == 1 and self.norm in ("batch", "instance"):
+            raise UserError(
+                f"training with model.norm={self.norm} on {axes(map(str, size))} leaves a single value per channel at "
+                f"the bottleneck, which cannot be normalised: the smallest that works is "
+                f"{axes(str(m + 1) for m in least)}, or use model.norm=group"
+            )
+        if min(bottleneck) < SMALL_BOTTLENECK and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the bottleneck is {axes(map(str, bottleneck))} for an input of {axes(map(str, size))}: below "
+                f"{SMALL_BOTTLENECK} samples an axis small objects vanish; consider a smaller model.depth or larger crops",
+                stacklevel=3,
+            )
+
+
+def level_widths(width: int | Sequence[int], depth: int) -> list[int]:
+    """Channels per level: ``width`` doubled at every level, or the list itself once checked."""
+    if isinstance(width, int):
+        check_integer("width", width, least=1)
+        return [width * 2**level for level in range(depth + 1)]
+    if isinstance(width, str) or not isinstance(width, Sequence) or len(width) != depth + 1:
+        raise UserError(
+            f"model.width: expected a number or {depth + 1} numbers (depth {depth} has {depth + 1} levels), found {width!r}"
+        )
+    for value in width:
+        check_integer("width", value, least=1)
+    return list(width)
+
+
+def per_stage(key: str, value: Any, depth: int) -> list[Any]:
+    """One setting for every stage: a list is checked for its length, anything else is repeated."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != depth:
+            raise UserError(
+                f"model.{key}: expected one value or {depth} (one per stage, fine to coarse), found {len(value)}"
+            )
+        return list(value)
+    return [value] * depth
+
+
+def stage_stride(value: Any, spatial_dims: int) -> tuple[int, ...]:
+    """One stage's stride as a tuple with an integer per axis."""
+    if isinstance(value, Sequence) and len(value) != spatial_dims:
+        raise UserError(f"model.stride: a stage has {spatial_dims} axes, found {list(value)}")
+    stride = per_axis(value, spatial_dims) if isinstance(value, int | Sequence) else (value,)
+    for r in stride:
+        check_integer("stride", r, least=1)
+    return stride
+
+
+def check_integer(key: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"model.{key}: expected an integer of at least {least}, found {value!r}")

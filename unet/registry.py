@@ -1,0 +1,100 @@
+"""Names to operators: the tables ``DOWN``, ``UP`` and ``CONTEXT``, and the contract of each.
+
+``*S`` is any number of spatial axes (1, 2 or 3) and ``r`` the stage's stride: a tuple with one integer per axis.
+
+======== ======================================================== ==================================================
+table    factory                                                  forward
+======== ======================================================== ==================================================
+DOWN     (channels, spatial_dims, stride, **options)              x (B, C, *rS) -> (B, C, *S)
+UP       (in_channels, out_channels, spatial_dims, stride, ...)   x (B, Cin, *S), skip (B, Cout, *rS) -> (B, Cout, *rS)
+CONTEXT  (channels, spatial_dims, **options)                      x (B, C, *S) -> (B, C, *S)
+======== ======================================================== ==================================================
+
+A down operator keeps the width; an up operator brings ``Cin`` channels to ``Cout``. The network pads its input so that
+operators only ever see sizes that divide.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from torch import nn
+
+from unet.errors import UserError, did_you_mean
+
+T = TypeVar("T", bound=type[nn.Module])
+
+Spec = str | Mapping[str, Any]
+"""How an operator is chosen: its name, or ``{"name": ..., option: value, ...}``."""
+
+
+class Registry(Mapping[str, type[nn.Module]]):
+    """A table of operators of one kind.
+
+    Args:
+        kind: what the table holds, as it appears in messages and as the config key (``model.<kind>``).
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._classes: dict[str, type[nn.Module]] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Class decorator that adds an operator under ``name``; a second one of the same name is refused."""
+
+        def add(cls: T) -> T:
+            if name in self._classes:
+                raise ValueError(f"{self.kind} operator {name!r} is registered twice")
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def build(self, spec: Spec, /, shared: Mapping[str, Any], **arguments: Any) -> nn.Module:
+        """Construct the operator that ``spec`` names.
+
+        Args:
+            spec: a name, or a mapping with ``name`` and the operator's options.
+            shared: settings of the whole network (norm, act) that an operator receives only if it names them.
+            **arguments: the contract's arguments.
+
+        Raises:
+            UserError: an unknown name or option, with the valid ones.
+        """
+        options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            raise UserError(f"model.{self.kind}: expected a name or {{name: ..., option: ...}}, found {spec!r}")
+        cls = self[name]
+        parameters = inspect.signature(cls).parameters
+        valid = [option for option in parameters if option not in arguments]
+        for option in options:
+            if option not in valid:
+                raise UserError(
+                    f"model.{self.kind}={name}: no option {option!r}{did_you_mean(option, valid)}"
+                    f" (valid: {', '.join(valid) or 'none'})"
+                )
+        inherited = {key: value for key, value in shared.items() if key in parameters}
+        return cls(**arguments, **(inherited | options))
+
+    def __getitem__(self, name: str) -> type[nn.Module]:
+        if name not in self._classes:
+            raise UserError(
+                f"model.{self.kind}: unknown operator {name!r}{did_you_mean(name, self._classes)}"
+                f" (valid: {', '.join(self._classes)})"
+            )
+        return self._classes[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+
+DOWN = Registry("down")
+UP = Registry("up")
+CONTEXT = Registry("context")
