@@ -11,8 +11,11 @@ def conv(spatial_dims: int) -> type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm with up to 32 groups (Wu & He 2018, https://arxiv.org/abs/1803.08494), fewer where 32 does not divide."""
-    return nn.GroupNorm(next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0), channels)
+    """Group norm (Wu & He 2018, https://arxiv.org/abs/1803.08494): up to 32 equal groups of at least two channels.
+
+    A group of one channel would be instance norm, which has nothing to normalise over in a 1 x 1 bottleneck.
+    """
+    return nn.GroupNorm(next((groups for groups in (32, 16, 8, 4, 2) if channels % (2 * groups) == 0), 1), channels)
 
 
 NORMS = {
@@ -32,7 +35,7 @@ ACTS = {
 
 def choose(table: dict, key: str, name: str):
     """``table[name]``, or an error that lists the valid names of ``model.<key>``."""
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise UserError(f"model.{key}: unknown {name!r}{did_you_mean(str(name), table)} (valid: {', '.join(table)})")
     return table[name]
 

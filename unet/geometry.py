@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from unet.errors import UserError
+
 Stride = int | Sequence[int]
 
 
@@ -21,7 +23,15 @@ def same_padding(kernel_size: int, stride: Sequence[int]) -> tuple[int, ...]:
     """Padding per axis with which a window of ``kernel_size`` at ``stride`` r turns n = r m samples into exactly m.
 
     From ``floor((n + 2p - k) / r) + 1``: any p with ``k - r <= 2p < k`` does; the smallest is taken.
+
+    Raises:
+        UserError: an even window on an axis of stride 1, for which no such p exists.
     """
+    if kernel_size % 2 == 0 and 1 in stride:
+        raise UserError(
+            f"kernel_size {kernel_size} cannot keep the size of an axis of stride 1 (stride {tuple(stride)}): "
+            f"give an odd kernel_size there"
+        )
     return tuple(max(0, (kernel_size - r + 1) // 2) for r in stride)
 
 
@@ -38,9 +48,13 @@ def pad(x: Tensor, padding: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def crop(x: Tensor, padding: Sequence[tuple[int, int]], size: Sequence[int]) -> Tensor:
-    """Undo :func:`pad`: the window of ``size`` that starts after each axis's ``before``."""
+    """Undo :func:`pad`: the window of ``size`` that starts after each axis's ``before``.
+
+    Copied, not viewed: whether a view is contiguous depends on whether there was padding, and torch.export would make
+    the traced input's answer a condition on every later size.
+    """
     for axis, ((before, _), n) in enumerate(zip(padding, size, strict=True), start=2):
-        x = x.narrow(axis, before, n)
+        x = torch.narrow_copy(x, axis, before, n)
     return x
 
 

@@ -36,7 +36,7 @@ class UNet(nn.Module):
         num_classes: channels of the logits, background included.
         width: channels at full resolution, doubled at every level; or a list, one number per level (depth + 1).
         depth: how many times the encoder shrinks.
-        down: how: an operator of ``DOWN``, by name or ``{"name": ..., option: ...}``; or a list of them, fine to coarse.
+        down: how: an operator of ``DOWN``, by name or ``{"name": ..., option: ...}``; or a list, fine to coarse.
         up: how the decoder grows, an operator of ``UP``, given like ``down`` (also fine to coarse).
         context: what sits on the bottleneck, an operator of ``CONTEXT``.
         skip: ``concat``, ``add`` or ``none``: how the encoder's features join the decoder's.
@@ -68,8 +68,12 @@ class UNet(nn.Module):
     ):
         super().__init__()
         check_integer("depth", depth, least=0)
-        if spatial_dims not in (1, 2, 3):
+        check_integer("in_channels", in_channels, least=1)
+        check_integer("num_classes", num_classes, least=1)
+        if isinstance(spatial_dims, bool) or spatial_dims not in (1, 2, 3):
             raise UserError(f"model.spatial_dims: expected 1, 2 or 3, found {spatial_dims!r}")
+        if not 0 <= dropout < 1:
+            raise UserError(f"model.dropout: expected a probability of at least 0 and below 1, found {dropout!r}")
         self.in_channels, self.spatial_dims, self.norm = in_channels, spatial_dims, norm
         self.widths = level_widths(width, depth)
         self.strides = [stage_stride(value, spatial_dims) for value in per_stage("stride", stride, depth)]
@@ -122,17 +126,19 @@ class UNet(nn.Module):
             )
         bottleneck = [-(-n // m) for n, m in zip(size, least, strict=True)]
         values = math.prod(bottleneck) * (image.shape[0] if self.norm == "batch" else 1)
-        if self.training and values == 1 and self.norm in ("batch", "instance"):
+        # Batch norm takes its statistics from the input in training, instance norm always.
+        if values == 1 and (self.norm == "instance" or (self.norm == "batch" and self.training)):
             raise UserError(
-                f"training with model.norm={self.norm} on {axes(map(str, size))} leaves a single value per channel at "
-                f"the bottleneck, which cannot be normalised: the smallest that works is "
+                f"{'training with ' if self.training else ''}model.norm={self.norm} on {axes(map(str, size))} leaves a "
+                f"single value per channel at the bottleneck, which cannot be normalised: the smallest that works is "
                 f"{axes(str(m + 1) for m in least)}, or use model.norm=group"
             )
         if min(bottleneck) < SMALL_BOTTLENECK and not self._warned:
             self._warned = True
             warnings.warn(
-                f"the bottleneck is {axes(map(str, bottleneck))} for an input of {axes(map(str, size))}: below "
-                f"{SMALL_BOTTLENECK} samples an axis small objects vanish; consider a smaller model.depth or larger crops",
+                f"the bottleneck is {axes(map(str, bottleneck))} for an input of {axes(map(str, size))}: "
+                f"below {SMALL_BOTTLENECK} samples an axis small objects vanish; consider a smaller model.depth or larger "
+                f"crops",
                 stacklevel=3,
             )
 
@@ -144,7 +150,8 @@ def level_widths(width: int | Sequence[int], depth: int) -> list[int]:
         return [width * 2**level for level in range(depth + 1)]
     if isinstance(width, str) or not isinstance(width, Sequence) or len(width) != depth + 1:
         raise UserError(
-            f"model.width: expected a number or {depth + 1} numbers (depth {depth} has {depth + 1} levels), found {width!r}"
+            f"model.width: expected a number or {depth + 1} numbers (depth {depth} has {depth + 1} levels), "
+            f"found {width!r}"
         )
     for value in width:
         check_integer("width", value, least=1)

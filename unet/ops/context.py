@@ -56,8 +56,8 @@ class SpatialPyramidPooling(nn.Module):
         act: str = "relu",
     ):
         super().__init__()
-        if not bins or any(not isinstance(b, int) or b < 1 for b in bins):
-            raise UserError(f"model.context=spp: bins must be positive integers such as [1, 2, 4], found {list(bins)}")
+        if not isinstance(bins, Sequence) or not bins or any(not isinstance(b, int) or b < 1 for b in bins):
+            raise UserError(f"model.context=spp: bins must be positive integers such as [1, 2, 4], found {bins!r}")
         self.bins = tuple(bins)
         narrow = max(1, channels // len(self.bins))
         self.project = nn.ModuleList(conv(spatial_dims)(channels, narrow, 1) for _ in self.bins)

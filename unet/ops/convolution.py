@@ -51,7 +51,7 @@ class TransposedUp(nn.Module):
 
     x (B, Cin, *S), skip unused -> (B, Cout, *rS).
 
-    ``k^d Cin Cout`` weights. With the default kernel, the stride's, patches tile without overlap, as in the U-Net paper.
+    ``k^d Cin Cout`` weights. With the default kernel, the stride's, patches tile without overlap, as in U-Net's paper.
     A kernel the stride does not divide overlaps unevenly and paints a checkerboard (Odena et al. 2016,
     https://distill.pub/2016/deconv-checkerboard). It restores a size; it does not invert a convolution.
     Source: Zeiler et al. 2010; Long et al. 2015, https://arxiv.org/abs/1411.4038; U-Net, https://arxiv.org/abs/1505.04597.
