@@ -137,8 +137,8 @@ class UNet(nn.Module):
             self._warned = True
             warnings.warn(
                 f"the bottleneck is {axes(map(str, bottleneck))} for an input of {axes(map(str, size))}: "
-                f"below {SMALL_BOTTLENECK} samples an axis small objects vanish; consider a smaller model.depth or larger "
-                f"crops",
+                f"below {SMALL_BOTTLENECK} samples an axis small objects vanish; "
+                f"consider a smaller model.depth or larger crops",
                 stacklevel=3,
             )
 
