@@ -1,6 +1,20 @@
-"""The U-Net resampling lab: choose how a U-Net shrinks and how it grows. The network needs torch alone."""
+"""The U-Net resampling lab: choose how a U-Net shrinks and how it grows. The network needs torch alone.
 
-from unet.model import UNet
-from unet.registry import CONTEXT, DOWN, UP
+The names are imported on first use, so that a command line can answer ``--help`` before torch is loaded.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unet.model import UNet
+    from unet.registry import CONTEXT, DOWN, UP
 
 __all__ = ["CONTEXT", "DOWN", "UP", "UNet"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'unet' has no attribute {name!r}")
+    from unet import model
+
+    return getattr(model, name)

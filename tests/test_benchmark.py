@@ -1,0 +1,223 @@
+"""The benchmark's arithmetic and fairness. No test here asserts how fast anything is."""
+
+import importlib.util
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from unet.errors import UserError
+from unet.geometry import count_flops
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "benchmark.py"
+spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
+assert spec and spec.loader
+benchmark = sys.modules["benchmark"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(benchmark)
+
+SMALL = benchmark.Problem(width=4, depth=4, batch=1, size=(128, 128))
+
+
+# Statistics
+
+
+def test_a_slow_spell_of_the_machine_leaves_the_ratio_as_it_was():
+    reference = [10.0, 11.0, 10.5, 10.0, 10.0]
+    spell = [1.0, 1.0, 3.0, 4.0, 5.0]
+    slowed = [ms * slow for ms, slow in zip(reference, spell, strict=True)]
+    other = [2.5 * ms for ms in slowed]
+    assert benchmark.median_ratio(other, slowed) == pytest.approx(2.5)
+
+
+def test_one_disturbed_round_does_not_move_the_ratio():
+    assert benchmark.median_ratio([20.0, 20.0, 900.0, 20.0, 20.0], [10.0] * 5) == 2.0
+
+
+def test_every_round_times_every_contender_once_and_none_always_first(monkeypatch):
+    monkeypatch.setattr(benchmark, "SAMPLE_MS", 0.0)
+    log: list[str] = []
+    calls = {name: lambda name=name: log.append(name) for name in "abc"}
+    timings = benchmark.measure(calls, rounds=3, synchronize=lambda: None)
+    assert {name: len(ms) for name, ms in timings.items()} == {"a": 3, "b": 3, "c": 3}
+    assert "".join(log) == "abcabc" + "abcbcacab"  # two calls to warm up, then the rounds
+
+
+def test_the_convolutions_flops_are_those_torch_counts():
+    convolution = benchmark.Convolution(6, 4, (10, 12))
+    module = nn.Conv2d(6, 4, 3, padding=1, bias=False)
+    assert convolution.flops(batch=2) == count_flops(module, (2, 6, 10, 12))
+
+
+def test_rates_and_shares_follow_from_the_timings():
+    contender = benchmark.Contender(benchmark.REFERENCE, nn.Conv2d(3, 8, 3, padding=1, bias=False))
+    problem = benchmark.Problem(batch=2, size=(16, 16))
+    flops = 2 * 9 * 3 * 8 * 16 * 16 * 2
+    yardstick = benchmark.Convolution(3, 16, (16, 16))  # twice the work
+    name = contender.name
+    timings = {(name, "training"): [12.0] * 3, (name, "inference"): [2.0] * 3, ("fp32", "peak"): [1.0] * 3}
+    row = benchmark.row(contender, problem, timings, yardstick)
+    assert row.gflops == pytest.approx(flops / 2 / 1e9)
+    assert row.inference.gflops_per_s == pytest.approx(flops / 2e-3 / 1e9)
+    assert row.inference.share_of_peak == pytest.approx(0.25)  # half the work in twice the time
+    assert row.training.share_of_peak == pytest.approx(0.125)  # three times half the work in twelve times the time
+
+
+# Contenders
+
+
+def test_contenders_agree_on_the_shape_of_the_logits():
+    present, notes = benchmark.contenders(SMALL)
+    assert len(present) + len(notes) == len(benchmark.CONTENDERS)
+    for contender in present:
+        logits = benchmark.inference(contender, SMALL)()
+        assert logits.shape == (1, benchmark.NUM_CLASSES, 128, 128), contender.name
+
+
+def test_the_peer_is_built_at_the_widths_of_this_network(monkeypatch):
+    seen = {}
+    fake = SimpleNamespace(BasicUNet=lambda **arguments: seen.update(arguments) or nn.Identity())
+    monkeypatch.setattr(benchmark, "peer", lambda module, what: fake)
+    benchmark.monai_basic_unet(SMALL)
+    assert list(seen["features"]) == [*benchmark.own_network(SMALL).widths, SMALL.width]
+    assert (seen["in_channels"], seen["out_channels"]) == (benchmark.IN_CHANNELS, benchmark.NUM_CLASSES)
+
+
+def test_a_training_step_changes_the_weights():
+    contender = benchmark.this_project(SMALL)
+    before = [p.clone() for p in contender.network.parameters()]
+    benchmark.training_step(contender, SMALL)()
+    assert any(not torch.equal(a, b) for a, b in zip(before, contender.network.parameters(), strict=True))
+
+
+def test_a_missing_package_is_one_line_that_says_what_to_type(monkeypatch):
+    for package in ("monai", "monai.networks.nets", "segmentation_models_pytorch"):
+        monkeypatch.setitem(sys.modules, package, None)
+    present, notes = benchmark.contenders(SMALL)
+    assert [contender.name for contender in present] == ["this project", "this network, plain"]
+    assert len(notes) == 2
+    for note in notes:
+        assert "pip install -e '.[bench]'" in note and "\n" not in note
+
+
+def test_a_depth_the_peer_cannot_have_leaves_it_out():
+    _, notes = benchmark.contenders(benchmark.Problem(width=4, depth=3, batch=1, size=(128, 128)))
+    assert any("MONAI" in note and "always 4, not 3" in note for note in notes)
+
+
+# The loader
+
+
+class Clock:
+    """A clock that only the loader moves on."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeLoader:
+    """Epochs of three batches of 4, 4 and 1 images; each batch takes 0.1 s, a new epoch 5 s more the first time."""
+
+    def __init__(self, clock: Clock, num_workers: int = 0, prefetch_factor: int | None = None):
+        self.clock, self.epochs = clock, 0
+        self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
+
+    def __iter__(self):
+        self.clock.now += 5.0 * (self.epochs == 0)
+        self.epochs += 1
+        for size in (4, 4, 1):
+            self.clock.now += 0.1
+            yield {"image": torch.zeros(size, 3, 8, 8), "target": torch.zeros(size, 8, 8)}
+
+
+@pytest.mark.parametrize("queue", [{}, {"num_workers": 2, "prefetch_factor": 2}])
+def test_loader_rate_counts_images_over_epochs_and_not_the_start(queue):
+    clock = Clock()
+    loader = FakeLoader(clock, **queue)
+    assert benchmark.loader_rate(loader, seconds=30.0, clock=clock) == pytest.approx(30.0, rel=0.02)  # 9 in 0.3 s
+    assert loader.epochs >= 100
+
+
+def test_loader_rate_takes_a_data_module():
+    clock, log = Clock(), []
+    module = SimpleNamespace(
+        prepare_data=lambda: log.append("prepare"),
+        setup=lambda stage: log.append(stage),
+        train_dataloader=lambda: FakeLoader(clock),
+    )
+    assert benchmark.loader_rate(module, seconds=3.0, clock=clock) == pytest.approx(30.0, rel=0.1)
+    assert log == ["prepare", "fit"]
+
+
+def test_an_empty_loader_is_an_error_and_not_an_endless_loop():
+    with pytest.raises(UserError, match="gives no batch"):
+        benchmark.loader_rate([], seconds=1.0)
+
+
+def test_the_loaders_line_says_whether_it_keeps_up():
+    def line(rate: float) -> str:
+        return benchmark.loader_line(benchmark.LoaderSpeed(rate, 20.0, (4, 3, 64, 64), 2))
+
+    assert "2.5 times what is needed" in line(50.0)
+    assert "too slow: only 50% of what is needed" in line(10.0)
+
+
+def test_endless_starts_again():
+    assert len(list(itertools.islice(benchmark.endless([{"image": 0}, {"image": 1}]), 5))) == 5
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "192"], "expected HEIGHTxWIDTH such as 192x256, found '192'"),
+        (["--size", "0x64"], "expected HEIGHTxWIDTH"),
+        (["--rounds", "0"], "expected a positive integer, found '0'"),
+        (["--width", "wide"], "expected a positive integer, found 'wide'"),
+        (["--json", "no/such/folder/a.json"], "expected a file in a folder that exists"),
+        (["speed"], "invalid choice: 'speed'"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        benchmark.main(arguments)
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_image_too_small_for_the_depth_is_one_sentence_and_exit_2(capsys):
+    assert benchmark.main(["network", "--size", "8x8", "--width", "4", "--rounds", "1"]) == 2
+    assert "too small for depth 4" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_table_and_writes_the_numbers(tmp_path):
+    file = tmp_path / "speed.json"
+    small = ["--width", "4", "--batch", "1", "--size", "128x128", "--rounds", "1", "--threads", "1"]
+    command = [sys.executable, str(SCRIPT), "network", *small, "--json", str(file)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "this network, plain" in result.stdout and "GFLOP/s" in result.stdout
+    results = json.loads(file.read_text())
+    assert results["problem"] | {"device": None} == {
+        "width": 4,
+        "depth": 4,
+        "batch": 1,
+        "size": [128, 128],
+        "device": None,
+    }
+    first = results["networks"][0]
+    assert first["training"]["ratio"] == first["inference"]["ratio"] == 1.0
+    for network in results["networks"]:
+        assert network["parameters"] > 0 and network["gflops"] > 0
+        assert network["training"]["ms"] > 0 and network["training"]["share_of_peak"] > 0

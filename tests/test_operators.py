@@ -1,0 +1,481 @@
+"""The contract of every operator in ``DOWN``, ``UP`` and ``CONTEXT``, and the values of each known one by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unet import CONTEXT, DOWN, UP
+from unet.errors import UserError
+from unet.ops.context import bin_means
+
+SHARED = {"norm": "batch", "act": "relu"}
+COARSE = (4, 3, 5)
+"""Coarse sizes of the shape tests, one per axis: unequal, so that a swapped axis is seen."""
+STRIDES = [
+    pytest.param((2,), id="1d-2"),
+    pytest.param((3,), id="1d-3"),
+    pytest.param((2, 2), id="2d-2"),
+    pytest.param((3, 3), id="2d-3"),
+    pytest.param((1, 2), id="2d-1x2"),
+    pytest.param((3, 2), id="2d-3x2"),
+    pytest.param((1, 1), id="2d-1"),
+    pytest.param((2, 2, 2), id="3d-2"),
+    pytest.param((1, 2, 2), id="3d-1x2x2"),
+]
+
+
+def down(spec, channels: int = 1, stride: tuple[int, ...] = (2, 2)) -> nn.Module:
+    return DOWN.build(spec, SHARED, channels=channels, spatial_dims=len(stride), stride=stride)
+
+
+def up(spec, in_channels: int = 1, out_channels: int = 1, stride: tuple[int, ...] = (2, 2)) -> nn.Module:
+    return UP.build(
+        spec, SHARED, in_channels=in_channels, out_channels=out_channels, spatial_dims=len(stride), stride=stride
+    )
+
+
+def context(spec, channels: int = 6, spatial_dims: int = 2) -> nn.Module:
+    return CONTEXT.build(spec, SHARED, channels=channels, spatial_dims=spatial_dims)
+
+
+def finer(coarse: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n * r for n, r in zip(coarse, stride, strict=True))
+
+
+def distinct(*shape: int) -> Tensor:
+    """Distinct values in random order: no ties."""
+    return torch.randperm(math.prod(shape)).float().view(shape)
+
+
+def check_gradients(module: nn.Module, output: Tensor, *inputs: Tensor) -> None:
+    """A random weighting of the output sends a finite gradient, not all zero, to every input and parameter."""
+    (output * torch.randn_like(output)).sum().backward()
+    for name, tensor in [*module.named_parameters(), *((f"input {i}", x) for i, x in enumerate(inputs))]:
+        assert tensor.grad is not None, name
+        assert tensor.grad.isfinite().all() and tensor.grad.any(), name
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """Set every convolution to copy: one at the centre of each kernel, no bias. Single channels only."""
+    for conv in (m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)):
+        nn.init.zeros_(conv.weight)
+        conv.weight.data[(0, 0, *(k // 2 for k in conv.kernel_size))] = 1
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+    return module
+
+
+# The contract --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("name", DOWN)
+def test_down_divides_every_axis_by_its_stride_and_keeps_the_width(name: str, stride: tuple[int, ...]):
+    operator = down(name, channels=4, stride=stride).eval()
+    for coarse in (COARSE[: len(stride)], (1,) * len(stride), (6,) * len(stride)):
+        for batch in (1, 2):
+            assert operator(torch.randn(batch, 4, *finer(coarse, stride))).shape == (batch, 4, *coarse)
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("name", UP)
+def test_up_multiplies_every_axis_by_its_stride_and_brings_the_width(name: str, stride: tuple[int, ...]):
+    for cin, cout in ((8, 4), (4, 4), (3, 5)):
+        operator = up(name, cin, cout, stride).eval()
+        for coarse in (COARSE[: len(stride)], (1,) * len(stride)):
+            for batch in (1, 2):
+                skip = torch.randn(batch, cout, *finer(coarse, stride))
+                assert operator(torch.randn(batch, cin, *coarse), skip).shape == skip.shape
+
+
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+@pytest.mark.parametrize("name", CONTEXT)
+def test_context_keeps_the_shape(name: str, spatial_dims: int):
+    for channels in (1, 6, 7):
+        operator = context(name, channels, spatial_dims).eval()
+        for size in (COARSE[:spatial_dims], (1,) * spatial_dims, (9,) * spatial_dims):
+            x = torch.randn(2, channels, *size)
+            assert operator(x).shape == x.shape
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("name", DOWN)
+def test_gradients_reach_every_parameter_of_down_and_its_input(name: str, stride: tuple[int, ...]):
+    operator = down(name, channels=4, stride=stride).train()
+    x = torch.randn(2, 4, *finer(COARSE[: len(stride)], stride), requires_grad=True)
+    check_gradients(operator, operator(x), x)
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("name", UP)
+def test_gradients_reach_every_parameter_of_up_and_its_input(name: str, stride: tuple[int, ...]):
+    operator = up(name, 8, 4, stride).train()
+    coarse = COARSE[: len(stride)]
+    x = torch.randn(2, 8, *coarse, requires_grad=True)
+    check_gradients(operator, operator(x, torch.randn(2, 4, *finer(coarse, stride))), x)
+
+
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+@pytest.mark.parametrize("name", CONTEXT)
+def test_gradients_reach_every_parameter_of_context_and_its_input(name: str, spatial_dims: int):
+    operator = context(name, 6, spatial_dims).train()
+    x = torch.randn(2, 6, *COARSE[:spatial_dims], requires_grad=True)
+    check_gradients(operator, operator(x), x)
+
+
+def every_operator() -> list:
+    """One of every kind and name, as (module, inputs), on 2-D data of stride 2."""
+    x, fine = torch.randn(2, 6, 4, 5), torch.randn(2, 6, 8, 10)
+    return [
+        *(pytest.param(lambda n=name: down(n, 6), (fine,), id=f"down-{name}") for name in DOWN),
+        *(pytest.param(lambda n=name: up(n, 6, 6), (x, fine), id=f"up-{name}") for name in UP),
+        *(pytest.param(lambda n=name: context(n, 6), (x,), id=f"context-{name}") for name in CONTEXT),
+    ]
+
+
+@pytest.mark.parametrize(("make", "inputs"), every_operator())
+def test_evaluation_is_deterministic_and_changes_neither_inputs_nor_state(make, inputs: tuple[Tensor, ...]):
+    operator = make().eval()
+    state = {key: value.clone() for key, value in operator.state_dict().items()}
+    given_inputs = [x.clone() for x in inputs]
+    first = operator(*inputs)
+    assert torch.equal(first, operator(*inputs))
+    assert all(torch.equal(x, before) for x, before in zip(inputs, given_inputs, strict=True))
+    assert all(torch.equal(value, state[key]) for key, value in operator.state_dict().items())
+
+
+@pytest.mark.parametrize(("make", "inputs"), every_operator())
+def test_a_sample_does_not_depend_on_its_neighbours_in_the_batch(make, inputs: tuple[Tensor, ...]):
+    operator = make().eval()
+    alone = operator(*(x[1:] for x in inputs))
+    torch.testing.assert_close(operator(*inputs)[1:], alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("make", "inputs"), every_operator())
+def test_the_dtype_is_preserved(make, inputs: tuple[Tensor, ...], dtype: torch.dtype):
+    output = make().eval().to(dtype)(*(x.to(dtype) for x in inputs))
+    assert output.dtype == dtype
+
+
+@pytest.mark.parametrize(("make", "inputs"), every_operator())
+def test_channels_last_gives_the_same_values(make, inputs: tuple[Tensor, ...]):
+    operator = make().eval()
+    permuted = operator(*(x.to(memory_format=torch.channels_last) for x in inputs))
+    torch.testing.assert_close(permuted, operator(*inputs))
+
+
+# Down, by hand -------------------------------------------------------------------------------------------------------
+
+MATRIX = torch.tensor(
+    [
+        [1.0, 2.0, 0.0, -1.0],
+        [4.0, 3.0, -2.0, -3.0],
+        [5.0, 5.0, 7.0, 0.0],
+        [5.0, 5.0, 1.0, 8.0],
+    ]
+)[None, None]
+
+
+def test_max_and_avg_of_a_written_matrix():
+    assert torch.equal(down("max")(MATRIX)[0, 0], torch.tensor([[4.0, 0.0], [5.0, 8.0]]))
+    assert torch.equal(down("avg")(MATRIX)[0, 0], torch.tensor([[2.5, -1.5], [5.0, 4.0]]))
+
+
+def test_max_and_avg_of_a_written_matrix_with_a_window_of_three():
+    """The window is centred on every second sample and hangs over the top and left border, which counts for nothing."""
+    widened = {"kernel_size": 3}
+    assert torch.equal(down({"name": "max"} | widened)(MATRIX)[0, 0], torch.tensor([[4.0, 3.0], [5.0, 8.0]]))
+    expected = torch.tensor([[10 / 4, -1 / 6], [27 / 6, 24 / 9]])  # sums over the 4, 6, 6 and 9 samples inside
+    torch.testing.assert_close(down({"name": "avg"} | widened)(MATRIX)[0, 0], expected)
+
+
+@pytest.mark.parametrize(("kernel_size", "padding"), [(3, 1), (4, 1), (5, 2), (6, 2)])
+def test_wider_windows_agree_with_torch(kernel_size: int, padding: int):
+    x = torch.randn(2, 3, 8, 12) - 5  # all negative: padding with zeros instead of -inf would be seen
+    option = {"kernel_size": kernel_size}
+    expected = F.max_pool2d(x, kernel_size, 2, padding)
+    assert torch.equal(down({"name": "max"} | option, 3)(x), expected)
+    expected = F.avg_pool2d(x, kernel_size, 2, padding, count_include_pad=False)
+    assert torch.equal(down({"name": "avg"} | option, 3)(x), expected)
+
+
+@pytest.mark.parametrize("kernel_size", [2, 3, 4, 5])
+@pytest.mark.parametrize("name", ["max", "avg", "strided"])
+def test_every_kernel_halves_exactly(name: str, kernel_size: int):
+    operator = down({"name": name, "kernel_size": kernel_size}).eval()
+    for n in (2, 4, 10, 26):
+        assert operator(torch.zeros(1, 1, n, 2 * n)).shape[2:] == (n // 2, n)
+
+
+@pytest.mark.parametrize("name", ["max", "avg", "strided"])
+def test_a_wide_kernel_serves_strides_that_differ_per_axis(name: str):
+    operator = down({"name": name, "kernel_size": 3}, stride=(1, 2, 3)).eval()
+    assert operator(torch.zeros(1, 1, 5, 10, 15)).shape[2:] == (5, 5, 5)
+
+
+def test_strided_learns_a_convolution_with_the_stride_then_norm_and_act():
+    operator = down({"name": "strided", "norm": "none", "act": "relu"}, 3)
+    conv = operator.get_parameter("block.0.weight"), operator.get_parameter("block.0.bias")
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(operator(x), F.conv2d(x, *conv, stride=2, padding=1).relu())
+    assert conv[0].shape == (3, 3, 3, 3)
+
+
+def test_strided_inherits_the_networks_norm_and_act():
+    kinds = {type(module) for module in down("strided", 4).modules()}
+    assert {nn.BatchNorm2d, nn.ReLU} <= kinds
+    group = DOWN.build("strided", {"norm": "group", "act": "silu"}, channels=4, spatial_dims=2, stride=(2, 2))
+    assert {nn.GroupNorm, nn.SiLU} <= {type(module) for module in group.modules()}
+
+
+@pytest.mark.parametrize("name", ["max", "avg", "strided"])
+@pytest.mark.parametrize("kernel_size", [1, 2, 0, -3, 3.0, "3"])
+def test_a_kernel_that_would_skip_samples_is_refused(name: str, kernel_size: object):
+    with pytest.raises(UserError, match=rf"down={name}: kernel_size must be an integer of at least the stride \(3\)"):
+        down({"name": name, "kernel_size": kernel_size}, stride=(3, 3))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(lambda n=name: down({"name": n, "kernel_size": 4}, stride=(1, 2)) for name in ("max", "avg", "strided")),
+        lambda: up({"name": "transposed", "kernel_size": 4}, stride=(1, 2)),
+    ],
+    ids=["max", "avg", "strided", "transposed"],
+)
+def test_an_even_kernel_on_an_axis_of_stride_one_is_refused(build):
+    with pytest.raises(UserError, match="kernel_size 4 cannot keep the size of an axis of stride 1"):
+        build()
+
+
+# Up, by hand ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel_size", [None, 2, 3, 4, 5])
+def test_every_transposed_kernel_doubles_exactly(kernel_size: int | None):
+    operator = up({"name": "transposed", "kernel_size": kernel_size})
+    for n in (1, 2, 5, 13):
+        assert operator(torch.zeros(1, 1, n, 2 * n), None).shape[2:] == (2 * n, 4 * n)
+
+
+def overlaps(kernel_size: int, spatial_dims: int) -> Tensor:
+    """How many patches of a transposed convolution cover each interior sample."""
+    operator = up({"name": "transposed", "kernel_size": kernel_size}, stride=(2,) * spatial_dims)
+    nn.init.ones_(operator.get_parameter("conv.weight"))
+    nn.init.zeros_(operator.get_parameter("conv.bias"))
+    painted = operator(torch.ones(1, 1, *(6,) * spatial_dims), None)[0, 0].detach()
+    return painted[(slice(4, 8),) * spatial_dims]
+
+
+def test_a_kernel_of_three_overlaps_unevenly():
+    one_two = torch.tensor([1.0, 2.0, 1.0, 2.0])
+    assert torch.equal(overlaps(3, 1), one_two)
+    assert torch.equal(overlaps(3, 2), one_two[:, None] * one_two)  # 1, 2 and 4: the checkerboard
+    assert set(overlaps(3, 2).flatten().tolist()) == {1.0, 2.0, 4.0}
+
+
+@pytest.mark.parametrize(("kernel_size", "count"), [(2, 1.0), (4, 2.0)])
+def test_a_kernel_that_the_stride_divides_overlaps_evenly(kernel_size: int, count: float):
+    assert (overlaps(kernel_size, 1) == count).all()
+    assert (overlaps(kernel_size, 2) == count**2).all()
+
+
+def test_transposed_paints_its_kernel_scaled_by_every_sample():
+    operator = up("transposed")
+    kernel = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    operator.get_parameter("conv.weight").data[0, 0] = kernel
+    nn.init.zeros_(operator.get_parameter("conv.bias"))
+    x = torch.tensor([[1.0, -1.0], [10.0, 0.0]])
+    assert torch.equal(operator(x[None, None], None)[0, 0], torch.kron(x, kernel))
+
+
+@pytest.mark.parametrize("stride", [(2,), (3,), (2, 2), (3, 2), (1, 2, 2)], ids=str)
+def test_nearest_copies_every_sample(stride: tuple[int, ...]):
+    x = torch.randn(1, 1, *COARSE[: len(stride)])
+    copies = x
+    for axis, r in enumerate(stride, start=2):
+        copies = copies.repeat_interleave(r, dim=axis)
+    assert torch.equal(plain(up("nearest", stride=stride))(x, None), copies)
+
+
+def test_bilinear_weighs_the_four_nearest_samples():
+    a, b, c, d = 1.0, 5.0, 9.0, 21.0
+    x = torch.tensor([[a, b], [c, d]])[None, None]
+    y = plain(up("bilinear"))(x, None)[0, 0]
+    # The fine sample (1, 1) lies a quarter of the way from a towards b and towards c; the corner has only a.
+    assert y[0, 0] == a
+    assert y[0, 1] == 3 / 4 * a + 1 / 4 * b
+    assert y[1, 1] == 9 / 16 * a + 3 / 16 * b + 3 / 16 * c + 1 / 16 * d
+    assert y[2, 1] == 3 / 16 * a + 1 / 16 * b + 9 / 16 * c + 3 / 16 * d
+    assert y[3, 3] == d
+
+
+@pytest.mark.parametrize("stride", [(2,), (3,), (2, 2), (1, 2, 2)], ids=str)
+def test_bilinear_keeps_a_ramp_where_it_was(stride: tuple[int, ...]):
+    """Along each axis the coarse centres ``r i + (r - 1) / 2`` come back as the fine positions, borders apart."""
+    for axis, r in enumerate(stride):
+        centres = torch.arange(6.0) * r + (r - 1) / 2
+        x = centres.view(-1, *(1,) * (len(stride) - 1 - axis)).expand(*(6,) * len(stride)).contiguous()[None, None]
+        y = plain(up("bilinear", stride=stride))(x, None)[0, 0].movedim(axis, -1)[..., r:-r]
+        torch.testing.assert_close(y, torch.arange(6.0 * r)[r:-r].expand_as(y))
+
+
+@pytest.mark.parametrize("name", ["nearest", "bilinear"])
+def test_the_kernel_after_interpolation_is_odd(name: str):
+    assert up({"name": name, "kernel_size": 1})(torch.zeros(1, 1, 3, 3), None).shape[2:] == (6, 6)
+    for kernel_size in (0, 2, -1, "3"):
+        with pytest.raises(UserError, match="must be a positive odd integer"):
+            up({"name": name, "kernel_size": kernel_size})
+
+
+def test_unpool_puts_each_value_where_its_window_had_the_maximum():
+    skip = torch.tensor([[1.0, 9.0, 2.0, 3.0], [4.0, 5.0, 7.0, 6.0]])[None, None]
+    y = plain(up("unpool"))(torch.tensor([[-1.0, 0.5]])[None, None], skip)
+    assert torch.equal(y[0, 0], torch.tensor([[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.0]]))
+
+
+def test_of_equal_maxima_unpool_takes_the_first():
+    """As relu leaves whole windows of zeros, ties are common."""
+    skip = torch.tensor([[0.0, 0.0, 3.0, 1.0], [0.0, 0.0, 1.0, 3.0]])[None, None]
+    y = plain(up("unpool"))(torch.tensor([[1.0, 2.0]])[None, None], skip)
+    assert torch.equal(y[0, 0], torch.tensor([[1.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("stride", [(2,), (3,), (2, 2), (3, 2), (2, 2, 2), (1, 2, 2)], ids=str)
+def test_unpool_agrees_with_torch_on_the_indices_of_the_encoders_pooling(stride: tuple[int, ...]):
+    d, coarse = len(stride), COARSE[: len(stride)]
+    operator = up("unpool", 5, 3, stride)
+    x = torch.randn(2, 5, *coarse)
+    skip = torch.randint(0, 3, (2, 3, *finer(coarse, stride))).float()  # three values only: most windows have ties
+    _, indices = getattr(F, f"max_pool{d}d")(skip, stride, return_indices=True)
+    narrow, conv = operator.get_submodule("narrow"), operator.get_submodule("conv")
+    expected = conv(getattr(F, f"max_unpool{d}d")(narrow(x), indices, stride))
+    torch.testing.assert_close(operator(x, skip), expected)
+
+
+def test_max_then_unpool_restores_the_maxima_and_nothing_else():
+    skip = distinct(1, 1, 6, 8) + 1
+    pooled = down("max")(skip)
+    restored = plain(up("unpool"))(pooled, skip)
+    assert torch.equal(restored[restored != 0], skip[restored != 0])
+    assert torch.equal(down("max")(restored), pooled)
+    assert (restored != 0).sum() == pooled.numel()
+
+
+# Context -------------------------------------------------------------------------------------------------------------
+
+
+@given(size=st.lists(st.integers(1, 12), min_size=1, max_size=3), bins=st.integers(1, 6))
+def test_bin_means_are_those_of_adaptive_average_pooling(size: list[int], bins: int):
+    """Also where there are fewer samples than bins."""
+    x = torch.randn(2, 3, *size)
+    expected = getattr(F, f"adaptive_avg_pool{len(size)}d")(x, bins)
+    torch.testing.assert_close(bin_means(x, bins), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_bin_means_by_hand():
+    """Three bins of five samples: [0, 2), [1, 4), [3, 5)."""
+    means = bin_means(torch.tensor([[[1.0, 3.0, 8.0, 4.0, 6.0]]]), 3)
+    torch.testing.assert_close(means, torch.tensor([[[2.0, 5.0, 5.0]]]))
+
+
+def test_no_context_is_the_identity():
+    x = torch.randn(2, 6, 3, 5)
+    assert torch.equal(context("none")(x), x)
+
+
+def test_spp_lets_every_place_see_the_whole_image():
+    operator = context("spp").eval()
+    x = torch.randn(1, 6, 16, 16, requires_grad=True)
+    operator(x)[0, :, 0, 0].sum().backward()
+    assert x.grad is not None and x.grad[0, :, -1, -1].any()
+
+
+@pytest.mark.parametrize("bins", [[], [0], [1, -2], [1.5], 3, "124"])
+def test_bins_that_are_not_positive_integers_are_refused(bins: object):
+    with pytest.raises(UserError, match="bins must be positive integers"):
+        context({"name": "spp", "bins": bins})
+
+
+@pytest.mark.parametrize("bins", [[1], (2, 3), [1, 2, 3, 6]])
+def test_any_pyramid_keeps_the_shape(bins):
+    x = torch.randn(2, 6, 3, 5)
+    assert context({"name": "spp", "bins": bins}).eval()(x).shape == x.shape
+
+
+# Alignment -----------------------------------------------------------------------------------------------------------
+
+# An operator is centred when mirroring its input mirrors its output: nothing moves to one side. Learned kernels are
+# first made even (each replaced by its mean with its mirror image), so that what is left is the geometry alone.
+# A window of odd width at an even stride is centred on a sample and not between two: coarse sample i then stands for
+# the fine position 2i, half a sample before the centre 2i + 1/2 of a 2-wide window. Such choices are named here; every
+# other operator must be centred.
+DOWN_ON_A_SAMPLE = ["strided", {"name": "max", "kernel_size": 3}, {"name": "avg", "kernel_size": 3}]
+UP_ON_A_SAMPLE = [{"name": "transposed", "kernel_size": 3}]
+CENTRED_DOWN = [*(name for name in DOWN if name not in DOWN_ON_A_SAMPLE), {"name": "strided", "kernel_size": 4}]
+CENTRED_UP = [*(name for name in UP if name not in UP_ON_A_SAMPLE), {"name": "transposed", "kernel_size": 4}]
+
+
+def evened(module: nn.Module) -> nn.Module:
+    """Average every kernel with its mirror image."""
+    for parameter in module.parameters():
+        axes = list(range(2, parameter.ndim))
+        if axes:
+            parameter.data = (parameter.data + parameter.data.flip(axes)) / 2
+    return module
+
+
+def mirrored(x: Tensor) -> Tensor:
+    return x.flip(list(range(2, x.ndim)))
+
+
+@pytest.mark.parametrize("stride", [(2,), (2, 2), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("spec", CENTRED_DOWN, ids=str)
+def test_mirroring_the_input_of_a_centred_down_mirrors_its_output(spec, stride: tuple[int, ...]):
+    operator = evened(down(spec, 4, stride)).eval()
+    x = distinct(1, 4, *(12,) * len(stride)) / 100
+    torch.testing.assert_close(operator(mirrored(x)), mirrored(operator(x)))
+
+
+@pytest.mark.parametrize("stride", [(2,), (2, 2), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("spec", CENTRED_UP, ids=str)
+def test_mirroring_the_inputs_of_a_centred_up_mirrors_its_output(spec, stride: tuple[int, ...]):
+    operator = evened(up(spec, 4, 4, stride)).eval()
+    x, skip = distinct(1, 4, *(6,) * len(stride)) / 100, distinct(1, 4, *(12,) * len(stride)) / 100
+    torch.testing.assert_close(operator(mirrored(x), mirrored(skip)), mirrored(operator(x, skip)))
+
+
+def averaging(module: nn.Module) -> nn.Module:
+    """Set every convolution to the mean of its window, without bias."""
+    for conv in (m for m in module.modules() if isinstance(m, nn.Conv1d | nn.ConvTranspose1d)):
+        nn.init.constant_(conv.weight, 1 / conv.kernel_size[0])
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+    return module.double().eval()
+
+
+def middle(x: Tensor) -> float:
+    """Centre of mass of x (1, 1, n)."""
+    x = x.detach()
+    return float((x.flatten() * torch.arange(x.numel())).sum() / x.sum())
+
+
+@pytest.mark.parametrize("up_spec", CENTRED_UP + UP_ON_A_SAMPLE, ids=str)
+@pytest.mark.parametrize("down_spec", CENTRED_DOWN + DOWN_ON_A_SAMPLE, ids=str)
+def test_a_bump_comes_back_where_it_was(down_spec, up_spec):
+    """One down and one up return a bump at the centre to the centre.
+
+    A down window centred on a sample moves it half a sample forward and such an up window half a sample back: together
+    they undo each other. To a twentieth of a sample, because the maxima that unpooling writes to lean to the bump.
+    """
+    x = torch.exp(-((torch.arange(64, dtype=torch.float64) - 31.5) ** 2) / 50)[None, None]
+    coarse = averaging(down(down_spec, stride=(2,)))(x)
+    y = averaging(up(up_spec, stride=(2,)))(coarse, x)
+    moved = 0.5 * (down_spec in DOWN_ON_A_SAMPLE) - 0.5 * (up_spec in UP_ON_A_SAMPLE)
+    assert middle(y) == pytest.approx(31.5 + moved, abs=0.05)

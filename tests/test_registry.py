@@ -1,0 +1,104 @@
+"""Names to operators: selection, options, and messages that name the nearest valid choice."""
+
+import pytest
+from torch import nn
+
+from unet import CONTEXT, DOWN, UP
+from unet.errors import UserError, did_you_mean
+from unet.registry import Registry
+
+
+@pytest.fixture
+def table() -> Registry:
+    """A small table of its own, so that the real ones stay as they are."""
+    table = Registry("thing")
+
+    @table.register("plain")
+    class Plain(nn.Module):
+        def __init__(self, channels: int):
+            super().__init__()
+            self.channels = channels
+
+    @table.register("normed")
+    class Normed(nn.Module):
+        def __init__(self, channels: int, taps: int = 3, norm: str = "batch"):
+            super().__init__()
+            self.channels, self.taps, self.norm = channels, taps, norm
+
+    return table
+
+
+def test_the_operators_of_the_foundation_are_registered():
+    assert {"max", "avg", "strided"} <= set(DOWN)
+    assert {"transposed", "bilinear", "nearest", "unpool"} <= set(UP)
+    assert {"none", "spp"} <= set(CONTEXT)
+
+
+def test_a_registered_class_is_found_under_its_name_and_in_order(table: Registry):
+    assert list(table) == ["plain", "normed"]
+    assert len(table) == 2
+    assert "plain" in table and "Plain" not in table and None not in table
+    assert table["plain"].__name__ == "Plain"
+
+
+def test_a_second_operator_of_the_same_name_is_refused(table: Registry):
+    with pytest.raises(ValueError, match="thing operator 'plain' is registered twice"):
+        table.register("plain")(nn.Identity)
+
+
+def test_a_name_builds_with_the_defaults_and_a_mapping_with_its_options(table: Registry):
+    assert table.build("normed", {}, channels=5).taps == 3
+    built = table.build({"name": "normed", "taps": 7}, {}, channels=5)
+    assert (built.channels, built.taps) == (5, 7)
+
+
+def test_building_leaves_the_mapping_as_it_was(table: Registry):
+    spec = {"name": "normed", "taps": 7}
+    table.build(spec, {}, channels=5)
+    assert spec == {"name": "normed", "taps": 7}
+
+
+def test_shared_settings_reach_only_operators_that_name_them_and_an_option_beats_them(table: Registry):
+    shared = {"norm": "group", "act": "relu"}
+    assert table.build("normed", shared, channels=5).norm == "group"
+    assert table.build({"name": "normed", "norm": "none"}, shared, channels=5).norm == "none"
+    assert not hasattr(table.build("plain", shared, channels=5), "norm")
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_and_all_valid_ones(table: Registry):
+    with pytest.raises(UserError, match=r"model\.thing: unknown operator 'plane'; did you mean plain\?.*plain, normed"):
+        table.build("plane", {}, channels=5)
+    with pytest.raises(UserError, match="unknown operator") as caught:
+        table["xyzzy"]
+    assert "did you mean" not in str(caught.value)
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_and_all_valid_ones(table: Registry):
+    with pytest.raises(
+        UserError, match=r"model\.thing=normed: no option 'tap'; did you mean taps\? \(valid: taps, norm\)"
+    ):
+        table.build({"name": "normed", "tap": 5}, {}, channels=5)
+    with pytest.raises(UserError, match=r"no option 'taps' \(valid: none\)"):
+        table.build({"name": "plain", "taps": 5}, {}, channels=5)
+
+
+def test_an_option_cannot_replace_an_argument_of_the_contract(table: Registry):
+    with pytest.raises(UserError, match="no option 'channels'"):
+        table.build({"name": "normed", "channels": 6}, {}, channels=5)
+
+
+@pytest.mark.parametrize("spec", [None, 3, ["plain"], {}, {"taps": 3}, {"name": None}])
+def test_a_choice_that_is_neither_a_name_nor_a_mapping_with_one_is_refused(table: Registry, spec: object):
+    with pytest.raises(UserError, match=r"model\.thing: expected a name or \{name"):
+        table.build(spec, {}, channels=5)  # type: ignore[arg-type]
+
+
+def test_did_you_mean_proposes_near_names_only():
+    assert did_you_mean("stride", ["strided", "max"]) == "; did you mean strided?"
+    assert did_you_mean("quux", ["strided", "max"]) == ""
+
+
+@pytest.mark.parametrize("table", [DOWN, UP, CONTEXT], ids=lambda table: table.kind)
+def test_every_operator_says_what_it_is_in_its_first_line(table: Registry):
+    undocumented = [name for name, cls in table.items() if not (cls.__doc__ or "").strip().split("\n")[0].endswith(".")]
+    assert not undocumented

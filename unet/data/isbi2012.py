@@ -1,0 +1,35 @@
+"""ISBI 2012: membranes in electron microscopy, one stack of 512x512 slices of the Drosophila nerve cord."""
+
+from pathlib import Path
+
+from unet.data.files import LabelMap, pairs, require_folders
+from unet.data.source import Color, Item, Source
+
+ADVICE = (
+    "download https://github.com/zhixuhao/unet (folder data/membrane/train: image, label) and put both folders there, "
+    "or say where they are with data.root=..."
+)
+
+
+class Isbi2012(Source):
+    """Two classes in masks of 0 (membrane) and 255 (cell) (Cardona et al. 2010).
+
+    Slices are neighbours in depth, so the splits are runs of slices: the first 60 % train, the next 20 % val, the last
+    20 % test, in the order of the stack.
+
+    Args:
+        root: the folder with ``image/N.png`` and ``label/N.png``, N the slice's place in the stack.
+    """
+
+    classes = ("membrane", "cell")
+    colors: tuple[Color, ...] = ((30, 30, 30), (235, 220, 180))
+
+    def __init__(self, root: str):
+        self.root = Path(root)
+
+    def find(self) -> dict[str, list[Item]]:
+        require_folders([self.root / "image", self.root / "label"], ADVICE)
+        labels = LabelMap({0: "membrane", 255: "cell"}, self.classes)
+        slices = pairs(self.root / "image", self.root / "label", labels)
+        first, last = round(0.6 * len(slices)), round(0.8 * len(slices))
+        return {"train": slices[:first], "val": slices[first:last], "test": slices[last:]}

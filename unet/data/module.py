@@ -1,0 +1,153 @@
+"""The LightningDataModule: a source's splits as loaders."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compose
+from unet.data.samples import Samples
+from unet.data.source import Source
+from unet.errors import UserError
+
+
+class SegmentationData(L.LightningDataModule):
+    """Loaders over a data set, checked before training.
+
+    Args:
+        source: the data set.
+        seed: keys order and augmentation.
+        batch_size: samples a training batch, on each device.
+        eval_batch_size: images an evaluation batch; 1 where sizes differ.
+        samples_per_epoch: draws an epoch; None: every training item once.
+        train_transforms, eval_transforms: albumentations transforms, in order.
+        num_workers: loader processes; ``auto``: none where training itself runs on the CPU, else up to 8.
+        cache_gb: decoded images that may stay in memory, in GiB.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        seed: int,
+        batch_size: int,
+        eval_batch_size: int,
+        samples_per_epoch: int | None = None,
+        train_transforms: Sequence[Any] = (),
+        eval_transforms: Sequence[Any] = (),
+        num_workers: int | str = "auto",
+        cache_gb: float = 4.0,
+    ):
+        super().__init__()
+        for key, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"data.{key}: expected an integer of at least 1, found {value!r}")
+        if samples_per_epoch is not None and (not isinstance(samples_per_epoch, int) or samples_per_epoch < batch_size):
+            raise UserError(
+                f"data.samples_per_epoch: expected at least one batch ({batch_size}), found {samples_per_epoch!r}"
+            )
+        if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
+            raise UserError(f"data.num_workers: expected auto or an integer of at least 0, found {num_workers!r}")
+        self.source, self.seed = source, seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.samples_per_epoch = samples_per_epoch
+        self.transforms = {"train": compose(train_transforms), "eval": compose(eval_transforms)}
+        self.num_workers = num_workers
+        self.budget = cache_gb * 2**30
+        self.samples: dict[str, Samples] = {}
+        self.start = {"epoch": 0, "batch": 0}  # where training begins; a checkpoint moves it
+
+    def scan(self) -> None:
+        """Read and check every item of every split, once. Raises UserError at the first bad one."""
+        if self.samples:
+            return
+        budget = self.budget
+        samples = {}
+        for split, items in self.source.items.items():
+            samples[split] = Samples(items, self.source.num_classes, self.source.spatial_dims, budget, split)
+            budget -= samples[split].bytes
+        length = self.samples_per_epoch or len(samples["train"])
+        if length < self.batch_size:
+            raise UserError(
+                f"{len(samples['train'])} training images are fewer than data.batch_size={self.batch_size}; "
+                f"set data.samples_per_epoch to draw several crops of each, or a smaller batch"
+            )
+        if len({split.channels for split in samples.values()}) > 1:
+            raise UserError(f"the splits differ in channels: { {name: s.channels for name, s in samples.items()} }")
+        self.samples = samples
+
+    def setup(self, stage: str) -> None:
+        self.scan()
+
+    @property
+    def channels(self) -> int:
+        return self.samples["train"].channels
+
+    @property
+    def eval_split(self) -> str:
+        """The split that gives the final numbers: ``test``, or ``val`` where the data set has no test split here."""
+        return "test" if "test" in self.source.items else "val"
+
+    def train_dataloader(self) -> DataLoader:
+        samples = self.samples["train"]
+        world = self.trainer.world_size if self.trainer else 1
+        rank = self.trainer.global_rank if self.trainer else 0
+        length = self.samples_per_epoch or len(samples)
+        sampler = EpochSampler(len(samples), length, self.seed, rank=rank, world_size=world)
+        # Lightning makes the first iterator before it tells the sampler its epoch.
+        sampler.set_epoch(self.start["epoch"])
+        sampler.skip = self.start["batch"] * self.batch_size
+        return self.loader("train", sampler, self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """Kept in every checkpoint: the epoch, and the batches of it that are done.
+
+        This is all a resumed run needs to draw the very samples it would have drawn: order and augmentation are pure
+        functions of (seed, epoch, position). Lightning restores its counters but replays the epoch from its start.
+        """
+        assert self.trainer is not None
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        epochs, batch = divmod(done, int(self.trainer.num_training_batches))
+        return {"epoch": self.trainer.current_epoch + epochs, "batch": batch}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.start = state_dict
+
+    def val_dataloader(self) -> DataLoader:
+        return self.eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self.eval_loader(self.eval_split)
+
+    def eval_loader(self, split: str) -> DataLoader:
+        """A split once, in order; under several processes each evaluates all of it, so nothing is counted twice."""
+        sampler = EpochSampler(len(self.samples[split]), len(self.samples[split]), self.seed, shuffle=False)
+        return self.loader(split, sampler, self.eval_batch_size)
+
+    def dataset(self, split: str) -> SegmentationDataset:
+        """A split's samples under the transform that belongs to it; keys are (epoch, position, item)."""
+        transform = self.transforms["train" if split == "train" else "eval"]
+        return SegmentationDataset(self.samples[split], transform, self.seed)
+
+    def example(self, split: str) -> Tensor:
+        """One image (1, C, *S) as the network will be given it."""
+        return collate([self.dataset(split)[0, 0, 0]])["image"]
+
+    def loader(self, split: str, sampler: EpochSampler, batch_size: int) -> DataLoader:
+        training = split == "train"
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        workers = self.num_workers
+        if workers == "auto":
+            workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
+        return DataLoader(
+            self.dataset(split),
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=int(workers),
+            collate_fn=collate,
+            drop_last=training,
+            pin_memory=on_gpu,
+            persistent_workers=training and int(workers) > 0,
+        )

@@ -1,0 +1,107 @@
+"""Items read once before training: checked, counted, and kept in memory while a budget lasts."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from unet.data.source import Array, Item
+from unet.errors import UserError
+from unet.labels import IGNORE_INDEX
+
+
+class Samples:
+    """The checked items of one split.
+
+    Every item is read once here, in parallel, so that a bad file stops the run before training and not in the middle.
+
+    Args:
+        items: what to read.
+        num_classes: labels are below it, or ``IGNORE_INDEX``.
+        spatial_dims: axes of a target.
+        budget: bytes of decoded images and targets that may stay in memory; the rest is read again when needed.
+        split: the split's name, for the progress bar.
+
+    Attributes:
+        item_counts: pixels of each class in every item (N, num_classes).
+        channels: channels of every image.
+        bytes: what is kept in memory.
+    """
+
+    def __init__(self, items: Sequence[Item], num_classes: int, spatial_dims: int, budget: float, split: str):
+        self.items, self.num_classes, self.spatial_dims = items, num_classes, spatial_dims
+        self.item_counts = np.zeros((len(items), num_classes), np.int64)
+        self.bytes = 0
+        self.kept: dict[int, tuple[Array, Array]] = {}
+        self.channels = 0
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            read = pool.map(lambda item: checked(item, num_classes, spatial_dims), items)
+            for index, (image, target) in enumerate(progress(read, len(items), f"reading {split}")):
+                self.admit(index, image, target, budget)
+
+    def admit(self, index: int, image: Array, target: Array, budget: float) -> None:
+        self.channels = self.channels or image.shape[-1]
+        if image.shape[-1] != self.channels:
+            raise UserError(
+                f"{self.items[index].name}: {image.shape[-1]} channels, but {self.items[0].name} has {self.channels}; "
+                f"all images of a data set need the same number"
+            )
+        self.item_counts[index] = np.bincount(target.ravel(), minlength=256)[: self.num_classes]
+        size = image.nbytes + target.nbytes
+        if self.bytes + size <= budget:
+            self.kept[index] = image, target
+            self.bytes += size
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Array, Array]:
+        """image (*S, C) and target (*S)."""
+        return self.kept.get(index) or checked(self.items[index], self.num_classes, self.spatial_dims)
+
+    @property
+    def label_counts(self) -> list[int]:
+        """Pixels of each class over the split."""
+        return self.item_counts.sum(0).tolist()
+
+    def most_varied(self, count: int) -> list[int]:
+        """The items whose labels are the most mixed (largest entropy of the class shares): those worth a look."""
+        share = self.item_counts / np.maximum(self.item_counts.sum(1, keepdims=True), 1)
+        entropy = -(share * np.log(np.where(share > 0, share, 1))).sum(1)
+        return np.argsort(-entropy, kind="stable")[:count].tolist()
+
+    def statistics(self, most: int = 64) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel over up to ``most`` evenly spaced images, in the images' own units."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
+        total, squares, count = np.zeros(self.channels), np.zeros(self.channels), 0
+        for index in chosen:
+            pixels = self[int(index)][0].reshape(-1, self.channels).astype(np.float64)
+            total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + len(pixels)
+        mean = total / count
+        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        return mean.tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
+
+
+def checked(item: Item, num_classes: int, spatial_dims: int) -> tuple[Array, Array]:
+    """Read an item; raise UserError naming it unless image and target fit each other and the classes."""
+    image, target = item.read()
+    if image.ndim != spatial_dims + 1 or 0 in image.shape:
+        raise UserError(f"{item.name}: expected {spatial_dims} spatial axes and channels, found shape {image.shape}")
+    if target.shape != image.shape[:-1]:
+        found, expected = (" x ".join(map(str, shape)) for shape in (target.shape, image.shape[:-1]))
+        raise UserError(f"{item.name}: its mask is {found}, the image {expected}; they must be of one size")
+    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
+        raise UserError(f"{item.name}: holds NaN or infinite values; replace them or take the image out")
+    wrong = target[(target >= num_classes) & (target != IGNORE_INDEX)]
+    if wrong.size:
+        raise UserError(f"{item.name}: label {wrong[0]} is outside the {num_classes} classes")
+    return image, target
+
+
+def progress(values: Iterable, total: int, description: str) -> Iterable:
+    """A progress bar on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    return track(values, description, total, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,99 @@
+"""Losses by name, each on logits (B, K, *S) and target (B, *S) with ``IGNORE_INDEX`` left out, computed in float32."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unet.errors import UserError, did_you_mean
+from unet.labels import IGNORE_INDEX
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """Cross-entropy, averaged over labelled samples in proportion to their class weights; 0 where nothing is labelled."""
+    total = F.cross_entropy(logits, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
+    known = target != IGNORE_INDEX
+    mass = known.sum() if weight is None else weight[target.where(known, 0)].where(known, 0).sum()
+    return total / mass.clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def dice(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """One minus the soft Dice of each class over the batch, averaged over the classes the batch contains.
+
+    Milletari et al. 2016, https://arxiv.org/abs/1606.04797. ``weight`` weighs the classes' mean.
+    """
+    known = (target != IGNORE_INDEX).unsqueeze(1)
+    probs = logits.softmax(1) * known
+    truth = F.one_hot(target.where(known.squeeze(1), 0), logits.shape[1]).movedim(-1, 1) * known
+    axes = (0, *range(2, logits.ndim))
+    overlap, size = (probs * truth).sum(axes), (probs + truth).sum(axes)
+    present = (truth.sum(axes) > 0).to(size.dtype)
+    share = present if weight is None else present * weight
+    score = (2 * overlap + 1) / (size + 1)  # the 1 keeps a class of a few pixels from ruling the gradient
+    return (share * (1 - score)).sum() / share.sum().clamp(min=torch.finfo(size.dtype).tiny)
+
+
+def cross_entropy_dice(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """The weighted cross-entropy plus the unweighted Dice loss, as in nnU-Net (https://arxiv.org/abs/1904.08128)."""
+    return cross_entropy(logits, target, weight) + dice(logits, target, None)
+
+
+def focal(logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float = 2.0) -> Tensor:
+    """Cross-entropy scaled by ``(1 - p)^gamma``, so that easy samples count less (Lin et al. 2017, arXiv:1708.02002)."""
+    known = target != IGNORE_INDEX
+    label = target.where(known, 0)
+    log_p = logits.log_softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)
+    share = known.to(log_p.dtype) if weight is None else weight[label] * known
+    return -(share * (1 - log_p.exp()) ** gamma * log_p).sum() / share.sum().clamp(min=torch.finfo(log_p.dtype).tiny)
+
+
+LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "dice": dice,
+    "cross_entropy_dice": cross_entropy_dice,
+    "focal": focal,
+}
+
+
+def inverse_frequency(counts: Sequence[int], power: float) -> list[float]:
+    """``(median frequency / frequency) ** power`` per class (Eigen & Fergus 2015, arXiv:1411.4734); 1 for absent ones."""
+    frequency = torch.tensor(counts, dtype=torch.float64)
+    present = frequency > 0
+    median = frequency[present].quantile(0.5) if present.any() else torch.tensor(1.0)
+    return torch.where(present, (median / frequency.clamp(min=1)) ** power, 1.0).tolist()
+
+
+CLASS_WEIGHTS: Mapping[str, Callable[[Sequence[int]], list[float] | None]] = {
+    "none": lambda counts: None,
+    "median_frequency": lambda counts: inverse_frequency(counts, 1.0),
+    "sqrt_median_frequency": lambda counts: inverse_frequency(counts, 0.5),
+}
+
+
+def class_weights(choice: str | Sequence[float], counts: Sequence[int]) -> list[float] | None:
+    """One weight a class, or None: ``choice`` by name from the label counts of the training split, or given."""
+    if isinstance(choice, str):
+        if choice not in CLASS_WEIGHTS:
+            raise UserError(
+                f"loss.class_weights: unknown {choice!r}{did_you_mean(choice, CLASS_WEIGHTS)} "
+                f"(valid: {', '.join(CLASS_WEIGHTS)}, or one number a class)"
+            )
+        return CLASS_WEIGHTS[choice](counts)
+    weights = [float(weight) for weight in choice]
+    if len(weights) != len(counts) or min(weights) < 0:
+        raise UserError(f"loss.class_weights: expected {len(counts)} numbers of at least 0, found {weights}")
+    return weights
+
+
+def make_loss(name: str, weights: Sequence[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name as a function of (logits, target)."""
+    if name not in LOSSES:
+        raise UserError(f"loss.name: unknown loss {name!r}{did_you_mean(name, LOSSES)} (valid: {', '.join(LOSSES)})")
+    weight = None if weights is None else torch.tensor(weights, dtype=torch.float32)
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        device_weight = None if weight is None else weight.to(logits.device, non_blocking=True)
+        return LOSSES[name](logits.float(), target, device_weight)
+
+    return loss

@@ -1,0 +1,60 @@
+"""Segmentation scores from one confusion matrix over a whole split, never a mean of batch means."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unet.labels import IGNORE_INDEX
+
+
+class ConfusionMatrix:
+    """Counts of (true class, predicted class) over everything it was shown, in integers: exact at any size.
+
+    Attributes:
+        counts: (K, K) int64; row = truth, column = prediction.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
+        self.num_classes = num_classes
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+
+    def update(self, pred: Tensor, target: Tensor) -> None:
+        """Add labels of one shape; samples whose target is ``IGNORE_INDEX`` are left out."""
+        known = target != IGNORE_INDEX
+        pairs = target[known] * self.num_classes + pred[known]
+        self.counts += torch.bincount(pairs, minlength=self.num_classes**2).view_as(self.counts)
+
+    def scores(self, classes: Sequence[str]) -> dict[str, float]:
+        """Flat scores: ``miou``, ``dice`` and ``class_accuracy`` (means over classes), ``accuracy``, and per class.
+
+        A class absent from truth and prediction has no IoU and no Dice: it is left out of the means and of the keys.
+        ``class_accuracy`` averages over the classes that occur in the truth.
+        """
+        counts = self.counts.cpu().double()
+        correct, truth, pred = counts.diag(), counts.sum(1), counts.sum(0)
+        union = truth + pred - correct
+        present = union > 0
+        iou, dice = correct / union, 2 * correct / (truth + pred)
+        recall = correct[truth > 0] / truth[truth > 0]
+        scores = {
+            "miou": iou[present].mean().item(),
+            "dice": dice[present].mean().item(),
+            "accuracy": (correct.sum() / counts.sum()).item(),
+            "class_accuracy": recall.mean().item(),
+        }
+        for index, name in enumerate(classes):
+            if present[index]:
+                scores[f"iou/{name}"] = iou[index].item()
+                scores[f"dice/{name}"] = dice[index].item()
+        return scores
+
+    def absent(self, classes: Sequence[str]) -> list[str]:
+        """Classes that occur neither in truth nor in prediction."""
+        seen = (self.counts.sum(0) + self.counts.sum(1)).tolist()
+        return [name for name, count in zip(classes, seen, strict=True) if count == 0]
+
+    def shares(self) -> tuple[list[float], list[float]]:
+        """(true, predicted) share of every class."""
+        total = self.counts.sum().clamp(min=1)
+        return (self.counts.sum(1) / total).tolist(), (self.counts.sum(0) / total).tolist()

@@ -1,0 +1,95 @@
+"""What a run leaves behind: whole files, or none, that say what was run and how it went."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from unet.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+STATUS, METRICS, CHECKPOINTS = "status.json", "metrics.json", "checkpoints"
+
+
+def claim(folder: Path, ckpt_path: str | None) -> None:
+    """Refuse a folder that holds another run: nothing is overwritten unless a checkpoint in it is being resumed."""
+    if ckpt_path is not None and not Path(ckpt_path).is_file():
+        raise UserError(f"ckpt_path={ckpt_path}: no such file; expected a checkpoint such as outputs/.../last.ckpt")
+    resuming = ckpt_path is not None and folder.resolve() in Path(ckpt_path).resolve().parents
+    if not resuming and ((folder / METRICS).exists() or (folder / CHECKPOINTS).exists()):
+        raise UserError(
+            f"{folder} already holds a run; choose another hydra.run.dir, or resume it with "
+            f"ckpt_path={folder / CHECKPOINTS / 'last.ckpt'}"
+        )
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that becomes ``path`` only once it is complete and on the disk; nothing is left of a failed one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside, then rename: whoever reads ``path`` finds the old text or the new one, never half of one."""
+    with whole(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_status(folder: Path, state: str, reason: str = "") -> None:
+    """``running``, ``done``, ``failed`` or ``interrupted``, with the reason in one line."""
+    write_json(folder / STATUS, {"state": state, "reason": reason})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The values of a JSON file, empty where there is none."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def commit() -> str:
+    """The commit this code is at, ``+changes`` where the working tree differs; empty outside a clone."""
+
+    def git(*arguments: str) -> str:
+        try:
+            return subprocess.run(
+                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return ""
+
+    revision = git("rev-parse", "HEAD")
+    return revision + ("+changes" if revision and git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def provenance() -> dict[str, str]:
+    """Versions, machine and commit, for ``metrics.json``."""
+    packages = ("torch", "lightning", "albumentations", "opencv-python-headless", "numpy")
+    return {
+        **{f"version/{name}": version(name) for name in packages},
+        "version/python": platform.python_version(),
+        "machine": platform.machine(),
+        "commit": commit(),
+    }
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

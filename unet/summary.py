@@ -1,0 +1,71 @@
+"""The tables a run prints: what is about to be trained, and how it went."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from unet.data import SegmentationData
+from unet.geometry import level_sizes
+from unet.task import SegmentationTask
+
+console = Console(width=None, soft_wrap=True, highlight=False)
+
+
+def operator_name(module: Any) -> str:
+    """An operator's name as the config says it."""
+    from unet.registry import CONTEXT, DOWN, UP
+
+    return next(name for table in (DOWN, UP, CONTEXT) for name, cls in table.items() if type(module) is cls)
+
+
+def times(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))
+
+
+def print_summary(
+    task: SegmentationTask, data: SegmentationData, facts: Mapping[str, Any], precision: Any, device: str
+) -> None:
+    """Operators and sizes per level, then parameters, data, device and precision."""
+    net: Any = task.net
+    sizes = level_sizes(data.example("train").shape[2:], net.strides)
+    table = Table("level", "size", "width", "down to the next", "up from the next", title="U-Net", title_justify="left")
+    for level, (size, width) in enumerate(zip(sizes, net.widths, strict=True)):
+        if level < len(net.downs):
+            names = operator_name(net.downs[level]), operator_name(net.ups[level])
+        else:
+            names = f"context: {operator_name(net.context)}", ""
+        table.add_row(str(level), times(size), str(width), *names)
+    console.print(table)
+    counts = ", ".join(f"{len(samples)} {split}" for split, samples in data.samples.items())
+    kept = sum(samples.bytes for samples in data.samples.values()) / 2**20
+    console.print(
+        f"{facts['model/parameters']:,} parameters, {facts['model/flops'] / 1e9:.2f} GFLOP for a {facts['model/flops_input']} input"
+    )
+    console.print(f"data: {counts}; {data.source.num_classes} classes; {kept:.0f} MiB in memory")
+    console.print(f"device: {device}, precision {precision}")
+    if data.eval_split != "test":
+        console.print("there is no test split here: the final numbers are those of the validation split, named val/...")
+
+
+def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: SegmentationTask, out: Path) -> None:
+    """The final scores, the folder, and how to look at it."""
+    split = data.eval_split
+    table = Table("class", "IoU", "Dice", title=f"{split}, best checkpoint by val/miou", title_justify="left")
+
+    def number(key: str) -> str:
+        return f"{metrics[key]:.4f}" if key in metrics else "absent"
+
+    for name in task.classes:
+        table.add_row(name, number(f"{split}/iou/{name}"), number(f"{split}/dice/{name}"))
+    table.add_section()
+    table.add_row("mean", number(f"{split}/miou"), number(f"{split}/dice"))
+    console.print(table)
+    console.print(
+        f"pixel accuracy {number(f'{split}/accuracy')}, mean class accuracy {number(f'{split}/class_accuracy')}; "
+        f"trained {metrics['time/train_seconds']:.0f} s at {metrics['time/samples_per_second']:.1f} samples/s"
+    )
+    console.print(f"results in {out}")
+    console.print(f"tensorboard --logdir {out}")

@@ -1,0 +1,96 @@
+"""One job of a command, and the table of a sweep's jobs. A failing job is recorded and does not stop the others."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from unet.command import FULL_ERROR, explain, say, signal_status
+from unet.errors import Interrupted
+from unet.record import METRICS, STATUS, claim, read_json, write_status, write_text
+
+OBJECTIVE = "miou"
+
+
+def run_job(job: Callable[[DictConfig, Path], Mapping[str, Any]], config: DictConfig) -> float:
+    """Run ``job(config, folder)`` in this job's own folder and return its objective, the mIoU of the final evaluation.
+
+    The folder gets ``config.yaml`` and ``status.json``. In a sweep an error is written there, with its traceback in
+    ``error.txt``, and NaN returned; in a single run it is raised. A signal ends both, saved.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        claim(folder, config.ckpt_path)
+        command = f"# python train.py {' '.join(hydra.overrides.task)}\n"
+        write_text(folder / "config.yaml", command + OmegaConf.to_yaml(config, resolve=True))
+    write_status(folder, "running")
+    try:
+        metrics = job(config, folder)
+    except Interrupted as error:
+        write_status(folder, "interrupted", str(error))
+        print(f"{error}; to go on, repeat the command with ckpt_path={error.checkpoint}", file=sys.stderr)
+        sys.exit(signal_status(error.signum))
+    except Exception as error:
+        write_status(folder, "failed", explain(error))
+        (folder / "error.txt").write_text(traceback.format_exc())
+        if hydra.mode != RunMode.MULTIRUN:
+            if FULL_ERROR:
+                raise
+            say(error)
+        print(f"failed: {explain(error)}", file=sys.stderr)
+        return float("nan")
+    write_status(folder, "done")
+    return objective(metrics)
+
+
+def objective(metrics: Mapping[str, Any]) -> float:
+    """The test split's mIoU, or the validation split's where there is no test split."""
+    return next(
+        (float(metrics[key]) for key in (f"test/{OBJECTIVE}", f"val/{OBJECTIVE}") if key in metrics), float("nan")
+    )
+
+
+class Table(Callback):
+    """Hydra callback: after a sweep, one table of its jobs, failed ones with their reason; exit status 1 if any failed."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        jobs = sorted(path.parent for path in folder.glob(f"*/{STATUS}"))
+        states = {job.name: read_json(job / STATUS) | read_json(job / METRICS) for job in jobs}
+        print_table(folder, states)
+        failed = [name for name, values in states.items() if values["state"] != "done"]
+        if failed:
+            print(f"error: {len(failed)} of {len(jobs)} jobs did not finish; the reasons are above", file=sys.stderr)
+            sys.exit(1)
+
+
+def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Jobs by objective, best first; unfinished ones last, with their reason."""
+    table = RichTable(
+        "job", "state", "mIoU", "split", "parameters", "GFLOP", "seconds", title=str(folder), title_justify="left"
+    )
+    for name, values in sorted(jobs.items(), key=lambda job: -(objective(job[1]) if job[1]["state"] == "done" else -1)):
+        if values["state"] != "done":
+            table.add_row(name or "defaults", f"{values['state']}: {values['reason']}")
+            continue
+        table.add_row(
+            name,
+            "done",
+            f"{objective(values):.4f}",
+            "test" if f"test/{OBJECTIVE}" in values else "val",
+            f"{values['model/parameters']:,}",
+            f"{values['model/flops'] / 1e9:.2f}",
+            f"{values['time/train_seconds']:.0f}",
+        )
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    print(f"tensorboard --logdir {folder}")

@@ -1,0 +1,254 @@
+"""A run, from a composed config to numbers: build, fit, evaluate once, leave everything in one folder."""
+
+import logging
+import random
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    RichProgressBar,
+)
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from unet.callbacks.checkpoint import AtomicCheckpointIO, StopOnSignal, best_and_last
+from unet.callbacks.progress import Progress
+from unet.callbacks.tensorboard import ClassShares, Graph, Pictures, predict_panels, writer_of
+from unet.data import SegmentationData
+from unet.errors import UserError
+from unet.geometry import count_flops, count_parameters
+from unet.hardware import accelerator_name, device_name, resolve_precision
+from unet.losses import class_weights, make_loss
+from unet.model import UNet
+from unet.pictures import sheet
+from unet.record import CHECKPOINTS, METRICS, peak_memory_bytes, provenance, whole, write_json
+from unet.summary import print_result, print_summary
+from unet.task import Normalize, SegmentationTask
+
+
+def train(config: DictConfig, out: Path) -> dict[str, Any]:
+    """Run ``config`` in the folder ``out``, which is this run's own, and return what ``metrics.json`` holds.
+
+    Raises:
+        UserError: the config, the data or the training cannot go on, in one sentence.
+        Interrupted: a signal stopped it; ``last.ckpt`` is saved.
+    """
+    settle_process(config)
+    data = build_data(config)
+    data.scan()
+    task = build_task(config, data)
+    progress = Progress()
+    trainer = build_trainer(config, out, progress)
+    image = data.example("train")
+    facts = {
+        "model/parameters": count_parameters(task.net),
+        "model/flops": count_flops(task.net, image.shape),
+        "model/flops_input": "x".join(map(str, image.shape[1:])),
+    }
+    print_summary(task, data, facts, trainer.precision, device_name(accelerator_name(config.trainer.accelerator)))
+    if config.compile:
+        task.net.compile()
+
+    begin = time.perf_counter()
+    # Every key of the checkpoint is a plain value or a tensor: nothing in it is ever executed.
+    trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
+    seconds = time.perf_counter() - begin
+
+    best = load_best(task, out)
+    scores = evaluate(trainer, task, data)
+    metrics = {
+        **scores,
+        **{name: float(value) for name, value in best.items()},
+        **facts,
+        "time/train_seconds": seconds,
+        "time/samples_per_second": progress.samples_per_second,
+        "memory/peak_bytes": torch.cuda.max_memory_allocated() if task.device.type == "cuda" else peak_memory_bytes(),
+        "steps": trainer.global_step,
+        "seed": config.seed,
+        "data": config.data.name,
+        "precision": str(trainer.precision),
+        **provenance(),
+    }
+    leave_pictures(task, data, out, config.pictures)
+    write_json(out / METRICS, metrics)
+    leave_hparams(trainer, config, metrics)
+    if trainer.is_global_zero:
+        print_result(metrics, data, task, out)
+    return metrics
+
+
+def settle_process(config: DictConfig) -> None:
+    """Set everything a process carries from one run to the next: seeds, threads, precision, determinism."""
+    if not isinstance(config.seed, int) or config.seed < 0:
+        raise UserError(f"seed: expected an integer of at least 0, found {config.seed!r}")
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
+    torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")  # TF32 where it exists
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the summary says what its banner says
+    for intended in (
+        "does not have many workers",
+        "smaller than the logging interval",
+        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own call
+        "could not find the monitored key",  # a run too short to validate
+        "Checkpoint directory .* exists and is not empty",  # a resumed run
+    ):
+        warnings.filterwarnings("ignore", message=f".*{intended}")
+
+
+def build_data(config: DictConfig) -> SegmentationData:
+    """The data module; a misspelt augmentation argument, which albumentations only warns about, is an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", module="albumentations")
+        warnings.filterwarnings("error", message=".*are not valid for transform.*")
+        try:
+            settings: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
+            named = {key: value for key, value in settings.items() if key not in ("name", "root")}
+            return instantiate(named, seed=config.seed, _convert_="all")
+        except Exception as error:
+            cause = error.__cause__ or error
+            raise UserError(f"data={config.data.name}: {cause}") from error
+
+
+def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
+    """The network for this data, with loss and optimisation."""
+    model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
+    if model["spatial_dims"] not in (None, data.source.spatial_dims):
+        raise UserError(
+            f"model.spatial_dims={model['spatial_dims']}: data={config.data.name} has {data.source.spatial_dims} spatial "
+            f"axes; leave the key out, it follows from the data"
+        )
+    model |= {
+        "in_channels": data.channels,
+        "num_classes": data.source.num_classes,
+        "spatial_dims": data.source.spatial_dims,
+    }
+    net = UNet(**model)
+    if data.source.spatial_dims > 1:
+        layout = torch.channels_last if data.source.spatial_dims == 2 else torch.channels_last_3d
+        net = net.to(memory_format=layout)  # type: ignore[call-overload]
+    mean, std = data.samples["train"].statistics()
+    weights = class_weights(OmegaConf.to_object(config.loss).get("class_weights"), data.samples["train"].label_counts)
+    description = {
+        "model": model,
+        "classes": list(data.source.classes),
+        "colors": [list(color) for color in data.source.colors],
+        "mean": mean,
+        "std": std,
+    }
+    return SegmentationTask(
+        net,
+        Normalize(mean, std, data.source.spatial_dims),
+        make_loss(config.loss.name, weights),
+        data.source.classes,
+        OmegaConf.to_container(config.optim, resolve=True),  # type: ignore[arg-type]
+        description,
+        config.seed,
+    )
+
+
+def build_trainer(config: DictConfig, out: Path, progress: Progress) -> L.Trainer:
+    """Lightning's trainer with the callbacks every run has."""
+    settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    settings["precision"] = resolve_precision(settings["precision"], accelerator_name(settings["accelerator"]))
+    folder = out / CHECKPOINTS
+    callbacks: list[Callback] = [
+        progress,
+        ClassShares(),
+        Pictures(config.pictures),
+        Graph(),
+        LearningRateMonitor("step"),
+        StopOnSignal(folder),
+        *best_and_last(folder, "val/miou"),
+    ]
+    if config.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=config.ema))
+    if config.early_stopping is not None:
+        callbacks.append(EarlyStopping("val/miou", mode="max", patience=config.early_stopping))
+    if settings["enable_progress_bar"] is None:
+        settings["enable_progress_bar"] = Console().is_terminal
+    if settings["enable_progress_bar"]:
+        callbacks.append(RichProgressBar(leave=False))
+    plugins = [AtomicCheckpointIO(), *(settings.pop("plugins") or [])]
+    logger = TensorBoardLogger(out, name="", version="", default_hp_metric=False)
+    return L.Trainer(
+        **settings,
+        default_root_dir=out,
+        logger=logger,
+        callbacks=callbacks,
+        plugins=plugins,
+        use_distributed_sampler=False,  # the sampler knows its rank
+        enable_autolog_hparams=False,  # logged once, at the end, with the results
+    )
+
+
+def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:
+    """Put the best checkpoint's weights in place (the last one's where none was validated); say which epoch it is."""
+    for name in ("best", "last"):
+        path = out / CHECKPOINTS / f"{name}.ckpt"
+        if path.is_file():
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            task.load_state_dict(checkpoint["state_dict"])
+            return {f"{name}/epoch": checkpoint["epoch"] + 1, f"{name}/step": checkpoint["global_step"]}
+    return {}
+
+
+def evaluate(trainer: L.Trainer, task: SegmentationTask, data: SegmentationData) -> dict[str, Any]:
+    """Score the test split, once; where the data set has none here, the validation split, under its own name."""
+    split = data.eval_split
+    run = trainer.test if split == "test" else trainer.validate
+    (scores,) = run(task, data, verbose=False)
+    absent = task.confusion.absent(task.classes)
+    return {name: value for name, value in scores.items() if name.startswith(f"{split}/")} | {f"{split}/absent": absent}
+
+
+def leave_pictures(task: SegmentationTask, data: SegmentationData, out: Path, count: int) -> None:
+    """``predictions.png``: the evaluated split's most varied images."""
+    if data.source.spatial_dims != 2 or count == 0 or not task.trainer.is_global_zero:
+        return
+    split = data.eval_split
+    panels = predict_panels(task, data, split, data.samples[split].most_varied(count))
+    with whole(out / "predictions.png") as file:
+        sheet(panels, data.source.classes, data.source.colors).save(file, "PNG")
+
+
+def leave_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, Any]) -> None:
+    """Flat hyper-parameters with the final numbers, once, for TensorBoard's HParams tab."""
+    if writer_of(trainer) is None:
+        return
+    chosen = {
+        key: value for key, value in flatten(config) if not key.startswith(("data.source", "trainer.", "data.eval"))
+    }
+    final = {name: value for name, value in metrics.items() if isinstance(value, float) and "/" in name}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(chosen, final)
+            logger.save()
+
+
+def flatten(config: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
+    """``key.inner`` and value of every leaf; a list or an operator with options as its text."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if (isinstance(value, DictConfig) and "name" not in value) or key in ("data", "loss"):
+            pairs += flatten(value, f"{name}.")
+        else:
+            pairs.append((name, value if isinstance(value, bool | int | float | str) else str(value)))
+    return pairs
