@@ -3,7 +3,7 @@
 
     python scripts/benchmark.py                      both comparisons, at the defaults
     python scripts/benchmark.py network --width 64   the networks alone
-    python scripts/benchmark.py loader               the data loader alone
+    python scripts/benchmark.py loader               the data loader alone, as configs/train.yaml sets it
 
 Every contender is timed in one process, in turns: each round times one training step and one inference of every
 contender, and ratios are taken within a round before their median is. A machine that slows down for a while slows
@@ -18,6 +18,7 @@ import copy
 import importlib
 import itertools
 import json
+import logging
 import math
 import statistics
 import sys
@@ -38,11 +39,13 @@ from unet import UNet
 from unet.errors import UserError
 from unet.geometry import count_flops, count_parameters
 from unet.hardware import native_bf16
+from unet.labels import IGNORE_INDEX
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 IN_CHANNELS, NUM_CLASSES = 3, 12
 MONAI_DEPTH = 4
 """The only depth of MONAI's BasicUNet."""
+SMALLEST = 64
+"""Samples along an axis that leave smp's five halvings more than one."""
 SAMPLE_MS = 50.0
 """A timing repeats its call until it lasts about this long: the clock and a GPU's launch queue need it."""
 LOADER_SECONDS = 10.0
@@ -67,17 +70,11 @@ class Problem:
     size: tuple[int, int] = (192, 256)
     device: str = "cpu"
 
-    def image(self, memory_format: torch.memory_format) -> Tensor:
-        image = torch.randn(self.batch, IN_CHANNELS, *self.size, device=self.device)
-        return image.to(memory_format=memory_format)
+    def image(self) -> Tensor:
+        return torch.randn(self.batch, IN_CHANNELS, *self.size, device=self.device)
 
     def target(self) -> Tensor:
         return torch.randint(NUM_CLASSES, (self.batch, *self.size), device=self.device)
-
-    def synchronize(self) -> None:
-        """Wait for the device: a GPU's calls return before its work is done."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
 
 
 @dataclass(frozen=True)
@@ -89,19 +86,37 @@ class Contender:
     dtype: torch.dtype = torch.float32
     memory_format: torch.memory_format = torch.contiguous_format
 
+    fused: bool | None = None
+    """AdamW in one kernel; None leaves the choice to torch."""
+
     @property
     def form(self) -> str:
         layout = "channels_last" if self.memory_format == torch.channels_last else "contiguous"
         return f"{DTYPES[self.dtype]} {layout}"
+
+    def placed(self, device: torch.device, training: bool) -> nn.Module:
+        """A copy of the network on ``device``, in this form, in the mode asked for."""
+        network = copy.deepcopy(self.network).to(device).to(memory_format=self.memory_format)
+        return network.train(training)
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
 
 
 # ------------------------------------------------------------------------------------------------- the contenders
 
 
 def this_project(problem: Problem) -> Contender:
-    """This project's network as the project trains it: channels_last, bf16 where the hardware computes in it."""
-    dtype = torch.bfloat16 if native_bf16(problem.device) else torch.float32
-    return Contender(REFERENCE, own_network(problem), dtype, torch.channels_last)
+    """This project's network as the project trains it."""
+    return as_trained(own_network(problem), problem.device)
+
+
+def as_trained(network: nn.Module, device: str) -> Contender:
+    """The project's form: channels_last, bf16 where the hardware computes in it, a fused optimizer on a GPU."""
+    dtype = torch.bfloat16 if native_bf16(device) else torch.float32
+    return Contender(REFERENCE, network, dtype, torch.channels_last, fused=device == "cuda" or None)
 
 
 def plain_form(problem: Problem) -> Contender:
@@ -165,42 +180,37 @@ def contenders(problem: Problem) -> tuple[list[Contender], list[str]]:
 # ------------------------------------------------------------------------------------------------- what is timed
 
 
-def training_step(contender: Contender, problem: Problem) -> Callable[[], None]:
-    """One step on a fixed random batch: forward, cross entropy in fp32, backward, AdamW."""
-    network = placed(contender.network, contender, problem).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    image, target = problem.image(contender.memory_format), problem.target()
+def training_step(contender: Contender, image: Tensor, target: Tensor) -> Callable[[], Tensor]:
+    """One step on a fixed batch: forward, cross entropy in fp32, backward, AdamW; returns the loss.
 
-    def step() -> None:
+    image (B, C, *S) float, target (B, *S) int64.
+    """
+    network = contender.placed(image.device, training=True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=contender.fused)
+    image = image.to(memory_format=contender.memory_format)
+
+    def step() -> Tensor:
         optimizer.zero_grad()
-        with autocast(contender, problem):
+        with contender.autocast(image.device):
             logits = network(image)
-        F.cross_entropy(logits.float(), target).backward()
+        loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_INDEX)
+        loss.backward()
         optimizer.step()
+        return loss.detach()
 
     return step
 
 
-def inference(contender: Contender, problem: Problem) -> Callable[[], Tensor]:
+def inference(contender: Contender, image: Tensor) -> Callable[[], Tensor]:
     """One forward pass in evaluation mode, without gradients; returns the logits (B, K, *S)."""
-    network = placed(copy.deepcopy(contender.network), contender, problem).eval()
-    image = problem.image(contender.memory_format)
+    network = contender.placed(image.device, training=False)
+    image = image.to(memory_format=contender.memory_format)
 
     def infer() -> Tensor:
-        with torch.inference_mode(), autocast(contender, problem):
+        with torch.inference_mode(), contender.autocast(image.device):
             return network(image)
 
     return infer
-
-
-def placed(network: nn.Module, contender: Contender, problem: Problem) -> nn.Module:
-    return network.to(problem.device).to(memory_format=contender.memory_format)
-
-
-def autocast(contender: Contender, problem: Problem) -> contextlib.AbstractContextManager:
-    if contender.dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(problem.device, dtype=contender.dtype)
 
 
 @dataclass(frozen=True)
@@ -249,7 +259,7 @@ def fastest_convolution(problem: Problem, dtype: torch.dtype) -> Convolution:
 
     def rate(convolution: Convolution) -> float:
         key = str(convolution)
-        timings = measure({key: convolution.call(problem, dtype)}, rounds=3, synchronize=problem.synchronize)
+        timings = measure({key: convolution.call(problem, dtype)}, rounds=3)
         return convolution.flops(problem.batch) / min(timings[key])
 
     return max(network_convolutions(problem), key=rate)
@@ -258,7 +268,13 @@ def fastest_convolution(problem: Problem, dtype: torch.dtype) -> Convolution:
 # ------------------------------------------------------------------------------------------------------ measuring
 
 
-def time_call(call: Callable[[], object], repeats: int, synchronize: Callable[[], None]) -> float:
+def synchronize() -> None:
+    """Wait for the device: a GPU's calls return before its work is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def time_call(call: Callable[[], object], repeats: int) -> float:
     """Milliseconds per call over ``repeats`` calls."""
     synchronize()
     start = time.perf_counter()
@@ -268,9 +284,7 @@ def time_call(call: Callable[[], object], repeats: int, synchronize: Callable[[]
     return 1e3 * (time.perf_counter() - start) / repeats
 
 
-def measure(
-    calls: Mapping[Key, Callable[[], object]], rounds: int, synchronize: Callable[[], None], say: bool = False
-) -> Timings[Key]:
+def measure(calls: Mapping[Key, Callable[[], object]], rounds: int, say: bool = False) -> Timings[Key]:
     """Time every call once a round, in turns; each round starts one further on, so none always follows the same one.
 
     Two calls of each warm up; the second says how often a short call must be repeated to be timed well.
@@ -278,7 +292,7 @@ def measure(
     keys = list(calls)
     for call in calls.values():
         call()
-    warm = {key: time_call(call, 1, synchronize) for key, call in calls.items()}
+    warm = {key: time_call(call, 1) for key, call in calls.items()}
     repeats = {key: max(1, math.ceil(SAMPLE_MS / max(ms, 1e-3))) for key, ms in warm.items()}
     if say:
         seconds = rounds * sum(warm[key] * repeats[key] for key in keys) / 1e3
@@ -287,7 +301,7 @@ def measure(
     for start in range(rounds):
         for place in range(len(keys)):
             key = keys[(start + place) % len(keys)]
-            timings[key].append(time_call(calls[key], repeats[key], synchronize))
+            timings[key].append(time_call(calls[key], repeats[key]))
     return timings
 
 
@@ -337,13 +351,14 @@ class Peak:
 def compare_networks(problem: Problem, present: Sequence[Contender], rounds: int) -> tuple[list[Row], list[Peak]]:
     """Time all contenders, and the convolutions that mark the peak, in the same rounds."""
     yardsticks = {dtype: fastest_convolution(problem, dtype) for dtype in sorted({c.dtype for c in present}, key=str)}
+    image, target = problem.image(), problem.target()
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for contender in present:
-        calls[contender.name, "inference"] = inference(contender, problem)
-        calls[contender.name, "training"] = training_step(contender, problem)
+        calls[contender.name, "inference"] = inference(contender, image)
+        calls[contender.name, "training"] = training_step(contender, image, target)
     for dtype, convolution in yardsticks.items():
         calls[DTYPES[dtype], "peak"] = convolution.call(problem, dtype)
-    timings = measure(calls, rounds, problem.synchronize, say=True)
+    timings = measure(calls, rounds, say=True)
     rows = [row(contender, problem, timings, yardsticks[contender.dtype]) for contender in present]
     peaks = [
         Peak(DTYPES[dtype], str(c), gflops_per_s(c.flops(problem.batch), timings[DTYPES[dtype], "peak"]))
@@ -478,23 +493,47 @@ def endless(loader: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
             raise UserError("the loader gives no batch: its split is empty or smaller than one batch")
 
 
-def compare_loader(problem: Problem, source: Any, rounds: int) -> LoaderSpeed:
-    """The loader's rate beside what this project's training step takes in, on batches like the loader's."""
+def compare_loader(source: Any, network: nn.Module, rounds: int, device: str) -> LoaderSpeed:
+    """The loader's rate beside what a training step of ``network`` takes in, on one of the loader's own batches."""
     loader = training_loader(source)
-    shape = tuple(next(iter(loader))["image"].shape)
     rate = loader_rate(loader, LOADER_SECONDS)
-    problem = Problem(problem.width, problem.depth, shape[0], (shape[-2], shape[-1]), problem.device)
-    step = training_step(this_project(problem), problem)
-    step_ms = statistics.median(measure({"step": step}, rounds, problem.synchronize)["step"])
-    return LoaderSpeed(rate, 1e3 * problem.batch / step_ms, shape, getattr(loader, "num_workers", 0))
+    batch = next(iter(loader))
+    image, target = batch["image"].to(device).float(), batch["target"].to(device).long()
+    step = training_step(as_trained(network, device), image, target)
+    step_ms = statistics.median(measure({"step": step}, rounds)["step"])
+    return LoaderSpeed(rate, 1e3 * len(image) / step_ms, tuple(image.shape), getattr(loader, "num_workers", 0))
+
+
+def default_training() -> tuple[Any, nn.Module]:
+    """The data module and the network of ``configs/train.yaml`` as it stands."""
+    from hydra import compose, initialize_config_dir
+    from lightning import Trainer
+
+    from unet.command import CONFIGS
+    from unet.training import build_data, build_task
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train")
+    data = build_data(config)
+    data.trainer = Trainer(devices=1, logger=False, enable_checkpointing=False)  # by its device, workers are chosen
+    data.scan()
+    return data, build_task(config, data).net
 
 
 def loader_line(speed: LoaderSpeed) -> str:
-    times = speed.samples_per_s / speed.needed_per_s
-    verdict = f"{times:.1f} times what is needed" if times >= 1 else f"too slow: only {times:.0%} of what is needed"
+    """The loader's result in words: without workers loading adds to every step, with them it happens meanwhile."""
+    share = speed.needed_per_s / speed.samples_per_s
+    if speed.num_workers == 0:
+        verdict = f"without workers, loading adds {share:.1%} to the time of a step"
+    elif share <= 1:
+        verdict = f"{1 / share:.1f} times what is needed"
+    else:
+        verdict = f"too slow: only {1 / share:.0%} of what is needed"
     return (
-        f"data loader ({speed.num_workers} workers, batches of {' x '.join(map(str, speed.image_shape))}), alone: "
-        f"{speed.samples_per_s:,.0f} samples/s; the training step takes {speed.needed_per_s:,.0f} samples/s: {verdict}"
+        f"data loader of configs/train.yaml, {speed.num_workers} workers, batches of "
+        f"{' x '.join(map(str, speed.image_shape))}, alone: {speed.samples_per_s:,.0f} samples/s; "
+        f"its training step takes in {speed.needed_per_s:,.0f} samples/s: {verdict}"
     )
 
 
@@ -512,7 +551,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--rounds", type=positive, default=20, help="timings of each contender (default: 20)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: torch's choice)")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="also write every number here")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    least = max(SMALLEST, 4 * 2**options.depth)
+    if min(options.size) < least:
+        size = "x".join(map(str, options.size))
+        parser.error(f"--size {size} is too small at --depth {options.depth}: give {least}x{least} or more")
+    return options
 
 
 def positive(text: str) -> int:
@@ -534,15 +578,6 @@ def output_file(text: str) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"expected a file in a folder that exists, found {text!r}")
     return path
-
-
-def default_loader() -> Any:
-    """The data module of ``configs/train.yaml`` as it stands."""
-    from hydra import compose, initialize_config_dir
-    from hydra.utils import instantiate
-
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        return instantiate(compose("train").data)
 
 
 def environment() -> dict[str, Any]:
@@ -572,15 +607,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     problem = Problem(arguments.width, arguments.depth, arguments.batch, arguments.size, device)
     results: dict[str, Any] = {"environment": environment(), "problem": asdict(problem)}
-    print(", ".join(f"{key} {value}" for key, value in (results["environment"] | results["problem"]).items()))
+    print(", ".join(f"{key} {value}" for key, value in results["environment"].items()))
     if arguments.what in (None, "network"):
+        print(", ".join(f"{key} {value}" for key, value in results["problem"].items()))
         present, notes = contenders(problem)
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
         rows, peaks = compare_networks(problem, present, arguments.rounds)
         print(network_table(rows, peaks))
         results |= {"networks": [asdict(r) for r in rows], "peaks": [asdict(p) for p in peaks]}
     if arguments.what in (None, "loader"):
-        speed = compare_loader(problem, default_loader(), arguments.rounds)
+        speed = compare_loader(*default_training(), arguments.rounds, device)
         print(loader_line(speed))
         results["loader"] = asdict(speed)
     return results
@@ -591,8 +627,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = run(options)
     except UserError as error:
-        print(f"benchmark.py: {error}", file=sys.stderr)
-        return 2
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0

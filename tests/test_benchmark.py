@@ -43,7 +43,7 @@ def test_every_round_times_every_contender_once_and_none_always_first(monkeypatc
     monkeypatch.setattr(benchmark, "SAMPLE_MS", 0.0)
     log: list[str] = []
     calls = {name: lambda name=name: log.append(name) for name in "abc"}
-    timings = benchmark.measure(calls, rounds=3, synchronize=lambda: None)
+    timings = benchmark.measure(calls, rounds=3)
     assert {name: len(ms) for name, ms in timings.items()} == {"a": 3, "b": 3, "c": 3}
     assert "".join(log) == "abcabc" + "abcbcacab"  # two calls to warm up, then the rounds
 
@@ -75,7 +75,7 @@ def test_contenders_agree_on_the_shape_of_the_logits():
     present, notes = benchmark.contenders(SMALL)
     assert len(present) + len(notes) == len(benchmark.CONTENDERS)
     for contender in present:
-        logits = benchmark.inference(contender, SMALL)()
+        logits = benchmark.inference(contender, SMALL.image())()
         assert logits.shape == (1, benchmark.NUM_CLASSES, 128, 128), contender.name
 
 
@@ -88,11 +88,13 @@ def test_the_peer_is_built_at_the_widths_of_this_network(monkeypatch):
     assert (seen["in_channels"], seen["out_channels"]) == (benchmark.IN_CHANNELS, benchmark.NUM_CLASSES)
 
 
-def test_a_training_step_changes_the_weights():
+def test_a_training_step_trains_a_copy():
     contender = benchmark.this_project(SMALL)
     before = [p.clone() for p in contender.network.parameters()]
-    benchmark.training_step(contender, SMALL)()
-    assert any(not torch.equal(a, b) for a, b in zip(before, contender.network.parameters(), strict=True))
+    step = benchmark.training_step(contender, SMALL.image(), SMALL.target())
+    losses = [float(step()) for _ in range(4)]
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(a, b) for a, b in zip(before, contender.network.parameters(), strict=True))
 
 
 def test_a_missing_package_is_one_line_that_says_what_to_type(monkeypatch):
@@ -162,12 +164,26 @@ def test_an_empty_loader_is_an_error_and_not_an_endless_loop():
         benchmark.loader_rate([], seconds=1.0)
 
 
-def test_the_loaders_line_says_whether_it_keeps_up():
-    def line(rate: float) -> str:
-        return benchmark.loader_line(benchmark.LoaderSpeed(rate, 20.0, (4, 3, 64, 64), 2))
+@pytest.mark.parametrize(
+    ("rate", "workers", "verdict"),
+    [
+        (50.0, 2, "2.5 times what is needed"),
+        (10.0, 2, "too slow: only 50% of what is needed"),
+        (200.0, 0, "loading adds 10.0% to the time of a step"),
+    ],
+)
+def test_the_loaders_line_says_whether_it_keeps_up(rate, workers, verdict):
+    assert verdict in benchmark.loader_line(benchmark.LoaderSpeed(rate, 20.0, (4, 3, 64, 64), workers))
 
-    assert "2.5 times what is needed" in line(50.0)
-    assert "too slow: only 50% of what is needed" in line(10.0)
+
+def test_the_loader_is_compared_with_a_step_on_its_own_batch(monkeypatch):
+    monkeypatch.setattr(benchmark, "SAMPLE_MS", 0.0)
+    monkeypatch.setattr(benchmark, "LOADER_SECONDS", 0.01)
+    batch = {"image": torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "target": torch.full((2, 16, 16), 255)}
+    batch["target"][:, 0] = 1
+    speed = benchmark.compare_loader([batch], nn.Conv2d(3, 2, 1), rounds=1, device="cpu")
+    assert speed.image_shape == (2, 3, 16, 16) and speed.num_workers == 0
+    assert speed.samples_per_s > 0 and speed.needed_per_s > 0
 
 
 def test_endless_starts_again():
@@ -182,6 +198,8 @@ def test_endless_starts_again():
     [
         (["--size", "192"], "expected HEIGHTxWIDTH such as 192x256, found '192'"),
         (["--size", "0x64"], "expected HEIGHTxWIDTH"),
+        (["--size", "32x256"], "--size 32x256 is too small at --depth 4: give 64x64 or more"),
+        (["--size", "64x64", "--depth", "5"], "give 128x128 or more"),
         (["--rounds", "0"], "expected a positive integer, found '0'"),
         (["--width", "wide"], "expected a positive integer, found 'wide'"),
         (["--json", "no/such/folder/a.json"], "expected a file in a folder that exists"),
@@ -193,11 +211,6 @@ def test_wrong_usage_is_one_sentence_and_exit_2(arguments, message, capsys):
         benchmark.main(arguments)
     assert exit.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_an_image_too_small_for_the_depth_is_one_sentence_and_exit_2(capsys):
-    assert benchmark.main(["network", "--size", "8x8", "--width", "4", "--rounds", "1"]) == 2
-    assert "too small for depth 4" in capsys.readouterr().err
 
 
 @pytest.mark.slow
