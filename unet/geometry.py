@@ -36,9 +36,18 @@ def same_padding(kernel_size: int, stride: Sequence[int]) -> tuple[int, ...]:
 
 
 def padding_to_multiple(size: Sequence[int], multiple: Sequence[int]) -> list[tuple[int, int]]:
-    """(before, after) for each axis, so that every size becomes a multiple; the odd sample goes after."""
-    totals = [-n % m for n, m in zip(size, multiple, strict=True)]
-    return [(total // 2, total - total // 2) for total in totals]
+    """(before, after) for each axis, so that every size becomes a multiple; the odd sample goes after.
+
+    With a size unknown at export, the padded size is m times something to torch only if written so: no condition on
+    the input then arises where it is halved. ``before`` is kept free of it, because half of ``m q - n`` becomes a
+    division of ``-n``, which ONNX rounds the other way.
+    """
+    padding = []
+    for n, m in zip(size, multiple, strict=True):
+        padded = (n + m - 1) // m * m
+        before = -n % m // 2
+        padding.append((before, padded - n - before))
+    return padding
 
 
 def pad(x: Tensor, padding: Sequence[tuple[int, int]]) -> Tensor:
