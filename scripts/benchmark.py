@@ -48,6 +48,7 @@ SMALLEST = 64
 """Samples along an axis that leave smp's five halvings more than one."""
 SAMPLE_MS = 50.0
 """A timing repeats its call until it lasts about this long: the clock and a GPU's launch queue need it."""
+BUSY = 1.3
 LOADER_SECONDS = 10.0
 REFERENCE = "this project"
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -398,6 +399,19 @@ def gflops_per_s(flops: float, timings_ms: Sequence[float]) -> float:
     return flops / statistics.median(timings_ms) / 1e6
 
 
+def busy_line(timings: Sequence[float]) -> str | None:
+    """A caution where the middle half of one contender's rounds spreads by more than ``BUSY``: others were computing."""
+    if len(timings) < 4:
+        return None
+    low, _, high = statistics.quantiles(timings, n=4)
+    if high <= BUSY * low:
+        return None
+    return (
+        f"the machine was busy: half of {REFERENCE}'s steps took less than {low:.0f} or more than {high:.0f} ms; "
+        f"before quoting any number, run again at a quiet moment"
+    )
+
+
 MEASURED = ("ratio", "GFLOP/s", "of peak")
 HEADER = ("network", "form", "params", "GFLOP", "step ms", *MEASURED, "infer ms", *MEASURED)
 
@@ -614,6 +628,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
         rows, peaks = compare_networks(problem, present, arguments.rounds)
         print(network_table(rows, peaks))
+        if busy := busy_line(rows[0].training.rounds_ms):
+            print(busy, file=sys.stderr)
         results |= {"networks": [asdict(r) for r in rows], "peaks": [asdict(p) for p in peaks]}
     if arguments.what in (None, "loader"):
         speed = compare_loader(*default_training(), arguments.rounds, device)

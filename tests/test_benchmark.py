@@ -39,6 +39,11 @@ def test_one_disturbed_round_does_not_move_the_ratio():
     assert benchmark.median_ratio([20.0, 20.0, 900.0, 20.0, 20.0], [10.0] * 5) == 2.0
 
 
+def test_a_busy_machine_is_said_and_a_single_outlier_is_not_taken_for_one():
+    assert benchmark.busy_line([10.0, 11.0, 10.5, 10.0, 10.2, 60.0, 10.1, 10.4]) is None
+    assert "run again" in benchmark.busy_line([10.0, 10.0, 31.0, 30.0, 29.0, 10.0, 28.0, 10.0])
+
+
 def test_every_round_times_every_contender_once_and_none_always_first(monkeypatch):
     monkeypatch.setattr(benchmark, "SAMPLE_MS", 0.0)
     log: list[str] = []

@@ -98,7 +98,7 @@ class SegmentationDataset(Dataset[dict[str, Tensor]]):
 def image_tensor(image: Array) -> Tensor:
     """(*S, C) -> (C, *S), 8-bit as it is and everything else as float32; the memory stays channels-last."""
     image = image if image.dtype == np.uint8 else image.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, 0)
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).movedim(-1, 0)
 
 
 def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
