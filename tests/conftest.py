@@ -1,12 +1,35 @@
 """What every test shares: one thread, no network, the same random numbers every time."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from PIL import Image
+
+import unet.command  # noqa: F401  (registers the resolvers that the configs use)
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = [
+    "model.width=4",
+    "model.depth=2",
+    "model.dropout=0.1",
+    "data.samples_per_epoch=16",
+    "data.train_transforms=[{_target_: albumentations.RandomCrop, height: 32, width: 32},"
+    "{_target_: albumentations.D4, p: 1}]",
+    "trainer.max_epochs=3",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "threads=1",
+]
+"""Overrides for a run of seconds: 3 epochs of 4 steps, with dropout so that the network draws random numbers too."""
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, database=None)
@@ -17,3 +40,31 @@ hypothesis.settings.load_profile("lab")
 def seeded() -> None:
     """Every test draws the same random numbers, alone or in company."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A learnable data set in ISBI's layout: ten 48x48 slices of grey cells with dark walls, masks of 0 and 255."""
+    root = tmp_path_factory.mktemp("stack")
+    for folder in ("image", "label"):
+        (root / folder).mkdir()
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:48, :48]
+    for index in range(10):
+        wall = (np.sin((x + 7 * index) / 4) + np.cos(y / 5) > 0.9).astype(np.uint8)
+        grey = np.clip(200 - 120 * wall + rng.normal(0, 10, wall.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(grey).save(root / "image" / f"{index}.png")
+        Image.fromarray(255 * (1 - wall)).save(root / "label" / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def composed(stack: Path) -> Callable[..., DictConfig]:
+    """A function of overrides: the composed config of a tiny network on :func:`stack`."""
+
+    def compose_config(*overrides: str) -> DictConfig:
+        tiny = ["data=isbi2012", f"data.root={stack}", *TINY]
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            return compose("train", [*tiny, *overrides])
+
+    return compose_config

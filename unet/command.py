@@ -22,6 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unet.errors import UserError, did_you_mean
 
+# On a busy machine OpenMP threads that spin at every barrier cost several times what they save; sleeping ones cost
+# nothing on an idle machine. Read by OpenMP when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 """Whether the user asked for tracebacks; read before this module sets the variable for Hydra itself."""
 
@@ -62,6 +66,9 @@ def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None
                 if FULL_ERROR:
                     raise
                 say(error, config_name)
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                sys.exit(signal_status(signal.SIGINT))
             finally:
                 os.environ["HYDRA_FULL_ERROR"] = str(int(FULL_ERROR))
 
@@ -90,7 +97,8 @@ def explain(error: Exception, config_name: str = "train") -> str:
         if found:
             return unknown_key(next(filter(None, found.groups())), error, config_name)
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is no KEY=VALUE: {str(error).splitlines()[0]}; put values with blanks or brackets in quotes"
+        reason = str(error).splitlines()[0]
+        return f"{error.override!r} is no KEY=VALUE: {reason}; put values with blanks or brackets in quotes"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
     frame = traceback.extract_tb(error.__traceback__)[-1]

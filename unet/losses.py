@@ -11,7 +11,7 @@ from unet.labels import IGNORE_INDEX
 
 
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    """Cross-entropy, averaged over labelled samples in proportion to their class weights; 0 where nothing is labelled."""
+    """Cross-entropy, averaged over labelled samples by their class weights; 0 where nothing is labelled."""
     total = F.cross_entropy(logits, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
     known = target != IGNORE_INDEX
     mass = known.sum() if weight is None else weight[target.where(known, 0)].where(known, 0).sum()
@@ -35,12 +35,12 @@ def dice(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def cross_entropy_dice(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    """The weighted cross-entropy plus the unweighted Dice loss, as in nnU-Net (https://arxiv.org/abs/1904.08128)."""
+    """Weighted cross-entropy plus unweighted Dice, as in nnU-Net (https://arxiv.org/abs/1904.08128)."""
     return cross_entropy(logits, target, weight) + dice(logits, target, None)
 
 
 def focal(logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float = 2.0) -> Tensor:
-    """Cross-entropy scaled by ``(1 - p)^gamma``, so that easy samples count less (Lin et al. 2017, arXiv:1708.02002)."""
+    """Cross-entropy scaled by ``(1 - p)^gamma``, so that easy samples count less (Lin 2017, arXiv:1708.02002)."""
     known = target != IGNORE_INDEX
     label = target.where(known, 0)
     log_p = logits.log_softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)
@@ -57,7 +57,7 @@ LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
 
 
 def inverse_frequency(counts: Sequence[int], power: float) -> list[float]:
-    """``(median frequency / frequency) ** power`` per class (Eigen & Fergus 2015, arXiv:1411.4734); 1 for absent ones."""
+    """``(median frequency / frequency) ** power`` per class (Eigen 2015, arXiv:1411.4734); 1 for absent ones."""
     frequency = torch.tensor(counts, dtype=torch.float64)
     present = frequency > 0
     median = frequency[present].quantile(0.5) if present.any() else torch.tensor(1.0)

@@ -42,7 +42,8 @@ def print_summary(
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in data.samples.items())
     kept = sum(samples.bytes for samples in data.samples.values()) / 2**20
     console.print(
-        f"{facts['model/parameters']:,} parameters, {facts['model/flops'] / 1e9:.2f} GFLOP for a {facts['model/flops_input']} input"
+        f"{facts['model/parameters']:,} parameters, {facts['model/flops'] / 1e9:.2f} GFLOP "
+        f"for a {facts['model/flops_input']} input"
     )
     console.print(f"data: {counts}; {data.source.num_classes} classes; {kept:.0f} MiB in memory")
     console.print(f"device: {device}, precision {precision}")
@@ -53,7 +54,8 @@ def print_summary(
 def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: SegmentationTask, out: Path) -> None:
     """The final scores, the folder, and how to look at it."""
     split = data.eval_split
-    table = Table("class", "IoU", "Dice", title=f"{split}, best checkpoint by val/miou", title_justify="left")
+    which = "best checkpoint by val/miou" if "best/epoch" in metrics else "last checkpoint, as none was validated"
+    table = Table("class", "IoU", "Dice", title=f"{split}, {which}", title_justify="left")
 
     def number(key: str) -> str:
         return f"{metrics[key]:.4f}" if key in metrics else "absent"

@@ -1,6 +1,7 @@
 """One job of a command, and the table of a sweep's jobs. A failing job is recorded and does not stop the others."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -40,6 +41,9 @@ def run_job(job: Callable[[DictConfig, Path], Mapping[str, Any]], config: DictCo
         write_status(folder, "interrupted", str(error))
         print(f"{error}; to go on, repeat the command with ckpt_path={error.checkpoint}", file=sys.stderr)
         sys.exit(signal_status(error.signum))
+    except (KeyboardInterrupt, SystemExit):  # a second signal: Lightning turns it into an exit
+        write_status(folder, "interrupted", "stopped at once")
+        sys.exit(signal_status(signal.SIGINT))
     except Exception as error:
         write_status(folder, "failed", explain(error))
         (folder / "error.txt").write_text(traceback.format_exc())
@@ -61,7 +65,7 @@ def objective(metrics: Mapping[str, Any]) -> float:
 
 
 class Table(Callback):
-    """Hydra callback: after a sweep, one table of its jobs, failed ones with their reason; exit status 1 if any failed."""
+    """Hydra callback: after a sweep, one table of its jobs, failed ones with their reason; status 1 if any failed."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)

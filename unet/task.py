@@ -40,7 +40,7 @@ class SegmentationTask(L.LightningModule):
         classes: class names.
         optim: ``lr``, ``weight_decay``, ``betas``, ``schedule`` and ``warmup``.
         description: plain values kept in every checkpoint, enough to rebuild network and preprocessing.
-        seed: keys what the network draws while training (dropout), batch by batch, so that a resumed run draws the same.
+        seed: keys what the network draws while training (dropout), batch by batch: a resumed run draws the same.
     """
 
     def __init__(

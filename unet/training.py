@@ -33,7 +33,7 @@ from unet.hardware import accelerator_name, device_name, resolve_precision
 from unet.losses import class_weights, make_loss
 from unet.model import UNet
 from unet.pictures import sheet
-from unet.record import CHECKPOINTS, METRICS, peak_memory_bytes, provenance, whole, write_json
+from unet.record import CHECKPOINTS, METRICS, peak_memory_bytes, provenance, reset_peak_memory, whole, write_json
 from unet.summary import print_result, print_summary
 from unet.task import Normalize, SegmentationTask
 
@@ -96,6 +96,9 @@ def settle_process(config: DictConfig) -> None:
     random.seed(config.seed)
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
+    reset_peak_memory()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(False)
@@ -131,8 +134,8 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
     model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     if model["spatial_dims"] not in (None, data.source.spatial_dims):
         raise UserError(
-            f"model.spatial_dims={model['spatial_dims']}: data={config.data.name} has {data.source.spatial_dims} spatial "
-            f"axes; leave the key out, it follows from the data"
+            f"model.spatial_dims={model['spatial_dims']}: data={config.data.name} has {data.source.spatial_dims} "
+            f"spatial axes; leave the key out, it follows from the data"
         )
     model |= {
         "in_channels": data.channels,

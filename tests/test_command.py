@@ -1,0 +1,199 @@
+"""The command line as its users meet it: clear sentences, exit statuses, folders, sweeps, interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, TINY
+from PIL import Image
+
+from unet.command import explain, run_dir, slug
+
+pytestmark = pytest.mark.slow
+
+
+def arguments(stack: Path, *overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), "data=isbi2012", f"data.root={stack}", *TINY, *overrides]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
+
+
+def run(stack: Path, cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = arguments(stack, *overrides)
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240)
+
+
+def refused(stack: Path, cwd: Path, *overrides: str) -> str:
+    """The one sentence of a run that must end with status 1 and without a traceback."""
+    result = run(stack, cwd, *overrides)
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.down=stride", ["did you mean strided", "max"]),
+        ("model.up=bilinaer", ["did you mean bilinear"]),
+        ("model.context=sp", ["did you mean spp"]),
+        ("model.down={name: max, kernel: 3}", ["did you mean kernel_size"]),
+        ("model.width=-1", ["model.width", "-1"]),
+        ("model.depht=3", ["model.depht", "did you mean model.depth"]),
+        ("trainer.max_epoch=3", ["did you mean trainer.max_epochs"]),
+        ("loss.name=dyce", ["did you mean dice"]),
+        ("optim.schedule=onecycle", ["did you mean one_cycle"]),
+        ("data.root=nowhere", ["nowhere", "download"]),
+        ("ckpt_path=nowhere.ckpt", ["nowhere.ckpt", "no such file"]),
+        ("data.train_transforms=[{_target_: albumentations.RandomCrop, hight: 8, width: 8}]", ["data=isbi2012"]),
+    ],
+)
+def test_a_wrong_value_gets_one_sentence(stack, tmp_path, override, words):
+    line = refused(stack, tmp_path, override)
+    assert [word for word in words if word not in line] == []
+
+
+def test_an_unknown_data_set_names_the_nearest(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "data=camvit"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "did you mean camvid" in result.stderr and "blue_marble" in result.stderr
+
+
+def test_what_is_no_override_is_wrong_usage(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "model.down"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: 'model.down' is no KEY=VALUE")
+
+
+def test_a_bad_file_is_named_before_training_starts(stack, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(stack, copy)
+    image = copy / "image" / "8.png"  # in the test split: met last
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    result = run(copy, tmp_path)
+    assert result.returncode == 1 and str(image) in result.stderr and "epoch 1" not in result.stdout
+    image.write_bytes(whole)
+    mask = Image.open(copy / "label" / "8.png")
+    mask.putpixel((3, 3), 77)
+    mask.save(copy / "label" / "8.png")
+    result = run(copy, tmp_path)
+    assert result.returncode == 1 and "label 77" in result.stderr and "8.png" in result.stderr
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(stack, tmp_path):
+    assert run(stack, tmp_path, "hydra.run.dir=mine", "trainer.max_epochs=1").returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
+    assert "already holds a run" in refused(stack, tmp_path, "hydra.run.dir=mine", "seed=1")
+    assert {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()} == before
+
+
+def test_a_full_error_shows_the_traceback_when_asked(stack, tmp_path):
+    env = environment() | {"HYDRA_FULL_ERROR": "1"}
+    command = arguments(stack, "model.down=stride")
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and "Traceback" in result.stderr
+
+
+def test_a_sweep_runs_every_job_and_shows_the_one_that_fails(stack, tmp_path):
+    result = run(
+        stack, tmp_path, "-m", "hydra.sweep.dir=sweep", "model.width=4,-1", "model.down=max,avg", "trainer.max_epochs=1"
+    )
+    assert result.returncode == 1
+    assert "expected an integer of at least 1, found -1" in result.stdout
+    assert "Traceback" not in result.stderr
+    states = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/status.json")}
+    assert len(states) == 4
+    assert sorted(value["state"] for value in states.values()) == ["done", "done", "failed", "failed"]
+    for name, value in states.items():
+        assert (
+            (value["state"] == "failed") == ("width=-1" in name) == (tmp_path / "sweep" / name / "error.txt").exists()
+        )
+
+
+def test_a_job_of_a_sweep_equals_the_same_run_alone(stack, tmp_path):
+    assert run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", "seed=1,0", "trainer.max_epochs=1").returncode == 0
+    assert run(stack, tmp_path, "hydra.run.dir=alone", "seed=0", "trainer.max_epochs=1").returncode == 0
+    (job,) = (tmp_path / "sweep").glob("*seed=0*")
+    assert_same(job, tmp_path / "alone")
+
+
+def assert_same(first: Path, second: Path) -> None:
+    states = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (first, second)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_command_resumes_to_the_same_weights(stack, tmp_path, signum):
+    longer = ("trainer.max_epochs=40", "optim.lr=0.001")
+    process = subprocess.Popen(
+        arguments(stack, "hydra.run.dir=parted", *longer),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            break
+    time.sleep(0.05)
+    process.send_signal(signum)
+    process.communicate(timeout=60)
+    assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum)
+    last = tmp_path / "parted" / "checkpoints" / "last.ckpt"
+    assert 8 <= torch.load(last, weights_only=True)["global_step"] < 160
+    assert run(stack, tmp_path, f"ckpt_path={last}", *longer).returncode == 0
+    assert (tmp_path / "parted" / "metrics.json").is_file()  # it went on in its own folder
+    assert run(stack, tmp_path, "hydra.run.dir=whole", *longer).returncode == 0
+    assert_same(tmp_path / "parted", tmp_path / "whole")
+
+
+def test_help_shows_examples_and_every_key_without_loading_torch(tmp_path):
+    code = f"""
+import sys
+sys.argv = ["train.py", "--help"]
+sys.path.insert(0, {str(ROOT)!r})
+try:
+    import train
+    train.main()
+finally:
+    print("loaded:", [name for name in ("torch", "lightning", "albumentations") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
+    assert "loaded: []" in result.stdout
+    for word in ("Examples", "model.down=strided", "camvid", "max_epochs"):
+        assert word in result.stdout
+
+
+def test_names_for_folders():
+    assert slug("_", "") == ""
+    assert slug("_", "model.down=[max,strided]") == "_model.down=[max,strided]"
+    assert slug("", "data.root=/a/b c") == "data.root=_a_b_c"
+    long = slug("", "a=" + "x" * 400)
+    assert len(long) <= 150 and long != slug("", "a=" + "x" * 401)
+    assert run_dir(None, "new") == "new"
+    assert run_dir("outputs/x/checkpoints/last.ckpt", "new") == "outputs/x"
+    assert run_dir("somewhere/model.ckpt", "new") == "new"
+
+
+def test_an_unexpected_error_says_where_it_happened():
+    try:
+        raise RuntimeError("a\nb")
+    except RuntimeError as error:
+        text = explain(error)
+    assert text.startswith("RuntimeError: a b (at test_command.py:") and "HYDRA_FULL_ERROR=1" in text

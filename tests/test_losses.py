@@ -1,0 +1,98 @@
+"""Losses against values worked by hand; every loss ignores what is ignored and reaches every logit."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from unet.errors import UserError
+from unet.labels import IGNORE_INDEX
+from unet.losses import LOSSES, class_weights, make_loss
+
+HALF = torch.zeros(1, 2, 1, 2)  # two samples, two classes, probability one half each
+TARGET = torch.tensor([[[0, 1]]])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("weights", [None, [1.0, 3.0, 0.5]])
+def test_ignored_samples_change_nothing_and_get_no_gradient(name, weights):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    target = torch.randint(0, 3, (2, 4, 5))
+    target[:, 0] = IGNORE_INDEX
+    loss = make_loss(name, weights)
+    value = loss(logits, target)
+    value.backward()
+    assert logits.grad is not None
+    assert logits.grad[:, :, 0].abs().max() == 0
+    assert (logits.grad[:, :, 1:].abs().sum(1) > 0).all()
+    disturbed = logits.detach().clone()
+    disturbed[:, :, 0] += 100
+    assert torch.allclose(loss(disturbed, target), value)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_without_labels_costs_nothing_and_is_finite(name):
+    logits = torch.randn(1, 2, 3, 3, requires_grad=True)
+    loss = make_loss(name, None)(logits, torch.full((1, 3, 3), IGNORE_INDEX))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None and torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_perfect_prediction_costs_next_to_nothing_and_is_the_minimum(name):
+    target = torch.tensor([[[0, 1, 2, 1]]])
+    perfect = 30 * F.one_hot(target, 3).movedim(-1, 1).float()
+    loss = make_loss(name, None)
+    assert loss(perfect, target) < 1e-4
+    assert loss(perfect, target) < loss(torch.zeros_like(perfect), target)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_computed_in_float32_whatever_the_logits_are(name):
+    loss = make_loss(name, None)(torch.randn(1, 2, 4, 4, dtype=torch.bfloat16), torch.randint(0, 2, (1, 4, 4)))
+    assert loss.dtype == torch.float32
+
+
+def test_cross_entropy_of_one_half_is_ln_2_and_weights_average():
+    assert make_loss("cross_entropy", None)(HALF, TARGET).item() == pytest.approx(math.log(2))
+    logits = torch.tensor([[[[0.0, 2.0]], [[0.0, 0.0]]]])
+    first, second = math.log(2), math.log(1 + math.exp(2))  # class 0 at one half; class 1 two below class 0
+    weighted = make_loss("cross_entropy", [1.0, 3.0])(logits, TARGET).item()
+    assert weighted == pytest.approx((first + 3 * second) / 4)
+
+
+def test_dice_by_hand():
+    # Each class: overlap 1/2, sizes 1 (probabilities) + 1 (truth); with the smoothing 1: (2/2 + 1) / (2 + 1) = 2/3.
+    assert make_loss("dice", None)(HALF, TARGET).item() == pytest.approx(1 / 3)
+
+
+def test_the_sum_is_the_sum():
+    logits, target = torch.randn(2, 3, 5), torch.randint(0, 3, (2, 5))
+    parts = make_loss("cross_entropy", None)(logits, target) + make_loss("dice", None)(logits, target)
+    assert torch.allclose(make_loss("cross_entropy_dice", None)(logits, target), parts)
+
+
+def test_focal_of_one_half_is_a_quarter_of_cross_entropy():
+    assert make_loss("focal", None)(HALF, TARGET).item() == pytest.approx(0.25 * math.log(2))
+
+
+def test_class_weights_by_hand():
+    counts = [100, 25, 0, 400]
+    assert class_weights("none", counts) is None
+    assert class_weights("median_frequency", counts) == [1.0, 4.0, 1.0, 0.25]
+    assert class_weights("sqrt_median_frequency", counts) == [1.0, 2.0, 1.0, 0.5]
+    assert class_weights([1, 2, 3, 4], counts) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("choice", ["median", [1.0, 2.0], [1, 1, 1, -1]])
+def test_wrong_class_weights_are_refused(choice):
+    with pytest.raises(UserError, match=r"loss\.class_weights"):
+        class_weights(choice, [1, 1, 1, 1])
+
+
+def test_an_unknown_loss_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean dice"):
+        make_loss("dise", None)

@@ -1,0 +1,77 @@
+"""Scores against values worked by hand, and their rules for absent classes and ignored labels."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unet.labels import IGNORE_INDEX
+from unet.metrics import ConfusionMatrix
+
+NAMES = ("sea", "land", "lake")
+
+
+def matrix(pred: list[int], target: list[int], num_classes: int = 3) -> ConfusionMatrix:
+    confusion = ConfusionMatrix(num_classes)
+    confusion.update(torch.tensor(pred), torch.tensor(target))
+    return confusion
+
+
+def test_scores_of_ten_pixels_by_hand():
+    # sea: 4 right, 1 taken for land; land: 2 right, 1 taken for sea; lake: 1 right, 1 taken for land.
+    confusion = matrix([0, 0, 0, 0, 1, 1, 1, 0, 2, 1], [0, 0, 0, 0, 0, 1, 1, 1, 2, 2])
+    assert confusion.counts.tolist() == [[4, 1, 0], [1, 2, 0], [0, 1, 1]]
+    scores = confusion.scores(NAMES)
+    assert scores["iou/sea"] == pytest.approx(4 / 6)
+    assert scores["iou/land"] == pytest.approx(2 / 5)
+    assert scores["iou/lake"] == pytest.approx(1 / 2)
+    assert scores["miou"] == pytest.approx((4 / 6 + 2 / 5 + 1 / 2) / 3)
+    assert scores["dice/sea"] == pytest.approx(8 / 10)
+    assert scores["dice"] == pytest.approx((8 / 10 + 4 / 7 + 2 / 3) / 3)
+    assert scores["accuracy"] == pytest.approx(7 / 10)
+    assert scores["class_accuracy"] == pytest.approx((4 / 5 + 2 / 3 + 1 / 2) / 3)
+
+
+def test_an_absent_class_is_left_out_of_the_means_and_named():
+    confusion = matrix([0, 0, 1, 1], [0, 0, 1, 0])
+    scores = confusion.scores(NAMES)
+    assert confusion.absent(NAMES) == ["lake"]
+    assert "iou/lake" not in scores
+    assert scores["miou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+def test_a_class_predicted_but_never_true_counts_as_zero():
+    confusion = matrix([0, 2], [0, 0])
+    assert confusion.scores(NAMES)["iou/lake"] == 0
+    assert confusion.absent(NAMES) == ["land"]
+
+
+def test_ignored_pixels_count_nowhere():
+    confusion = matrix([0, 1, 1], [0, IGNORE_INDEX, 1])
+    assert confusion.counts.sum() == 2
+    assert confusion.scores(NAMES)["accuracy"] == 1
+
+
+def test_nothing_labelled_gives_no_number_rather_than_a_good_one():
+    assert math.isnan(matrix([0], [IGNORE_INDEX]).scores(NAMES)["miou"])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 2, IGNORE_INDEX])), min_size=1, max_size=60),
+    st.integers(1, 59),
+)
+def test_the_matrix_of_a_split_does_not_depend_on_how_it_is_batched(pixels, cut):
+    pred, target = ([pair[side] for pair in pixels] for side in (0, 1))
+    whole = matrix(pred, target)
+    parts = ConfusionMatrix(3)
+    for piece in (slice(None, cut), slice(cut, None)):
+        parts.update(torch.tensor(pred[piece], dtype=torch.long), torch.tensor(target[piece], dtype=torch.long))
+    assert torch.equal(whole.counts, parts.counts)
+
+
+def test_shares_are_of_truth_and_of_prediction():
+    true, predicted = matrix([0, 0, 0, 1], [0, 1, 1, 1]).shares()
+    assert true == [0.25, 0.75, 0]
+    assert predicted == [0.75, 0.25, 0]

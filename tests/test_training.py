@@ -1,0 +1,228 @@
+"""A run learns, leaves a complete folder, and ends the same however it is interrupted and however it is loaded."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from unet.callbacks.progress import Progress
+from unet.errors import Interrupted, UserError
+from unet.training import train
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the bottleneck is:UserWarning",
+    "ignore:.*torch.jit.*:DeprecationWarning",
+    "ignore:.*tree.*:FutureWarning",
+)
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
+    """Send this process ``signum`` in the middle of a step, once."""
+
+    class Interrupting(Progress):
+        def on_train_batch_start(self, trainer, *args) -> None:
+            if trainer.global_step == step - 1 and not trainer.fit_loop.epoch_loop.restarting:
+                os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr("unet.training.Progress", Interrupting)
+
+
+def test_a_run_learns_and_leaves_a_complete_folder(composed, tmp_path):
+    metrics = train(composed("trainer.max_epochs=8", "optim.lr=0.02", "model.dropout=0"), tmp_path)
+    assert metrics["test/miou"] > 0.85
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    for key in (
+        "test/dice",
+        "test/accuracy",
+        "test/class_accuracy",
+        "test/iou/cell",
+        "test/dice/membrane",
+        "test/loss",
+    ):
+        assert 0 <= metrics[key] <= 1
+    for key in (
+        "model/parameters",
+        "model/flops",
+        "time/train_seconds",
+        "time/samples_per_second",
+        "memory/peak_bytes",
+    ):
+        assert metrics[key] > 0
+    assert metrics["seed"] == 0 and metrics["steps"] == 32 and metrics["test/absent"] == []
+    assert metrics["version/torch"] == torch.__version__.split("+")[0]
+    assert {"best.ckpt", "last.ckpt"} == {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert (tmp_path / "predictions.png").stat().st_size > 1000
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_tensorboard_holds_scores_pictures_graph_and_filled_hparams(composed, tmp_path):
+    train(composed("trainer.max_epochs=1", "trainer.log_every_n_steps=1"), tmp_path)
+    found: dict[str, set[str]] = {}
+    for path in tmp_path.rglob("events.out.tfevents.*"):
+        events = EventAccumulator(str(path), size_guidance={"images": 0})
+        events.Reload()
+        for kind, tags in events.Tags().items():
+            found.setdefault(kind, set()).update(tags if isinstance(tags, list) else {str(tags)})
+    assert {"train/loss", "val/loss", "val/miou", "val/iou/cell", "lr-AdamW", "time/samples_per_second"} <= found[
+        "scalars"
+    ]
+    assert {"share/true/cell", "share/predicted/cell", "test/miou"} <= found["scalars"]
+    assert {"val/0", "val/confusion"} <= found["images"]
+    assert "True" in found["graph"]
+    scalars = EventAccumulator(str(tmp_path))
+    scalars.Reload()
+    hparams = {tag for path in tmp_path.rglob("events*") for tag in plugin_tags(path, "hparams")}
+    assert "_hparams_/session_start_info" in hparams
+
+
+def plugin_tags(path: Path, plugin: str) -> list[str]:
+    events = EventAccumulator(str(path))
+    events.Reload()
+    try:
+        return list(events.PluginTagToContent(plugin))
+    except KeyError:
+        return []
+
+
+def test_class_shares_are_logged_from_step_0(composed, tmp_path):
+    train(composed("trainer.max_epochs=1"), tmp_path)
+    steps = []
+    for path in tmp_path.rglob("events*"):
+        events = EventAccumulator(str(path))
+        events.Reload()
+        if "share/predicted/cell" in events.Tags()["scalars"]:
+            steps += [event.step for event in events.Scalars("share/predicted/cell")]
+    assert 0 in steps
+
+
+def test_the_same_seed_gives_the_same_run_with_any_number_of_workers(composed, tmp_path):
+    for workers in (0, 1, 2):
+        train(composed(f"data.num_workers={workers}", "trainer.max_epochs=2"), tmp_path / str(workers))
+    for workers in ("1", "2"):
+        assert_same(weights(tmp_path / "0"), weights(tmp_path / workers))
+
+
+def test_another_seed_gives_another_run(composed, tmp_path):
+    for seed in (0, 1):
+        train(composed(f"seed={seed}", "trainer.max_epochs=1"), tmp_path / str(seed))
+    first, second = weights(tmp_path / "0"), weights(tmp_path / "1")
+    assert not torch.equal(first["net.head.weight"], second["net.head.weight"])
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 8])  # first, end of an epoch, middle of one, end of another; 4 steps each
+def test_an_interrupted_run_resumes_to_the_same_weights(composed, tmp_path, monkeypatch, step):
+    check_resume(composed, tmp_path, monkeypatch, step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [3, 6])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["ema=0.9"],
+        ["data.num_workers=2"],
+        ["trainer.accumulate_grad_batches=2"],
+        ["optim.schedule=cosine", "trainer.precision=bf16-mixed"],
+        ["trainer.max_epochs=-1", "trainer.max_steps=10", "early_stopping=5"],
+        ["trainer.limit_train_batches=3"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_resume_is_exact_with_everything_that_could_disturb_it(composed, tmp_path, monkeypatch, step, overrides):
+    check_resume(composed, tmp_path, monkeypatch, step, *overrides)
+
+
+def check_resume(composed, tmp_path, monkeypatch, step, *overrides):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    undisturbed = train(composed(*overrides), whole)
+    with monkeypatch.context() as patch:
+        interrupt(patch, step)
+        with pytest.raises(Interrupted) as stopped:
+            train(composed(*overrides), parted)
+    assert stopped.value.signum == signal.SIGTERM
+    resumed = train(composed(*overrides, f"ckpt_path={stopped.value.checkpoint}"), parted)
+    assert_same(weights(whole), weights(parted))
+    assert_same(weights(whole, "best"), weights(parted, "best"))
+    scores = [name for name in undisturbed if name.startswith(("test/", "best/"))]
+    assert {name: resumed[name] for name in scores} == {name: undisturbed[name] for name in scores}
+
+
+def test_signal_handlers_are_put_back(composed, tmp_path, monkeypatch):
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    train(composed("trainer.max_epochs=1"), tmp_path / "whole")
+    interrupt(monkeypatch, 1, signal.SIGINT)
+    with pytest.raises(Interrupted):
+        train(composed(), tmp_path / "parted")
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_non_finite_loss_stops_the_run_and_names_step_and_layer(composed, tmp_path, monkeypatch):
+    class Poisoning(Progress):
+        def on_train_batch_start(self, trainer, pl_module, *args) -> None:
+            if trainer.global_step == 2:
+                pl_module.net.encoder[0][1][1].register_forward_hook(lambda module, inputs, output: output / 0)
+
+    monkeypatch.setattr("unet.training.Progress", Poisoning)
+    with pytest.raises(
+        UserError, match=r"at step 2 \(epoch 0\): the first layer .* is encoder\.0\.1\.1 \(BatchNorm2d\)"
+    ):
+        train(composed(), tmp_path)
+
+
+def test_without_a_test_split_the_final_numbers_are_validations(composed, tmp_path, monkeypatch):
+    from unet.data.isbi2012 import Isbi2012
+
+    find = Isbi2012.find
+    monkeypatch.setattr(Isbi2012, "find", lambda self: {k: v for k, v in find(self).items() if k != "test"})
+    metrics = train(composed("trainer.max_epochs=1"), tmp_path)
+    assert "val/miou" in metrics and not any(key.startswith("test/") for key in metrics)
+
+
+def test_early_stopping_stops(composed, tmp_path):
+    metrics = train(composed("optim.lr=1e-12", "early_stopping=1", "trainer.max_epochs=9", "model.dropout=0"), tmp_path)
+    assert metrics["steps"] < 9 * 4
+
+
+def test_evaluation_uses_the_best_checkpoint(composed, tmp_path):
+    metrics = train(composed(), tmp_path)
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert metrics["best/epoch"] == best["epoch"] + 1
+    assert best["description"]["classes"] == ["membrane", "cell"]
+    assert best["description"]["model"]["down"] == "max"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "loss.name=focal",
+        "loss.class_weights=[1,2]",
+        "ema=0.99",
+        "trainer.max_steps=2",
+        "trainer.limit_train_batches=2",
+        "trainer.fast_dev_run=true",
+        "compile=true",
+        "pictures=0",
+        "model.width=[4,6,8]",
+        "model.down=[max,strided]",
+        "model.up={name: transposed, kernel_size: 4}",
+    ],
+)
+def test_every_choice_of_the_page_runs(composed, tmp_path, override, monkeypatch):
+    monkeypatch.setattr("torch.nn.Module.compile", lambda self: None)  # its own test is the network's
+    metrics = train(composed("trainer.max_epochs=1", override), tmp_path)
+    assert 0 <= metrics["test/miou"] <= 1
+    OmegaConf.to_container(composed(override), resolve=True)
