@@ -40,10 +40,16 @@ def table() -> str:
         prefix = f"{split}/iou/"
         iou = {key.removeprefix(prefix): value for key, value in run.items() if key.startswith(prefix)}
         classes = ", ".join(f"{name} {value:.3f}" for name, value in iou.items())
-        rows.append(
-            f"| `{run['command']}`, seed {run['seed']} | {split} | {run[f'{split}/miou']:.4f} | {classes} | {run['steps']} "
-            f"| {run['time/train_seconds'] / 60:.1f} | {run['commit'][:10]} |"
+        cells = (
+            f"`{run['command']}`, seed {run['seed']}",
+            split,
+            f"{run[f'{split}/miou']:.4f}",
+            classes,
+            str(run["steps"]),
+            f"{run['time/train_seconds'] / 60:.1f}",
+            run["commit"][:10],
         )
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
