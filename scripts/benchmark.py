@@ -400,7 +400,7 @@ def gflops_per_s(flops: float, timings_ms: Sequence[float]) -> float:
 
 
 def busy_line(timings: Sequence[float]) -> str | None:
-    """A caution where the middle half of one contender's rounds spreads by more than ``BUSY``: others were computing."""
+    """A caution where the quartiles of one contender's rounds (ms) lie further apart than ``BUSY`` times."""
     if len(timings) < 4:
         return None
     low, _, high = statistics.quantiles(timings, n=4)
