@@ -136,26 +136,37 @@ def assert_same(first: Path, second: Path) -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_command_resumes_to_the_same_weights(stack, tmp_path, signum):
-    longer = ("trainer.max_epochs=40", "optim.lr=0.001")
+def interrupted(stack: Path, cwd: Path, signum: int, *overrides: str) -> int:
+    """Start a run in ``parted``, signal its whole process group (as a terminal does) in epoch 3; its exit status."""
     process = subprocess.Popen(
-        arguments(stack, "hydra.run.dir=parted", *longer),
-        cwd=tmp_path,
+        arguments(stack, "hydra.run.dir=parted", *overrides),
+        cwd=cwd,
         env=environment(),
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 2/"):
             break
     time.sleep(0.05)
-    process.send_signal(signum)
+    os.killpg(process.pid, signum)
     process.communicate(timeout=60)
-    assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum)
+    return process.returncode
+
+
+@pytest.mark.parametrize(
+    ("signum", "status", "workers"),
+    [(signal.SIGINT, 130, 0), (signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 2), (signal.SIGKILL, -9, 0)],
+)
+def test_an_interrupted_command_resumes_to_the_same_weights(stack, tmp_path, signum, status, workers):
+    longer = ("trainer.max_epochs=40", "optim.lr=0.001", f"data.num_workers={workers}")
+    assert interrupted(stack, tmp_path, signum, *longer) == status
     last = tmp_path / "parted" / "checkpoints" / "last.ckpt"
     assert 8 <= torch.load(last, weights_only=True)["global_step"] < 160
+    state = json.loads((tmp_path / "parted" / "status.json").read_text())["state"]
+    assert state == ("running" if signum == signal.SIGKILL else "interrupted")
     assert run(stack, tmp_path, f"ckpt_path={last}", *longer).returncode == 0
     assert (tmp_path / "parted" / "metrics.json").is_file()  # it went on in its own folder
     assert run(stack, tmp_path, "hydra.run.dir=whole", *longer).returncode == 0

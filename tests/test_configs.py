@@ -6,6 +6,7 @@ import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from lightning import Trainer
+from test_scripts import script
 
 CONFIGS = ROOT / "configs"
 
@@ -53,11 +54,6 @@ def test_the_readme_names_every_operator():
 
 
 def test_the_results_table_is_current():
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("results", ROOT / "scripts" / "results.py")
-    assert spec is not None and spec.loader is not None
-    results = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(results)
+    results = script("results")
     readme = (ROOT / "README.md").read_text()
     assert results.updated(readme) == readme, "run: python scripts/results.py table"

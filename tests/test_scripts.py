@@ -1,0 +1,59 @@
+"""The thin commands: what they compute, by hand; what they refuse."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from unet.data.samples import Samples
+from unet.data.source import Item
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_colour_baseline_counts_each_colours_classes():
+    baseline = script("baseline")
+    image = np.array([[[0, 0, 0], [255, 255, 255]], [[0, 0, 7], [8, 0, 0]]], np.uint8)
+    target = np.array([[0, 1], [1, 255]], np.uint8)
+    codes = baseline.colour_codes(image)
+    assert codes.tolist() == [0, 31 + 31 * 32 + 31 * 32**2, 0, 1]  # 8 levels of the 256 make one of 32
+    votes = baseline.colour_votes(Samples([Item("one", lambda: (image, target))], 2, 2, 0, "train"), 2)
+    assert votes[0].tolist() == [1, 1] and votes[codes[1]].tolist() == [0, 1] and votes.sum() == 3
+
+
+def test_a_kept_result_names_no_place_of_this_machine(tmp_path, monkeypatch):
+    results = script("results")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(
+        "# python train.py model.down=avg data.root=/secret/place hydra.run.dir=/tmp/x\nseed: 3\n"
+    )
+    metrics = {"test/miou": 0.5, "test/iou/sea": 0.25, "seed": 3, "steps": 7, "time/train_seconds": 90, "commit": "abc"}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    kept = json.loads(results.add(run, "mine").read_text())
+    assert kept["command"] == "python train.py model.down=avg data.root=PATH"
+    row = "| `python train.py model.down=avg data.root=PATH`, seed 3 | test | 0.5000 | sea 0.250 | 7 | 1.5 | abc |"
+    assert row in results.table()
+    page = f"before\n{results.BEGIN}\nold\n{results.END}\nafter"
+    assert row in results.updated(page) and "old" not in results.updated(page)
+    assert results.updated(results.updated(page)) == results.updated(page)
+
+
+@pytest.mark.slow
+def test_keeping_what_is_no_run_is_refused_in_one_sentence(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "results.py"), "add", str(tmp_path), "x"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and "Traceback" not in result.stderr and str(tmp_path) in result.stderr
