@@ -6,6 +6,7 @@ python scripts/results.py table                    write the table into the READ
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -24,10 +25,10 @@ def add(run: Path, name: str) -> Path:
     if not metrics:
         raise UserError(f"{run / METRICS}: no such file; expected the folder of a finished run")
     first = (run / "config.yaml").read_text().splitlines()[0].removeprefix("# ")
-    words = [word for word in first.split(" ") if not word.startswith("hydra.")]
+    words = [word for word in shlex.split(first) if not word.startswith("hydra.")]
     words = ["data.root=PATH" if word.startswith("data.root=") else word for word in words]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / f"{name}.json", {"command": " ".join(words).strip(), **metrics})
+    write_json(RESULTS / f"{name}.json", {"command": shlex.join(words), **metrics})
     return RESULTS / f"{name}.json"
 
 

@@ -1,6 +1,7 @@
 """One job of a command, and the table of a sweep's jobs. A failing job is recorded and does not stop the others."""
 
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from unet.command import FULL_ERROR, explain, say, signal_status
-from unet.errors import Interrupted
+from unet.errors import Interrupted, UserError
 from unet.record import METRICS, STATUS, claim, read_json, write_status, write_text
 
 OBJECTIVE = "miou"
@@ -30,12 +31,15 @@ def run_job(job: Callable[[DictConfig, Path], Mapping[str, Any]], config: DictCo
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        claim(folder, config.ckpt_path)
-        command = f"# python train.py {' '.join(hydra.overrides.task)}\n"
-        write_text(folder / "config.yaml", command + OmegaConf.to_yaml(config, resolve=True))
-    write_status(folder, "running")
     try:
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            claim(folder, config.ckpt_path)
+    except UserError as error:  # the folder is another run's: nothing is written there
+        return failed(error, hydra.mode)
+    try:
+        write_status(folder, "running")
+        command = shlex.join(["python", "train.py", *hydra.overrides.task])
+        write_text(folder / "config.yaml", f"# {command}\n{OmegaConf.to_yaml(config, resolve=True)}")
         metrics = job(config, folder)
     except Interrupted as error:
         write_status(folder, "interrupted", str(error))
@@ -47,14 +51,19 @@ def run_job(job: Callable[[DictConfig, Path], Mapping[str, Any]], config: DictCo
     except Exception as error:
         write_status(folder, "failed", explain(error))
         (folder / "error.txt").write_text(traceback.format_exc())
-        if hydra.mode != RunMode.MULTIRUN:
-            if FULL_ERROR:
-                raise
-            say(error)
-        print(f"failed: {explain(error)}", file=sys.stderr)
-        return float("nan")
+        return failed(error, hydra.mode)
     write_status(folder, "done")
     return objective(metrics)
+
+
+def failed(error: Exception, mode: RunMode | None) -> float:
+    """In a sweep say what went wrong and go on, with NaN for a score; in a single run end with the error."""
+    if mode != RunMode.MULTIRUN:
+        if FULL_ERROR:
+            raise error
+        say(error)
+    print(f"failed: {explain(error)}", file=sys.stderr)
+    return float("nan")
 
 
 def objective(metrics: Mapping[str, Any]) -> float:
@@ -72,9 +81,11 @@ class Table(Callback):
         jobs = sorted(path.parent for path in folder.glob(f"*/{STATUS}"))
         states = {job.name: read_json(job / STATUS) | read_json(job / METRICS) for job in jobs}
         print_table(folder, states)
-        failed = [name for name, values in states.items() if values["state"] != "done"]
-        if failed:
-            print(f"error: {len(failed)} of {len(jobs)} jobs did not finish; the reasons are above", file=sys.stderr)
+        unfinished = [name for name, values in states.items() if values["state"] != "done"]
+        if unfinished:
+            print(
+                f"error: {len(unfinished)} of {len(jobs)} jobs did not finish; the reasons are above", file=sys.stderr
+            )
             sys.exit(1)
 
 

@@ -37,6 +37,9 @@ from unet.record import CHECKPOINTS, METRICS, peak_memory_bytes, provenance, res
 from unet.summary import print_result, print_summary
 from unet.task import Normalize, SegmentationTask
 
+THREADS = torch.get_num_threads()
+"""What torch chose for this machine."""
+
 
 def train(config: DictConfig, out: Path) -> dict[str, Any]:
     """Run ``config`` in the folder ``out``, which is this run's own, and return what ``metrics.json`` holds.
@@ -99,8 +102,9 @@ def settle_process(config: DictConfig) -> None:
     reset_peak_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    if config.threads is not None and (not isinstance(config.threads, int) or config.threads < 1):
+        raise UserError(f"threads: expected null or an integer of at least 1, found {config.threads!r}")
+    torch.set_num_threads(config.threads or THREADS)
     torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
     torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")  # TF32 where it exists
