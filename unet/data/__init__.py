@@ -2,9 +2,8 @@
 
 import os
 
-os.environ.setdefault(
-    "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # before the import: it would ask the network for a newer version
+# Before the import of albumentations, which would ask the network for a newer version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from unet.data.module import SegmentationData
 from unet.data.source import SPLITS, Item, Source

@@ -34,7 +34,9 @@ class CamVid(Source):
 
     def find(self) -> dict[str, list[Item]]:
         require_folders([self.root / f"{split}{kind}" for split in ("train", "val") for kind in ("", "annot")], ADVICE)
-        values = {label: name for label, name in enumerate(self.classes)} | {11: "ignore"}
+        values = dict(enumerate(self.classes)) | {11: "ignore"}
         labels = LabelMap(values, self.classes)
         present = [split for split in SPLITS if (self.root / split).is_dir()]
-        return {split: pairs(self.root / split, self.root / f"{split}annot", labels) for split in present}
+        return {
+            split: list(pairs(self.root / split, self.root / f"{split}annot", labels).values()) for split in present
+        }

@@ -1,8 +1,9 @@
 """Reading images and masks from files, and saying which file is at fault when that fails."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,26 +15,39 @@ from unet.labels import IGNORE_INDEX
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
 
-def read_array(path: Path) -> Array:
-    """The pixels of an image file as stored: (H, W) or (H, W, C); a palette image gives its indices."""
+SHOWN_AS = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+"""Pillow's modes whose stored numbers are not what the picture shows, and the mode that is."""
+
+
+def read_array(path: Path, mode: Callable[[str], str] = str) -> Array:
+    """The pixels of an image file: (H, W) or (H, W, C); a palette image gives its indices.
+
+    Args:
+        path: the file.
+        mode: the Pillow mode to convert to, from the stored one; by default none.
+    """
     try:
         with Image.open(path) as image:
-            return np.asarray(image)
+            wanted = mode(image.mode)
+            if wanted != image.mode and "transparency" in image.info:
+                image = image.convert("RGBA")  # Pillow would warn about it
+            return np.asarray(image if wanted == image.mode else image.convert(wanted))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read as an image ({error}); replace the file or take it out") from None
 
 
-def read_image(path: Path) -> Array:
-    """An image file as (H, W, C); a palette image in its colours."""
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("P", "1", "CMYK", "YCbCr", "LAB", "HSV", "PA"):
-                return np.asarray(image.convert("L" if image.mode == "1" else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        pass  # read_array says what is wrong
-    pixels = read_array(path)
+def read_image(path: Path, mode: str | None = None) -> Array:
+    """An image file as (H, W, C), uint8, uint16 or float32; a palette image in its colours.
+
+    Args:
+        path: the file.
+        mode: a Pillow mode, such as ``L`` or ``RGB``, to which every image is converted.
+    """
+    pixels = read_array(path, lambda stored: mode or SHOWN_AS.get(stored, stored))
+    if pixels.dtype not in (np.uint8, np.uint16):
+        pixels = pixels.astype(np.float32)  # OpenCV, which augments, knows neither bool nor int32
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -41,18 +55,16 @@ class LabelMap:
     """Turns what a mask file stores into labels.
 
     Args:
-        values: stored value -> class name, or ``ignore``; a value is an integer, or ``"r,g,b"`` for a colour mask.
-            None: the stored value is the label.
+        values: stored value -> class name, or ``ignore``; a value is an integer, or ``"r g b"`` for a colour mask.
+            None: the stored value is the label, and nothing is ignored.
         classes: class names; their place is the label.
     """
 
-    def __init__(self, values: Mapping[int | str, str] | None, classes: Sequence[str]):
+    def __init__(self, values: Mapping[Any, str] | None, classes: Sequence[str]):
         self.classes = list(classes)
-        if values is None:
-            names: dict[int | str, str] = dict(enumerate(self.classes)) | {IGNORE_INDEX: "ignore"}
-        else:
-            names = dict(values)
-        self.stored = {stored(key): self.label(name) for key, name in names.items()}
+        self.stated = values is not None
+        names = dict(enumerate(self.classes)) if values is None else values
+        self.stored: dict[Any, int] = {stored(key): self.label(name) for key, name in names.items()}
         self.colored = any(isinstance(key, tuple) for key in self.stored)
 
     def label(self, name: str) -> int:
@@ -65,55 +77,104 @@ class LabelMap:
             )
         return self.classes.index(name)
 
+    def read(self, path: Path) -> Array:
+        """A mask file as labels (H, W); where colours are mapped, a palette image in its colours."""
+        return self(read_array(path, (lambda mode: "RGB" if mode == "P" else mode) if self.colored else str), path)
+
     def __call__(self, pixels: Array, path: Path) -> Array:
         """(H, W) or (H, W, C) as stored -> (H, W) uint8 labels. Raises UserError naming ``path``."""
-        if pixels.ndim == 3 and not self.colored:
+        key: Callable[[Any], Any] = whole
+        if pixels.ndim == 3 and self.colored:
+            pixels, key = packed(pixels), rgb
+        elif pixels.ndim == 3:
             pixels = grey(pixels, path)
-        if pixels.ndim == 3:
-            present, inverse = np.unique(pixels[..., :3].reshape(-1, 3), axis=0, return_inverse=True)
-            keys: list = [tuple(color) for color in present.tolist()]
-        else:
-            present, inverse = np.unique(pixels, return_inverse=True)
-            keys = present.astype(np.int64).tolist()
+        present, places = distinct(pixels)
+        keys = [key(value) for value in present.tolist()]
         unknown = [key for key in keys if key not in self.stored]
         if unknown:
-            raise self.unexpected(unknown, path)
-        return np.array([self.stored[key] for key in keys], np.uint8)[inverse].reshape(pixels.shape[:2])
+            raise self.unexpected(unknown, keys, path)
+        return np.array([self.stored[key] for key in keys], np.uint8)[places].reshape(pixels.shape)
 
-    def unexpected(self, keys: list, path: Path) -> UserError:
-        def written(values: Iterable) -> str:
-            values = list(values)
-            return ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
-
+    def unexpected(self, unknown: list, present: list, path: Path) -> UserError:
         return UserError(
-            f"{path}: label {written(keys)} is outside the {len(self.classes)} classes (expected "
-            f"{written(self.stored)}); correct the mask or map the value in data.source.values"
+            f"{path}: label {listed(unknown)} is outside the {len(self.classes)} classes (expected "
+            f"{listed(self.stored)}); {self.advice(present)}"
         )
+
+    def advice(self, present: list) -> str:
+        """What to do about a mask that holds ``present``; for the usual encodings, the very argument to add."""
+        if not self.stated and len(self.classes) == 2 and set(present) <= {0, 255}:
+            meaning = dict(zip((0, 255), self.classes, strict=True))
+            condition = " and ".join(f"{value} is {name}" for value, name in meaning.items())
+        elif not self.stated and set(present) - set(self.stored) == {255}:
+            meaning = {**dict(enumerate(self.classes)), 255: "ignore"}
+            condition = "255 is unlabelled"
+        else:
+            return "correct the mask or map the value in data.source.values"
+        entries = ", ".join(f"{value}: {name}" for value, name in meaning.items())
+        return f"if {condition}, add 'data.source.values={{{entries}}}'"
 
 
 def stored(key: int | str) -> int | tuple[int, ...]:
-    """A key of ``values``: an integer, or a colour written ``"r,g,b"``."""
+    """A key of ``values``: an integer, or a colour written ``"r g b"`` (commas will do as well)."""
     try:
-        parts = tuple(int(part) for part in str(key).split(","))
+        parts = tuple(int(part) for part in str(key).replace(",", " ").split())
     except ValueError:
         parts = ()
     if len(parts) not in (1, 3):
-        raise UserError(f'data.source.values: expected an integer or "r,g,b", found {key!r}')
+        raise UserError(f'data.source.values: expected an integer or "r g b", found {key!r}')
     return parts[0] if len(parts) == 1 else parts
+
+
+def listed(keys: Iterable, most: int = 12) -> str:
+    """The first keys, as they are written in ``values``."""
+    names = [" ".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in keys]
+    return ", ".join(names[:most] + ["..."] * (len(names) > most))
+
+
+def distinct(pixels: Array) -> tuple[Array, Array]:
+    """The values that occur, ascending, and for each pixel which of them it has; 8-bit ones are counted, not sorted."""
+    if pixels.dtype != np.uint8:
+        return np.unique(pixels, return_inverse=True)
+    occurs = np.bincount(pixels.ravel(), minlength=256) > 0
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[pixels]
+
+
+def whole(value: float) -> int | float:
+    """A stored value as an integer where it is one; a mask of 0.5 is not to be read as 0."""
+    return int(value) if float(value).is_integer() else value
+
+
+def packed(pixels: Array) -> Array:
+    """Colours (H, W, 3 or more) as one integer each."""
+    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def rgb(packed: int) -> tuple[int, int, int]:
+    return packed >> 16, packed >> 8 & 255, packed & 255
 
 
 def grey(pixels: Array, path: Path) -> Array:
     """A mask saved as RGB(A) whose channels agree, as one channel."""
-    if not (pixels[..., :1] == pixels[..., : min(3, pixels.shape[-1])]).all():
+    shown = pixels[..., :1] if pixels.shape[-1] < 3 else pixels[..., :3]
+    if not (shown == shown[..., :1]).all():
+        colors = [rgb(value) for value in np.unique(packed(pixels)).tolist()]
+        entries = ", ".join(f"{listed([color])}: NAME" for color in colors[:12])
         raise UserError(
-            f"{path}: a colour mask, expected labels in one channel; "
-            f'map its colours in data.source.values, such as {{"128,0,0": {"NAME"}}}'
+            f"{path}: a colour mask of {len(colors)} colours, expected labels in one channel; say which class each "
+            f"colour is (or ignore) with 'data.source.values={{{entries}{', ...' if len(colors) > 12 else ''}}}'"
         )
-    return pixels[..., 0]
+    return shown[..., 0]
 
 
-def read_pair(image: Path, mask: Path, labels: LabelMap) -> tuple[Array, Array]:
-    return read_image(image), labels(read_array(mask), mask)
+def file_item(image: Path, mask: Path, labels: LabelMap, mode: str | None = None) -> Item:
+    """An image file and its mask file, read when asked for."""
+    return Item(str(image), partial(read_pair, image, mask, labels, mode))
+
+
+def read_pair(image: Path, mask: Path, labels: LabelMap, mode: str | None) -> tuple[Array, Array]:
+    return read_image(image, mode), labels.read(mask)
 
 
 def image_files(folder: Path) -> dict[str, Path]:
@@ -132,26 +193,42 @@ def natural(path: Path) -> tuple[int, str]:
     return (int(path.stem), "") if path.stem.isdecimal() else (-1, path.name)
 
 
-def pairs(images: Path, masks: Path, labels: LabelMap, mask_stem: str = "{stem}") -> list[Item]:
-    """Every image of a folder with the mask of the same stem in another.
+def pairs(
+    images: Path, masks: Path, labels: LabelMap, mask_stem: str = "{stem}", mode: str | None = None
+) -> dict[str, Item]:
+    """Stem -> item, for every image of a folder and the mask of the same stem in another.
 
     Args:
+        images, masks: the folders. Raises UserError for an image without a mask and for a mask without an image.
+        labels: what the masks' values mean.
         mask_stem: the mask's stem from the image's, such as ``"{stem}_mask"``.
+        mode: a Pillow mode to which every image is converted.
     """
-    require_folders([images, masks], "")
+    require_folders([images, masks])
     found, targets = image_files(images), image_files(masks)
     if not found:
         raise UserError(f"{images}: no images here (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
-    items = []
+    items = {}
     for stem, path in found.items():
-        mask = targets.get(mask_stem.format(stem=stem))
+        expected = mask_stem.replace("{stem}", stem)
+        mask = targets.pop(expected, None)
         if mask is None:
-            raise UserError(f"{path}: no mask {masks / mask_stem.format(stem=stem)}.*; add it or take the image out")
-        items.append(Item(str(path), partial(read_pair, path, mask, labels)))
+            raise UserError(f"{path}: no mask {masks / expected}.*; add it or take the image out")
+        items[stem] = file_item(path, mask, labels, mode)
+    for mask in targets.values():
+        raise UserError(f"{mask}: a mask without an image in {images}; add the image or take the mask out")
     return items
 
 
-def require_folders(folders: Iterable[Path], advice: str) -> None:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without blanks around them, empty ones left out."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a list ({error})") from None
+
+
+def require_folders(folders: Iterable[Path], advice: str = "") -> None:
     """Raise UserError, with ``advice``, unless every folder exists."""
     for folder in folders:
         if not folder.is_dir():

@@ -28,6 +28,7 @@ class Samples:
     Attributes:
         item_counts: pixels of each class in every item (N, num_classes).
         channels: channels of every image.
+        sizes: each size of a target that occurs, and the first item that has it.
         bytes: what is kept in memory.
     """
 
@@ -37,6 +38,7 @@ class Samples:
         self.bytes = 0
         self.kept: dict[int, tuple[Array, Array]] = {}
         self.channels = 0
+        self.sizes: dict[tuple[int, ...], int] = {}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             read = pool.map(lambda item: checked(item, num_classes, spatial_dims), items)
             for index, (image, target) in enumerate(progress(read, len(items), f"reading {split}")):
@@ -45,13 +47,13 @@ class Samples:
     def admit(self, index: int, image: Array, target: Array, budget: float) -> None:
         self.channels = self.channels or image.shape[-1]
         if image.shape[-1] != self.channels:
-            raise UserError(
-                f"{self.items[index].name}: {image.shape[-1]} channels, but {self.items[0].name} has {self.channels}; "
-                f"all images of a data set need the same number"
-            )
+            raise unlike(self.items[index], image.shape[-1], self.items[0], self.channels)
         self.item_counts[index] = np.bincount(target.ravel(), minlength=256)[: self.num_classes]
+        self.sizes.setdefault(target.shape, index)
         size = image.nbytes + target.nbytes
         if self.bytes + size <= budget:
+            for kept in (image, target):
+                kept.setflags(write=False)  # an augmentation that works in place must not change the next epoch
             self.kept[index] = image, target
             self.bytes += size
 
@@ -74,7 +76,7 @@ class Samples:
         return np.argsort(-entropy, kind="stable")[:count].tolist()
 
     def statistics(self, most: int = 64) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation per channel over up to ``most`` evenly spaced images, in the images' own units."""
+        """Mean and standard deviation per channel over up to ``most`` evenly spaced images, in their own units."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
         total, squares, count = np.zeros(self.channels), np.zeros(self.channels), 0
         for index in chosen:
@@ -99,6 +101,13 @@ def checked(item: Item, num_classes: int, spatial_dims: int) -> tuple[Array, Arr
     if wrong.size:
         raise UserError(f"{item.name}: label {wrong[0]} is outside the {num_classes} classes")
     return image, target
+
+
+def unlike(item: Item, channels: int, other: Item, expected: int) -> UserError:
+    return UserError(
+        f"{item.name}: {channels} channels, but {other.name} has {expected}; "
+        f"all images of a data set need the same number"
+    )
 
 
 def progress(values: Iterable, total: int, description: str) -> Iterable:

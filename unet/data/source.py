@@ -13,9 +13,9 @@ Array = np.ndarray
 Color = tuple[int, int, int]
 
 PALETTE: tuple[Color, ...] = (
-    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
-    (128, 128, 128), (153, 0, 0), (102, 51, 153), (178, 223, 138), (141, 211, 199), (188, 128, 189), (85, 107, 47),
-    (255, 192, 203), (70, 130, 180), (139, 69, 19), (255, 255, 255), (47, 79, 79), (190, 186, 218),
+    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (204, 121, 167), (128, 128, 128), (153, 0, 0), (102, 51, 153), (178, 223, 138), (141, 211, 199), (188, 128, 189),
+    (85, 107, 47), (255, 192, 203), (70, 130, 180), (139, 69, 19), (255, 255, 255), (47, 79, 79), (190, 186, 218),
 )  # fmt: skip
 """Colours for classes that come without: Okabe and Ito's eight first, which colour-blind readers tell apart."""
 
@@ -26,7 +26,8 @@ class Item:
 
     Attributes:
         name: what messages call it; a path where there is a file.
-        read: returns image (*S, C), of any real dtype, and target (*S), uint8, ``unet.labels.IGNORE_INDEX`` where unlabelled.
+        read: returns image (*S, C), of any real dtype, and target (*S), uint8,
+            ``unet.labels.IGNORE_INDEX`` where unlabelled.
     """
 
     name: str

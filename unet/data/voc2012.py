@@ -1,0 +1,52 @@
+"""PASCAL VOC 2012 segmentation: 2,913 labelled photographs, as torchvision's ``VOCSegmentation`` lays them out."""
+
+from pathlib import Path
+
+from unet.data.download import Archive, provide
+from unet.data.files import LabelMap, file_item, read_lines
+from unet.data.source import Color, Item, Source
+
+ARCHIVE = Archive(
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "6cd6e144f989b92b3379bac3b3de84fd",
+    "VOCdevkit/VOC2012",
+)
+
+
+class Voc2012(Source):
+    """Twenty kinds of objects and background; the object's rim, 255, is ignored (Everingham et al. 2010).
+
+    The labels of the official test split are not public. The official train split (1,464) is train; of the official val
+    split (1,449), in the order of its list, the odd places are val (725) and the even ones test (724). Numbers on this
+    test split therefore do not compare with those of the official server.
+
+    Args:
+        root: torchvision's root: the folder that holds, or will hold, ``VOCdevkit/VOC2012``.
+        download: whether a missing data set (2 GB) may be downloaded.
+    """
+
+    classes = (
+        "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+        "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    )  # fmt: skip
+    colors: tuple[Color, ...] = (
+        (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128),
+        (64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128),
+        (192, 128, 128), (0, 64, 0), (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
+    )  # fmt: skip
+
+    def __init__(self, root: str, download: bool = True):
+        self.root, self.download = Path(root), download
+
+    def find(self) -> dict[str, list[Item]]:
+        provide(self.root, [ARCHIVE], self.download)
+        train, val = self.listed("train"), self.listed("val")
+        return {"train": train, "val": val[::2], "test": val[1::2]}
+
+    def listed(self, split: str) -> list[Item]:
+        """The items of an official split."""
+        folder = self.root / ARCHIVE.brings
+        labels = LabelMap({**dict(enumerate(self.classes)), 255: "ignore"}, self.classes)
+        names = read_lines(folder / "ImageSets" / "Segmentation" / f"{split}.txt")
+        images, masks = folder / "JPEGImages", folder / "SegmentationClass"
+        return [file_item(images / f"{name}.jpg", masks / f"{name}.png", labels, "RGB") for name in names]
