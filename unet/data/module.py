@@ -1,15 +1,17 @@
 """The LightningDataModule: a source's splits as loaders."""
 
 import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compose
-from unet.data.samples import Samples
+from unet.data.samples import Samples, unlike
 from unet.data.source import Source
 from unet.errors import UserError
 
@@ -74,9 +76,28 @@ class SegmentationData(L.LightningDataModule):
                 f"{len(samples['train'])} training images are fewer than data.batch_size={self.batch_size}; "
                 f"set data.samples_per_epoch to draw several crops of each, or a smaller batch"
             )
-        if len({split.channels for split in samples.values()}) > 1:
-            raise UserError(f"the splits differ in channels: { {name: s.channels for name, s in samples.items()} }")
+        first = samples["train"]
+        for part in samples.values():
+            if part.channels != first.channels:
+                raise unlike(part.items[0], part.channels, first.items[0], first.channels)
         self.samples = samples
+        for split in samples:
+            self.rehearse(split)
+
+    def rehearse(self, split: str, most: int = 16) -> None:
+        """Transform and batch images of up to ``most`` sizes, so that what cannot work is said before training."""
+        sizes = sorted(self.samples[split].sizes.items())
+        chosen = {sizes[place][1] for place in np.linspace(0, len(sizes) - 1, most).astype(int)}
+        dataset = self.dataset(split)
+        batch = []
+        for index in sorted(chosen):
+            try:
+                batch.append(dataset[0, index, index])
+            except Exception as error:
+                name, kind = self.samples[split].items[index].name, "train" if split == "train" else "eval"
+                raise UserError(f"{name}: data.{kind}_transforms fail on it ({error})") from error
+        if (self.batch_size if split == "train" else self.eval_batch_size) > 1:
+            collate(batch)
 
     def setup(self, stage: str) -> None:
         self.scan()
@@ -108,7 +129,7 @@ class SegmentationData(L.LightningDataModule):
         functions of (seed, epoch, position). Lightning restores its counters but replays the epoch from its start.
         """
         assert self.trainer is not None
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         epochs, batch = divmod(done, int(self.trainer.num_training_batches))
         return {"epoch": self.trainer.current_epoch + epochs, "batch": batch}
 
@@ -147,7 +168,14 @@ class SegmentationData(L.LightningDataModule):
             sampler=sampler,
             num_workers=int(workers),
             collate_fn=collate,
+            worker_init_fn=settle_worker,
             drop_last=training,
             pin_memory=on_gpu,
             persistent_workers=training and int(workers) > 0,
         )
+
+
+def settle_worker(worker: int) -> None:
+    """Leave signals to the training process: Ctrl-C reaches both, and a dead worker would end the run unsaved."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
