@@ -14,15 +14,18 @@ from unet.errors import UserError
 NORTH, SOUTH = 135, 2250  # image rows of 81 N and 60 S: beyond lie ice and the map's stretched ends
 MASK_SHAPE = (8640, 17280)  # 1.25 arc minutes; stored south to north
 GRID = (9, 20)  # blocks down and across: 235 x 270 pixels each
-HELD_OUT = (208, 240)  # the middle of a held-out block that is used: the rest is a gap to its neighbours
+HELD_OUT = (208, 240)  # the middle of a held-out block that is used ...
+RIM = (13, 15)  # ... and what is left out above and left of it, as a gap to its neighbours
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+LAKE = 2
 
 
 class BlueMarble(Source):
     """The earth at 4 arc minutes a pixel, 81 N to 60 S, in 180 geographic blocks.
 
     Each held-out block is used without its rim, so no pixel of one split touches another's. Blocks are dealt to the
-    splits (108 train, 36 val, 36 test) in order of their share of lakes, five at a time, so that every split has its
-    part of the rare class. The deal is fixed: it does not depend on any seed of a run.
+    splits (108 train, 36 val, 36 test) so that every split has its part of the rare class; the deal is fixed and does
+    not depend on any seed of a run.
     """
 
     classes = ("ocean", "land", "lake")
@@ -32,19 +35,40 @@ class BlueMarble(Source):
         image, target = load()
         height, width = target.shape[0] // GRID[0], target.shape[1] // GRID[1]
         corners = [(row * height, column * width) for row in range(GRID[0]) for column in range(GRID[1])]
-        lakes = [np.count_nonzero(target[y : y + height, x : x + width] == 2) for y, x in corners]
-        order = np.argsort(lakes, kind="stable").reshape(-1, 5)
-        deal = np.random.default_rng(0).permuted(
-            np.tile(["train", "train", "train", "val", "test"], (len(order), 1)), axis=1
-        )
-        splits: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
-        for block, split in sorted(zip(order.flat, deal.flat, strict=True)):
+        splits: dict[str, list[Item]] = {split: [] for split in SHARES}
+        for block, split in enumerate(deal([int((target[middle(y, x)] == LAKE).sum()) for y, x in corners])):
             y, x = corners[block]
-            h, w = (height, width) if split == "train" else HELD_OUT
-            y, x = y + (height - h) // 2, x + (width - w) // 2
-            window = (slice(y, y + h), slice(x, x + w))
-            splits[str(split)].append(Item(f"blue marble block {block}", partial(pair, image[window], target[window])))
+            window = (slice(y, y + height), slice(x, x + width)) if split == "train" else middle(y, x)
+            splits[split].append(Item(f"blue marble block {block}", partial(pair, image[window], target[window])))
         return splits
+
+
+def middle(y: int, x: int) -> tuple[slice, slice]:
+    """The part of the block at (y, x) that is used where it is held out."""
+    (height, width), (top, left) = HELD_OUT, RIM
+    return slice(y + top, y + top + height), slice(x + left, x + left + width)
+
+
+def deal(lakes: list[int]) -> list[str]:
+    """The split of every block, from its lake pixels.
+
+    The blocks richest in lakes first, each to the split that is furthest behind its share of lake pixels; blocks
+    without lakes, in a fixed random order, to the split that is furthest from its number of blocks.
+    """
+    full = {split: round(share * len(lakes)) for split, share in SHARES.items()}
+    blocks, pixels = dict.fromkeys(SHARES, 0), dict.fromkeys(SHARES, 0)
+    dealt = [""] * len(lakes)
+    shuffled = np.random.default_rng(0).permutation(len(lakes)).tolist()
+    for block in sorted(shuffled, key=lambda block: -lakes[block]):
+        room = [split for split in SHARES if blocks[split] < full[split]]
+        if lakes[block]:
+            split = max(room, key=lambda split: SHARES[split] * sum(lakes) - pixels[split])
+        else:
+            split = max(room, key=lambda split: 1 - blocks[split] / full[split])
+        dealt[block] = split
+        blocks[split] += 1
+        pixels[split] += lakes[block]
+    return dealt
 
 
 def pair(image: Array, target: Array) -> tuple[Array, Array]:
