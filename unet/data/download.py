@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
+from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 from rich.console import Console
@@ -64,6 +65,8 @@ def provide(root: Path, archives: Sequence[Archive], download: bool) -> None:
                 extract(Path(folder) / archive.name, Path(folder) / "extracted")
                 settle(Path(folder) / "extracted", archive, wanted)
         except (OSError, HTTPException) as error:
+            if isinstance(error, HTTPError):
+                error.close()  # it holds the server's answer
             raise UserError(f"{archive.url}: cannot be downloaded ({error}); {by_hand(root, archive)}") from error
 
 
