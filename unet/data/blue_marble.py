@@ -13,18 +13,18 @@ from unet.errors import UserError
 
 NORTH, SOUTH = 135, 2250  # image rows of 81 N and 60 S: beyond lie ice and the map's stretched ends
 MASK_SHAPE = (8640, 17280)  # 1.25 arc minutes; stored south to north
-GRID = (9, 20)  # blocks down and across: 235 x 270 pixels each
-HELD_OUT = (208, 240)  # the middle of a held-out block that is used ...
-RIM = (13, 15)  # ... and what is left out above and left of it, as a gap to its neighbours
+GRID = (15, 36)  # blocks down and across: 141 x 150 pixels each
+HELD_OUT = (128, 128)  # the middle of a held-out block that is used ...
+RIM = (6, 11)  # ... and what is left out above and left of it, as a gap to its neighbours
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 LAKE = 2
 
 
 class BlueMarble(Source):
-    """The earth at 4 arc minutes a pixel, 81 N to 60 S, in 180 geographic blocks.
+    """The earth at 4 arc minutes a pixel, 81 N to 60 S, in 540 geographic blocks.
 
     Each held-out block is used without its rim, so no pixel of one split touches another's. Blocks are dealt to the
-    splits (108 train, 36 val, 36 test) so that every split has its part of the rare class; the deal is fixed and does
+    splits (324 train, 108 val, 108 test) so that every split has its part of the rare class; the deal is fixed and does
     not depend on any seed of a run.
     """
 
