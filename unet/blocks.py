@@ -1,11 +1,13 @@
 """Convolution, normalisation and activation by name, and the two-convolution block every stage is made of."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 from unet.errors import UserError, did_you_mean
 
 
-def conv(spatial_dims: int) -> type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]:
+def conv(spatial_dims: int) -> Callable[..., nn.Module]:
     """The convolution class for 1, 2 or 3 spatial axes."""
     return getattr(nn, f"Conv{spatial_dims}d")
 

@@ -106,7 +106,8 @@ def settle_process(config: DictConfig) -> None:
         raise UserError(f"threads: expected null or an integer of at least 1, found {config.threads!r}")
     torch.set_num_threads(config.threads or THREADS)
     torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
+    # A debugging aid of deterministic mode that costs a pass over every new tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")  # TF32 where it exists
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the summary says what its banner says
     for intended in (
@@ -151,7 +152,8 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         layout = torch.channels_last if data.source.spatial_dims == 2 else torch.channels_last_3d
         net = net.to(memory_format=layout)  # type: ignore[call-overload]
     mean, std = data.samples["train"].statistics()
-    weights = class_weights(OmegaConf.to_object(config.loss).get("class_weights"), data.samples["train"].label_counts)
+    choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
+    weights = class_weights(choice["class_weights"], data.samples["train"].label_counts)
     description = {
         "model": model,
         "classes": list(data.source.classes),
@@ -162,7 +164,7 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
     return SegmentationTask(
         net,
         Normalize(mean, std, data.source.spatial_dims),
-        make_loss(config.loss.name, weights),
+        make_loss(choice["name"], weights),
         data.source.classes,
         OmegaConf.to_container(config.optim, resolve=True),  # type: ignore[arg-type]
         description,

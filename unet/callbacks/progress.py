@@ -40,7 +40,7 @@ class Progress(Callback):
         self.samples += len(batch["target"]) * trainer.world_size
         self.seconds += now - self.mark
         self.mark = now
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log("time/samples_per_second", self.samples_per_second)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

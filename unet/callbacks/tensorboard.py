@@ -82,7 +82,7 @@ class ClassShares(Callback):
         self, trainer: L.Trainer, pl_module: SegmentationTask, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         writer, step = writer_of(trainer), trainer.global_step - 1
-        if writer is None or step % trainer.log_every_n_steps:
+        if writer is None or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         known = batch["target"] != IGNORE_INDEX
         labels = {"true": batch["target"], "predicted": outputs["logits"].argmax(1)}

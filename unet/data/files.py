@@ -110,7 +110,7 @@ class LabelMap:
             meaning = {**dict(enumerate(self.classes)), 255: "ignore"}
             condition = "255 is unlabelled"
         else:
-            return "correct the mask or map the value in data.source.values"
+            return "correct the mask (data=folder can also map values, with data.source.values)"
         entries = ", ".join(f"{value}: {name}" for value, name in meaning.items())
         return f"if {condition}, add 'data.source.values={{{entries}}}'"
 
