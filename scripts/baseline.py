@@ -8,10 +8,12 @@ the scores are those of ``train.py``, on the same evaluation split.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig
 
 from unet.command import command
@@ -40,16 +42,14 @@ def main(config: DictConfig) -> None:
         print(f"  {name:20} {value:.4f}")
 
 
-def colour_codes(image):
+def colour_codes(image: np.ndarray) -> np.ndarray:
     """image (*S, C) of 8-bit values -> (pixels,) one code a colour, at most three channels used."""
-    levels = image.reshape(-1, image.shape[-1])[:, :3].astype("int64") * LEVELS // 256
-    return sum(levels[:, channel] * LEVELS**channel for channel in range(levels.shape[1]))
+    levels = image.reshape(-1, image.shape[-1])[:, :3].astype(np.int64) * LEVELS // 256
+    return levels @ LEVELS ** np.arange(levels.shape[1])
 
 
-def colour_votes(samples, num_classes: int):
+def colour_votes(samples: Any, num_classes: int) -> np.ndarray:
     """(colours, classes) how often each colour is each class."""
-    import numpy as np
-
     votes = np.zeros((LEVELS ** min(3, samples.channels), num_classes), np.int64)
     for index in range(len(samples)):
         image, target = samples[index]
