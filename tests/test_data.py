@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from unet.data import SegmentationData
+from unet.data import SegmentationData, blue_marble
 from unet.data.blue_marble import BlueMarble, pair
 from unet.data.camvid import CamVid
 from unet.data.dataset import EpochSampler, SegmentationDataset, collate
@@ -425,27 +425,32 @@ def test_too_few_images_cannot_be_divided(tmp_path):
 
 def test_blue_marble_has_blocks_that_never_touch_across_splits():
     items = BlueMarble().items
-    assert {split: len(found) for split, found in items.items()} == {"train": 108, "val": 36, "test": 36}
+    blocks = blue_marble.GRID[0] * blue_marble.GRID[1]
+    expected = {split: share * blocks for split, share in blue_marble.SHARES.items()}
+    assert {split: len(found) for split, found in items.items()} == pytest.approx(expected, abs=1)
     base = items["train"][0].read()[1].base
     owner = np.zeros(base.shape, np.uint8)
+    held = {split: np.zeros(3, np.int64) for split in items}
     for number, split in enumerate(items, 1):
-        held = np.zeros(3, np.int64)
         for item in items[split]:
             image, target = item.read()
             assert image.shape == (*target.shape, 3)
-            assert target.shape == ((235, 270) if split == "train" else (208, 240))
-            start = target.__array_interface__["data"][0] - target.base.__array_interface__["data"][0]
+            assert split == "train" or target.shape == blue_marble.HELD_OUT
+            start = target.__array_interface__["data"][0] - base.__array_interface__["data"][0]
             y, x = divmod(start, base.shape[1])
             window = (slice(y, y + len(target)), slice(x, x + target.shape[1]))
             assert (target == base[window]).all()
             assert not owner[window].any()
             owner[window] = number
-            held += np.bincount(target.ravel(), minlength=3)
-        assert held.min() > 2000, "every class in every split"
+            held[split] += np.bincount(target.ravel(), minlength=3)
     for right, down in ((1, 0), (0, 1), (1, 1), (-1, 1)):
         beside = np.roll(owner, -right, axis=1)  # across the date line too
         here, there = owner[: len(owner) - down], beside[down:]
         assert not ((here != there) & (here > 0) & (there > 0)).any()
+    for split, share in blue_marble.SHARES.items():
+        lakes = held[split][2] / sum(counts[2] for counts in held.values())
+        assert lakes == pytest.approx(share, abs=0.1), "every split has its part of the lakes"
+        assert held[split].argmin() == 2 and held[split].argmax() == 0
 
 
 def camvid(root: Path) -> Path:
