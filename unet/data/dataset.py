@@ -30,16 +30,24 @@ class EpochSampler(Sampler[Key]):
 
     Args:
         num_items: items to draw from.
-        length: draws an epoch; items are drawn in permutations, each item once before any twice.
+        length: draws an epoch; items are drawn in permutations, each item once before any twice, unless weighted.
         seed: the run's seed.
         shuffle: False gives every item once, in order.
+        weights: the probability of each item (num_items,); None: all alike.
         rank, world_size: this process draws every ``world_size``-th position.
     """
 
     def __init__(
-        self, num_items: int, length: int, seed: int, shuffle: bool = True, rank: int = 0, world_size: int = 1
+        self,
+        num_items: int,
+        length: int,
+        seed: int,
+        shuffle: bool = True,
+        weights: Array | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ):
-        self.num_items, self.seed, self.shuffle = num_items, seed, shuffle
+        self.num_items, self.seed, self.shuffle, self.weights = num_items, seed, shuffle, weights
         self.length = length - length % world_size
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
@@ -54,6 +62,8 @@ class EpochSampler(Sampler[Key]):
         if not self.shuffle:
             return np.arange(self.length) % self.num_items
         rng = np.random.default_rng([self.seed, self.epoch])
+        if self.weights is not None:
+            return rng.choice(self.num_items, self.length, p=self.weights)
         rounds = -(-self.length // self.num_items)
         return np.concatenate([rng.permutation(self.num_items) for _ in range(rounds)])[: self.length]
 

@@ -13,7 +13,10 @@ from torch.utils.data import DataLoader
 from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compose
 from unet.data.samples import Samples, unlike
 from unet.data.source import Source
-from unet.errors import UserError
+from unet.errors import UserError, did_you_mean
+
+DRAWS = {"evenly": lambda samples: None, "by_class": lambda samples: samples.class_balance()}
+"""How training items are drawn: their probabilities, None for all alike."""
 
 
 class SegmentationData(L.LightningDataModule):
@@ -25,6 +28,8 @@ class SegmentationData(L.LightningDataModule):
         batch_size: samples a training batch, on each device.
         eval_batch_size: images an evaluation batch; 1 where sizes differ.
         samples_per_epoch: draws an epoch; None: every training item once.
+        draw: ``evenly``: every training item as often as any other; ``by_class``: a class first, all alike, then an
+            item in proportion to its pixels of that class, so that rare classes are seen as often as common ones.
         train_transforms, eval_transforms: albumentations transforms, in order.
         num_workers: loader processes; ``auto``: none where training itself runs on the CPU, else up to 8.
         cache_gb: decoded images that may stay in memory, in GiB.
@@ -37,6 +42,7 @@ class SegmentationData(L.LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         samples_per_epoch: int | None = None,
+        draw: str = "evenly",
         train_transforms: Sequence[Any] = (),
         eval_transforms: Sequence[Any] = (),
         num_workers: int | str = "auto",
@@ -50,11 +56,13 @@ class SegmentationData(L.LightningDataModule):
             raise UserError(
                 f"data.samples_per_epoch: expected at least one batch ({batch_size}), found {samples_per_epoch!r}"
             )
+        if draw not in DRAWS:
+            raise UserError(f"data.draw: unknown {draw!r}{did_you_mean(draw, DRAWS)} (valid: {', '.join(DRAWS)})")
         if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
             raise UserError(f"data.num_workers: expected auto or an integer of at least 0, found {num_workers!r}")
         self.source, self.seed = source, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.samples_per_epoch = samples_per_epoch
+        self.samples_per_epoch, self.draw = samples_per_epoch, draw
         self.transforms = {"train": compose(train_transforms), "eval": compose(eval_transforms)}
         self.num_workers = num_workers
         self.budget = cache_gb * 2**30
@@ -116,7 +124,8 @@ class SegmentationData(L.LightningDataModule):
         world = self.trainer.world_size if self.trainer else 1
         rank = self.trainer.global_rank if self.trainer else 0
         length = self.samples_per_epoch or len(samples)
-        sampler = EpochSampler(len(samples), length, self.seed, rank=rank, world_size=world)
+        weights = DRAWS[self.draw](samples)
+        sampler = EpochSampler(len(samples), length, self.seed, weights=weights, rank=rank, world_size=world)
         # Lightning makes the first iterator before it tells the sampler its epoch.
         sampler.set_epoch(self.start["epoch"])
         sampler.skip = self.start["batch"] * self.batch_size

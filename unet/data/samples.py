@@ -69,6 +69,11 @@ class Samples:
         """Pixels of each class over the split."""
         return self.item_counts.sum(0).tolist()
 
+    def class_balance(self) -> Array:
+        """Probability of each item (N,) when a class is drawn first, evenly, then an item by its pixels of that class."""
+        totals = self.item_counts.sum(0)
+        return (self.item_counts[:, totals > 0] / totals[totals > 0]).mean(1)
+
     def most_varied(self, count: int) -> list[int]:
         """The items whose labels are the most mixed (largest entropy of the class shares): those worth a look."""
         share = self.item_counts / np.maximum(self.item_counts.sum(1, keepdims=True), 1)
