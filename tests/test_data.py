@@ -791,3 +791,18 @@ def test_collate_stacks_channels_last_and_refuses_two_sizes():
     other = {"image": torch.zeros(3, 6, 5), "target": torch.zeros(6, 5, dtype=torch.long)}
     with pytest.raises(UserError, match="4 x 5 and 6 x 5 cannot share a batch"):
         collate([sample, other])
+
+
+def test_drawing_by_class_shows_a_rare_class_as_often_as_a_common_one():
+    common, rare = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    rare[0, 0] = 1
+    items = [
+        Item(str(index), lambda mask=mask: (mask[..., None], mask)) for index, mask in enumerate([common] * 9 + [rare])
+    ]
+    samples = Samples(items, 3, 2, 0, "train")  # the third class occurs nowhere
+    weights = samples.class_balance()
+    assert weights.sum() == pytest.approx(1)
+    assert weights[9] == pytest.approx((1 + 15 / 159) / 2)  # all of class 1, 15 of the 159 pixels of class 0
+    drawn = EpochSampler(10, 4000, seed=0, weights=weights).order()
+    assert np.mean(drawn == 9) == pytest.approx(weights[9], abs=0.03)
+    assert (EpochSampler(10, 4000, seed=0, weights=weights).order() == drawn).all()

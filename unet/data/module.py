@@ -185,6 +185,9 @@ class SegmentationData(L.LightningDataModule):
 
 
 def settle_worker(worker: int) -> None:
-    """Leave signals to the training process: Ctrl-C reaches both, and a dead worker would end the run unsaved."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
+    """Leave signals to the training process: Ctrl-C reaches both, and a dead worker would end the run unsaved.
+
+    A second SIGTERM ends the worker: that is how a loader gets rid of one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda signum, frame: signal.signal(signum, signal.SIG_DFL))

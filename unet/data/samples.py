@@ -70,7 +70,7 @@ class Samples:
         return self.item_counts.sum(0).tolist()
 
     def class_balance(self) -> Array:
-        """Probability of each item (N,) when a class is drawn first, evenly, then an item by its pixels of that class."""
+        """Probability of each item (N,) where a class is drawn evenly, then an item by its pixels of that class."""
         totals = self.item_counts.sum(0)
         return (self.item_counts[:, totals > 0] / totals[totals > 0]).mean(1)
 
