@@ -33,9 +33,12 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
     """Send this process ``signum`` in the middle of a step, once."""
 
+    sent = []
+
     class Interrupting(Progress):
         def on_train_batch_start(self, trainer, *args) -> None:
-            if trainer.global_step == step - 1 and not trainer.fit_loop.epoch_loop.restarting:
+            if trainer.global_step == step - 1 and not sent:
+                sent.append(signum)
                 os.kill(os.getpid(), signum)
 
     monkeypatch.setattr("unet.training.Progress", Interrupting)

@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,12 +32,19 @@ FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
-def slug(prefix: str, text: str) -> str:
-    """``text`` as part of a folder's name: no separators or blanks, at most 150 characters, unique if cut."""
-    name = re.sub(r"[^\w.,=+\-\[\]{}:]+", "_", str(text).replace(os.sep, "_"))
-    if len(name) > 150:
-        name = f"{name[:140]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return f"{prefix}{name}" if name else (prefix and "")
+def slug(prefix: str, overrides: Sequence[str]) -> str:
+    """What was chosen, as part of a folder's name: no separators or blanks, at most 150 characters, unique where cut.
+
+    ``["model.down=max", "ckpt_path=..."]`` -> ``model.down=max``: a resumed run is not another run.
+    """
+    chosen = [override for override in overrides if not override.startswith("ckpt_path=")]
+    names = [re.sub(r"[^\w.,=+\-\[\]{}:]+", "_", shortened(override, 48)) for override in chosen]
+    return prefix * bool(names) + shortened(",".join(names), 150)
+
+
+def shortened(text: str, most: int) -> str:
+    """``text``, or where it is longer than ``most`` its beginning and a hash of the whole."""
+    return text if len(text) <= most else f"{text[: most - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def run_dir(ckpt_path: str | None, new: str) -> str:

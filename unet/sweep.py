@@ -96,7 +96,7 @@ def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
     )
     for name, values in sorted(jobs.items(), key=lambda job: -(objective(job[1]) if job[1]["state"] == "done" else -1)):
         if values["state"] != "done":
-            table.add_row(name or "defaults", f"{values['state']}: {values['reason']}")
+            table.add_row(name, values["state"])
             continue
         table.add_row(
             name,
@@ -108,4 +108,7 @@ def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
             f"{values['time/train_seconds']:.0f}",
         )
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    for name, values in jobs.items():
+        if values["state"] != "done":
+            print(f"{values['state']}: {name}: {values['reason']}")
     print(f"tensorboard --logdir {folder}")

@@ -116,6 +116,7 @@ def settle_process(config: DictConfig) -> None:
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own call
         "could not find the monitored key",  # a run too short to validate
         "Checkpoint directory .* exists and is not empty",  # a resumed run
+        "your dataloader is not resumable",  # its sampler is told where to start
     ):
         warnings.filterwarnings("ignore", message=f".*{intended}")
 
