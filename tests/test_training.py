@@ -126,7 +126,9 @@ def test_another_seed_gives_another_run(composed, tmp_path):
     assert not torch.equal(first["net.head.weight"], second["net.head.weight"])
 
 
-@pytest.mark.parametrize("step", [1, 4, 6, 8])  # first, end of an epoch, middle of one, end of another; 4 steps each
+@pytest.mark.parametrize(
+    "step", [1, 4, 6, 8, 12]
+)  # first, end of an epoch, middle of one, end of another, the very last
 def test_an_interrupted_run_resumes_to_the_same_weights(composed, tmp_path, monkeypatch, step):
     check_resume(composed, tmp_path, monkeypatch, step)
 

@@ -63,9 +63,11 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done = batch_idx + 1
-        whole = done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches
-        if self.received is not None and whole:
+        done, batches = batch_idx + 1, trainer.num_training_batches
+        whole = done % trainer.accumulate_grad_batches == 0 or done == batches
+        # After the very last step only the validation is left: it runs, and on_train_end stops.
+        last = done == batches and trainer.current_epoch + 1 == trainer.max_epochs
+        if self.received is not None and whole and not last:
             trainer.save_checkpoint(self.path)
             raise Interrupted(self.received, trainer.global_step, self.path)
 
