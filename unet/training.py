@@ -239,13 +239,17 @@ def leave_pictures(task: SegmentationTask, data: SegmentationData, out: Path, co
 
 
 def leave_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, Any]) -> None:
-    """Flat hyper-parameters with the final numbers, once, for TensorBoard's HParams tab."""
+    """Flat hyper-parameters with the final numbers, once, for TensorBoard's HParams tab.
+
+    The numbers are called ``final/...``: TensorBoard files them under step 0, where ``val/miou`` has its own curve.
+    """
     if writer_of(trainer) is None:
         return
-    chosen = {
-        key: value for key, value in flatten(config) if not key.startswith(("data.source", "trainer.", "data.eval"))
-    }
-    final = {name: value for name, value in metrics.items() if isinstance(value, float) and "/" in name}
+    left_out = ("trainer.", "data.source", "data.train_transforms", "data.eval", "data._target_", "ckpt_path")
+    chosen = {key: value for key, value in flatten(config) if not key.startswith(left_out)}
+    reported = ("test/", "val/", "time/", "model/")
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    final = {f"final/{name.split('/', 1)[1]}": value for name, value in numbers.items() if name.startswith(reported)}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen, final)
