@@ -91,9 +91,10 @@ class Table(Callback):
 
 def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
     """Jobs by objective, best first; unfinished ones last, with their reason."""
-    table = RichTable(
-        "job", "state", "mIoU", "split", "parameters", "GFLOP", "seconds", title=str(folder), title_justify="left"
-    )
+    table = RichTable(title=str(folder), title_justify="left")
+    table.add_column("job", overflow="fold")  # a name is shown whole
+    for column in ("state", "mIoU", "split", "parameters", "GFLOP", "seconds"):
+        table.add_column(column, no_wrap=True)
     for name, values in sorted(jobs.items(), key=lambda job: -(objective(job[1]) if job[1]["state"] == "done" else -1)):
         if values["state"] != "done":
             table.add_row(name, values["state"])
@@ -107,7 +108,7 @@ def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
             f"{values['model/flops'] / 1e9:.2f}",
             f"{values['time/train_seconds']:.0f}",
         )
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
     for name, values in jobs.items():
         if values["state"] != "done":
             print(f"{values['state']}: {name}: {values['reason']}")
