@@ -9,15 +9,14 @@ from rich.table import Table
 
 from unet.data import SegmentationData
 from unet.geometry import level_sizes
+from unet.registry import CONTEXT, DOWN, UP
 from unet.task import SegmentationTask
 
-console = Console(width=None, soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False)
 
 
 def operator_name(module: Any) -> str:
     """An operator's name as the config says it."""
-    from unet.registry import CONTEXT, DOWN, UP
-
     return next(name for table in (DOWN, UP, CONTEXT) for name, cls in table.items() if type(module) is cls)
 
 

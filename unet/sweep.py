@@ -27,7 +27,7 @@ def run_job(job: Callable[[DictConfig, Path], Mapping[str, Any]], config: DictCo
     """Run ``job(config, folder)`` in this job's own folder and return its objective, the mIoU of the final evaluation.
 
     The folder gets ``config.yaml`` and ``status.json``. In a sweep an error is written there, with its traceback in
-    ``error.txt``, and NaN returned; in a single run it is raised. A signal ends both, saved.
+    ``error.txt``, and NaN returned; a single run ends with it, as one sentence. A signal ends both, saved.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)

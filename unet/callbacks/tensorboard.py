@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from unet.data.dataset import collate
 from unet.data.module import SegmentationData
-from unet.labels import IGNORE_INDEX
+from unet.metrics import ConfusionMatrix
 from unet.pictures import confusion_picture, panel
 from unet.task import SegmentationTask
 
@@ -84,12 +84,11 @@ class ClassShares(Callback):
         writer, step = writer_of(trainer), trainer.global_step - 1
         if writer is None or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
-        known = batch["target"] != IGNORE_INDEX
-        labels = {"true": batch["target"], "predicted": outputs["logits"].argmax(1)}
-        for kind, values in labels.items():
-            share = torch.bincount(values[known], minlength=len(pl_module.classes)) / known.sum().clamp(min=1)
-            for name, value in zip(pl_module.classes, share.tolist(), strict=True):
-                writer.add_scalar(f"share/{kind}/{name}", value, step)
+        confusion = ConfusionMatrix(len(pl_module.classes), outputs["logits"].device)
+        confusion.update(outputs["logits"].argmax(1), batch["target"])
+        for kind, shares in zip(("true", "predicted"), confusion.shares(), strict=True):
+            for name, share in zip(pl_module.classes, shares, strict=True):
+                writer.add_scalar(f"share/{kind}/{name}", share, step)
 
 
 class Graph(Callback):
