@@ -12,6 +12,13 @@ def conv(spatial_dims: int) -> Callable[..., nn.Module]:
     return getattr(nn, f"Conv{spatial_dims}d")
 
 
+def odd_kernel(operator: str, kernel_size: int) -> int:
+    """``kernel_size``, refused unless a convolution with it can keep the size."""
+    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        raise UserError(f"model.{operator}: kernel_size must be a positive odd integer, found {kernel_size!r}")
+    return kernel_size
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group norm (Wu & He 2018, https://arxiv.org/abs/1803.08494): up to 32 equal groups of at least two channels.
 
@@ -58,12 +65,12 @@ class ConvNormAct(nn.Sequential):
         padding: int | tuple[int, ...] | None = None,
         norm: str = "batch",
         act: str = "relu",
+        dilation: int = 1,
     ):
-        padding = (kernel_size - 1) // 2 if padding is None else padding
+        padding = dilation * (kernel_size - 1) // 2 if padding is None else padding
+        make = conv(spatial_dims)
         super().__init__(
-            conv(spatial_dims)(
-                in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=norm == "none"
-            ),
+            make(in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, bias=norm == "none"),
             choose(NORMS, "norm", norm)(out_channels, spatial_dims),
             choose(ACTS, "act", act)(),
         )

@@ -38,14 +38,20 @@ class Registry(Mapping[str, type[nn.Module]]):
     def __init__(self, kind: str):
         self.kind = kind
         self._classes: dict[str, type[nn.Module]] = {}
+        self.aliases: dict[str, str] = {}  # other names an operator is known by -> its own
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator that adds an operator under ``name``; a second one of the same name is refused."""
+    def register(self, name: str, *aliases: str) -> Callable[[T], T]:
+        """Class decorator that adds an operator under ``name``; a second one of the same name is refused.
+
+        Iterating gives the operators' own names; an alias is understood wherever a name is.
+        """
 
         def add(cls: T) -> T:
-            if name in self._classes:
-                raise ValueError(f"{self.kind} operator {name!r} is registered twice")
+            for known in (name, *aliases):
+                if known in self:
+                    raise ValueError(f"{self.kind} operator {known!r} is registered twice")
             self._classes[name] = cls
+            self.aliases |= dict.fromkeys(aliases, name)
             return cls
 
         return add
@@ -78,15 +84,15 @@ class Registry(Mapping[str, type[nn.Module]]):
         return cls(**arguments, **(inherited | options))
 
     def __getitem__(self, name: str) -> type[nn.Module]:
-        if name not in self._classes:
+        if name not in self:
             raise UserError(
-                f"model.{self.kind}: unknown operator {name!r}{did_you_mean(name, self._classes)}"
+                f"model.{self.kind}: unknown operator {name!r}{did_you_mean(name, [*self._classes, *self.aliases])}"
                 f" (valid: {', '.join(self._classes)})"
             )
-        return self._classes[name]
+        return self._classes[self.aliases.get(name, name)]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._classes
+        return name in self._classes or name in self.aliases
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)

@@ -1,5 +1,7 @@
 """The operators, one family a file, a down beside the up that undoes it. Importing this package registers them all."""
 
-from unet.ops import context, convolution, interpolation, pooling
+from unet.ops import blur, context, convolution, interpolation, pooling, reassembly, subpixel, wavelet, weighted
 
-__all__ = ["context", "convolution", "interpolation", "pooling"]
+__all__ = [
+    "blur", "context", "convolution", "interpolation", "pooling", "reassembly", "subpixel", "wavelet", "weighted"
+]  # fmt: skip

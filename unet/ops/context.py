@@ -72,3 +72,55 @@ class SpatialPyramidPooling(nn.Module):
             for b, project in zip(self.bins, self.project, strict=True)
         ]
         return self.fuse(torch.cat([x, *pyramid], dim=1))
+
+
+@CONTEXT.register("ppm")
+class PyramidPooling(SpatialPyramidPooling):
+    """The pyramid pooling module of PSPNet: means over 1, 2, 3 and 6 bins an axis. Keeps (B, C, *S).
+
+    As ``spp`` with the paper's four grids, each narrowed to a quarter of the width.
+    Source: Zhao et al. 2017, https://arxiv.org/abs/1612.01105.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        bins: Sequence[int] = (1, 2, 3, 6),
+        norm: str = "batch",
+        act: str = "relu",
+    ):
+        super().__init__(channels, spatial_dims, bins, norm, act)
+
+
+@CONTEXT.register("aspp")
+class AtrousSpatialPyramidPooling(nn.Module):
+    """Dilated 3-wide convolutions at several rates, a 1-wide one and the image's mean, concatenated and projected.
+
+    Keeps (B, C, *S). ``(3^d R + R + 4) C b`` weights for R rates and b = C / (R + 2) channels a branch. A rate
+    beyond the bottleneck's size sees nothing but padding on either side, so the rates default to 2, 4 and 6, for a
+    bottleneck of 16 samples an axis, where DeepLab's 6, 12 and 18 were for 65.
+    Source: Chen et al. 2017, DeepLabv3, https://arxiv.org/abs/1706.05587.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        rates: Sequence[int] = (2, 4, 6),
+        norm: str = "batch",
+        act: str = "relu",
+    ):
+        super().__init__()
+        if not isinstance(rates, Sequence) or not rates or any(not isinstance(r, int) or r < 1 for r in rates):
+            raise UserError(f"model.context=aspp: rates must be positive integers such as [2, 4, 6], found {rates!r}")
+        branch = max(1, channels // (len(rates) + 2))
+        same = {"spatial_dims": spatial_dims, "norm": norm, "act": act}
+        self.near = ConvNormAct(channels, branch, kernel_size=1, **same)
+        self.dilated = nn.ModuleList(ConvNormAct(channels, branch, dilation=rate, **same) for rate in rates)
+        self.image = conv(spatial_dims)(channels, branch, 1)  # one value an image has nothing to normalise over
+        self.fuse = ConvNormAct(branch * (len(rates) + 2), channels, kernel_size=1, **same)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.image(x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        return self.fuse(torch.cat([self.near(x), *(branch(x) for branch in self.dilated), mean], dim=1))

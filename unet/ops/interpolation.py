@@ -1,9 +1,10 @@
 """Resize by interpolation, then convolve (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard)."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unet.blocks import conv
+from unet.blocks import conv, odd_kernel
 from unet.errors import UserError
 from unet.registry import UP
 
@@ -15,25 +16,30 @@ class ResizeConv(nn.Module):
     """Interpolate to the skip's size, then a convolution. x (B, Cin, *S), skip unused -> (B, Cout, *rS).
 
     ``k^d Cin Cout`` weights, applied at the fine resolution. Every output sample is made the same way, so no
-    checkerboard is built in. ``kernel_size`` is odd; 1 only mixes channels.
+    checkerboard is built in. ``kernel_size`` is odd; 1 only mixes channels, which interpolation leaves alone, so that
+    the convolution may as well come first and cost ``prod(r)`` times less.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, spatial_dims: int, stride: tuple[int, ...], kernel_size: int = 3
     ):
         super().__init__()
-        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
-            raise UserError(
-                f"model.up: kernel_size after interpolation must be a positive odd integer, found {kernel_size!r}"
-            )
-        self.scale = tuple(float(r) for r in stride)
+        odd_kernel("up", kernel_size)
+        self.stride = stride
         self.conv = conv(spatial_dims)(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
 
     def resize(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+    def plain(self, x: Tensor) -> Tensor:
+        """What the operator is, as it is written in the papers: the reference of every faster form."""
         return self.conv(self.resize(x))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.resize(self.conv(x)) if max(self.conv.kernel_size) == 1 else self.plain(x)
+
+    def interpolate(self, x: Tensor, mode: str, **options: bool) -> Tensor:
+        return F.interpolate(x, scale_factor=[float(r) for r in self.stride], mode=mode, **options)
 
 
 @UP.register("nearest")
@@ -41,19 +47,60 @@ class NearestUp(ResizeConv):
     """Copy every sample r times along each axis, then convolve.
 
     x (B, Cin, *S), skip unused -> (B, Cout, *rS). Keeps edges hard, in steps that the convolution smooths.
+
+    Computed as one transposed convolution: copying is the transpose of summing windows, and two linear maps in a row
+    are one. Each output sample then costs the taps that fall on different inputs: (2/3)^d of all at stride 2, kernel 3.
     """
 
     def resize(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, scale_factor=self.scale, mode="nearest")
+        return self.interpolate(x, "nearest")
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        if max(self.conv.kernel_size) == 1:
+            return self.resize(self.conv(x))
+        transposed = getattr(F, f"conv_transpose{len(self.stride)}d")
+        weight = fold(self.conv.weight, self.stride)
+        return transposed(x, weight, self.conv.bias, stride=self.stride, padding=self.conv.padding)
 
 
-@UP.register("bilinear")
-class BilinearUp(ResizeConv):
-    """Weigh the two nearest samples along each axis (four in 2-D), then convolve.
+def fold(weight: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """The transposed convolution's kernel that equals nearest resizing by ``stride`` and then ``weight``.
 
-    x (B, Cin, *S), skip unused -> (B, Cout, *rS). Linear in 1-D, trilinear in 3-D. Smooth; sample centres stay where
-    they were (``align_corners=False``), so nothing shifts.
+    weight (Cout, Cin, *k) -> (Cin, Cout, *(k + r - 1)): along each axis the flipped kernel convolved with r ones.
+    """
+    for axis, r in enumerate(stride, start=2):
+        last = weight.movedim(axis, -1)
+        copies = [F.pad(last, (shift, r - 1 - shift)) for shift in range(r)]
+        weight = torch.stack(copies).sum(0).movedim(-1, axis)
+    return weight.flip(*range(2, weight.ndim)).transpose(0, 1)
+
+
+@UP.register("linear", "bilinear", "trilinear")
+class LinearUp(ResizeConv):
+    """Weigh the two nearest samples along each axis, then convolve: bilinear in 2-D, trilinear in 3-D.
+
+    x (B, Cin, *S), skip unused -> (B, Cout, *rS). Smooth; sample centres stay where they were
+    (``align_corners=False``), so nothing shifts.
     """
 
     def resize(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, scale_factor=self.scale, mode=LINEAR[x.ndim - 2], align_corners=False)
+        return self.interpolate(x, LINEAR[len(self.stride)], align_corners=False)
+
+
+@UP.register("bicubic")
+class BicubicUp(ResizeConv):
+    """Weigh the four nearest samples along each axis by a cubic, then convolve. 2-D only.
+
+    x (B, Cin, H, W), skip unused -> (B, Cout, rH, rW). Sharper than linear; overshoots beside edges.
+    Source: Keys 1981, Cubic convolution interpolation, https://doi.org/10.1109/TASSP.1981.1163711 (torch's a = -0.75).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, spatial_dims: int, stride: tuple[int, ...], kernel_size: int = 3
+    ):
+        if spatial_dims != 2:
+            raise UserError(f"model.up=bicubic: for images of 2 axes, found {spatial_dims}; use linear")
+        super().__init__(in_channels, out_channels, spatial_dims, stride, kernel_size)
+
+    def resize(self, x: Tensor) -> Tensor:
+        return self.interpolate(x, "bicubic", align_corners=False)
