@@ -39,7 +39,10 @@ class Blur(nn.Module):
         self.register_buffer("kernel", binomial(taps), persistent=False)  # a constant, not a weight
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, self.padding, mode="replicate")
+        return self.filter(F.pad(x, self.padding, mode="replicate"))
+
+    def filter(self, x: Tensor) -> Tensor:
+        """The low-pass itself, of x already padded."""
         kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, *self.kernel.shape)
         return getattr(F, f"conv{len(self.stride)}d")(x, kernel, stride=self.stride, groups=x.shape[1])
 
@@ -76,12 +79,13 @@ class MaxBlurDown(nn.Module):
         super().__init__()
         # The maximum at a sample looks r - 1 samples ahead: with a blur centred on the window's first sample, the two
         # together are centred in its middle.
-        self.ahead = [amount for r in reversed(stride) for amount in (0, r - 1)]
         self.max_pool = getattr(nn, f"MaxPool{spatial_dims}d")(stride, stride=1)
         self.blur = Blur("max_blur", stride, kernel_size, on_first=True)
+        ahead = [amount for r in reversed(stride) for amount in (0, r - 1)]
+        self.padding = [p + more for p, more in zip(self.blur.padding, ahead, strict=True)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blur(self.max_pool(F.pad(x, self.ahead, mode="replicate")))
+        return self.blur.filter(self.max_pool(F.pad(x, self.padding, mode="replicate")))
 
 
 @DOWN.register("strided_blur")

@@ -44,7 +44,8 @@ class SpatialPyramidPooling(nn.Module):
     He et al. 2014 (https://arxiv.org/abs/1406.4729) pool to a fixed-length vector for a classifier; here, as in PSPNet
     (Zhao et al. 2017, https://arxiv.org/abs/1612.01105), each grid is narrowed by a 1-wide convolution, interpolated
     back to the bottleneck's size and joined to it; a last convolution restores the width. Right at any size.
-    The narrowing has no normalisation: one bin of one image has nothing to normalise over.
+    The narrowing has no normalisation, as one bin of one image has nothing to normalise over, and no bias, which the
+    last convolution's would absorb.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class SpatialPyramidPooling(nn.Module):
             raise UserError(f"model.context=spp: bins must be positive integers such as [1, 2, 4], found {bins!r}")
         self.bins = tuple(bins)
         narrow = max(1, channels // len(self.bins))
-        self.project = nn.ModuleList(conv(spatial_dims)(channels, narrow, 1) for _ in self.bins)
+        self.project = nn.ModuleList(conv(spatial_dims)(channels, narrow, 1, bias=False) for _ in self.bins)
         self.fuse = ConvNormAct(
             channels + narrow * len(self.bins), channels, spatial_dims, kernel_size=1, norm=norm, act=act
         )
@@ -118,7 +119,7 @@ class AtrousSpatialPyramidPooling(nn.Module):
         same = {"spatial_dims": spatial_dims, "norm": norm, "act": act}
         self.near = ConvNormAct(channels, branch, kernel_size=1, **same)
         self.dilated = nn.ModuleList(ConvNormAct(channels, branch, dilation=rate, **same) for rate in rates)
-        self.image = conv(spatial_dims)(channels, branch, 1)  # one value an image has nothing to normalise over
+        self.image = conv(spatial_dims)(channels, branch, 1, bias=False)  # one value has nothing to normalise over
         self.fuse = ConvNormAct(branch * (len(rates) + 2), channels, kernel_size=1, **same)
 
     def forward(self, x: Tensor) -> Tensor:
