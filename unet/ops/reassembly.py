@@ -74,6 +74,13 @@ class CarafeUp(nn.Module):
         return reassemble(self.mix(x), self.predict(x), self.stride, self.kernel_size)
 
 
+class SampleNorm(nn.LayerNorm):
+    """Layer norm over the channels of every sample. x (B, C, *S) -> (B, C, *S)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 @UP.register("sapa")
 class SimilarityUp(nn.Module):
     """Every output sample takes from its coarse neighbours in proportion to how alike they are to the skip there.
@@ -99,8 +106,8 @@ class SimilarityUp(nn.Module):
         self.stride, self.kernel_size = stride, kernel_size
         make = conv(spatial_dims)
         self.mix = make(in_channels, out_channels, 1)
-        self.key = nn.Sequential(nn.GroupNorm(1, in_channels), make(in_channels, embedding, 1, bias=False))
-        self.query = nn.Sequential(nn.GroupNorm(1, out_channels), make(out_channels, embedding, 1))
+        self.key = nn.Sequential(SampleNorm(in_channels), make(in_channels, embedding, 1, bias=False))
+        self.query = nn.Sequential(SampleNorm(out_channels), make(out_channels, embedding, 1))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         queries = split_windows(self.query(skip), self.stride)  # (B, E, P, *S)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unet.blocks import conv
+from unet.blocks import NORMS, choose, conv
 from unet.errors import UserError
 from unet.ops.windows import split_windows
 from unet.registry import DOWN
@@ -77,17 +77,18 @@ class MixedDown(nn.Module):
 class LocalImportanceDown(nn.Module):
     """The mean of every window under learned weights: a 1-wide convolution says how much each sample matters.
 
-    x (B, C, *rS) -> (B, C, *S). ``C^2 + 3 C`` parameters. The weights start nearly even, as ``avg``, and may grow to
-    e^12 to one, as ``max`` of whatever the network finds important.
-    Source: Gao et al. 2019, Local importance-based pooling, https://arxiv.org/abs/1908.04156.
+    x (B, C, *rS) -> (B, C, *S). ``C^2`` weights and those of the norm. A sample may come to count e^12 times as much as
+    its neighbour: between ``avg`` and the ``max`` of whatever the network finds important.
+    Source: Gao et al. 2019, Local importance-based pooling, https://arxiv.org/abs/1908.04156 (there with instance norm).
     """
 
     limit = 12.0
 
-    def __init__(self, channels: int, spatial_dims: int, stride: tuple[int, ...]):
+    def __init__(self, channels: int, spatial_dims: int, stride: tuple[int, ...], norm: str = "batch"):
         super().__init__()
         self.stride = stride
-        self.importance = nn.Sequential(conv(spatial_dims)(channels, channels, 1), nn.GroupNorm(1, channels))
+        mix = conv(spatial_dims)(channels, channels, 1, bias=norm == "none")
+        self.importance = nn.Sequential(mix, choose(NORMS, "norm", norm)(channels, spatial_dims))
 
     def forward(self, x: Tensor) -> Tensor:
         weights = split_windows(self.limit * self.importance(x).sigmoid(), self.stride).softmax(dim=2)

@@ -1,0 +1,350 @@
+"""The newer operator families against values worked by hand and plain references: slow loops that say what is meant."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unet import CONTEXT, DOWN, UP
+from unet.errors import UserError
+from unet.ops.interpolation import ResizeConv
+from unet.ops.wavelet import haar, inverse_haar
+from unet.ops.windows import join_windows, split_windows
+
+SHARED = {"norm": "batch", "act": "relu"}
+STRIDES = [(2,), (3,), (2, 2), (3, 2), (1, 2), (2, 2, 2), (1, 2, 2)]
+
+
+def down(spec, channels: int = 1, stride: tuple[int, ...] = (2, 2), **shared) -> nn.Module:
+    return DOWN.build(spec, SHARED | shared, channels=channels, spatial_dims=len(stride), stride=stride)
+
+
+def up(spec, in_channels: int = 1, out_channels: int = 1, stride: tuple[int, ...] = (2, 2)) -> nn.Module:
+    return UP.build(
+        spec, SHARED, in_channels=in_channels, out_channels=out_channels, spatial_dims=len(stride), stride=stride
+    )
+
+
+def finer(coarse: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n * r for n, r in zip(coarse, stride, strict=True))
+
+
+def windows_by_loop(x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """(B, C, P, *S), one window after the other."""
+    coarse = tuple(n // r for n, r in zip(x.shape[2:], stride, strict=True))
+    result = x.new_empty(*x.shape[:2], math.prod(stride), *coarse)
+    for place in product(*map(range, coarse)):
+        window = x[(..., *(slice(i * r, (i + 1) * r) for i, r in zip(place, stride, strict=True)))]
+        result[(..., *place)] = window.flatten(2)
+    return result
+
+
+# Windows and subpixels ------------------------------------------------------------------------------------------------
+
+
+@given(stride=st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple), coarse=st.integers(1, 3))
+@settings(deadline=None)
+def test_windows_are_split_and_joined_without_loss(stride: tuple[int, ...], coarse: int):
+    x = torch.randn(2, 3, *(coarse * r for r in stride))
+    assert torch.equal(split_windows(x, stride), windows_by_loop(x, stride))
+    assert torch.equal(join_windows(split_windows(x, stride), stride), x)
+
+
+def test_windows_of_an_image_are_torchs_pixel_shuffle():
+    x = torch.randn(2, 3, 4, 6)
+    assert torch.equal(split_windows(x, (2, 2)).flatten(1, 2), F.pixel_unshuffle(x, 2))
+    y = torch.randn(2, 12, 2, 3)
+    assert torch.equal(join_windows(y.unflatten(1, (3, 4)), (2, 2)), F.pixel_shuffle(y, 2))
+
+
+def test_pixel_unshuffle_is_a_strided_convolution_with_the_strides_kernel():
+    operator = down("pixel_unshuffle", 3, norm="none").eval()
+    weight, bias = operator.get_parameter("block.0.weight"), operator.get_parameter("block.0.bias")
+    x = torch.randn(2, 3, 6, 8)
+    expected = F.conv2d(x, weight.view(3, 3, 2, 2), bias, stride=2).relu()
+    torch.testing.assert_close(operator(x), expected)
+
+
+@pytest.mark.parametrize("stride", STRIDES, ids=str)
+def test_pixel_shuffle_starts_as_nearest_resizing_of_a_convolution(stride: tuple[int, ...]):
+    operator = up("pixel_shuffle", 3, 4, stride)
+    weight, bias = (operator.get_parameter(f"conv.{name}") for name in ("weight", "bias"))
+    places = math.prod(stride)
+    x = torch.randn(2, 3, *(5, 4, 3)[: len(stride)])
+    convolve = getattr(F, f"conv{len(stride)}d")
+    expected = convolve(x, weight[::places], bias[::places], padding=1)
+    for axis, r in enumerate(stride, start=2):
+        expected = expected.repeat_interleave(r, dim=axis)
+    torch.testing.assert_close(operator(x, None), expected)
+    assert not torch.equal(weight[0], weight[places]), "only the places of one channel start alike"
+
+
+# Wavelet --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_haar_bands_of_four_numbers():
+    a, b, c, d = 7.0, 1.0, 3.0, 5.0
+    bands = haar(torch.tensor([[a, b], [c, d]])[None, None], [2, 3]).flatten()
+    mean, vertical, horizontal, diagonal = a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d
+    torch.testing.assert_close(bands, torch.tensor([mean, vertical, horizontal, diagonal]) / 2)
+
+
+@given(axes=st.sets(st.integers(2, 4), min_size=1), channels=st.integers(1, 3))
+@settings(deadline=None)
+def test_the_haar_transform_loses_nothing(axes: set[int], channels: int):
+    x = torch.randn(2, channels, 4, 2, 6, dtype=torch.float64)
+    bands = haar(x, sorted(axes))
+    torch.testing.assert_close(inverse_haar(bands, sorted(axes)), x)
+    assert bands.square().sum().item() == pytest.approx(x.square().sum().item()), "orthonormal: the energy stays"
+
+
+# Blur -----------------------------------------------------------------------------------------------------------------
+
+
+def test_blur_by_hand():
+    """[1, 3, 3, 1] / 8 on 0 8 | 16 0 | 8 8, the borders repeated."""
+    x = torch.tensor([0.0, 8.0, 16.0, 0.0, 8.0, 8.0])[None, None]
+    expected = [(0 + 0 + 24 + 16) / 8, (8 + 48 + 0 + 8) / 8, (0 + 24 + 24 + 8) / 8]
+    torch.testing.assert_close(down("blur", stride=(2,))(x).flatten(), torch.tensor(expected))
+
+
+def test_max_blur_by_hand():
+    """Running maxima of two (the border repeated on either side), then [1, 2, 1] / 4 on every second one."""
+    x = torch.tensor([4.0, 0.0, 8.0, 2.0])[None, None]
+    # maxima that begin at -1 .. 3: 4 4 8 8 2
+    expected = [(4 + 8 + 8) / 4, (8 + 16 + 2) / 4]
+    torch.testing.assert_close(down("max_blur", stride=(2,))(x).flatten(), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("stride", [(2,), (3,), (2, 2), (3, 2), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("name", ["blur", "max_blur"])
+def test_a_blur_leaves_a_constant_alone_and_has_no_weights(name: str, stride: tuple[int, ...]):
+    operator = down(name, 2, stride)
+    x = torch.full((1, 2, *(6,) * len(stride)), 3.5)
+    y = operator(x)
+    torch.testing.assert_close(y, torch.full_like(y, 3.5))
+    assert not operator.state_dict()
+
+
+def test_an_axis_of_stride_one_is_not_blurred():
+    x = torch.randn(1, 1, 5, 8)
+    rows = torch.stack([down("blur", stride=(2,))(row) for row in x.unbind(2)], dim=2)
+    torch.testing.assert_close(down("blur", stride=(1, 2))(x), rows)
+
+
+def test_strided_blur_is_a_convolution_block_and_then_a_blur():
+    operator = down("strided_blur", 3).eval()
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(operator(x), down("blur", 3)(operator.get_submodule("block")(x)))
+
+
+@pytest.mark.parametrize("kernel_size", [1, 0, 2.0, "4"])
+@pytest.mark.parametrize("name", ["blur", "max_blur"])
+def test_a_low_pass_shorter_than_the_stride_is_refused(name: str, kernel_size: object):
+    with pytest.raises(UserError, match=rf"down={name}: kernel_size must be an integer of at least the stride \(2\)"):
+        down({"name": name, "kernel_size": kernel_size})
+
+
+# Weighted pooling -----------------------------------------------------------------------------------------------------
+
+
+def test_soft_pooling_by_hand():
+    """Weights e^0 : e^ln 3 = 1 : 3."""
+    x = torch.tensor([0.0, math.log(3)])[None, None]
+    assert down("soft", stride=(2,))(x).item() == pytest.approx(0.75 * math.log(3))
+
+
+@pytest.mark.parametrize("stride", STRIDES, ids=str)
+def test_the_generalized_mean_runs_from_the_mean_to_the_maximum(stride: tuple[int, ...]):
+    x = torch.rand(2, 3, *finer((3, 2, 2)[: len(stride)], stride)) + 0.1
+    torch.testing.assert_close(down({"name": "gem", "p": 1}, 3, stride)(x), down("avg", 3, stride)(x))
+    torch.testing.assert_close(
+        down({"name": "gem", "p": 500}, 3, stride)(x), down("max", 3, stride)(x), rtol=0.01, atol=0
+    )
+
+
+def test_the_generalized_mean_by_hand():
+    x = torch.tensor([1.0, 2.0])[None, None]
+    assert down("gem", stride=(2,))(x).item() == pytest.approx(((1 + 8) / 2) ** (1 / 3))
+    assert down("gem", stride=(2,))(torch.tensor([[[-5.0, 2.0]]])).item() == pytest.approx((8 / 2) ** (1 / 3))
+
+
+def test_the_generalized_mean_survives_large_and_vanishing_values():
+    x = torch.tensor([1e30, 1e30, 0.0, 0.0], requires_grad=True)
+    y = down("gem", stride=(2,))(x[None, None])
+    y.sum().backward()
+    assert y.isfinite().all() and x.grad is not None and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("p", [0.5, -1, "3", math.nan])
+def test_an_exponent_below_one_is_refused(p: object):
+    with pytest.raises(UserError, match="down=gem: p must be a number of at least 1"):
+        down({"name": "gem", "p": p})
+
+
+def test_mixed_pooling_is_half_and_half_at_first():
+    operator, x = down("mixed", 3), torch.randn(2, 3, 4, 6)
+    torch.testing.assert_close(operator(x), (down("max", 3)(x) + down("avg", 3)(x)) / 2)
+    nn.init.constant_(operator.get_parameter("share"), 100)
+    torch.testing.assert_close(operator(x), down("max", 3)(x))
+
+
+def test_local_importance_pooling_weighs_by_what_its_convolution_says():
+    operator, x = down("lip", 3).eval(), torch.randn(2, 3, 4, 6)
+    weights = windows_by_loop((12 * operator.get_submodule("importance")(x).sigmoid()).exp(), (2, 2))
+    expected = (windows_by_loop(x, (2, 2)) * weights).sum(2) / weights.sum(2)
+    torch.testing.assert_close(operator(x), expected)
+    nn.init.zeros_(operator.get_parameter("importance.1.weight"))
+    torch.testing.assert_close(operator(x), down("avg", 3)(x), msg="evenly important: the mean")
+
+
+# Exact rewrites -------------------------------------------------------------------------------------------------------
+
+
+@given(
+    name=st.sampled_from(["nearest", "linear"]),
+    kernel_size=st.sampled_from([1, 3, 5]),
+    stride=st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple),
+)
+@settings(deadline=None, max_examples=40)
+def test_the_fast_form_equals_the_plain_one_in_values_and_gradients(
+    name: str, kernel_size: int, stride: tuple[int, ...]
+):
+    operator = up({"name": name, "kernel_size": kernel_size}, 3, 2, stride).double()
+    assert isinstance(operator, ResizeConv)
+    coarse = (4, 3, 2)[: len(stride)]
+    x = torch.randn(2, 3, *coarse, dtype=torch.float64, requires_grad=True)
+    seed = torch.randn(2, 2, *finer(coarse, stride), dtype=torch.float64)
+    inputs = [x, *operator.parameters()]
+    fast, plain = operator(x, None), operator.plain(x)
+    torch.testing.assert_close(fast, plain)
+    for got, expected in zip(
+        torch.autograd.grad((fast * seed).sum(), inputs), torch.autograd.grad((plain * seed).sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(got, expected)
+
+
+def test_a_folded_kernel_keeps_the_names_and_shapes_of_the_plain_one():
+    state = {key: tuple(value.shape) for key, value in up("nearest", 3, 2).state_dict().items()}
+    assert state == {"conv.weight": (2, 3, 3, 3), "conv.bias": (2,)}
+
+
+# Interpolation and reassembly -----------------------------------------------------------------------------------------
+
+
+def test_bicubic_weighs_four_samples_by_a_cubic():
+    """A unit step between columns: at a quarter the weights of Keys' cubic (a = -3/4) add up to what overshoots."""
+
+    def cubic(t: float, a: float = -0.75) -> float:
+        t = abs(t)
+        inner = (a + 2) * t**3 - (a + 3) * t**2 + 1
+        return inner if t <= 1 else a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
+
+    operator = up("bicubic")
+    nn.init.zeros_(operator.get_parameter("conv.weight"))
+    operator.get_parameter("conv.weight").data[0, 0, 1, 1] = 1
+    nn.init.zeros_(operator.get_parameter("conv.bias"))
+    x = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).expand(1, 1, 6, 6).contiguous()
+    row = operator(x, None)[0, 0, 6]
+    for place, t in ((5, 2.25), (6, 2.75), (7, 3.25)):  # fine sample i lies at (i + 1/2) / 2 - 1/2
+        assert row[place].item() == pytest.approx(sum(cubic(t - i) for i in range(3, 6)), abs=1e-5)
+    assert row.max() > 1 and row.min() < 0, "it overshoots beside the step"
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_carafe_against_a_loop(kernel_size: int):
+    operator = up({"name": "carafe", "kernel_size": kernel_size}, 6, 4).eval()
+    x = torch.randn(2, 6, 4, 5)
+    mixed, weights = operator.get_submodule("mix")(x), operator.get_submodule("predict")(x)
+    reach = kernel_size // 2
+    padded = F.pad(mixed, [reach] * 4, mode="replicate")
+    y = operator(x, None)
+    for i, j in product(range(8), range(10)):
+        near = padded[:, :, i // 2 : i // 2 + kernel_size, j // 2 : j // 2 + kernel_size].flatten(2)
+        kernel = weights[:, :, (i % 2) * 2 + j % 2, i // 2, j // 2]
+        torch.testing.assert_close(y[:, :, i, j], torch.einsum("bck,bk->bc", near, kernel))
+    torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
+
+
+def test_sapa_takes_from_the_neighbour_that_is_like_the_skip():
+    """Two flat regions: with embeddings that tell them apart, the edge comes out where the skip has it."""
+    operator = up({"name": "sapa", "kernel_size": 3, "embedding": 1}, 1, 1, (2,)).eval()
+    operator.key, operator.query = nn.Identity(), nn.Identity()
+    nn.init.ones_(operator.get_parameter("mix.weight"))
+    nn.init.zeros_(operator.get_parameter("mix.bias"))
+    x = torch.tensor([-40.0, -40.0, 40.0, 40.0])[None, None]
+    skip = torch.tensor([-9.0, -9.0, -9.0, 9.0, 9.0, 9.0, 9.0, 9.0])[None, None]  # the edge lies at an odd place
+    torch.testing.assert_close(operator(x, skip), 40 * skip.sign())
+
+
+def test_sapa_against_a_loop():
+    operator = up({"name": "sapa", "kernel_size": 3}, 6, 4).eval()
+    x, skip = torch.randn(2, 6, 4, 5), torch.randn(2, 4, 8, 10)
+    mixed, keys = (F.pad(operator.get_submodule(part)(x), [1] * 4, mode="replicate") for part in ("mix", "key"))
+    queries, y = operator.get_submodule("query")(skip), operator(x, skip)
+    for i, j in product(range(8), range(10)):
+        near = (..., slice(i // 2, i // 2 + 3), slice(j // 2, j // 2 + 3))
+        weights = torch.einsum("bek,be->bk", keys[near].flatten(2), queries[:, :, i, j]).softmax(1)
+        torch.testing.assert_close(y[:, :, i, j], torch.einsum("bck,bk->bc", mixed[near].flatten(2), weights))
+
+
+@pytest.mark.parametrize("stride", STRIDES, ids=str)
+def test_dysample_starts_at_the_places_of_linear_interpolation(stride: tuple[int, ...]):
+    operator = up("dysample", 6, 4, stride)
+    nn.init.zeros_(operator.get_parameter("offset.weight"))
+    x = torch.randn(2, 6, *(5, 4, 3)[: len(stride)])
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(stride)]
+    mixed = operator.get_submodule("mix")(x)
+    expected = F.interpolate(mixed, scale_factor=[float(r) for r in stride], mode=mode, align_corners=False)
+    torch.testing.assert_close(operator(x, None), expected)
+
+
+def test_an_offset_moves_dysamples_places_by_quarters_of_a_coarse_sample():
+    operator = up({"name": "dysample", "groups": 1}, 1, 1, (2, 2))
+    nn.init.ones_(operator.get_parameter("mix.weight"))
+    nn.init.zeros_(operator.get_parameter("mix.bias"))
+    nn.init.zeros_(operator.get_parameter("offset.weight"))
+    operator.get_parameter("offset.bias").data = torch.tensor([0.0] * 4 + [1.0] * 4)  # every place of the last axis
+    x = torch.arange(8.0).expand(1, 1, 4, 8).contiguous()
+    row = operator(x, None)[0, 0, 3]
+    torch.testing.assert_close(row[2:-2], (torch.arange(16.0) / 2 - 0.25 + 0.25)[2:-2])
+
+
+@pytest.mark.parametrize("groups", [0, 1.5, "4"])
+def test_dysample_refuses_groups_that_are_no_positive_integer(groups: object):
+    with pytest.raises(UserError, match="up=dysample: groups"):
+        up({"name": "dysample", "groups": groups}, 4, 4)
+
+
+# Context --------------------------------------------------------------------------------------------------------------
+
+
+def test_aspp_looks_as_far_as_its_rates_and_at_the_whole_image():
+    operator = CONTEXT.build({"name": "aspp", "rates": [2, 5]}, SHARED, channels=8, spatial_dims=1).eval()
+    nn.init.zeros_(operator.get_parameter("image.weight"))
+    x = torch.randn(1, 8, 31, requires_grad=True)
+    operator(x)[0, :, 15].sum().backward()
+    assert x.grad is not None
+    seen = x.grad.abs().sum((0, 1)).nonzero().flatten() - 15
+    assert seen.tolist() == [-5, -2, 0, 2, 5]
+
+
+def test_aspp_of_one_image_one_sample_wide_can_be_trained_without_batch_statistics():
+    operator = CONTEXT.build("aspp", {"norm": "group", "act": "relu"}, channels=8, spatial_dims=2).train()
+    assert operator(torch.randn(1, 8, 1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("rates", [[], [0], 3, "24"])
+def test_rates_that_are_not_positive_integers_are_refused(rates: object):
+    with pytest.raises(UserError, match="rates must be positive integers"):
+        CONTEXT.build({"name": "aspp", "rates": rates}, SHARED, channels=8, spatial_dims=2)
+
+
+def test_ppm_is_the_pyramid_with_the_papers_grids():
+    operator = CONTEXT.build("ppm", SHARED, channels=8, spatial_dims=2)
+    assert operator.bins == (1, 2, 3, 6)
