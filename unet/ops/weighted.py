@@ -79,7 +79,7 @@ class LocalImportanceDown(nn.Module):
 
     x (B, C, *rS) -> (B, C, *S). ``C^2`` weights and those of the norm. A sample may come to count e^12 times as much as
     its neighbour: between ``avg`` and the ``max`` of whatever the network finds important.
-    Source: Gao et al. 2019, Local importance-based pooling, https://arxiv.org/abs/1908.04156 (there with instance norm).
+    Source: Gao et al. 2019, Local importance-based pooling, https://arxiv.org/abs/1908.04156 (with instance norm).
     """
 
     limit = 12.0

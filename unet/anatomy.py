@@ -1,0 +1,254 @@
+"""A network level by level: sizes with their formula, strides, receptive fields, parameters, FLOPs and memory.
+
+The network is built on torch's meta device: nothing is computed, so any size is described at once.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from unet.geometry import count_parameters, padding_to_multiple
+from unet.model import SMALL_BOTTLENECK, UNet
+from unet.receptive import Field, ReceptiveFields, receptive_fields
+from unet.registry import CONTEXT, DOWN, UP
+
+Size = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the network, in the order of the forward pass.
+
+    Attributes:
+        name: its name in the state dict, such as ``downs.0``.
+        operator: what it is, as the config says it.
+        size_in, size: samples along every axis, before and after.
+        formula: how ``size`` follows from ``size_in``; empty where it stays.
+        stride: samples of the (padded) input from one of its samples to the next.
+        field: its receptive field in samples of the input, the widest of any of its samples.
+        channels: of its output.
+        parameters: trainable ones.
+        flops: of one forward pass, a multiply-add counting two; pooling, norms and interpolation count none.
+        memory: bytes kept for the backward pass in float32, beyond the parameters.
+    """
+
+    name: str
+    operator: str
+    size_in: Size
+    size: Size
+    formula: str
+    stride: Size
+    field: Field
+    channels: int
+    parameters: int
+    flops: int
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Attributes: the input's size, the padding (before, after) along each axis, the stages, and what to mind."""
+
+    size: Size
+    padding: list[tuple[int, int]]
+    stages: list[Stage]
+    fields: ReceptiveFields
+    warnings: list[str]
+
+    @property
+    def parameters(self) -> int:
+        return sum(stage.parameters for stage in self.stages)
+
+    @property
+    def flops(self) -> int:
+        return sum(stage.flops for stage in self.stages)
+
+    @property
+    def memory(self) -> int:
+        return sum(stage.memory for stage in self.stages)
+
+
+def anatomy(
+    settings: Mapping[str, Any], size: Sequence[int], batch: int = 1, object_size: int | None = None
+) -> Anatomy:
+    """Take ``UNet(**settings)`` apart for an input of (batch, in_channels, *size).
+
+    Raises:
+        UserError: settings or a size that the network refuses.
+    """
+    size = tuple(size)
+    with torch.device("meta"):
+        net = UNet(**settings)
+        image = torch.empty(batch, net.in_channels, *size)
+    net.check(image)
+    shapes: dict[str, tuple[Size, Size, int]] = {}
+    memory: dict[str, int] = {}
+    names = [name for name, _ in parts(net)]
+    with keeping(net, names, shapes, memory):
+        net(image)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.eval()(image)
+    flops = counter.get_flop_counts()
+    fields = receptive_fields(settings)
+    stages = []
+    for name in shapes:  # in the order in which they ran
+        part = net.get_submodule(name)
+        size_in, size_out, channels = shapes[name]
+        stages.append(
+            Stage(
+                name=name,
+                operator=operator_name(part),
+                size_in=size_in,
+                size=size_out,
+                formula=",  ".join(dict.fromkeys(size_formulas(part, size_in, size_out))),
+                stride=tuple(math.prod(axis) for axis in zip(*net.strides[: level_of(name, net)], strict=True))
+                or (1,) * net.spatial_dims,
+                field=field_of(name, fields),
+                channels=channels,
+                parameters=count_parameters(part),
+                flops=sum(flops.get(f"UNet.{name}", {}).values()),
+                memory=memory.get(name, 0),
+            )
+        )
+    padding = padding_to_multiple(size, net.total_stride)
+    result = Anatomy(size, padding, stages, fields, [])
+    return replace(result, warnings=list(cautions(result, object_size)))
+
+
+def parts(net: UNet) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a network that stages are made of."""
+    for name, child in net.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from ((f"{name}.{index}", part) for index, part in enumerate(child))
+        else:
+            yield name, child
+
+
+def level_of(name: str, net: UNet) -> int:
+    """The level of a part's output: 0 is the finest."""
+    kind, _, index = name.partition(".")
+    if kind in ("downs", "encoder"):
+        return int(index) + 1
+    if kind in ("ups", "decoder"):
+        return int(index)
+    return len(net.strides) if kind == "context" else 0
+
+
+def field_of(name: str, fields: ReceptiveFields) -> Field:
+    kind, _, index = name.partition(".")
+    match kind:
+        case "stem":
+            return fields.encoder[0]
+        case "encoder":
+            return fields.encoder[int(index) + 1]
+        case "downs":
+            return fields.downs[int(index)]
+        case "ups":
+            return fields.ups[int(index)]
+        case "decoder":
+            return fields.decoder[int(index)]
+        case "context":
+            return fields.context
+    return fields.logits
+
+
+def operator_name(part: nn.Module) -> str:
+    """An operator's name as the config says it; ``block`` and ``head`` for what is no choice."""
+    for table in (DOWN, UP, CONTEXT):
+        for name, cls in table.items():
+            if type(part) is cls:
+                return name
+    return "head" if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) else "block"
+
+
+def size_formulas(part: nn.Module, size_in: Size, size: Size) -> Iterator[str]:
+    """Along every axis, the size out written as ``floor((n + 2p - d(k - 1) - 1) / s) + 1`` or what it is instead."""
+    window = next((module for module in part.modules() if strides(module)), None)
+    for axis, (n, m) in enumerate(zip(size_in, size, strict=True)):
+        if n == m:
+            continue
+        r = max(n // m, m // n)
+        if window is None:
+            yield f"{n} x {r} = {m}" if m > n else f"{n} / {r} = {m}"
+            continue
+        attributes = ("kernel_size", "stride", "padding", "dilation")
+        k, s, p, d = (as_tuple(getattr(window, name, 1), len(size))[axis] for name in attributes)
+        if m > n:
+            extra = as_tuple(getattr(window, "output_padding", 0), len(size))[axis]
+            yield f"({n} - 1) {s} - 2·{p} + {d}({k} - 1) + {extra} + 1 = {m}"
+        else:
+            yield f"floor(({n} + 2·{p} - {d}({k} - 1) - 1) / {s}) + 1 = {m}"
+
+
+def strides(module: nn.Module) -> bool:
+    """Whether a module is a convolution or a pooling window that changes the resolution."""
+    return hasattr(module, "padding") and max(as_tuple(getattr(module, "stride", 1), 1)) > 1
+
+
+def as_tuple(value: Any, length: int) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, Sequence) else (value,) * length
+
+
+@contextmanager
+def keeping(
+    net: UNet, names: Sequence[str], shapes: dict[str, tuple[Size, Size, int]], memory: dict[str, int]
+) -> Iterator[None]:
+    """While it lasts, note the shapes that pass through each part and the bytes it keeps for the backward pass."""
+    running = ["head"]
+    known = {tensor.untyped_storage()._cdata for tensor in [*net.parameters(), *net.buffers()]}
+    alive = []  # a storage that is gone could lend its address to the next one
+
+    def enter(name: str):
+        return lambda module, args: running.append(name)
+
+    def leave(name: str):
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            running.pop()
+            shapes[name] = tuple(args[0].shape[2:]), tuple(output.shape[2:]), output.shape[1]
+
+        return hook
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known:
+            known.add(storage._cdata)
+            alive.append(storage)
+            memory[running[-1]] = memory.get(running[-1], 0) + storage.nbytes()
+        return tensor
+
+    hooks = []
+    for name in names:
+        part = net.get_submodule(name)
+        hooks += [part.register_forward_pre_hook(enter(name)), part.register_forward_hook(leave(name))]
+    try:
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def cautions(found: Anatomy, object_size: int | None) -> Iterator[str]:
+    """What to mind, in sentences."""
+    bottleneck = next(stage for stage in found.stages if stage.name == "context")
+    if min(bottleneck.size) < SMALL_BOTTLENECK:
+        yield (
+            f"the bottleneck is {times(bottleneck.size)}: below {SMALL_BOTTLENECK} samples an axis small objects "
+            f"vanish; consider a smaller model.depth or larger crops"
+        )
+    if object_size is not None and min(found.fields.encoder[-1]) < object_size:
+        yield (
+            f"the bottleneck sees {times(found.fields.encoder[-1])} samples, less than an object of {object_size}: "
+            f"consider a larger model.depth, model.context=spp, or smaller images"
+        )
+
+
+def times(values: Sequence[float]) -> str:
+    return " x ".join("all" if math.isinf(value) else f"{value:.0f}" for value in values)
