@@ -30,7 +30,7 @@ def table() -> Registry:
 
 def test_the_operators_of_the_foundation_are_registered():
     assert {"max", "avg", "strided"} <= set(DOWN)
-    assert {"transposed", "bilinear", "nearest", "unpool"} <= set(UP)
+    assert {"transposed", "linear", "nearest", "unpool"} <= set(UP)
     assert {"none", "spp"} <= set(CONTEXT)
 
 
@@ -63,6 +63,17 @@ def test_shared_settings_reach_only_operators_that_name_them_and_an_option_beats
     assert table.build("normed", shared, channels=5).norm == "group"
     assert table.build({"name": "normed", "norm": "none"}, shared, channels=5).norm == "none"
     assert not hasattr(table.build("plain", shared, channels=5), "norm")
+
+
+def test_an_alias_is_understood_and_not_listed():
+    assert UP["bilinear"] is UP["trilinear"] is UP["linear"]
+    assert "bilinear" in UP and "bilinear" not in list(UP)
+    table = Registry("down")
+    table.register("a", "b")(nn.Identity)
+    for taken in ("a", "b"):
+        with pytest.raises(ValueError, match=f"{taken!r} is registered twice"):
+            table.register("c", taken)(nn.Identity)
+    assert list(table) == ["a"]
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_valid_ones(table: Registry):

@@ -25,7 +25,8 @@ PROBES = (16, 64, 256)
 """Lengths tried, in coarse samples: a reach that fills even the last one is taken for unlimited."""
 BACKGROUNDS = 8
 """Random signals each sample is disturbed in: which sample a maximum comes from depends on the others."""
-DISTURBANCES = (math.nan, 1e3, -1e3)
+DISTURBANCES = (1e3, -1e3)
+"""Large, so that each can become the maximum; not NaN, which would also pass through weights of zero."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,12 @@ def width(interval: Interval) -> float:
 
 
 def thin(settings: Mapping[str, Any]) -> UNet:
-    """The network of ``settings`` with two channels a level: it looks as far as the wide one."""
-    depth = settings.get("depth", 4)
-    net = UNet(**{**settings, "width": [2] * (depth + 1), "in_channels": 1, "num_classes": 1})
+    """The network of ``settings`` with two channels a level, which looks as far as the wide one.
+
+    Its activation never saturates: a relu that happens to be dead would hide what lies behind it.
+    """
+    widths = [2] * (settings.get("depth", 4) + 1)
+    net = UNet(**{**settings, "width": widths, "in_channels": 1, "num_classes": 1, "act": "leaky_relu"})
     return net.double().eval()
 
 
