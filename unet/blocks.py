@@ -1,8 +1,10 @@
 """Convolution, normalisation and activation by name, and the two-convolution block every stage is made of."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from unet.errors import UserError, did_you_mean
 
@@ -17,6 +19,11 @@ def odd_kernel(operator: str, kernel_size: int) -> int:
     if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
         raise UserError(f"model.{operator}: kernel_size must be a positive odd integer, found {kernel_size!r}")
     return kernel_size
+
+
+def full_precision(x: Tensor) -> AbstractContextManager:
+    """Autocast switched off, for what loses its meaning in 8 bits: powers and places."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)  # nothing to cast on meta
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

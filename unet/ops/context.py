@@ -41,9 +41,9 @@ def bin_means(x: Tensor, num_bins: int) -> Tensor:
 class SpatialPyramidPooling(nn.Module):
     """Means over coarse grids (1, 2, 4 bins an axis), projected, brought back and concatenated. Keeps (B, C, *S).
 
-    He et al. 2014 (https://arxiv.org/abs/1406.4729) pool to a fixed-length vector for a classifier; here, as in PSPNet
-    (Zhao et al. 2017, https://arxiv.org/abs/1612.01105), each grid is narrowed by a 1-wide convolution, interpolated
-    back to the bottleneck's size and joined to it; a last convolution restores the width. Right at any size.
+    Source: He et al. 2014, https://arxiv.org/abs/1406.4729, who pool to a fixed-length vector for a classifier; here,
+    as in PSPNet (Zhao et al. 2017), each grid is narrowed by a 1-wide convolution, interpolated back to the bottleneck's
+    size and joined to it; a last convolution restores the width. Right at any size.
     The narrowing has no normalisation, as one bin of one image has nothing to normalise over, and no bias, which the
     last convolution's would absorb.
     """
@@ -77,7 +77,7 @@ class SpatialPyramidPooling(nn.Module):
 
 @CONTEXT.register("ppm")
 class PyramidPooling(SpatialPyramidPooling):
-    """The pyramid pooling module of PSPNet: means over 1, 2, 3 and 6 bins an axis. Keeps (B, C, *S).
+    """Means over the grids of PSPNet's pyramid pooling module (1, 2, 3, 6 bins an axis). Keeps (B, C, *S).
 
     As ``spp`` with the paper's four grids, each narrowed to a quarter of the width.
     Source: Zhao et al. 2017, https://arxiv.org/abs/1612.01105.

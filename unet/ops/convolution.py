@@ -54,7 +54,8 @@ class TransposedUp(nn.Module):
     ``k^d Cin Cout`` weights. With the default kernel, the stride's, patches tile without overlap, as in U-Net's paper.
     A kernel the stride does not divide overlaps unevenly and paints a checkerboard (Odena et al. 2016,
     https://distill.pub/2016/deconv-checkerboard). It restores a size; it does not invert a convolution.
-    Source: Zeiler et al. 2010; Long et al. 2015, https://arxiv.org/abs/1411.4038; U-Net, https://arxiv.org/abs/1505.04597.
+    Source: Long et al. 2015, https://arxiv.org/abs/1411.4038, after Zeiler et al. 2010; in U-Net,
+    https://arxiv.org/abs/1505.04597.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ def fold(weight: Tensor, stride: tuple[int, ...]) -> Tensor:
         last = weight.movedim(axis, -1)
         copies = [F.pad(last, (shift, r - 1 - shift)) for shift in range(r)]
         weight = torch.stack(copies).sum(0).movedim(-1, axis)
-    return weight.flip(*range(2, weight.ndim)).transpose(0, 1)
+    return weight.flip([axis + 2 for axis in range(len(stride))]).transpose(0, 1)
 
 
 @UP.register("linear", "bilinear", "trilinear")

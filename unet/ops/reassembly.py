@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unet.blocks import conv, odd_kernel
+from unet.blocks import conv, full_precision, odd_kernel
 from unet.errors import UserError
 from unet.ops.windows import join_windows, split_windows
 from unet.registry import UP
@@ -163,7 +163,7 @@ def sample(values: Tensor, grid: Tensor) -> Tensor:
     A line is sampled as an image one sample high. Kept in float32: bfloat16 has 8 bits for a place.
     """
     options = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
-    with torch.autocast(values.device.type, enabled=False):
+    with full_precision(values):
         if values.ndim > 3:
             return F.grid_sample(values, grid, **options)
         grid = torch.cat([grid, torch.zeros_like(grid)], dim=-1)[:, None]

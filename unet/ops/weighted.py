@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unet.blocks import NORMS, choose, conv
+from unet.blocks import NORMS, choose, conv, full_precision
 from unet.errors import UserError
 from unet.ops.windows import split_windows
 from unet.registry import DOWN
@@ -45,7 +45,7 @@ class GeneralizedMeanDown(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         p = self.p.clamp(min=1.0)
-        with torch.autocast(x.device.type, enabled=False):  # powers leave the range of half precision
+        with full_precision(x):
             windows = split_windows(x.float().clamp(min=1e-6), self.stride)
             # Relative to the window's maximum, so that no power overflows.
             top = windows.amax(dim=2)
