@@ -42,8 +42,8 @@ class SpatialPyramidPooling(nn.Module):
     """Means over coarse grids (1, 2, 4 bins an axis), projected, brought back and concatenated. Keeps (B, C, *S).
 
     Source: He et al. 2014, https://arxiv.org/abs/1406.4729, who pool to a fixed-length vector for a classifier; here,
-    as in PSPNet (Zhao et al. 2017), each grid is narrowed by a 1-wide convolution, interpolated back to the bottleneck's
-    size and joined to it; a last convolution restores the width. Right at any size.
+    as in PSPNet (Zhao et al. 2017), each grid is narrowed by a 1-wide convolution, interpolated back to the size of the
+    bottleneck and joined to it; a last convolution restores the width. Right at any size.
     The narrowing has no normalisation, as one bin of one image has nothing to normalise over, and no bias, which the
     last convolution's would absorb.
     """
