@@ -15,7 +15,8 @@ class ResizeConv(nn.Module):
     """Interpolate to the skip's size, then a convolution. x (B, Cin, *S), skip unused -> (B, Cout, *rS).
 
     ``k^d Cin Cout`` weights, applied at the fine resolution. Every output sample is made the same way, so no
-    checkerboard is built in. ``kernel_size`` is odd; 1 only mixes channels.
+    checkerboard is built in. ``kernel_size`` is odd; 1 only mixes channels, which interpolation leaves alone: the
+    convolution then comes first, with the same result for ``prod(r)`` times less work.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class ResizeConv(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.conv(self.resize(x))
+        return self.resize(self.conv(x)) if max(self.conv.kernel_size) == 1 else self.conv(self.resize(x))
 
 
 @UP.register("nearest")
