@@ -20,8 +20,9 @@ def composed(*overrides: str):
 def test_every_data_set_composes_and_has_the_same_keys(name):
     data = composed(f"data={name}").data
     assert data.name == name
-    common = {"name", "source", "samples_per_epoch", "draw", "batch_size", "eval_batch_size", "num_workers", "cache_gb"}
-    assert common | {"train_transforms", "eval_transforms", "_target_"} == set(data) - {"root"}
+    common = {"name", "class_weights", "source", "train_transforms", "eval_transforms", "_target_"}
+    common |= {"samples_per_epoch", "draw", "batch_size", "eval_batch_size", "num_workers", "cache_gb"}
+    assert common == set(data) - {"root"}
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "experiment").glob("*.yaml"))])

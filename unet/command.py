@@ -22,9 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unet.errors import UserError, did_you_mean
 
-# On a busy machine OpenMP threads that spin at every barrier cost several times what they save; sleeping ones cost
-# nothing on an idle machine. Read by OpenMP when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP threads that spin at every barrier stand in each other's way on a busy machine, and sleeping ones wake late: a
+# short spin (tens of microseconds) is near the best of both. Read by OpenMP when torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 """Whether the user asked for tracebacks; read before this module sets the variable for Hydra itself."""

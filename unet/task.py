@@ -111,8 +111,9 @@ class SegmentationTask(L.LightningModule):
         self.log_dict({f"{split}/{name}": value for name, value in scores.items()})
 
     def configure_optimizers(self) -> dict[str, Any]:
-        # Fused AdamW unscales gradients itself, which float16's loss scaling forbids when gradients are also clipped.
-        fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
+        # One kernel for all weights. It unscales gradients itself, which float16's loss scaling forbids when they are
+        # also clipped.
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
         settings = {key: self.optim[key] for key in ("lr", "weight_decay", "betas")}
         optimizer = torch.optim.AdamW(self.parameters(), **settings, fused=fused or None)
         steps = self.trainer.estimated_stepping_batches

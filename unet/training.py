@@ -128,7 +128,7 @@ def build_data(config: DictConfig) -> SegmentationData:
         warnings.filterwarnings("error", message=".*are not valid for transform.*")
         try:
             settings: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
-            named = {key: value for key, value in settings.items() if key not in ("name", "root")}
+            named = {key: value for key, value in settings.items() if key not in ("name", "root", "class_weights")}
             return instantiate(named, seed=config.seed, _convert_="all")
         except Exception as error:
             cause = error.__cause__ or error

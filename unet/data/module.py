@@ -15,7 +15,11 @@ from unet.data.samples import Samples, unlike
 from unet.data.source import Source
 from unet.errors import UserError, did_you_mean
 
-DRAWS = {"evenly": lambda samples: None, "by_class": lambda samples: samples.class_balance()}
+DRAWS = {
+    "evenly": lambda samples: None,
+    "by_class": lambda samples: samples.class_balance(),
+    "by_foreground": lambda samples: samples.foreground_balance(),
+}
 """How training items are drawn: their probabilities, None for all alike."""
 
 
@@ -29,7 +33,8 @@ class SegmentationData(L.LightningDataModule):
         eval_batch_size: images an evaluation batch; 1 where sizes differ.
         samples_per_epoch: draws an epoch; None: every training item once.
         draw: ``evenly``: every training item as often as any other; ``by_class``: a class first, all alike, then an
-            item in proportion to its pixels of that class, so that rare classes are seen as often as common ones.
+            item in proportion to its pixels of that class, so that rare classes are seen as often as common ones;
+            ``by_foreground``: mostly items with much of any class but the commonest.
         train_transforms, eval_transforms: albumentations transforms, in order.
         num_workers: loader processes; ``auto``: none where training itself runs on the CPU, else up to 8.
         cache_gb: decoded images that may stay in memory, in GiB.
