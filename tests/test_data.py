@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -781,6 +782,32 @@ def test_counts_statistics_and_the_most_varied_by_hand():
     assert samples.label_counts == [5, 2]
     assert samples.statistics() == ([100.0], [100.0])
     assert samples.most_varied(1) == [1]
+
+
+def disc(size: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    """A bright disc and its mask."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    mask = (np.hypot(y, x) < size / 4).astype(np.uint8)
+    return np.repeat((40 + 160 * mask)[..., None], 3, axis=2).astype(np.uint8), mask
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "configs" / "data").glob("*.yaml"))])
+def test_augmentation_keeps_masks_on_their_images(name: str):
+    """Where an image is scaled by linear interpolation its mask must be scaled about the same pixel centres."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        transforms = compose("train", [f"data={name}"]).data.train_transforms
+    augment = pipeline(instantiate(transforms))
+    image, mask = disc()
+    moved = []
+    for seed in range(60):
+        augment.set_random_seed(seed)
+        result = augment(image=image, mask=mask)
+        grey = result["image"][..., 0].astype(float)
+        bright, labelled = grey > (grey.min() + grey.max()) / 2, result["mask"] == 1
+        if np.ptp(grey) > 60 and 0.1 < labelled.mean() < 0.9 and (result["mask"] < 255).all():
+            moved.append([np.mean(np.nonzero(bright)[axis]) - np.mean(np.nonzero(labelled)[axis]) for axis in (0, 1)])
+    assert len(moved) >= 8
+    assert np.abs(np.mean(moved, axis=0)).max() < 0.08
 
 
 def test_collate_stacks_channels_last_and_refuses_two_sizes():
