@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from unet import CONTEXT, DOWN, UP
 from unet.data.samples import Samples
 from unet.data.source import Item
 
@@ -50,6 +51,23 @@ def test_a_kept_result_names_no_place_of_this_machine(tmp_path, monkeypatch):
     page = f"before\n{results.BEGIN}\nold\n{results.END}\nafter"
     assert row in results.updated(page) and "old" not in results.updated(page)
     assert results.updated(results.updated(page)) == results.updated(page)
+
+
+def test_the_operator_table_of_the_readme_is_current():
+    """python scripts/operator_table.py writes it."""
+    table, readme = script("operator_table"), (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table.updated(readme) == readme
+    for name in [*DOWN, *UP, *CONTEXT]:
+        assert name == "none" or f"| `{name}`" in readme
+
+
+def test_the_operator_table_knows_what_has_no_deterministic_form():
+    table = script("operator_table")
+    assert table.deterministic(UP, "transposed", 2) and not table.deterministic(UP, "linear", 2)
+    assert table.deterministic(DOWN, "avg", 2) and not table.deterministic(DOWN, "avg", 3)
+    assert table.served(UP, "bicubic") == [2] and table.served(UP, "linear") == [1, 2, 3]
+    assert [table.field(DOWN, name) for name in ("max", "strided", "blur")] == ["2", "3", "4"]
+    assert table.flops(UP, "transposed") == 2 * 4 * 128 * 64 * 32 * 32
 
 
 @pytest.mark.slow
