@@ -59,10 +59,9 @@ def show(found: Any) -> None:
     padded = [n + before + after for n, (before, after) in zip(found.size, found.padding, strict=True)]
     padding = ", ".join(f"{before} before and {after} after" for before, after in found.padding)
     console.print(f"Input {times(found.size)}, padded to {times(padded)} ({padding}); the logits are cropped back")
-    right = {"justify": "right"}
     table = Table("part", "operator", "size", title="U-Net", title_justify="left")
     for name in ("channels", "stride", "field", "share", "parameters", "MFLOP", "MiB"):
-        table.add_column(name, **right)
+        table.add_column(name, justify="right")
     for stage in found.stages:
         share = [min(1.0, field / n) for field, n in zip(stage.field, found.size, strict=True)]
         table.add_row(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unet.errors import UserError, did_you_mean
 
 
-def conv(spatial_dims: int) -> Callable[..., nn.Module]:
+def conv(spatial_dims: int) -> Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]:
     """The convolution class for 1, 2 or 3 spatial axes."""
     return getattr(nn, f"Conv{spatial_dims}d")
 

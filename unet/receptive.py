@@ -99,18 +99,18 @@ class Fields:
         self.net, self.depth = net, len(net.strides)
         self.strides = [stride[axis] for stride in net.strides]
         one = (1,) * net.spatial_dims
-        self.stem = reach(net.stem, net.in_channels, one, 1, axis)
+        self.stem = heeded(reach(net.stem, net.in_channels, one, 1, axis))
         self.downs, self.encoder, self.ups, self.guides, self.decoder = ([] for _ in range(5))
         for level, stride in enumerate(net.strides):
             fine, coarse = net.widths[level : level + 2]
             joined = net.decoder[level].get_parameter("0.0.weight").shape[1]
             up = partial(up_with, net.ups[level], stride, fine, coarse)
-            self.downs.append(reach(net.downs[level], fine, stride, 1, axis))
-            self.encoder.append(reach(net.encoder[level], fine, one, 1, axis))
-            self.ups.append(reach(partial(up, "x"), coarse, one, stride[axis], axis))
+            self.downs.append(heeded(reach(net.downs[level], fine, stride, 1, axis)))
+            self.encoder.append(heeded(reach(net.encoder[level], fine, one, 1, axis)))
+            self.ups.append(heeded(reach(partial(up, "x"), coarse, one, stride[axis], axis)))
             self.guides.append(reach(partial(up, "skip"), fine, stride, stride[axis], axis))
-            self.decoder.append(reach(net.decoder[level], joined, one, 1, axis))
-        self.context = reach(net.context, net.widths[-1], one, 1, axis)
+            self.decoder.append(heeded(reach(net.decoder[level], joined, one, 1, axis)))
+        self.context = heeded(reach(net.context, net.widths[-1], one, 1, axis))
 
     def encoded(self, level: int, samples: Interval = (0, 0)) -> Interval:
         """What ``samples`` of the encoder's output at ``level`` depend on."""
@@ -140,6 +140,13 @@ class Fields:
         """The largest field of any sample at ``level`` of the decoder: fields differ with the phase."""
         phases = range(math.prod(self.strides[level:]))
         return max(width(seen(level, (phase, phase))) for phase in phases)
+
+
+def heeded(found: Reach | None) -> Reach:
+    """Of what must look at its input. Raises ValueError for a module that returns the same whatever it is given."""
+    if found is None:
+        raise ValueError("a module's output does not depend on its input")
+    return found
 
 
 def up_with(up: nn.Module, stride: Sequence[int], fine: int, coarse: int, part: str, given: Tensor) -> Tensor:

@@ -1,0 +1,52 @@
+"""Learning rates over a run: within bounds for any number of steps, and where they should be at its ends."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unet.errors import UserError
+from unet.schedules import SCHEDULES, make_schedule
+
+
+def rates(name: str, steps: int, warmup: float, lr: float = 0.5) -> list[float]:
+    """The learning rate of every step."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SequentialLR's own call of a deprecated argument
+        schedule = make_schedule(name, optimizer, steps, warmup)
+        found = []
+        for _ in range(steps):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+    return found
+
+
+@given(
+    name=st.sampled_from(sorted(SCHEDULES)), steps=st.integers(0, 60), warmup=st.sampled_from([0, 0.05, 0.1, 0.5, 1])
+)
+def test_every_schedule_stays_within_its_bounds_however_short_the_run(name: str, steps: int, warmup: float):
+    assert all(math.isfinite(rate) and 0 <= rate <= 0.5 * (1 + 1e-9) for rate in rates(name, steps, warmup))
+
+
+@pytest.mark.parametrize("steps", [20, 100, 1750])
+def test_one_cycle_rises_to_the_rate_by_the_warmup_and_falls_to_nearly_nothing(steps: int):
+    found = rates("one_cycle", steps, 0.1)
+    assert found[0] == pytest.approx(0.5 / 25)
+    assert max(found) == pytest.approx(0.5) and abs(found.index(max(found)) - 0.1 * steps) <= 1
+    assert found[-1] < 1e-4 * 0.5
+
+
+def test_constant_is_constant_and_the_others_need_an_end():
+    assert set(rates("constant", 5, 0.1)) == {0.5}
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    make_schedule("constant", optimizer, float("inf"), 0.1)
+    for name in ("one_cycle", "cosine"):
+        with pytest.raises(UserError, match=f"optim.schedule={name} needs an end"):
+            make_schedule(name, optimizer, float("inf"), 0.1)
+    with pytest.raises(UserError, match="did you mean cosine"):
+        make_schedule("cosin", optimizer, 5, 0.1)
