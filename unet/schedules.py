@@ -11,8 +11,8 @@ from unet.errors import UserError, did_you_mean
 def one_cycle(optimizer: Optimizer, steps: int, warmup: float) -> LRScheduler:
     """Up from lr / 25 to lr over the first ``warmup`` share of the steps, then down to nearly nothing (Smith 2018)."""
     lr = optimizer.param_groups[0]["lr"]
-    steps = max(steps, 4)  # torch divides by the steps of either half less one
-    rise = float(max(warmup, 2 / steps))
+    steps = max(steps, 4)
+    rise = min(max(warmup, 2 / steps), 1 - 1 / steps)  # torch divides by either half's number of steps less one
     # Momentum is left alone: cycling AdamW's beta1 as well brought nothing and hides a second schedule.
     return OneCycleLR(optimizer, max_lr=lr, total_steps=steps, pct_start=rise, cycle_momentum=False)
 
