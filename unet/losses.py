@@ -23,12 +23,14 @@ def dice(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
 
     Milletari et al. 2016, https://arxiv.org/abs/1606.04797. ``weight`` weighs the classes' mean.
     """
-    known = (target != IGNORE_INDEX).unsqueeze(1)
-    probs = logits.softmax(1) * known
-    truth = F.one_hot(target.where(known.squeeze(1), 0), logits.shape[1]).movedim(-1, 1) * known
-    axes = (0, *range(2, logits.ndim))
-    overlap, size = (probs * truth).sum(axes), (probs + truth).sum(axes)
-    present = (truth.sum(axes) > 0).to(size.dtype)
+    known = target != IGNORE_INDEX
+    label = target.where(known, 0)
+    probs = logits.softmax(1) * known.unsqueeze(1)
+    hits = probs.gather(1, label.unsqueeze(1))  # a one-hot target would cost several times the cross-entropy
+    overlap = probs.new_zeros(logits.shape[1]).index_add(0, label.flatten(), hits.flatten())
+    count = torch.bincount(label[known], minlength=logits.shape[1]).to(probs.dtype)
+    size = probs.sum((0, *range(2, logits.ndim))) + count
+    present = (count > 0).to(size.dtype)
     share = present if weight is None else present * weight
     score = (2 * overlap + 1) / (size + 1)  # the 1 keeps a class of a few pixels from ruling the gradient
     return (share * (1 - score)).sum() / share.sum().clamp(min=torch.finfo(size.dtype).tiny)
