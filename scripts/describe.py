@@ -52,7 +52,7 @@ def show(found: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from unet.anatomy import times
+    from unet.geometry import times
 
     console = Console(highlight=False)
     console.width = max(console.width, 132)  # a table that does not fit is worth less than one that has to be scrolled

@@ -30,7 +30,7 @@ from unet import CONTEXT, DOWN, UP
 from unet.errors import UserError
 from unet.geometry import count_parameters
 from unet.receptive import reach, up_with, width
-from unet.record import ROOT, write_text
+from unet.record import ROOT, with_block, write_text
 from unet.registry import Registry
 
 README = ROOT / "README.md"
@@ -166,9 +166,7 @@ def table() -> str:
 
 def updated(readme: str) -> str:
     """The README with the tables as they should be."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return with_block(readme, BEGIN, table(), END)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
 from unet.errors import UserError
-from unet.record import METRICS, ROOT, read_json, write_json, write_text
+from unet.record import METRICS, ROOT, read_json, with_block, write_json, write_text
 
 RESULTS, README = ROOT / "docs" / "results", ROOT / "README.md"
 BEGIN, END = "<!-- results: scripts/results.py table -->", "<!-- end of results -->"
@@ -56,9 +56,7 @@ def table() -> str:
 
 def updated(readme: str) -> str:
     """The README with the table as it should be."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return with_block(readme, BEGIN, table(), END)
 
 
 def main() -> None:

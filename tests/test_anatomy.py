@@ -138,7 +138,8 @@ def test_a_wrong_argument_is_one_sentence(arguments: list[str], message: str):
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_description_allocates_nothing():
+def test_a_description_computes_nothing_of_the_network_s_size():
+    """A volume whose activations would take terabytes is described at once, and no default is left changed."""
     before = torch.get_default_device()
-    anatomy({"width": 2, "depth": 1}, (16, 16))
-    assert torch.get_default_device() == before
+    found = anatomy({"in_channels": 1, "width": 64, "depth": 2, "spatial_dims": 3}, (2048, 2048, 2048))
+    assert found.memory > 2**42 and torch.get_default_device() == before

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from unet.geometry import count_parameters, padding_to_multiple
+from unet.geometry import count_parameters, padding_to_multiple, times
 from unet.model import SMALL_BOTTLENECK, UNet
 from unet.receptive import Field, ReceptiveFields, receptive_fields
-from unet.registry import CONTEXT, DOWN, UP
+from unet.registry import operator_name
 
 Size = tuple[int, ...]
 
@@ -104,7 +104,7 @@ def anatomy(
         stages.append(
             Stage(
                 name=name,
-                operator=operator_name(part),
+                operator=role(part),
                 size_in=size_in,
                 size=size_out,
                 formula=",  ".join(dict.fromkeys(size_formulas(part, size_in, size_out))),
@@ -159,13 +159,10 @@ def field_of(name: str, fields: ReceptiveFields) -> Field:
     return fields.logits
 
 
-def operator_name(part: nn.Module) -> str:
+def role(part: nn.Module) -> str:
     """An operator's name as the config says it; ``block`` and ``head`` for what is no choice."""
-    for table in (DOWN, UP, CONTEXT):
-        for name, cls in table.items():
-            if type(part) is cls:
-                return name
-    return "head" if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) else "block"
+    convolution = isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return operator_name(part) or ("head" if convolution else "block")
 
 
 def size_formulas(part: nn.Module, size_in: Size, size: Size) -> Iterator[str]:
@@ -248,7 +245,3 @@ def cautions(found: Anatomy, object_size: int | None) -> Iterator[str]:
             f"the bottleneck sees {times(found.fields.encoder[-1])} samples, less than an object of {object_size}: "
             f"consider a larger model.depth, model.context=spp, or smaller images"
         )
-
-
-def times(values: Sequence[float]) -> str:
-    return " x ".join("all" if math.isinf(value) else f"{value:.0f}" for value in values)

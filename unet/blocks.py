@@ -1,6 +1,6 @@
 """Convolution, normalisation and activation by name, and the two-convolution block every stage is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -18,6 +18,16 @@ def odd_kernel(operator: str, kernel_size: int) -> int:
     """``kernel_size``, refused unless a convolution with it can keep the size."""
     if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
         raise UserError(f"model.{operator}: kernel_size must be a positive odd integer, found {kernel_size!r}")
+    return kernel_size
+
+
+def covering_kernel(operator: str, kernel_size: int, stride: Sequence[int]) -> int:
+    """``kernel_size``, refused where it is smaller than the stride: some samples would never be looked at."""
+    if not isinstance(kernel_size, int) or kernel_size < max(stride):
+        raise UserError(
+            f"model.{operator}: kernel_size must be an integer of at least the stride ({max(stride)}), "
+            f"found {kernel_size!r}: a smaller one would leave samples out"
+        )
     return kernel_size
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,11 @@ Stride = int | Sequence[int]
 def per_axis(stride: Stride, spatial_dims: int) -> tuple[int, ...]:
     """A stride as one integer per spatial axis: ``2`` -> ``(2, 2)``, ``(1, 2, 2)`` as it is."""
     return (stride,) * spatial_dims if isinstance(stride, int) else tuple(stride)
+
+
+def times(values: Iterable[float]) -> str:
+    """Sizes as a reader writes them: ``361 x 481``; ``all`` for a field without end."""
+    return " x ".join("all" if math.isinf(value) else f"{value:.0f}" for value in values)
 
 
 def same_padding(kernel_size: int, stride: Sequence[int]) -> tuple[int, ...]:

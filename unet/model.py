@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import unet.ops  # noqa: F401  (importing the operators registers them)
 from unet.blocks import ConvBlock, choose, conv
 from unet.errors import UserError
-from unet.geometry import Stride, crop, pad, padding_to_multiple, per_axis
+from unet.geometry import Stride, crop, pad, padding_to_multiple, per_axis, times
 from unet.registry import CONTEXT, DOWN, UP, Spec
 
 SMALL_BOTTLENECK = 8
@@ -112,7 +112,6 @@ class UNet(nn.Module):
 
     def check(self, image: Tensor) -> None:
         """Refuse an input the network cannot serve; warn once where the bottleneck is too small for small objects."""
-        axes = " x ".join
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             raise UserError(
                 f"the network takes (B, {self.in_channels}, {', '.join('*' * self.spatial_dims)}): a batch of images "
@@ -121,22 +120,22 @@ class UNet(nn.Module):
         size, least = image.shape[2:], self.total_stride
         if any(n < m for n, m in zip(size, least, strict=True)):
             raise UserError(
-                f"input of {axes(map(str, size))} is too small for depth {len(self.strides)}: "
-                f"the smallest that works is {axes(map(str, least))}; give larger images or a smaller model.depth"
+                f"input of {times(size)} is too small for depth {len(self.strides)}: "
+                f"the smallest that works is {times(least)}; give larger images or a smaller model.depth"
             )
         bottleneck = [-(-n // m) for n, m in zip(size, least, strict=True)]
         values = math.prod(bottleneck) * (image.shape[0] if self.norm == "batch" else 1)
         # Batch norm takes its statistics from the input in training, instance norm always.
         if values == 1 and (self.norm == "instance" or (self.norm == "batch" and self.training)):
             raise UserError(
-                f"{'training with ' if self.training else ''}model.norm={self.norm} on {axes(map(str, size))} leaves a "
+                f"{'training with ' if self.training else ''}model.norm={self.norm} on {times(size)} leaves a "
                 f"single value per channel at the bottleneck, which cannot be normalised: the smallest that works is "
-                f"{axes(str(m + 1) for m in least)}, or use model.norm=group"
+                f"{times(m + 1 for m in least)}, or use model.norm=group"
             )
         if min(bottleneck) < SMALL_BOTTLENECK and not self._warned:
             self._warned = True
             warnings.warn(
-                f"the bottleneck is {axes(map(str, bottleneck))} for an input of {axes(map(str, size))}: "
+                f"the bottleneck is {times(bottleneck)} for an input of {times(size)}: "
                 f"below {SMALL_BOTTLENECK} samples an axis small objects vanish; "
                 f"consider a smaller model.depth or larger crops",
                 stacklevel=3,

@@ -51,6 +51,12 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def with_block(page: str, begin: str, block: str, end: str) -> str:
+    """A page whose text between two marker lines is ``block``. Raises ValueError where a marker is missing."""
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 

@@ -104,3 +104,9 @@ class Registry(Mapping[str, type[nn.Module]]):
 DOWN = Registry("down")
 UP = Registry("up")
 CONTEXT = Registry("context")
+
+
+def operator_name(module: nn.Module) -> str | None:
+    """An operator's name as the config says it; None for a module that is no operator."""
+    tables = (DOWN, UP, CONTEXT)
+    return next((name for table in tables for name, cls in table.items() if type(module) is cls), None)

@@ -8,20 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from unet.data import SegmentationData
-from unet.geometry import level_sizes
-from unet.registry import CONTEXT, DOWN, UP
+from unet.geometry import level_sizes, times
+from unet.registry import operator_name
 from unet.task import SegmentationTask
 
 console = Console(soft_wrap=True, highlight=False)
-
-
-def operator_name(module: Any) -> str:
-    """An operator's name as the config says it."""
-    return next(name for table in (DOWN, UP, CONTEXT) for name, cls in table.items() if type(module) is cls)
-
-
-def times(size: tuple[int, ...]) -> str:
-    return " x ".join(map(str, size))
 
 
 def print_summary(

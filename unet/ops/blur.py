@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unet.blocks import ConvNormAct, odd_kernel
-from unet.errors import UserError
+from unet.blocks import ConvNormAct, covering_kernel, odd_kernel
 from unet.registry import DOWN
 
 
@@ -26,11 +25,8 @@ class Blur(nn.Module):
 
     def __init__(self, operator: str, stride: tuple[int, ...], kernel_size: int | None = None, on_first: bool = False):
         super().__init__()
-        if kernel_size is not None and (not isinstance(kernel_size, int) or kernel_size < max(stride)):
-            raise UserError(
-                f"model.down={operator}: kernel_size must be an integer of at least the stride ({max(stride)}), "
-                f"found {kernel_size!r}: a shorter low-pass would skip samples"
-            )
+        if kernel_size is not None:
+            covering_kernel(f"down={operator}", kernel_size, stride)
         self.stride = stride
         taps = [1 if r == 1 else kernel_size or (r | 1 if on_first else r + 2) for r in stride]
         before = [(k - (1 if on_first else r)) // 2 for k, r in zip(taps, stride, strict=True)]

@@ -20,6 +20,13 @@ class NoContext(nn.Identity):
         super().__init__()
 
 
+def positive_integers(option: str, values: Sequence[int]) -> tuple[int, ...]:
+    """An option of several sizes, refused unless each is a whole number above 0."""
+    if not isinstance(values, Sequence) or not values or any(not isinstance(n, int) or n < 1 for n in values):
+        raise UserError(f"model.context: {option} must be positive integers such as [1, 2, 4], found {values!r}")
+    return tuple(values)
+
+
 def bin_means(x: Tensor, num_bins: int) -> Tensor:
     """Means over a grid of ``num_bins`` bins along every spatial axis. x (B, C, *S) -> (B, C, num_bins, ...).
 
@@ -57,9 +64,7 @@ class SpatialPyramidPooling(nn.Module):
         act: str = "relu",
     ):
         super().__init__()
-        if not isinstance(bins, Sequence) or not bins or any(not isinstance(b, int) or b < 1 for b in bins):
-            raise UserError(f"model.context=spp: bins must be positive integers such as [1, 2, 4], found {bins!r}")
-        self.bins = tuple(bins)
+        self.bins = positive_integers("bins", bins)
         narrow = max(1, channels // len(self.bins))
         self.project = nn.ModuleList(conv(spatial_dims)(channels, narrow, 1, bias=False) for _ in self.bins)
         self.fuse = ConvNormAct(
@@ -79,7 +84,7 @@ class SpatialPyramidPooling(nn.Module):
 class PyramidPooling(SpatialPyramidPooling):
     """Means over the grids of PSPNet's pyramid pooling module (1, 2, 3, 6 bins an axis). Keeps (B, C, *S).
 
-    As ``spp`` with the paper's four grids, each narrowed to a quarter of the width.
+    As ``spp``, with the paper's four grids and so a quarter of the width for each.
     Source: Zhao et al. 2017, https://arxiv.org/abs/1612.01105.
     """
 
@@ -113,8 +118,7 @@ class AtrousSpatialPyramidPooling(nn.Module):
         act: str = "relu",
     ):
         super().__init__()
-        if not isinstance(rates, Sequence) or not rates or any(not isinstance(r, int) or r < 1 for r in rates):
-            raise UserError(f"model.context=aspp: rates must be positive integers such as [2, 4, 6], found {rates!r}")
+        positive_integers("rates", rates)
         branch = max(1, channels // (len(rates) + 2))
         same = {"spatial_dims": spatial_dims, "norm": norm, "act": act}
         self.near = ConvNormAct(channels, branch, kernel_size=1, **same)

@@ -2,20 +2,9 @@
 
 from torch import Tensor, nn
 
-from unet.blocks import ConvNormAct
-from unet.errors import UserError
+from unet.blocks import ConvNormAct, covering_kernel
 from unet.geometry import same_padding
 from unet.registry import DOWN, UP
-
-
-def at_least_stride(operator: str, kernel_size: int, stride: tuple[int, ...]) -> int:
-    """``kernel_size``, refused where it is smaller than the stride: some samples would never be touched."""
-    if not isinstance(kernel_size, int) or kernel_size < max(stride):
-        raise UserError(
-            f"model.{operator}: kernel_size must be an integer of at least the stride ({max(stride)}), "
-            f"found {kernel_size!r}: a smaller kernel would leave samples out"
-        )
-    return kernel_size
 
 
 @DOWN.register("strided")
@@ -37,7 +26,7 @@ class StridedDown(nn.Module):
         act: str = "relu",
     ):
         super().__init__()
-        kernel_size = at_least_stride("down=strided", kernel_size, stride)
+        kernel_size = covering_kernel("down=strided", kernel_size, stride)
         padding = same_padding(kernel_size, stride)
         self.block = ConvNormAct(channels, channels, spatial_dims, kernel_size, stride, padding, norm, act)
 
@@ -70,7 +59,7 @@ class TransposedUp(nn.Module):
         # (n - 1) r - 2p + k + o = r n, the size wanted, gives o = 2p - (k - r).
         kernel: tuple[int, ...] = stride
         if kernel_size is not None:
-            kernel = (at_least_stride("up=transposed", kernel_size, stride),) * spatial_dims
+            kernel = (covering_kernel("up=transposed", kernel_size, stride),) * spatial_dims
         padding = tuple(same_padding(k, (r,))[0] for k, r in zip(kernel, stride, strict=True))
         extra = tuple(2 * p - (k - r) for p, k, r in zip(padding, kernel, stride, strict=True))
         transposed = getattr(nn, f"ConvTranspose{spatial_dims}d")

@@ -3,8 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unet.blocks import conv
-from unet.errors import UserError
+from unet.blocks import conv, covering_kernel
 from unet.geometry import same_padding
 from unet.registry import DOWN, UP
 
@@ -13,11 +12,7 @@ def window(name: str, kernel_size: int | None, stride: tuple[int, ...]) -> dict:
     """Kernel, stride and padding of a pooling layer that divides every axis by its stride exactly."""
     if kernel_size is None:
         return {"kernel_size": stride, "stride": stride}
-    if not isinstance(kernel_size, int) or kernel_size < max(stride):
-        raise UserError(
-            f"model.down={name}: kernel_size must be an integer of at least the stride ({max(stride)}), "
-            f"found {kernel_size!r}: a smaller window would skip samples"
-        )
+    covering_kernel(f"down={name}", kernel_size, stride)
     return {"kernel_size": kernel_size, "stride": stride, "padding": same_padding(kernel_size, stride)}
 
 
