@@ -52,6 +52,7 @@ def show(found: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from unet.anatomy import COLUMNS, rows
     from unet.geometry import times
 
     console = Console(highlight=False)
@@ -59,23 +60,11 @@ def show(found: Any) -> None:
     padded = [n + before + after for n, (before, after) in zip(found.size, found.padding, strict=True)]
     padding = ", ".join(f"{before} before and {after} after" for before, after in found.padding)
     console.print(f"Input {times(found.size)}, padded to {times(padded)} ({padding}); the logits are cropped back")
-    table = Table("part", "operator", "size", title="U-Net", title_justify="left")
-    for name in ("channels", "stride", "field", "share", "parameters", "MFLOP", "MiB"):
-        table.add_column(name, justify="right")
-    for stage in found.stages:
-        share = [min(1.0, field / n) for field, n in zip(stage.field, found.size, strict=True)]
-        table.add_row(
-            stage.name,
-            stage.operator,
-            times(stage.size),
-            str(stage.channels),
-            times(stage.stride),
-            times(stage.field),
-            " x ".join(f"{part:.0%}" for part in share),
-            f"{stage.parameters:,}",
-            f"{stage.flops / 1e6:,.1f}",
-            f"{stage.memory / 2**20:,.1f}",
-        )
+    table = Table(title="U-Net", title_justify="left")
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("part", "operator", "size") else "right")
+    for cells in rows(found):
+        table.add_row(*cells)
     table.add_section()
     totals = f"{found.parameters:,}", f"{found.flops / 1e6:,.1f}", f"{found.memory / 2**20:,.1f}"
     table.add_row("total", "", "", "", "", "", "", *totals)

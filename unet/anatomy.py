@@ -6,7 +6,7 @@ The network is built on torch's meta device: nothing is computed, so any size is
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -35,8 +35,8 @@ class Stage:
         field: its receptive field in samples of the input, the widest of any of its samples.
         channels: of its output.
         parameters: trainable ones.
-        flops: of one forward pass, a multiply-add counting two; pooling, norms and interpolation count none.
-        memory: bytes kept for the backward pass in float32, beyond the parameters.
+        flops: of one image's forward pass, a multiply-add counting two; pooling, norms and interpolation count none.
+        memory: bytes an image keeps for the backward pass in float32, beyond the parameters.
     """
 
     name: str
@@ -54,8 +54,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Attributes: the input's size, the padding (before, after) along each axis, the stages, and what to mind."""
+    """Attributes: input channels and size, padding (before, after) along each axis, stages, fields, what to mind."""
 
+    in_channels: int
     size: Size
     padding: list[tuple[int, int]]
     stages: list[Stage]
@@ -75,10 +76,62 @@ class Anatomy:
         return sum(stage.memory for stage in self.stages)
 
 
+def facts(found: Anatomy) -> dict[str, Any]:
+    """What ``metrics.json`` says of a network: totals, the bottleneck's receptive field, and every stage."""
+
+    def seen(field: Field) -> list[int | str]:
+        return ["all" if math.isinf(n) else int(n) for n in field]
+
+    stages = [{**asdict(stage), "field": seen(stage.field)} for stage in found.stages]
+    return {
+        "model/parameters": found.parameters,
+        "model/flops": found.flops,
+        "model/flops_input": "x".join(map(str, (found.in_channels, *found.size))),
+        "model/activation_bytes": found.memory,
+        "model/receptive_field": seen(found.fields.encoder[-1]),
+        "model/stages": stages,
+    }
+
+
+COLUMNS = ("part", "operator", "size", "channels", "stride", "field", "share", "parameters", "MFLOP", "MiB")
+
+
+def rows(found: Anatomy) -> list[tuple[str, ...]]:
+    """The stages for eyes, one tuple a stage with a text for each of ``COLUMNS``; the share is of the input's size."""
+    shares = [[min(1.0, field / n) for field, n in zip(s.field, found.size, strict=True)] for s in found.stages]
+    return [
+        (
+            stage.name,
+            stage.operator,
+            times(stage.size),
+            str(stage.channels),
+            times(stage.stride),
+            times(stage.field),
+            " x ".join(f"{part:.0%}" for part in share),
+            f"{stage.parameters:,}",
+            f"{stage.flops / 1e6:,.1f}",
+            f"{stage.memory / 2**20:,.1f}",
+        )
+        for stage, share in zip(found.stages, shares, strict=True)
+    ]
+
+
+def markdown(found: Anatomy) -> str:
+    """The stages as a table and the formulas of their sizes, for TensorBoard's text tab."""
+    table = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows(found))]
+    return "\n".join([*table, "", *(f"- {stage.name}: {stage.formula}" for stage in found.stages if stage.formula)])
+
+
 def anatomy(
     settings: Mapping[str, Any], size: Sequence[int], batch: int = 1, object_size: int | None = None
 ) -> Anatomy:
-    """Take ``UNet(**settings)`` apart for an input of (batch, in_channels, *size).
+    """Take ``UNet(**settings)`` apart for images of (in_channels, *size).
+
+    Args:
+        settings: the network's arguments.
+        size: samples along every axis.
+        batch: images in a training batch: batch norm refuses a bottleneck of a single value.
+        object_size: samples across the objects that matter.
 
     Raises:
         UserError: settings or a size that the network refuses.
@@ -94,7 +147,7 @@ def anatomy(
     with keeping(net, names, shapes, memory):
         net(image)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.eval()(image)
+        net.eval()(image[:1])
     flops = counter.get_flop_counts()
     fields = receptive_fields(settings)
     stages = []
@@ -114,11 +167,11 @@ def anatomy(
                 channels=channels,
                 parameters=count_parameters(part),
                 flops=sum(flops.get(f"UNet.{name}", {}).values()),
-                memory=memory.get(name, 0),
+                memory=memory.get(name, 0) // batch,
             )
         )
     padding = padding_to_multiple(size, net.total_stride)
-    result = Anatomy(size, padding, stages, fields, [])
+    result = Anatomy(net.in_channels, size, padding, stages, fields, [])
     return replace(result, warnings=list(cautions(result, object_size)))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from unet.anatomy import Anatomy
 from unet.data import SegmentationData
 from unet.geometry import level_sizes, times
 from unet.registry import operator_name
@@ -15,9 +16,7 @@ from unet.task import SegmentationTask
 console = Console(soft_wrap=True, highlight=False)
 
 
-def print_summary(
-    task: SegmentationTask, data: SegmentationData, facts: Mapping[str, Any], precision: Any, device: str
-) -> None:
+def print_summary(task: SegmentationTask, data: SegmentationData, found: Anatomy, precision: Any, device: str) -> None:
     """Operators and sizes per level, then parameters, data, device and precision."""
     net: Any = task.net
     sizes = level_sizes(data.example("train").shape[2:], net.strides)
@@ -32,8 +31,8 @@ def print_summary(
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in data.samples.items())
     kept = sum(samples.bytes for samples in data.samples.values()) / 2**20
     console.print(
-        f"{facts['model/parameters']:,} parameters, {facts['model/flops'] / 1e9:.2f} GFLOP "
-        f"for a {facts['model/flops_input']} input"
+        f"{found.parameters:,} parameters, {found.flops / 1e9:.2f} GFLOP for an input of {times(found.size)}; "
+        f"the bottleneck sees {times(found.fields.encoder[-1])} of it"
     )
     console.print(f"data: {counts}; {data.source.num_classes} classes; {kept:.0f} MiB in memory")
     console.print(f"device: {device}, precision {precision}")

@@ -23,12 +23,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from unet.anatomy import Anatomy, anatomy, facts, markdown
 from unet.callbacks.checkpoint import AtomicCheckpointIO, StopOnSignal, best_and_last
 from unet.callbacks.progress import Progress
-from unet.callbacks.tensorboard import ClassShares, Graph, Pictures, predict_panels, writer_of
+from unet.callbacks.tensorboard import ClassShares, FeatureMaps, Graph, Pictures, predict_panels, writer_of
 from unet.data import SegmentationData
 from unet.errors import UserError
-from unet.geometry import count_flops, count_parameters
 from unet.hardware import accelerator_name, device_name, resolve_precision
 from unet.losses import class_weights, make_loss
 from unet.model import UNet
@@ -54,13 +54,11 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     task = build_task(config, data)
     progress = Progress()
     trainer = build_trainer(config, out, progress)
-    image = data.example("train")
-    facts = {
-        "model/parameters": count_parameters(task.net),
-        "model/flops": count_flops(task.net, image.shape),
-        "model/flops_input": "x".join(map(str, image.shape[1:])),
-    }
-    print_summary(task, data, facts, trainer.precision, device_name(accelerator_name(config.trainer.accelerator)))
+    found = describe(task, data)
+    print_summary(task, data, found, trainer.precision, device_name(accelerator_name(config.trainer.accelerator)))
+    writer = writer_of(trainer)
+    if writer is not None:
+        writer.add_text("network", markdown(found), 0)
     if config.compile:
         task.net.compile()
 
@@ -74,7 +72,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     metrics = {
         **scores,
         **{name: float(value) for name, value in best.items()},
-        **facts,
+        **facts(found),
         "time/train_seconds": seconds,
         "time/samples_per_second": progress.samples_per_second,
         "memory/peak_bytes": torch.cuda.max_memory_allocated() if task.device.type == "cuda" else peak_memory_bytes(),
@@ -90,6 +88,13 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     if trainer.is_global_zero:
         print_result(metrics, data, task, out)
     return metrics
+
+
+def describe(task: SegmentationTask, data: SegmentationData) -> Anatomy:
+    """The network level by level, on a training image's size."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the bottleneck is")  # the training itself will say it
+        return anatomy(task.description["model"], data.example("train").shape[2:], data.batch_size)
 
 
 def settle_process(config: DictConfig) -> None:
@@ -182,6 +187,7 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress) -> L.Traine
         progress,
         ClassShares(),
         Pictures(config.pictures),
+        FeatureMaps(config.feature_maps),
         Graph(),
         LearningRateMonitor("step"),
     ]

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from unet.data.dataset import collate
 from unet.data.module import SegmentationData
+from unet.features import passage_picture, passages
 from unet.metrics import ConfusionMatrix
 from unet.pictures import confusion_picture, panel
 from unet.task import SegmentationTask
@@ -67,6 +68,31 @@ class Pictures(Callback):
         writer.add_image(
             "val/confusion", confusion_picture(counts, pl_module.classes), trainer.global_step, dataformats="HWC"
         )
+
+
+class FeatureMaps(Callback):
+    """After every validation: what each operator is given and what it makes of it, on one validation image.
+
+    Args:
+        count: channels shown of each, those that vary most.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+        writer = writer_of(trainer)
+        if writer is None or trainer.sanity_checking or self.count == 0:
+            return
+        data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
+        (index,) = data.samples["val"].most_varied(1)
+        image = collate([data.dataset("val")[0, index, index]])["image"].to(pl_module.device)
+        with trainer.precision_plugin.forward_context():
+            found = passages(pl_module.net, pl_module.normalize(image))
+        for passage in found:
+            picture = passage_picture(passage, self.count)
+            tag = f"features/{passage.title.replace(' ', '_')}"
+            writer.add_image(tag, picture, trainer.global_step, dataformats="HWC")
 
 
 class ClassShares(Callback):

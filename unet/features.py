@@ -1,0 +1,139 @@
+"""Feature maps before and after every operator of a network: what each makes of what it is given."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unet.registry import operator_name
+
+Array = np.ndarray
+SIDE = 96
+"""Pixels that a map's longer side is enlarged to at least, by whole factors: its samples stay visible."""
+GAP = 4
+STRIP = 12
+"""Rows a line of samples is drawn with."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One image's way through one operator.
+
+    Attributes:
+        name: the operator's place in the network, such as ``downs.0``, fine to coarse.
+        operator: its name as the config says it.
+        before: what it was given (C, *S); of an up operator without the skip.
+        after: what it returned (C', *S').
+    """
+
+    name: str
+    operator: str
+    before: Tensor
+    after: Tensor
+
+    @property
+    def title(self) -> str:
+        """Its place and its name: ``downs.0 max``."""
+        return f"{self.name} {self.operator}"
+
+
+@contextmanager
+def watching(net: nn.Module, found: list[Passage]) -> Iterator[None]:
+    """While it lasts, every operator that is run adds its passage, in the order of the forward pass."""
+
+    def watch(name: str, operator: str):
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            found.append(Passage(name, operator, args[0][0].float().cpu(), output[0].float().cpu()))
+
+        return hook
+
+    hooks = []
+    for name, module in net.named_modules():
+        operator = operator_name(module)
+        if operator not in (None, "none"):
+            hooks.append(module.register_forward_hook(watch(name, operator)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def passages(net: nn.Module, image: Tensor) -> list[Passage]:
+    """The passages of the first image of a batch (B, C, *S), normalised as the network expects it."""
+    found: list[Passage] = []
+    training = net.training
+    net.eval()
+    try:
+        with watching(net, found):
+            net(image)
+    finally:
+        net.train(training)
+    return found
+
+
+def passage_picture(passage: Passage, count: int) -> Array:
+    """``count`` channels before (above) and after (below) an operator, in viridis: (H, W, 3) uint8.
+
+    The channels are those that vary most, each on a scale of its own. Where the operator keeps the
+    width they are the same channels above and below, on the same scale; else each row shows its own.
+    """
+    before, after = plane(passage.before), plane(passage.after)
+    kept = len(before) == len(after)
+    above = strongest(before, count)
+    below = above if kept else strongest(after, count)
+    columns = []
+    for one, other in zip(above, below, strict=False):
+        given, made = before[one], after[other]
+        both = torch.cat([given.flatten(), made.flatten()])
+        scales = [both, both] if kept else [given, made]
+        side = max(SIDE, *given.shape, *made.shape)
+        pair = [enlarged(colored(values, scale), side) for values, scale in zip((given, made), scales, strict=True)]
+        columns.append(beside(pair, axis=0))
+    return beside(columns, axis=1)
+
+
+def strongest(maps: Tensor, count: int) -> list[int]:
+    """The channels (C, H, W) that vary most over the image, most first."""
+    return maps.flatten(1).var(1, unbiased=False).argsort(descending=True, stable=True)[:count].tolist()
+
+
+def plane(maps: Tensor) -> Tensor:
+    """Maps (C, *S) as pictures (C, H, W): a line as a strip, a volume by its middle slice along the first axis."""
+    if maps.ndim == 2:
+        return maps[:, None].expand(-1, max(1, STRIP * maps.shape[1] // 128), -1)
+    return maps[:, maps.shape[1] // 2] if maps.ndim == 4 else maps
+
+
+def colored(values: Tensor, scale: Tensor) -> Array:
+    """A map (H, W) in viridis over the range of ``scale`` but for a hundredth at either end: (H, W, 3) uint8.
+
+    The zeros around an image often make its border the brightest of all, which would leave the rest in one colour.
+    """
+    low, high = scale.quantile(0.01), scale.quantile(0.99)
+    share = ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).numpy()
+    return (matplotlib.colormaps["viridis"](share)[..., :3] * 255).round().astype(np.uint8)
+
+
+def enlarged(picture: Array, side: int) -> Array:
+    """A picture whose longer side is ``side`` or a little more, by repeating pixels."""
+    factor = -(-side // max(picture.shape[:2]))
+    return picture.repeat(factor, 0).repeat(factor, 1)
+
+
+def beside(pictures: list[Array], axis: int) -> Array:
+    """Pictures in a row (axis 1) or a column (0), white between them and where one is smaller."""
+    other = 1 - axis
+    most = max(picture.shape[other] for picture in pictures)
+    padded = []
+    for picture in pictures:
+        room = [(0, 0), (0, 0), (0, 0)]
+        room[other] = (0, most - picture.shape[other])
+        room[axis] = (0, GAP)
+        padded.append(np.pad(picture, room, constant_values=255))
+    return np.concatenate(padded, axis)
