@@ -1,8 +1,10 @@
 """What every test shares: one thread, no network, the same random numbers every time."""
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
@@ -34,6 +36,15 @@ TINY = [
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("lab")
+
+
+def script(name: str) -> ModuleType:
+    """A command of scripts/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

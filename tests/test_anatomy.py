@@ -72,7 +72,8 @@ def test_memory_by_hand():
     kept = {stage.name: stage.memory for stage in found.stages}
     assert kept["stem"] == (3 + 4 + 4) * 16 * 24 * 4
     assert found.memory == kept["stem"], "the head's input is the stem's output, kept once"
-    assert anatomy({"width": 4, "depth": 0, "norm": "none"}, (16, 24), batch=3).memory == 3 * found.memory
+    several = anatomy({"width": 4, "depth": 0, "norm": "none"}, (16, 24), batch=3)
+    assert (several.memory, several.flops) == (found.memory, found.flops), "figures are those of one image"
 
 
 def test_a_layer_of_flops_by_hand():

@@ -3,10 +3,9 @@
 import inspect
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, script
 from hydra import compose, initialize_config_dir
 from lightning import Trainer
-from test_scripts import script
 
 CONFIGS = ROOT / "configs"
 

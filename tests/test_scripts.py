@@ -1,26 +1,16 @@
 """The thin commands: what they compute, by hand; what they refuse."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, script
 
 from unet import CONTEXT, DOWN, UP
 from unet.data.samples import Samples
 from unet.data.source import Item
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_colour_baseline_counts_each_colours_classes():

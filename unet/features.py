@@ -80,13 +80,13 @@ def passages(net: nn.Module, image: Tensor) -> list[Passage]:
 def passage_picture(passage: Passage, count: int) -> Array:
     """``count`` channels before (above) and after (below) an operator, in viridis: (H, W, 3) uint8.
 
-    The channels are those that vary most, each on a scale of its own. Where the operator keeps the
+    The channels are those that tell the most, each on a scale of its own. Where the operator keeps the
     width they are the same channels above and below, on the same scale; else each row shows its own.
     """
     before, after = plane(passage.before), plane(passage.after)
     kept = len(before) == len(after)
-    above = strongest(before, count)
-    below = above if kept else strongest(after, count)
+    above = telling(before, count)
+    below = above if kept else telling(after, count)
     columns = []
     for one, other in zip(above, below, strict=False):
         given, made = before[one], after[other]
@@ -98,9 +98,21 @@ def passage_picture(passage: Passage, count: int) -> Array:
     return beside(columns, axis=1)
 
 
-def strongest(maps: Tensor, count: int) -> list[int]:
-    """The channels (C, H, W) that vary most over the image, most first."""
-    return maps.flatten(1).var(1, unbiased=False).argsort(descending=True, stable=True)[:count].tolist()
+def telling(maps: Tensor, count: int) -> list[int]:
+    """Channels of (C, H, W) that tell the most: the one that varies most, then what varies most beside those chosen.
+
+    Many channels of a network are near copies of each other; four of those would show one thing.
+    """
+    left = maps.flatten(1).double()
+    left = left - left.mean(1, keepdim=True)
+    chosen: list[int] = []
+    for _ in range(min(count, len(maps))):
+        variances = left.square().sum(1)
+        variances[chosen] = -1
+        chosen.append(int(variances.argmax()))
+        known = left[chosen[-1]]
+        left = left - torch.outer(left @ known / known.square().sum().clamp(min=1e-12), known)
+    return chosen
 
 
 def plane(maps: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class FeatureMaps(Callback):
     """After every validation: what each operator is given and what it makes of it, on one validation image.
 
     Args:
-        count: channels shown of each, those that vary most.
+        count: channels shown of each, those that tell the most.
     """
 
     def __init__(self, count: int):

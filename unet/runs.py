@@ -1,0 +1,42 @@
+"""A finished run, read back from its folder: the trained network and the data it was trained on."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from unet.data import SegmentationData
+from unet.errors import UserError
+from unet.record import CHECKPOINTS, METRICS
+from unet.task import SegmentationTask
+from unet.training import build_data, build_task, load_best
+
+
+def load_run(folder: Path) -> tuple[SegmentationTask, SegmentationData]:
+    """The task with the best checkpoint's weights, in evaluation mode, and its checked data.
+
+    Raises:
+        UserError: no finished run there, or data that is gone.
+    """
+    config = run_config(folder)
+    data = build_data(config)
+    data.scan()
+    task = build_task(config, data)
+    if not load_best(task, folder):
+        raise UserError(f"{folder / CHECKPOINTS}: no checkpoint here; expected the folder of a finished run")
+    return task.eval(), data
+
+
+def run_config(folder: Path) -> DictConfig:
+    """The resolved config a run left."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected the folder of a finished run, which holds {METRICS}")
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path}: expected the config of a run, found a list")
+    return config
