@@ -65,6 +65,10 @@ def test_a_run_learns_and_leaves_a_complete_folder(composed, tmp_path):
         "memory/peak_bytes",
     ):
         assert metrics[key] > 0
+    assert metrics["model/receptive_field"] == [32, 32] and metrics["model/flops_input"] == "1x32x32"
+    stages = {stage["name"]: stage for stage in metrics["model/stages"]}
+    assert stages["downs.1"]["operator"] == "max" and stages["downs.1"]["size"] == [8, 8]
+    assert sum(stage["flops"] for stage in stages.values()) == metrics["model/flops"]
     assert metrics["seed"] == 0 and metrics["steps"] == 32 and metrics["test/absent"] == []
     assert metrics["version/torch"] == torch.__version__.split("+")[0]
     assert {"best.ckpt", "last.ckpt"} == {path.name for path in (tmp_path / "checkpoints").iterdir()}
@@ -84,12 +88,21 @@ def test_tensorboard_holds_scores_pictures_graph_and_filled_hparams(composed, tm
         "scalars"
     ]
     assert {"share/true/cell", "share/predicted/cell", "test/miou"} <= found["scalars"]
-    assert {"val/0", "val/confusion"} <= found["images"]
+    assert {"val/0", "val/confusion", "features/downs.0_max", "features/ups.1_transposed"} <= found["images"]
+    assert "network/text_summary" in found["tensors"]
     assert "True" in found["graph"]
     scalars = EventAccumulator(str(tmp_path))
     scalars.Reload()
     hparams = {tag for path in tmp_path.rglob("events*") for tag in plugin_tags(path, "hparams")}
     assert "_hparams_/session_start_info" in hparams
+
+
+def test_feature_maps_can_be_switched_off(composed, tmp_path):
+    train(composed("trainer.max_epochs=1", "feature_maps=0"), tmp_path)
+    for path in tmp_path.rglob("events.out.tfevents.*"):
+        events = EventAccumulator(str(path))
+        events.Reload()
+        assert not [tag for tag in events.Tags()["images"] if tag.startswith("features")]
 
 
 def plugin_tags(path: Path, plugin: str) -> list[str]:

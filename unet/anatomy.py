@@ -82,7 +82,11 @@ def facts(found: Anatomy) -> dict[str, Any]:
     def seen(field: Field) -> list[int | str]:
         return ["all" if math.isinf(n) else int(n) for n in field]
 
-    stages = [{**asdict(stage), "field": seen(stage.field)} for stage in found.stages]
+    stages = [
+        {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(stage).items()}
+        | {"field": seen(stage.field)}
+        for stage in found.stages
+    ]
     return {
         "model/parameters": found.parameters,
         "model/flops": found.flops,
