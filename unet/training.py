@@ -259,7 +259,7 @@ def leave_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, 
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen, final)
-            logger.save()
+            logger.finalize("success")  # writes hparams.yaml too, and ends the thread that writes events
 
 
 def flatten(config: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
