@@ -14,7 +14,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
 import torch
-from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -32,10 +31,10 @@ from unet.geometry import count_parameters
 from unet.receptive import reach, up_with, width
 from unet.record import ROOT, with_block, write_text
 from unet.registry import Registry
+from unet.stage import build, inputs, served
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- operators: scripts/operator_table.py -->", "<!-- end of operators -->"
-SHARED = {"norm": "batch", "act": "relu"}
 CHANNELS, SIZE = 64, 64
 TABLES = {"model.down": DOWN, "model.up": UP, "model.context": CONTEXT}
 NONDETERMINISTIC = re.compile(
@@ -45,40 +44,11 @@ NONDETERMINISTIC = re.compile(
 """torch.use_deterministic_algorithms, list of what raises on CUDA; a training of ours warns instead of raising."""
 
 
-def build(table: Registry, name: str, dims: int, channels: int) -> tuple[nn.Module, Callable[[int], list[Tensor]]]:
-    """An operator at stride 2, and what makes its inputs for a fine size. Raises UserError where it does not serve."""
-    place = {"spatial_dims": dims, "stride": (2,) * dims}
-    if table is CONTEXT:
-        operator = table.build(name, SHARED, channels=channels, spatial_dims=dims)
-        return operator, lambda size: [torch.randn(2, channels, *[size // 2] * dims)]
-    if table is DOWN:
-        operator = table.build(name, SHARED, channels=channels, **place)
-        return operator, lambda size: [torch.randn(2, channels, *[size] * dims)]
-    operator = table.build(name, SHARED, in_channels=2 * channels, out_channels=channels, **place)
-    return operator, lambda size: [
-        torch.randn(2, 2 * channels, *[size // 2] * dims),
-        torch.randn(2, channels, *[size] * dims),
-    ]
-
-
-def served(table: Registry, name: str) -> list[int]:
-    """The dimensions an operator can be built in."""
-
-    def builds(dims: int) -> bool:
-        try:
-            build(table, name, dims, channels=4)
-        except UserError:
-            return False
-        return True
-
-    return [dims for dims in (1, 2, 3) if builds(dims)]
-
-
 def flops(table: Registry, name: str) -> int:
     """Of one image."""
     with torch.device("meta"):
-        operator, inputs = build(table, name, 2, CHANNELS)
-        arguments = [x[:1] for x in inputs(SIZE)]
+        operator = build(table, name, 2, CHANNELS)
+        arguments = inputs(table, CHANNELS, (SIZE, SIZE), batch=1)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         operator.eval()(*arguments)
     return counter.get_total_flops()
@@ -86,7 +56,7 @@ def flops(table: Registry, name: str) -> int:
 
 def field(table: Registry, name: str) -> str:
     """Samples of the (coarse, for an up operator) input that an output sample looks at; ``all`` of them, for some."""
-    operator, _ = build(table, name, served(table, name)[0], channels=2)
+    operator = build(table, name, served(table, name)[0], channels=2)
     operator.double().eval()
     dims = served(table, name)[0]
     one, two = (1,) * dims, (2,) * dims
@@ -113,9 +83,9 @@ class Calls(TorchDispatchMode):
 
 def deterministic(table: Registry, name: str, dims: int) -> bool:
     """Whether nothing that a training calls is on torch's list of operations without a deterministic form."""
-    operator, inputs = build(table, name, dims, channels=4)
+    operator = build(table, name, dims, channels=4)
     with Calls() as calls:
-        output = operator(*(x.requires_grad_() for x in inputs(8)))
+        output = operator(*(x.requires_grad_() for x in inputs(table, 4, (8,) * dims, batch=2)))
         output.sum().backward()
     return not any(NONDETERMINISTIC.search(called) for called in calls.names)
 
@@ -150,7 +120,7 @@ def rows(key: str, table: Registry) -> Iterator[str]:
             f"`{name}`{aliases}",
             first_sentence(cls),
             " ".join(f"{n}-D" for n in dims),
-            f"{count_parameters(build(table, name, 2, CHANNELS)[0]):,}",
+            f"{count_parameters(build(table, name, 2, CHANNELS)):,}",
             f"{flops(table, name) / 1e6:.1f}",
             field(table, name),
             "yes" if exact == dims else " ".join(f"{n}-D" for n in exact) or "no",

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from unet.benchmark import contenders, loader, networks, peak, steps, tables, timing
 from unet.errors import UserError
 from unet.geometry import count_flops
 
@@ -21,7 +22,7 @@ assert spec and spec.loader
 benchmark = sys.modules["benchmark"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(benchmark)
 
-SMALL = benchmark.Problem(width=4, depth=4, batch=1, size=(128, 128))
+SMALL = contenders.Problem(width=4, depth=4, batch=1, size=(128, 128))
 
 
 # Statistics
@@ -32,41 +33,41 @@ def test_a_slow_spell_of_the_machine_leaves_the_ratio_as_it_was():
     spell = [1.0, 1.0, 3.0, 4.0, 5.0]
     slowed = [ms * slow for ms, slow in zip(reference, spell, strict=True)]
     other = [2.5 * ms for ms in slowed]
-    assert benchmark.median_ratio(other, slowed) == pytest.approx(2.5)
+    assert timing.median_ratio(other, slowed) == pytest.approx(2.5)
 
 
 def test_one_disturbed_round_does_not_move_the_ratio():
-    assert benchmark.median_ratio([20.0, 20.0, 900.0, 20.0, 20.0], [10.0] * 5) == 2.0
+    assert timing.median_ratio([20.0, 20.0, 900.0, 20.0, 20.0], [10.0] * 5) == 2.0
 
 
 def test_a_busy_machine_is_said_and_a_single_outlier_is_not_taken_for_one():
-    assert benchmark.busy_line([10.0, 11.0, 10.5, 10.0, 10.2, 60.0, 10.1, 10.4]) is None
-    assert "run again" in benchmark.busy_line([10.0, 10.0, 31.0, 30.0, 29.0, 10.0, 28.0, 10.0])
+    assert timing.busy_line([10.0, 11.0, 10.5, 10.0, 10.2, 60.0, 10.1, 10.4]) is None
+    assert "run again" in timing.busy_line([10.0, 10.0, 31.0, 30.0, 29.0, 10.0, 28.0, 10.0])
 
 
 def test_every_round_times_every_contender_once_and_none_always_first(monkeypatch):
-    monkeypatch.setattr(benchmark, "SAMPLE_MS", 0.0)
+    monkeypatch.setattr(timing, "SAMPLE_MS", 0.0)
     log: list[str] = []
     calls = {name: lambda name=name: log.append(name) for name in "abc"}
-    timings = benchmark.measure(calls, rounds=3)
+    timings = timing.measure(calls, rounds=3)
     assert {name: len(ms) for name, ms in timings.items()} == {"a": 3, "b": 3, "c": 3}
     assert "".join(log) == "abcabc" + "abcbcacab"  # two calls to warm up, then the rounds
 
 
 def test_the_convolutions_flops_are_those_torch_counts():
-    convolution = benchmark.Convolution(6, 4, (10, 12))
+    convolution = peak.Convolution(6, 4, (10, 12))
     module = nn.Conv2d(6, 4, 3, padding=1, bias=False)
     assert convolution.flops(batch=2) == count_flops(module, (2, 6, 10, 12))
 
 
 def test_rates_and_shares_follow_from_the_timings():
-    contender = benchmark.Contender(benchmark.REFERENCE, nn.Conv2d(3, 8, 3, padding=1, bias=False))
-    problem = benchmark.Problem(batch=2, size=(16, 16))
+    contender = contenders.Contender(contenders.REFERENCE, nn.Conv2d(3, 8, 3, padding=1, bias=False))
+    problem = contenders.Problem(batch=2, size=(16, 16))
     flops = 2 * 9 * 3 * 8 * 16 * 16 * 2
-    yardstick = benchmark.Convolution(3, 16, (16, 16))  # twice the work
+    yardstick = peak.Convolution(3, 16, (16, 16))  # twice the work
     name = contender.name
     timings = {(name, "training"): [12.0] * 3, (name, "inference"): [2.0] * 3, ("fp32", "peak"): [1.0] * 3}
-    row = benchmark.row(contender, problem, timings, yardstick)
+    row = networks.row(contender, problem, timings, yardstick)
     assert row.gflops == pytest.approx(flops / 2 / 1e9)
     assert row.inference.gflops_per_s == pytest.approx(flops / 2e-3 / 1e9)
     assert row.inference.share_of_peak == pytest.approx(0.25)  # half the work in twice the time
@@ -77,26 +78,26 @@ def test_rates_and_shares_follow_from_the_timings():
 
 
 def test_contenders_agree_on_the_shape_of_the_logits():
-    present, notes = benchmark.contenders(SMALL)
-    assert len(present) + len(notes) == len(benchmark.CONTENDERS)
+    present, notes = contenders.contenders(SMALL)
+    assert len(present) + len(notes) == len(contenders.CONTENDERS)
     for contender in present:
-        logits = benchmark.inference(contender, SMALL.image())()
-        assert logits.shape == (1, benchmark.NUM_CLASSES, 128, 128), contender.name
+        logits = steps.inference(contender, SMALL.image())()
+        assert logits.shape == (1, contenders.NUM_CLASSES, 128, 128), contender.name
 
 
 def test_the_peer_is_built_at_the_widths_of_this_network(monkeypatch):
     seen = {}
     fake = SimpleNamespace(BasicUNet=lambda **arguments: seen.update(arguments) or nn.Identity())
-    monkeypatch.setattr(benchmark, "peer", lambda module, what: fake)
-    benchmark.monai_basic_unet(SMALL)
-    assert list(seen["features"]) == [*benchmark.own_network(SMALL).widths, SMALL.width]
-    assert (seen["in_channels"], seen["out_channels"]) == (benchmark.IN_CHANNELS, benchmark.NUM_CLASSES)
+    monkeypatch.setattr(contenders, "peer", lambda module, what: fake)
+    contenders.monai_basic_unet(SMALL)
+    assert list(seen["features"]) == [*contenders.own_network(SMALL).widths, SMALL.width]
+    assert (seen["in_channels"], seen["out_channels"]) == (contenders.IN_CHANNELS, contenders.NUM_CLASSES)
 
 
 def test_a_training_step_trains_a_copy():
-    contender = benchmark.this_project(SMALL)
+    contender = contenders.this_project(SMALL)
     before = [p.clone() for p in contender.network.parameters()]
-    step = benchmark.training_step(contender, SMALL.image(), SMALL.target())
+    step = steps.training_step(contender, SMALL.image(), SMALL.target())
     losses = [float(step()) for _ in range(4)]
     assert losses[-1] < losses[0]
     assert all(torch.equal(a, b) for a, b in zip(before, contender.network.parameters(), strict=True))
@@ -105,7 +106,7 @@ def test_a_training_step_trains_a_copy():
 def test_a_missing_package_is_one_line_that_says_what_to_type(monkeypatch):
     for package in ("monai", "monai.networks.nets", "segmentation_models_pytorch"):
         monkeypatch.setitem(sys.modules, package, None)
-    present, notes = benchmark.contenders(SMALL)
+    present, notes = contenders.contenders(SMALL)
     assert [contender.name for contender in present] == ["this project", "this network, plain"]
     assert len(notes) == 2
     for note in notes:
@@ -113,7 +114,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_type(monkeypatch):
 
 
 def test_a_depth_the_peer_cannot_have_leaves_it_out():
-    _, notes = benchmark.contenders(benchmark.Problem(width=4, depth=3, batch=1, size=(128, 128)))
+    _, notes = contenders.contenders(contenders.Problem(width=4, depth=3, batch=1, size=(128, 128)))
     assert any("MONAI" in note and "always 4, not 3" in note for note in notes)
 
 
@@ -148,9 +149,9 @@ class FakeLoader:
 @pytest.mark.parametrize("queue", [{}, {"num_workers": 2, "prefetch_factor": 2}])
 def test_loader_rate_counts_images_over_epochs_and_not_the_start(queue):
     clock = Clock()
-    loader = FakeLoader(clock, **queue)
-    assert benchmark.loader_rate(loader, seconds=30.0, clock=clock) == pytest.approx(30.0, rel=0.02)  # 9 in 0.3 s
-    assert loader.epochs >= 100
+    source = FakeLoader(clock, **queue)
+    assert loader.loader_rate(source, seconds=30.0, clock=clock) == pytest.approx(30.0, rel=0.02)  # 9 in 0.3 s
+    assert source.epochs >= 100
 
 
 def test_loader_rate_takes_a_data_module():
@@ -160,13 +161,13 @@ def test_loader_rate_takes_a_data_module():
         setup=lambda stage: log.append(stage),
         train_dataloader=lambda: FakeLoader(clock),
     )
-    assert benchmark.loader_rate(module, seconds=3.0, clock=clock) == pytest.approx(30.0, rel=0.1)
+    assert loader.loader_rate(module, seconds=3.0, clock=clock) == pytest.approx(30.0, rel=0.1)
     assert log == ["prepare", "fit"]
 
 
 def test_an_empty_loader_is_an_error_and_not_an_endless_loop():
     with pytest.raises(UserError, match="gives no batch"):
-        benchmark.loader_rate([], seconds=1.0)
+        loader.loader_rate([], seconds=1.0)
 
 
 @pytest.mark.parametrize(
@@ -178,21 +179,21 @@ def test_an_empty_loader_is_an_error_and_not_an_endless_loop():
     ],
 )
 def test_the_loaders_line_says_whether_it_keeps_up(rate, workers, verdict):
-    assert verdict in benchmark.loader_line(benchmark.LoaderSpeed(rate, 20.0, (4, 3, 64, 64), workers))
+    assert verdict in tables.loader_line(loader.LoaderSpeed(rate, 20.0, (4, 3, 64, 64), workers))
 
 
 def test_the_loader_is_compared_with_a_step_on_its_own_batch(monkeypatch):
-    monkeypatch.setattr(benchmark, "SAMPLE_MS", 0.0)
-    monkeypatch.setattr(benchmark, "LOADER_SECONDS", 0.01)
+    monkeypatch.setattr(timing, "SAMPLE_MS", 0.0)
+    monkeypatch.setattr(loader, "LOADER_SECONDS", 0.01)
     batch = {"image": torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "target": torch.full((2, 16, 16), 255)}
     batch["target"][:, 0] = 1
-    speed = benchmark.compare_loader([batch], nn.Conv2d(3, 2, 1), rounds=1, device="cpu")
+    speed = loader.compare_loader([batch], nn.Conv2d(3, 2, 1), rounds=1, device="cpu")
     assert speed.image_shape == (2, 3, 16, 16) and speed.num_workers == 0
     assert speed.samples_per_s > 0 and speed.needed_per_s > 0
 
 
 def test_endless_starts_again():
-    assert len(list(itertools.islice(benchmark.endless([{"image": 0}, {"image": 1}]), 5))) == 5
+    assert len(list(itertools.islice(loader.endless([{"image": 0}, {"image": 1}]), 5))) == 5
 
 
 # The command line

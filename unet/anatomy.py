@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from unet.geometry import count_parameters, padding_to_multiple, times
+from unet.memory import noting_kept
 from unet.model import SMALL_BOTTLENECK, UNet
 from unet.receptive import Field, ReceptiveFields, receptive_fields
 from unet.registry import operator_name
@@ -256,8 +256,6 @@ def keeping(
 ) -> Iterator[None]:
     """While it lasts, note the shapes that pass through each part and the bytes it keeps for the backward pass."""
     running = ["head"]
-    known = {tensor.untyped_storage()._cdata for tensor in [*net.parameters(), *net.buffers()]}
-    alive = []  # a storage that is gone could lend its address to the next one
 
     def enter(name: str):
         return lambda module, args: running.append(name)
@@ -269,20 +267,15 @@ def keeping(
 
         return hook
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            known.add(storage._cdata)
-            alive.append(storage)
-            memory[running[-1]] = memory.get(running[-1], 0) + storage.nbytes()
-        return tensor
+    def note(size: int) -> None:
+        memory[running[-1]] = memory.get(running[-1], 0) + size
 
     hooks = []
     for name in names:
         part = net.get_submodule(name)
         hooks += [part.register_forward_pre_hook(enter(name)), part.register_forward_hook(leave(name))]
     try:
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
+        with noting_kept(note, [*net.parameters(), *net.buffers()]):
             yield
     finally:
         for hook in hooks:

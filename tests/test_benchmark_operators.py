@@ -1,0 +1,151 @@
+"""``scripts/benchmark.py operators``: which operators it measures, what it counts. Nothing here asserts a speed."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unet import CONTEXT, DOWN, UP
+from unet.benchmark import timing
+from unet.benchmark.folded import compare_folded, differences
+from unet.benchmark.forms import Form
+from unet.benchmark.operators import Stage, compare_operators
+from unet.errors import UserError
+from unet.memory import cuda_peak_bytes, kept_bytes
+
+
+@pytest.fixture(scope="module")
+def command() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_command", ROOT / "scripts" / "benchmark.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call is one timing, however short it is."""
+    monkeypatch.setattr(timing, "SAMPLE_MS", 0.0)
+
+
+def tiny(size: tuple[int, ...], form: Form | None = None) -> Stage:
+    return Stage(channels=4, size=size, batch=2, form=form or Form(), device="cpu")
+
+
+# The command
+
+
+@pytest.mark.parametrize(("dims", "size"), [(1, "16"), (2, "8x12"), (3, "4x8x4")])
+def test_every_operator_of_every_dimension_is_measured(command, capsys, tmp_path: Path, dims: int, size: str):
+    file = tmp_path / "costs.json"
+    options = ["--dims", f"{dims}", "--channels", "4", "--size", size, "--batch", "1", "--rounds", "1"]
+    assert command.main(["operators", *options, "--precision", "fp32", "--threads", "1", "--json", str(file)]) == 0
+    printed, results = capsys.readouterr().out, json.loads(file.read_text())
+    found = [(cost["kind"], cost["name"]) for cost in results["operators"]]
+    expected = [
+        *(("down", name) for name in DOWN),
+        *(("up", name) for name in UP if name != "bicubic" or dims == 2),
+        *(("context", name) for name in CONTEXT if name != "none"),
+    ]
+    assert found == expected
+    for cost in results["operators"]:
+        assert cost["name"] in printed
+        assert cost["forward_ms"] > 0 and cost["training_ms"] > 0 and cost["kept"] > 0
+        if cost["name"] in ("max", "transposed"):
+            assert cost["forward_ratio"] == cost["training_ratio"] == 1.0
+        assert (cost["kind"] == "context") == (cost["forward_ratio"] is None)
+    layouts = {"fp32 contiguous"} if dims == 1 else {"fp32 contiguous", "fp32 channels_last"}
+    assert {row["form"] for row in results["folded"]} - {"bf16 contiguous", "bf16 channels_last"} == layouts
+    assert {row["in_channels"] for row in results["folded"]} == {4, 8, 16}
+    for row in results["folded"]:
+        least = 1e-4 if row["form"].startswith("fp32") else 3e-2
+        assert row["output_difference"] <= least and row["gradient_difference"] <= least, row
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dims", "3", "--size", "8x8"], "--size 8x8 has 2 axes"),
+        (["--size", "9x8"], "--size 9x8 cannot be halved: give an even number for every axis"),
+        (["--size", "8x"], "expected a number for every axis such as 96x128, found '8x'"),
+        (["--dims", "1", "--memory-format", "channels_last"], "no such layout in 1-D"),
+        (["--precision", "fp16"], "invalid choice: 'fp16'"),
+        (["--width", "8"], "unrecognized arguments: --width"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_2(command, capsys, options: list[str], message: str):
+    with pytest.raises(SystemExit) as exit:
+        command.main([*options, "operators"])
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+# What is measured
+
+
+def test_a_newly_registered_operator_appears_and_only_where_it_serves(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(DOWN, "_classes", dict(DOWN._classes))
+
+    @DOWN.register("every_other")
+    class EveryOther(nn.Module):
+        def __init__(self, channels: int, spatial_dims: int, stride: tuple[int, ...]):
+            super().__init__()
+            if spatial_dims != 2:
+                raise UserError("model.down=every_other: for images of 2 axes")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 3 * x[..., ::2, ::2]
+
+    def names(*size: int) -> list[str]:
+        return [cost.name for cost in compare_operators(tiny(size), rounds=1) if cost.kind == "down"]
+
+    assert names(4, 4) == list(DOWN) and names(4, 4)[-1] == "every_other"
+    assert names(4) == list(DOWN)[:-1]
+
+
+def test_what_operators_keep_by_hand():
+    costs = {(cost.kind, cost.name): cost.kept for cost in compare_operators(tiny((8, 12)), rounds=1)}
+    fine, coarse = 2 * 4 * 8 * 12, 2 * 4 * 4 * 6
+    assert costs["down", "max"] == 4 * fine + 8 * coarse  # the input, and for each window where its maximum was
+    assert costs["down", "avg"] == 4 * fine
+    assert costs["up", "transposed"] == 4 * 2 * coarse  # the input, of twice the channels
+
+
+def test_a_storage_counts_once_and_parameters_do_not():
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    one, two = nn.Conv2d(3, 5, 3), nn.Conv2d(3, 5, 3)
+    parameters = [*one.parameters(), *two.parameters()]
+    assert kept_bytes(lambda: (one(x), two(x[:1])), parameters) == 4 * x.numel()
+    weights = 4 * 2 * one.weight.numel()
+    assert kept_bytes(lambda: (one(x), two(x))) == 4 * x.numel() + weights
+    assert kept_bytes(lambda: F.relu(x) + x) == 4 * x.numel()  # a relu keeps what it gives
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_peak_counts_what_is_there_at_once():
+    x = torch.zeros(2**20, device="cuda")
+    assert cuda_peak_bytes(lambda: (x + 1, x + 2)) == 2 * x.nbytes
+    assert cuda_peak_bytes(lambda: x.add_(1)) == 0
+
+
+def test_differences_are_relative_to_the_largest_expected():
+    found, expected = [torch.tensor([1.0, 2.0]), None], [torch.tensor([1.0, 4.0]), None]
+    assert differences(found, expected) == [0.5]
+
+
+def test_a_fold_that_is_wrong_is_seen(monkeypatch: pytest.MonkeyPatch):
+    from unet.ops import interpolation
+
+    right = interpolation.fold
+    assert max(row.output_difference for row in compare_folded(tiny((4, 4)), rounds=1) if "fp32" in row.form) < 1e-5
+    monkeypatch.setattr(interpolation, "fold", lambda weight, stride: 1.01 * right(weight, stride))
+    rows = [row for row in compare_folded(tiny((4, 4)), rounds=1) if "fp32" in row.form]
+    assert min(row.output_difference for row in rows) > 1e-3
+    assert min(row.gradient_difference for row in rows) > 1e-3
