@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from unet.data.files import installed_file
-from unet.data.source import Array, Color, Item, Source
+from unet.data.source import Array, Color, Item, Source, pair
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
@@ -83,10 +83,6 @@ def deal(blocks: Array) -> list[str]:
         for block, split in zip(ranked[first : first + len(HAND)], rng.permutation(HAND).tolist(), strict=False):
             dealt[block] = split
     return dealt
-
-
-def pair(image: Array, target: Array) -> tuple[Array, Array]:
-    return image, target
 
 
 def load() -> tuple[Array, Array]:

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from unet.data.blue_marble import BlueMarble, pair
-from unet.data.source import SPLITS, Item
+from unet.data.blue_marble import BlueMarble
+from unet.data.source import SPLITS, Item, pair
 
 BAND = 47  # rows of a band, 3.1 degrees of latitude; 45 bands make the 2115 rows
 GAP = 12  # rows left out after each band: of a row's coasts the next row shares 30 %, the twelfth 5 %

@@ -163,7 +163,7 @@ def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         found = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes)[:2])
         raise UserError(
             f"images of {found} cannot share a batch; crop or resize them in data.train_transforms or "
-            f"data.eval_transforms, or set data.eval_batch_size=1"
+            f"data.eval_transforms, or set data.eval_batch_size=1 (and data.eval_tile where images are large)"
         )
     images = torch.stack([sample["image"].movedim(0, -1) for sample in batch])
     return {"image": images.movedim(-1, 1), "target": torch.stack([sample["target"] for sample in batch])}

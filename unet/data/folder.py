@@ -1,4 +1,4 @@
-"""Your own images, volumes or sequences: any ``images/`` and ``masks/``, matched by stem and split by lists, by shares, by groups."""
+"""Your own pictures, volumes or sequences: any ``images/`` and ``masks/``, matched by stem, split as you say."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.data.blue_marble import pair
 from unet.data.files import installed_file
 from unet.data.formats import read_nifti
-from unet.data.source import Array, Color, Item, Source
+from unet.data.source import Array, Color, Item, Source, pair
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
