@@ -2,8 +2,8 @@
 
     python scripts/baseline.py data=blue_marble
 
-Every colour of the training split, rounded to 32 levels a channel (a single channel to 256), votes for the class it most
-often has there; the scores are those of ``train.py``, on the same evaluation split, in any number of dimensions.
+Every colour of the training split, rounded to 32 levels a channel (a single channel to 256), votes for the class it
+most often has there; the scores are those of ``train.py``, on the same evaluation split, in any number of dimensions.
 """
 
 import sys

@@ -791,12 +791,15 @@ def disc(size: int = 500) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat((40 + 160 * mask)[..., None], 3, axis=2).astype(np.uint8), mask
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "configs" / "data").glob("*.yaml"))])
+PICTURES = {path.stem for path in (ROOT / "configs" / "data").glob("*.yaml")} - {"blue_marble_lines", "icbm152"}
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
 def test_augmentation_keeps_masks_on_their_images(name: str):
     """Where an image is scaled by linear interpolation its mask must be scaled about the same pixel centres."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         transforms = compose("train", [f"data={name}"]).data.train_transforms
-    augment = pipeline(instantiate(transforms))
+    augment = pipeline(instantiate(transforms, _convert_="all"))
     image, mask = disc()
     moved = []
     for seed in range(60):

@@ -169,9 +169,17 @@ def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {"image": images.movedim(-1, 1), "target": torch.stack([sample["target"] for sample in batch])}
 
 
-def compose(transforms: Sequence[Any]) -> A.Compose:
-    """An albumentations pipeline that says which entry is no transform."""
-    for transform in transforms:
-        if not isinstance(transform, A.BasicTransform | A.BaseCompose):
-            raise UserError(f"data transforms: {transform!r} is no albumentations transform (write it with _target_)")
-    return A.Compose(list(transforms))
+def compose(transforms: Sequence[Any], spatial_dims: int = 2) -> A.Compose:
+    """An albumentations pipeline that says which entry is no transform.
+
+    An entry may also be a mapping ``{1: [...], 2: [...], 3: [...]}``, for data sets of any number of spatial axes: those
+    of ``spatial_dims`` take its place.
+    """
+    steps = []
+    for entry in transforms:
+        by_axes = isinstance(entry, Mapping) and set(entry) <= APPLY.keys()
+        steps += entry.get(spatial_dims, ()) if by_axes else [entry]
+    for step in steps:
+        if not isinstance(step, A.BasicTransform | A.BaseCompose):
+            raise UserError(f"data transforms: {step!r} is no albumentations transform (write it with _target_)")
+    return A.Compose(steps)

@@ -2,10 +2,9 @@
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import albumentations as A
 import lightning as L
 import numpy as np
 from torch import Tensor
@@ -37,8 +36,7 @@ class SegmentationData(L.LightningDataModule):
         draw: ``evenly``: every training item as often as any other; ``by_class``: a class first, all alike, then an
             item in proportion to its pixels of that class, so that rare classes are seen as often as common ones;
             ``by_foreground``: mostly items with much of any class but the commonest.
-        train_transforms, eval_transforms: albumentations transforms, in order; where the data decides how many spatial
-            axes there are, a list for each number of them: ``{1: [...], 2: [...], 3: [...]}``.
+        train_transforms, eval_transforms: albumentations transforms, in order; see :func:`unet.data.dataset.compose`.
         num_workers: loader processes; ``auto``: none where training itself runs on the CPU, else up to 8.
         cache_gb: decoded images that may stay in memory, in GiB.
         eval_tile, eval_overlap: evaluation sees images tile by tile, see :func:`unet.inference.predict`; None: whole.
@@ -52,8 +50,8 @@ class SegmentationData(L.LightningDataModule):
         eval_batch_size: int,
         samples_per_epoch: int | None = None,
         draw: str = "evenly",
-        train_transforms: Sequence[Any] | Mapping[int, Sequence[Any]] = (),
-        eval_transforms: Sequence[Any] | Mapping[int, Sequence[Any]] = (),
+        train_transforms: Sequence[Any] = (),
+        eval_transforms: Sequence[Any] = (),
         num_workers: int | str = "auto",
         cache_gb: float = 4.0,
         eval_tile: Sequence[int] | None = None,
@@ -74,7 +72,7 @@ class SegmentationData(L.LightningDataModule):
         self.source, self.seed = source, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.samples_per_epoch, self.draw = samples_per_epoch, draw
-        self.transforms = {"train": pipelines(train_transforms), "eval": pipelines(eval_transforms)}
+        self.transforms = {"train": list(train_transforms), "eval": list(eval_transforms)}
         self.num_workers = num_workers
         self.budget = cache_gb * 2**30
         self.eval_tile, self.eval_overlap = eval_tile, eval_overlap
@@ -172,13 +170,7 @@ class SegmentationData(L.LightningDataModule):
     def dataset(self, split: str) -> SegmentationDataset:
         """A split's samples under the transform that belongs to it; keys are (epoch, position, item)."""
         kind = "train" if split == "train" else "eval"
-        transform = self.transforms[kind].get(self.source.spatial_dims)
-        if transform is None:
-            known = ", ".join(map(str, self.transforms[kind]))
-            raise UserError(
-                f"data.{kind}_transforms: they are stated for {known} spatial axes, but the data has "
-                f"{self.source.spatial_dims}; add these"
-            )
+        transform = compose(self.transforms[kind], self.source.spatial_dims)
         return SegmentationDataset(self.samples[split], transform, self.seed)
 
     def example(self, split: str) -> Tensor:
@@ -205,12 +197,6 @@ class SegmentationData(L.LightningDataModule):
             pin_memory=on_gpu,
             persistent_workers=training and int(workers) > 0,
         )
-
-
-def pipelines(transforms: Sequence[Any] | Mapping[int, Sequence[Any]]) -> dict[int, A.Compose]:
-    """A pipeline for each number of spatial axes."""
-    chosen = transforms if isinstance(transforms, Mapping) else dict.fromkeys((1, 2, 3), transforms)
-    return {int(spatial_dims): compose(steps) for spatial_dims, steps in chosen.items()}
 
 
 def settle_worker(worker: int) -> None:
