@@ -9,7 +9,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, needs_volumes
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
@@ -524,12 +524,14 @@ def on_tiny_files(root: Path, *choice: str) -> SegmentationData:
     return data
 
 
-CHOICES = [
+CHOICES = sorted(
     f"{kind}={path.stem}" for kind in ("data", "experiment") for path in (ROOT / "configs" / kind).glob("*.yaml")
-]
+)
 
 
-@pytest.mark.parametrize("choice", sorted(CHOICES))
+@pytest.mark.parametrize(
+    "choice", [pytest.param(choice, marks=needs_volumes if "icbm152" in choice else ()) for choice in CHOICES]
+)
 def test_every_data_config_gives_batches(tmp_path, choice):
     data = on_tiny_files(tmp_path, choice)
     assert len(data.source.colors) >= data.source.num_classes

@@ -172,8 +172,8 @@ def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def compose(transforms: Sequence[Any], spatial_dims: int = 2) -> A.Compose:
     """An albumentations pipeline that says which entry is no transform.
 
-    An entry may also be a mapping ``{1: [...], 2: [...], 3: [...]}``, for data sets of any number of spatial axes: those
-    of ``spatial_dims`` take its place.
+    Where files decide how many spatial axes there are, an entry may be a mapping ``{1: [...], 2: [...], 3: [...]}``, in
+    whose place the list of ``spatial_dims`` is taken.
     """
     steps = []
     for entry in transforms:
