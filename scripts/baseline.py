@@ -2,8 +2,8 @@
 
     python scripts/baseline.py data=blue_marble
 
-Every colour of the training split, rounded to 32 levels a channel, votes for the class it most often has there;
-the scores are those of ``train.py``, on the same evaluation split.
+Every colour of the training split, rounded to 32 levels a channel (a single channel to 256), votes for the class it
+most often has there; the scores are those of ``train.py``, on the same evaluation split, in any number of dimensions.
 """
 
 import sys
@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from unet.command import command
 
-LEVELS = 32
+Span = tuple[float, float]
 
 
 @command("train")
@@ -31,30 +31,49 @@ def main(config: DictConfig) -> None:
 
     data = build_data(config)
     data.scan()
-    votes = colour_votes(data.samples["train"], data.source.num_classes)
+    train, scored = data.samples["train"], data.samples[data.eval_split]
+    span = value_span(train)
+    votes = colour_votes(train, data.source.num_classes, span)
     confusion = ConfusionMatrix(data.source.num_classes)
-    for index in range(len(data.samples[data.eval_split])):
-        image, target = data.samples[data.eval_split][index]
-        pred = votes.argmax(1)[colour_codes(image)]
+    for index in range(len(scored)):
+        image, target = scored[index]
+        pred = votes.argmax(1)[colour_codes(image, span)]
         confusion.update(torch.from_numpy(pred), torch.from_numpy(target.ravel().astype("int64")))
-    print(f"colour alone, data={config.data.name}, {data.eval_split} split")
+    alone = "intensity" if train.channels == 1 else "colour"
+    print(f"{alone} alone, data={config.data.name}, {data.eval_split} split")
     for name, value in confusion.scores(data.source.classes).items():
         print(f"  {name:20} {value:.4f}")
 
 
-def colour_codes(image: np.ndarray) -> np.ndarray:
-    """image (*S, C) of 8-bit values -> (pixels,) one code a colour, at most three channels used."""
-    levels = image.reshape(-1, image.shape[-1])[:, :3].astype(np.int64) * LEVELS // 256
-    return levels @ LEVELS ** np.arange(levels.shape[1])
+def levels(channels: int) -> int:
+    """Levels a channel: 2^15 colours, or 2^8 intensities."""
+    return 256 if channels == 1 else 32
 
 
-def colour_votes(samples: Any, num_classes: int) -> np.ndarray:
+def value_span(samples: Any) -> Span:
+    """The values that the levels divide evenly: all of an 8-bit image's, else from the least to the largest seen."""
+    if samples[0][0].dtype == np.uint8:
+        return 0, 256
+    ends = [(image.min(), image.max()) for image, _ in (samples[index] for index in range(len(samples)))]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return float(low), float(np.nextafter(np.float32(high), np.float32(np.inf)))
+
+
+def colour_codes(image: np.ndarray, span: Span = (0, 256)) -> np.ndarray:
+    """image (*S, C) -> (samples,) one code a colour, at most three channels used; beyond ``span`` is its end."""
+    values = image.reshape(-1, image.shape[-1])[:, :3].astype(np.float64)
+    number = levels(image.shape[-1])
+    steps = ((values - span[0]) * number / (span[1] - span[0])).astype(np.int64).clip(0, number - 1)
+    return steps @ number ** np.arange(steps.shape[1])
+
+
+def colour_votes(samples: Any, num_classes: int, span: Span = (0, 256)) -> np.ndarray:
     """(colours, classes) how often each colour is each class."""
-    votes = np.zeros((LEVELS ** min(3, samples.channels), num_classes), np.int64)
+    votes = np.zeros((levels(samples.channels) ** min(3, samples.channels), num_classes), np.int64)
     for index in range(len(samples)):
         image, target = samples[index]
         known = target.ravel() < num_classes
-        np.add.at(votes, (colour_codes(image)[known], target.ravel()[known]), 1)
+        np.add.at(votes, (colour_codes(image, span)[known], target.ravel()[known]), 1)
     return votes
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +20,8 @@ from PIL import Image
 import unet.command  # noqa: F401  (registers the resolvers that the configs use)
 
 ROOT = Path(__file__).resolve().parent.parent
+VOLUMES = find_spec("nilearn") is not None and find_spec("nibabel") is not None
+needs_volumes = pytest.mark.skipif(not VOLUMES, reason="needs nibabel and nilearn: pip install -e '.[volumes]'")
 TINY = [
     "model.width=4",
     "model.depth=2",

@@ -20,7 +20,16 @@ def test_every_data_set_composes_and_has_the_same_keys(name):
     data = composed(f"data={name}").data
     assert data.name == name
     common = {"name", "class_weights", "source", "train_transforms", "eval_transforms", "_target_"}
-    common |= {"samples_per_epoch", "draw", "batch_size", "eval_batch_size", "num_workers", "cache_gb"}
+    common |= {
+        "samples_per_epoch",
+        "draw",
+        "batch_size",
+        "eval_batch_size",
+        "num_workers",
+        "cache_gb",
+        "eval_tile",
+        "eval_overlap",
+    }
     assert common == set(data) - {"root"}
 
 

@@ -7,10 +7,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from unet.labels import IGNORE_INDEX
+from unet.labels import IGNORE_INDEX, variety
 
 Array = np.ndarray
 GAP = 4
+TITLES = ("image", "truth", "prediction", "errors")
+STRETCH, ZOOM, STRIP = 512, 2, 28  # of a sequence: samples shown, pixels a sample, height
 GREY, RED = (90, 90, 90), (220, 30, 30)
 
 
@@ -39,29 +41,61 @@ def errors(image: Array, target: Array, pred: Array) -> Array:
     return dim
 
 
+def shown(image: Array, target: Array, pred: Array) -> tuple[Array, Array, Array]:
+    """What is drawn of a sample, each (H, W) or (H, W, C): a picture; of a volume a slice; of a sequence a stretch.
+
+    Slices are cut across the volume's shortest axis, which makes them the largest; stretches have ``STRETCH`` samples,
+    each drawn ``ZOOM`` pixels wide. The one with the most varied labels is taken.
+    """
+    if target.ndim == 3:
+        axis = int(np.argmin(target.shape))
+        place = most_varied(np.moveaxis(target, axis, 0))
+        image, target, pred = (np.take(values, place, axis) for values in (image, target, pred))
+    if target.ndim == 1:
+        length = min(STRETCH, len(target))
+        begins = range(0, len(target) - length + 1, max(1, length // 4))
+        begin = begins[most_varied(np.stack([target[first : first + length] for first in begins]))]
+        rows = (values[None, begin : begin + length] for values in (image, target, pred))
+        image, target, pred = (values.repeat(STRIP, 0).repeat(ZOOM, 1) for values in rows)
+    return image, target, pred
+
+
+def most_varied(targets: Array) -> int:
+    """The place of the target (N, *S) with the most information: the entropy of its labels, times their number."""
+    flat = targets.reshape(len(targets), -1)
+    counts = np.stack([np.bincount(labels, minlength=256)[:IGNORE_INDEX] for labels in flat])
+    return int((counts.sum(1) * variety(counts)).argmax())
+
+
 def panel(image: Array, target: Array, pred: Array, colors: Sequence[Sequence[int]]) -> Array:
-    """image | truth | prediction | errors, side by side: (H, 4 W + gaps, 3) uint8."""
+    """image, truth, prediction and errors: (H, 4 W + gaps, 3) uint8 side by side, a sequence's under one another."""
+    axis = 0 if target.ndim == 1 else 1
+    image, target, pred = shown(image, target, pred)
     parts = [to_rgb(image), colorize(target, colors), colorize(pred, colors), errors(image, target, pred)]
-    bar = np.full((len(image), GAP, 3), 255, np.uint8)
-    return np.concatenate([piece for part in parts for piece in (part, bar)][:-1], axis=1)
+    bar = np.full_like(parts[0].take(range(GAP), axis), 255)
+    return np.concatenate([piece for part in parts for piece in (part, bar)][:-1], axis)
 
 
-def sheet(panels: Sequence[Array], classes: Sequence[str], colors: Sequence[Sequence[int]]) -> Image.Image:
-    """Panels under one another, with column titles and a legend of the classes."""
+def sheet(
+    panels: Sequence[Array], classes: Sequence[str], colors: Sequence[Sequence[int]], spatial_dims: int
+) -> Image.Image:
+    """Panels of a data set under one another, with titles and a legend of the classes."""
     font = ImageFont.load_default(size=13)
-    width = max(320, *(piece.shape[1] for piece in panels))
+    left, top, gap = (90, 6, 4 * GAP) if spatial_dims == 1 else (0, 22, GAP)
+    width = max(320, *(left + piece.shape[1] for piece in panels))
     legend = layout_legend(classes, font, width)
-    top, bottom = 22, 20 * (1 + max(row for row, _ in legend)) + 6
-    height = top + sum(len(piece) + GAP for piece in panels) + bottom
+    bottom = 20 * (1 + max(row for row, _ in legend)) + 6
+    height = top + sum(len(piece) + gap for piece in panels) + bottom
     page = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(page)
-    column = (panels[0].shape[1] + GAP) / 4
-    for place, title in enumerate(("image", "truth", "prediction", "errors")):
-        draw.text((place * column + 2, 3), title, "black", font)
     y = top
     for piece in panels:
-        page.paste(Image.fromarray(piece), (0, y))
-        y += len(piece) + GAP
+        page.paste(Image.fromarray(piece), (left, y))
+        for place, title in enumerate(TITLES if spatial_dims == 1 else ()):
+            draw.text((2, y + place * (STRIP + GAP) + STRIP // 2 - 8), title, "black", font)
+        y += len(piece) + gap
+    for place, title in enumerate(() if spatial_dims == 1 else TITLES):
+        draw.text((place * (panels[0].shape[1] + GAP) / 4 + 2, 3), title, "black", font)
     for (row, x), name, color in zip(legend, classes, colors, strict=False):
         draw.rectangle((x, y + 20 * row + 5, x + 12, y + 20 * row + 17), tuple(color), "black")
         draw.text((x + 17, y + 20 * row + 3), name, "black", font)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unet.errors import UserError
 from unet.finite import first_nonfinite
+from unet.inference import predict
 from unet.metrics import ConfusionMatrix
 from unet.schedules import make_schedule
 
@@ -41,6 +42,7 @@ class SegmentationTask(L.LightningModule):
         optim: ``lr``, ``weight_decay``, ``betas``, ``schedule`` and ``warmup``.
         description: plain values kept in every checkpoint, enough to rebuild network and preprocessing.
         seed: keys what the network draws while training (dropout), batch by batch: a resumed run draws the same.
+        tile, overlap: how evaluation sees an image, see :func:`unet.inference.predict`.
     """
 
     def __init__(
@@ -52,28 +54,31 @@ class SegmentationTask(L.LightningModule):
         optim: Mapping[str, Any],
         description: Mapping[str, Any],
         seed: int,
+        tile: Sequence[int] | None = None,
+        overlap: float = 0.25,
     ):
         super().__init__()
         self.net, self.normalize, self.loss = net, normalize, loss
         self.classes, self.optim, self.description = list(classes), dict(optim), dict(description)
         self.seed = seed
+        self.tile, self.overlap = tile, overlap
         self.confusion = ConfusionMatrix(len(classes))
 
     def forward(self, image: Tensor) -> Tensor:
         """image as stored (B, C, *S) -> logits (B, K, *S)."""
         return self.net(self.normalize(image))
 
-    def step(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(loss, logits) of a batch."""
-        logits = self(batch["image"])
-        return self.loss(logits, batch["target"]), logits
+    def predict(self, image: Tensor) -> Tensor:
+        """:meth:`forward` in evaluation: tile by tile where that is chosen."""
+        return predict(self, image, self.tile, self.overlap)
 
     def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         key = np.random.SeedSequence([self.seed, self.global_rank, self.current_epoch, batch_idx])
         torch.manual_seed(int(key.generate_state(1)[0]))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        loss, logits = self.step(batch)
+        logits = self(batch["image"])
+        loss = self.loss(logits, batch["target"])
         if not torch.isfinite(loss):
             where = first_nonfinite(self.net, self.normalize(batch["image"]))
             raise UserError(
@@ -102,7 +107,8 @@ class SegmentationTask(L.LightningModule):
         self.log_scores("test")
 
     def evaluate(self, batch: Mapping[str, Tensor], split: str) -> None:
-        loss, logits = self.step(batch)
+        logits = self.predict(batch["image"])
+        loss = self.loss(logits, batch["target"])
         self.confusion.update(logits.argmax(1), batch["target"])
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
 

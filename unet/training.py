@@ -175,6 +175,8 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         OmegaConf.to_container(config.optim, resolve=True),  # type: ignore[arg-type]
         description,
         config.seed,
+        data.eval_tile,
+        data.eval_overlap,
     )
 
 
@@ -235,13 +237,13 @@ def evaluate(trainer: L.Trainer, task: SegmentationTask, data: SegmentationData)
 
 
 def leave_pictures(task: SegmentationTask, data: SegmentationData, out: Path, count: int) -> None:
-    """``predictions.png``: the evaluated split's most varied images."""
-    if data.source.spatial_dims != 2 or count == 0 or not task.trainer.is_global_zero:
+    """``predictions.png``: the evaluated split's most varied images, of a large one its most varied part."""
+    if count == 0 or not task.trainer.is_global_zero:
         return
     split = data.eval_split
     panels = predict_panels(task, data, split, data.samples[split].most_varied(count))
     with whole(out / "predictions.png") as file:
-        sheet(panels, data.source.classes, data.source.colors).save(file, "PNG")
+        sheet(panels, data.source.classes, data.source.colors, data.source.spatial_dims).save(file, "PNG")
 
 
 def leave_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, Any]) -> None:

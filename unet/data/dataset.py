@@ -5,7 +5,7 @@ was interrupted: only the position has to be restored.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import albumentations as A
@@ -88,6 +88,7 @@ class SegmentationDataset(Dataset[dict[str, Tensor]]):
 
     def __init__(self, samples: Samples, transform: A.Compose, seed: int):
         self.samples, self.transform, self.seed = samples, transform, seed
+        self.apply = APPLY[samples.spatial_dims]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -101,8 +102,52 @@ class SegmentationDataset(Dataset[dict[str, Tensor]]):
         self.transform.set_random_state(
             np.random.default_rng(sequence), random.Random(int(sequence.generate_state(1)[0]))
         )
-        result = self.transform(image=image, mask=target)
-        return {"image": image_tensor(result["image"]), "target": torch.from_numpy(result["mask"].astype(np.int64))}
+        image, target = self.apply(self.transform, image, target)
+        return {"image": image_tensor(image), "target": torch.from_numpy(target.astype(np.int64))}
+
+
+def on_picture(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
+    """image (H, W, C), target (H, W)."""
+    result = transform(image=image, mask=target)
+    return result["image"], result["mask"]
+
+
+def on_sequence(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
+    """image (L, C), target (L): to albumentations a picture of one row, so a crop has height 1."""
+    image, target = on_picture(transform, image[None], target[None])
+    if len(target) != 1:
+        raise UserError(f"a sequence is a picture of one row, of which the transforms made {len(target)}")
+    return image[0], target[0]
+
+
+def on_volume(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
+    """image (D, H, W, C), target (D, H, W).
+
+    Geometry goes through albumentations' own ``volume``. What changes values alone is given the volume as one tall
+    picture (D H, W, C): as ``volume`` it would repeat one slice's noise in every slice, or fail. A transform that looks
+    at neighbours, such as a blur, has no meaning there.
+    """
+    for step in transform:
+        if changes_values_alone(step):
+            image = step(image=image.reshape(-1, *image.shape[2:]))["image"].reshape(image.shape)
+        else:
+            result = step(volume=image, mask3d=target)
+            image, target = result["volume"], result["mask3d"]
+    return image, target
+
+
+def changes_values_alone(step: A.BasicTransform | A.BaseCompose) -> bool:
+    if isinstance(step, A.BaseCompose):
+        return all(map(changes_values_alone, step))
+    return isinstance(step, A.ImageOnlyTransform)
+
+
+APPLY: dict[int, Callable[[A.Compose, Array, Array], tuple[Array, Array]]] = {
+    1: on_sequence,
+    2: on_picture,
+    3: on_volume,
+}
+"""How a pipeline is run on image (*S, C) and target (*S), by the number of spatial axes."""
 
 
 def image_tensor(image: Array) -> Tensor:
@@ -118,15 +163,23 @@ def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         found = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes)[:2])
         raise UserError(
             f"images of {found} cannot share a batch; crop or resize them in data.train_transforms or "
-            f"data.eval_transforms, or set data.eval_batch_size=1"
+            f"data.eval_transforms, or set data.eval_batch_size=1 (and data.eval_tile where images are large)"
         )
     images = torch.stack([sample["image"].movedim(0, -1) for sample in batch])
     return {"image": images.movedim(-1, 1), "target": torch.stack([sample["target"] for sample in batch])}
 
 
-def compose(transforms: Sequence[Any]) -> A.Compose:
-    """An albumentations pipeline that says which entry is no transform."""
-    for transform in transforms:
-        if not isinstance(transform, A.BasicTransform | A.BaseCompose):
-            raise UserError(f"data transforms: {transform!r} is no albumentations transform (write it with _target_)")
-    return A.Compose(list(transforms))
+def compose(transforms: Sequence[Any], spatial_dims: int = 2) -> A.Compose:
+    """An albumentations pipeline that says which entry is no transform.
+
+    Where files decide how many spatial axes there are, an entry may be a mapping ``{1: [...], 2: [...], 3: [...]}``, in
+    whose place the list of ``spatial_dims`` is taken.
+    """
+    steps = []
+    for entry in transforms:
+        by_axes = isinstance(entry, Mapping) and set(entry) <= APPLY.keys()
+        steps += entry.get(spatial_dims, ()) if by_axes else [entry]
+    for step in steps:
+        if not isinstance(step, A.BasicTransform | A.BaseCompose):
+            raise UserError(f"data transforms: {step!r} is no albumentations transform (write it with _target_)")
+    return A.Compose(steps)

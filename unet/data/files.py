@@ -1,54 +1,17 @@
 """Reading images and masks from files, and saying which file is at fault when that fails."""
 
+import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from unet.data.formats import PICTURES, SUFFIXES, name_parts, read_image, read_numbers, read_picture
 from unet.data.source import Array, Item
 from unet.errors import UserError, did_you_mean
 from unet.labels import IGNORE_INDEX
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
-
-
-SHOWN_AS = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
-"""Pillow's modes whose stored numbers are not what the picture shows, and the mode that is."""
-
-
-def read_array(path: Path, mode: Callable[[str], str] = str) -> Array:
-    """The pixels of an image file: (H, W) or (H, W, C); a palette image gives its indices.
-
-    Args:
-        path: the file.
-        mode: the Pillow mode to convert to, from the stored one; by default none.
-    """
-    try:
-        with Image.open(path) as image:
-            wanted = mode(image.mode)
-            if wanted != image.mode and "transparency" in image.info:
-                image = image.convert("RGBA")  # Pillow would warn about it
-            return np.asarray(image if wanted == image.mode else image.convert(wanted))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({error}); replace the file or take it out") from None
-
-
-def read_image(path: Path, mode: str | None = None) -> Array:
-    """An image file as (H, W, C), uint8, uint16 or float32; a palette image in its colours.
-
-    Args:
-        path: the file.
-        mode: a Pillow mode, such as ``L`` or ``RGB``, to which every image is converted.
-    """
-    pixels = read_array(path, lambda stored: mode or SHOWN_AS.get(stored, stored))
-    if pixels.dtype not in (np.uint8, np.uint16):
-        pixels = pixels.astype(np.float32)  # OpenCV, which augments, knows neither bool nor int32
-    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 class LabelMap:
@@ -78,15 +41,30 @@ class LabelMap:
         return self.classes.index(name)
 
     def read(self, path: Path) -> Array:
-        """A mask file as labels (H, W); where colours are mapped, a palette image in its colours."""
-        return self(read_array(path, (lambda mode: "RGB" if mode == "P" else mode) if self.colored else str), path)
+        """A mask file as labels (*S); where colours are mapped, a palette image in its colours.
 
-    def __call__(self, pixels: Array, path: Path) -> Array:
-        """(H, W) or (H, W, C) as stored -> (H, W) uint8 labels. Raises UserError naming ``path``."""
+        An array has no axis but spatial ones, unless colours are mapped; an axis of one sample after a NIfTI's three
+        is none.
+        """
+        if name_parts(path)[1] in PICTURES:
+            pixels, spatial_dims = read_picture(
+                path, (lambda mode: "RGB" if mode == "P" else mode) if self.colored else str
+            )
+        else:
+            pixels = read_numbers(path)
+            pixels = pixels[..., 0] if pixels.ndim == 4 and pixels.shape[-1] == 1 else pixels
+            spatial_dims = pixels.ndim - 1 if self.colored and pixels.shape[-1] in (3, 4) else pixels.ndim
+        if not 1 <= spatial_dims <= 3:
+            shape = " x ".join(map(str, pixels.shape))
+            raise UserError(f"{path}: a mask of {shape}, expected one to three axes and no channels")
+        return self(pixels, path, spatial_dims)
+
+    def __call__(self, pixels: Array, path: Path, spatial_dims: int = 2) -> Array:
+        """(*S) or (*S, C) as stored -> (*S) uint8 labels. Raises UserError naming ``path``."""
         key: Callable[[Any], Any] = whole
-        if pixels.ndim == 3 and self.colored:
+        if pixels.ndim > spatial_dims and self.colored:
             pixels, key = packed(pixels), rgb
-        elif pixels.ndim == 3:
+        elif pixels.ndim > spatial_dims:
             pixels = grey(pixels, path)
         present, places = distinct(pixels)
         keys = [key(value) for value in present.tolist()]
@@ -146,7 +124,7 @@ def whole(value: float) -> int | float:
 
 
 def packed(pixels: Array) -> Array:
-    """Colours (H, W, 3 or more) as one integer each."""
+    """Colours (*S, 3 or more) as one integer each."""
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     return red << 16 | green << 8 | blue
 
@@ -174,23 +152,26 @@ def file_item(image: Path, mask: Path, labels: LabelMap, mode: str | None = None
 
 
 def read_pair(image: Path, mask: Path, labels: LabelMap, mode: str | None) -> tuple[Array, Array]:
-    return read_image(image, mode), labels.read(mask)
+    target = labels.read(mask)
+    return read_image(image, mode, target.ndim), target
 
 
 def image_files(folder: Path) -> dict[str, Path]:
     """Stem -> file, sorted by stem, numbers by value. Raises UserError where two files share a stem."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=natural):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            if path.stem in found:
-                raise UserError(f"{path} and {found[path.stem].name}: two files with one stem; rename or remove one")
-            found[path.stem] = path
+        stem, suffix = name_parts(path)
+        if suffix in SUFFIXES and not path.name.startswith("."):
+            if stem in found:
+                raise UserError(f"{path} and {found[stem].name}: two files with one stem; rename or remove one")
+            found[stem] = path
     return found
 
 
 def natural(path: Path) -> tuple[int, str]:
     """Sort key with which 2.png comes before 10.png."""
-    return (int(path.stem), "") if path.stem.isdecimal() else (-1, path.name)
+    stem, _ = name_parts(path)
+    return (int(stem), "") if stem.isdecimal() else (-1, path.name)
 
 
 def pairs(
@@ -207,7 +188,7 @@ def pairs(
     require_folders([images, masks])
     found, targets = image_files(images), image_files(masks)
     if not found:
-        raise UserError(f"{images}: no images here (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise UserError(f"{images}: no images here (looked for {', '.join(sorted(SUFFIXES))})")
     items = {}
     for stem, path in found.items():
         expected = mask_stem.replace("{stem}", stem)
@@ -226,6 +207,16 @@ def read_lines(path: Path) -> list[str]:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a list ({error})") from None
+
+
+def installed_file(package: str, name: str) -> Path | None:
+    """Where pip put a file that a package ships; the package itself is not imported."""
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = next((Path(str(file.locate())) for file in files if file.name == name), None)
+    return found if found is not None and found.is_file() else None
 
 
 def require_folders(folders: Iterable[Path], advice: str = "") -> None:

@@ -1,13 +1,15 @@
-"""Your own images: any ``images/`` and ``masks/``, matched by stem and split by lists, by shares, by groups."""
+"""Your own pictures, volumes or sequences: any ``images/`` and ``masks/``, matched by stem, split as you say."""
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unet.data.files import IMAGE_SUFFIXES, LabelMap, pairs, read_lines
+from unet.data.files import LabelMap, pairs, read_lines
+from unet.data.formats import SUFFIXES, name_parts
 from unet.data.source import PALETTE, SPLITS, Color, Item, Source
 from unet.errors import UserError, did_you_mean
 from unet.labels import IGNORE_INDEX
@@ -19,7 +21,8 @@ class Folder(Source):
     """Images and masks in folders.
 
     ``root/images`` and ``root/masks`` are divided by ``splits``; where ``root/train/images`` stands instead, the
-    folders ``train``, ``val`` and (if there is one) ``test`` are the splits.
+    folders ``train``, ``val`` and (if there is one) ``test`` are the splits. Sequences, pictures or volumes: the number
+    of a mask's axes says which.
 
     Args:
         root: the folder.
@@ -55,6 +58,11 @@ class Folder(Source):
         self.mask_stem, self.mode = mask_stem, mode
         self.splits = split_rules(splits)
         self.group = group_pattern(group)
+
+    @cached_property
+    def spatial_dims(self) -> int:  # type: ignore[override]
+        """The axes of the first mask; that all others have as many is checked as they are read."""
+        return self.items["train"][0].read()[1].ndim
 
     def find(self) -> dict[str, list[Item]]:
         parts = {split: self.root / split for split in SPLITS if (self.root / split / "images").is_dir()}
@@ -97,7 +105,8 @@ class Folder(Source):
         path = self.root / name if (self.root / name).is_file() else Path(name)
         stems = []
         for line in read_lines(path):
-            stem = line if line in items or Path(line).suffix.lower() not in IMAGE_SUFFIXES else Path(line).stem
+            stem, suffix = name_parts(Path(line))
+            stem = line if line in items or suffix not in SUFFIXES else stem
             if stem not in items:
                 raise UserError(f"{path}: no image {stem} in {self.root / 'images'}{did_you_mean(stem, items)}")
             stems.append(stem)

@@ -14,6 +14,7 @@ from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compos
 from unet.data.samples import Samples, unlike
 from unet.data.source import Source
 from unet.errors import UserError, did_you_mean
+from unet.inference import check_tile
 
 DRAWS = {
     "evenly": lambda samples: None,
@@ -35,9 +36,10 @@ class SegmentationData(L.LightningDataModule):
         draw: ``evenly``: every training item as often as any other; ``by_class``: a class first, all alike, then an
             item in proportion to its pixels of that class, so that rare classes are seen as often as common ones;
             ``by_foreground``: mostly items with much of any class but the commonest.
-        train_transforms, eval_transforms: albumentations transforms, in order.
+        train_transforms, eval_transforms: albumentations transforms, in order; see :func:`unet.data.dataset.compose`.
         num_workers: loader processes; ``auto``: none where training itself runs on the CPU, else up to 8.
         cache_gb: decoded images that may stay in memory, in GiB.
+        eval_tile, eval_overlap: evaluation sees images tile by tile, see :func:`unet.inference.predict`; None: whole.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class SegmentationData(L.LightningDataModule):
         eval_transforms: Sequence[Any] = (),
         num_workers: int | str = "auto",
         cache_gb: float = 4.0,
+        eval_tile: Sequence[int] | None = None,
+        eval_overlap: float = 0.25,
     ):
         super().__init__()
         for key, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -68,9 +72,10 @@ class SegmentationData(L.LightningDataModule):
         self.source, self.seed = source, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.samples_per_epoch, self.draw = samples_per_epoch, draw
-        self.transforms = {"train": compose(train_transforms), "eval": compose(eval_transforms)}
+        self.transforms = {"train": list(train_transforms), "eval": list(eval_transforms)}
         self.num_workers = num_workers
         self.budget = cache_gb * 2**30
+        self.eval_tile, self.eval_overlap = eval_tile, eval_overlap
         self.samples: dict[str, Samples] = {}
         self.start = {"epoch": 0, "batch": 0}  # where training begins; a checkpoint moves it
 
@@ -83,6 +88,7 @@ class SegmentationData(L.LightningDataModule):
         for split, items in self.source.items.items():
             samples[split] = Samples(items, self.source.num_classes, self.source.spatial_dims, budget, split)
             budget -= samples[split].bytes
+        check_tile(self.eval_tile, self.eval_overlap, self.source.spatial_dims)
         length = self.samples_per_epoch or len(samples["train"])
         if length < self.batch_size:
             raise UserError(
@@ -163,12 +169,16 @@ class SegmentationData(L.LightningDataModule):
 
     def dataset(self, split: str) -> SegmentationDataset:
         """A split's samples under the transform that belongs to it; keys are (epoch, position, item)."""
-        transform = self.transforms["train" if split == "train" else "eval"]
+        kind = "train" if split == "train" else "eval"
+        transform = compose(self.transforms[kind], self.source.spatial_dims)
         return SegmentationDataset(self.samples[split], transform, self.seed)
 
     def example(self, split: str) -> Tensor:
-        """One image (1, C, *S) as the network will be given it."""
-        return collate([self.dataset(split)[0, 0, 0]])["image"]
+        """One image (1, C, *S) as the network will be given it: in evaluation at most a tile."""
+        image = collate([self.dataset(split)[0, 0, 0]])["image"]
+        if split == "train" or self.eval_tile is None:
+            return image
+        return image[:, :, *(slice(n) for n in self.eval_tile)]
 
     def loader(self, split: str, sampler: EpochSampler, batch_size: int) -> DataLoader:
         training = split == "train"

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from unet.data.source import Array, Item
 from unet.errors import UserError
-from unet.labels import IGNORE_INDEX
+from unet.labels import IGNORE_INDEX, variety
 
 
 class Samples:
@@ -85,9 +85,7 @@ class Samples:
 
     def most_varied(self, count: int) -> list[int]:
         """The items whose labels are the most mixed (largest entropy of the class shares): those worth a look."""
-        share = self.item_counts / np.maximum(self.item_counts.sum(1, keepdims=True), 1)
-        entropy = -(share * np.log(np.where(share > 0, share, 1))).sum(1)
-        return np.argsort(-entropy, kind="stable")[:count].tolist()
+        return np.argsort(-variety(self.item_counts), kind="stable")[:count].tolist()
 
     def statistics(self, most: int = 64) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel over up to ``most`` evenly spaced images, in their own units."""
@@ -105,7 +103,10 @@ def checked(item: Item, num_classes: int, spatial_dims: int) -> tuple[Array, Arr
     """Read an item; raise UserError naming it unless image and target fit each other and the classes."""
     image, target = item.read()
     if image.ndim != spatial_dims + 1 or 0 in image.shape:
-        raise UserError(f"{item.name}: expected {spatial_dims} spatial axes and channels, found shape {image.shape}")
+        raise UserError(
+            f"{item.name}: expected {spatial_dims} spatial axes, as in the whole data set, and channels, none of them "
+            f"empty; found {' x '.join(map(str, image.shape))}"
+        )
     if target.shape != image.shape[:-1]:
         found, expected = (" x ".join(map(str, shape)) for shape in (target.shape, image.shape[:-1]))
         raise UserError(f"{item.name}: its mask is {found}, the image {expected}; they must be of one size")

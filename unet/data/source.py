@@ -34,6 +34,11 @@ class Item:
     read: Callable[[], tuple[Array, Array]]
 
 
+def pair(image: Array, target: Array) -> tuple[Array, Array]:
+    """What an item's ``read`` is made of where the arrays are in memory: ``partial(pair, image, target)``."""
+    return image, target
+
+
 class Source(ABC):
     """A data set: what it is called, what its classes are, which items each split has.
 
