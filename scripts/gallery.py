@@ -172,15 +172,13 @@ def pairs() -> Image.Image:
 
 def features(run: Path, count: int = 5) -> Image.Image:
     """The feature maps before and after every operator of a run's best checkpoint, on its most varied image."""
-    from unet.data.dataset import collate
     from unet.features import passage_picture, passages
     from unet.runs import load_run
 
     task, data = load_run(run)
     split = data.eval_split
     (index,) = data.samples[split].most_varied(1)
-    image = collate([data.dataset(split)[0, index, index]])["image"]
-    found = passages(task.net, task.normalize(image))
+    found = passages(task.net, task.normalize(data.example(split, index)))
     return stacked([(passage.title, passage_picture(passage, count)) for passage in found])
 
 

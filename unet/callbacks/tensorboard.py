@@ -85,7 +85,7 @@ class FeatureMaps(Callback):
             return
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
         (index,) = data.samples["val"].most_varied(1)
-        image = collate([data.dataset("val")[0, index, index]])["image"].to(pl_module.device)
+        image = data.example("val", index).to(pl_module.device)
         with trainer.precision_plugin.forward_context():
             found = passages(pl_module.net, pl_module.normalize(image))
         for passage in found:

@@ -173,9 +173,9 @@ class SegmentationData(L.LightningDataModule):
         transform = compose(self.transforms[kind], self.source.spatial_dims)
         return SegmentationDataset(self.samples[split], transform, self.seed)
 
-    def example(self, split: str) -> Tensor:
-        """One image (1, C, *S) as the network will be given it: in evaluation at most a tile."""
-        image = collate([self.dataset(split)[0, 0, 0]])["image"]
+    def example(self, split: str, index: int = 0) -> Tensor:
+        """An item's image (1, C, *S) as the network will be given it: in evaluation at most a tile."""
+        image = collate([self.dataset(split)[0, index, index]])["image"]
         if split == "train" or self.eval_tile is None:
             return image
         return image[:, :, *(slice(n) for n in self.eval_tile)]
