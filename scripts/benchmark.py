@@ -74,8 +74,12 @@ def parse_networks(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def parse_operators(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=OPERATORS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=(OPERATORS,))
+    parser = argparse.ArgumentParser(
+        prog=f"{Path(__file__).name} {OPERATORS}",
+        description=OPERATORS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(what=OPERATORS)
     parser.add_argument("--dims", type=int, choices=tuple(STAGES), default=2, help="spatial axes (default: 2)")
     parser.add_argument("--channels", type=positive, default=64, help="channels of the fine map (default: 64)")
     sizes = ", ".join(f"{'x'.join(map(str, size))} in {dims}-D" for dims, size in STAGES.items())
@@ -90,7 +94,7 @@ def parse_operators(arguments: Sequence[str]) -> argparse.Namespace:
         help="of the first table (default: channels_last; in 1-D there is only contiguous)",
     )
     add_common(parser)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args([argument for argument in arguments if argument != OPERATORS])
     options.size = options.size or STAGES[options.dims]
     size = "x".join(map(str, options.size))
     if len(options.size) != options.dims:
