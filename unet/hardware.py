@@ -1,6 +1,11 @@
 """What the machine can do: native bfloat16, and Lightning's precision from it."""
 
+from collections.abc import Sequence
+
 import torch
+
+from unet.errors import UserError
+from unet.geometry import times
 
 
 def native_bf16(accelerator: str = "cpu") -> bool:
@@ -21,11 +26,36 @@ def accelerator_name(requested: str = "auto") -> str:
     return requested
 
 
-def resolve_precision(requested: str | int | None, accelerator: str) -> str | int | None:
-    """``auto`` as ``bf16-mixed`` where that is native and ``32-true`` elsewhere; anything else as it is."""
-    if requested != "auto":
-        return requested
-    return "bf16-mixed" if native_bf16(accelerator) else "32-true"
+def resolve_precision(
+    requested: str | int | None, accelerator: str, sizes: Sequence[Sequence[int]] = ()
+) -> str | int | None:
+    """``auto`` as ``bf16-mixed`` where that is native and right, ``32-true`` elsewhere; anything else as it is.
+
+    Args:
+        requested: the trainer's setting.
+        accelerator: where it will run.
+        sizes: of the maps that a training image becomes, level by level.
+
+    Raises:
+        UserError: bfloat16 was asked for where it would train on wrong gradients.
+    """
+    wrong = next((size for size in sizes if wrong_in_bf16(size)), None) if accelerator == "cpu" else None
+    if requested == "auto":
+        return "bf16-mixed" if native_bf16(accelerator) and wrong is None else "32-true"
+    if str(requested).startswith("bf16") and wrong is not None:
+        raise UserError(
+            f"trainer.precision={requested}: on a CPU, bfloat16 gives wrong gradients on maps that are 2 deep, and a "
+            f"level of this network is {times(wrong)}; use trainer.precision=32-true, or crops of another depth"
+        )
+    return requested
+
+
+def wrong_in_bf16(size: Sequence[int]) -> bool:
+    """Whether the weight gradient of a 3-wide convolution of such a map is garbage in bfloat16 on a CPU.
+
+    Seen in torch 2.15 (oneDNN): on volumes exactly two samples deep it reads memory that was never written.
+    """
+    return len(size) == 3 and size[0] == 2
 
 
 def device_name(accelerator: str) -> str:

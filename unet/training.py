@@ -4,7 +4,7 @@ import logging
 import random
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,8 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     data.scan()
     task = build_task(config, data)
     progress = Progress()
-    trainer = build_trainer(config, out, progress)
     found = describe(task, data)
+    trainer = build_trainer(config, out, progress, [stage.size for stage in found.stages])
     print_summary(task, data, found, trainer.precision, device_name(accelerator_name(config.trainer.accelerator)))
     writer = writer_of(trainer)
     if writer is not None:
@@ -180,10 +180,10 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
     )
 
 
-def build_trainer(config: DictConfig, out: Path, progress: Progress) -> L.Trainer:
-    """Lightning's trainer with the callbacks every run has."""
+def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequence[tuple[int, ...]]) -> L.Trainer:
+    """Lightning's trainer with the callbacks every run has; ``sizes`` are those of the maps it will train on."""
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    settings["precision"] = resolve_precision(settings["precision"], accelerator_name(settings["accelerator"]))
+    settings["precision"] = resolve_precision(settings["precision"], accelerator_name(settings["accelerator"]), sizes)
     folder = out / CHECKPOINTS
     callbacks: list[Callback] = [
         progress,

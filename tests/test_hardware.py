@@ -1,0 +1,27 @@
+"""The precision a run gets."""
+
+import pytest
+
+from unet import hardware
+from unet.errors import UserError
+from unet.hardware import resolve_precision
+
+DEEP, TWO_DEEP = [(32, 16, 16), (4, 2, 2)], [(32, 16, 16), (2, 4, 4)]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bf16_where_it_is_native(monkeypatch: pytest.MonkeyPatch, native: bool):
+    monkeypatch.setattr(hardware, "native_bf16", lambda accelerator: native)
+    expected = "bf16-mixed" if native else "32-true"
+    for sizes in ([], [(2, 2)], [(2,)], DEEP):
+        assert resolve_precision("auto", "cpu", sizes) == expected
+    assert resolve_precision("16-mixed", "cuda") == "16-mixed"
+
+
+def test_bf16_is_kept_off_volumes_two_samples_deep_on_a_cpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hardware, "native_bf16", lambda accelerator: True)
+    assert resolve_precision("auto", "cpu", TWO_DEEP) == "32-true"
+    assert resolve_precision("32-true", "cpu", TWO_DEEP) == "32-true"
+    assert resolve_precision("auto", "cuda", TWO_DEEP) == "bf16-mixed", "seen on CPUs alone"
+    with pytest.raises(UserError, match=r"trainer.precision=bf16-mixed: .* a level of this network is 2 x 4 x 4"):
+        resolve_precision("bf16-mixed", "cpu", TWO_DEEP)
