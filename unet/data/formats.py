@@ -82,13 +82,14 @@ def read_nifti(path: Path) -> Array:
     """A NIfTI file's voxels, (X, Y, Z) or (X, Y, Z, C), scaled as its header says."""
     try:
         import nibabel
+        from nibabel.filebasedimages import ImageFileError
     except ImportError:
         raise UserError(f"{path}: reading NIfTI needs nibabel; run: pip install -e '.[volumes]'") from None
     try:
         array = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (nibabel.filebasedimages.ImageFileError, OSError, ValueError, EOFError, zlib.error) as error:
+    except (ImageFileError, OSError, ValueError, EOFError, zlib.error) as error:
         cause = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{path}: cannot be read as NIfTI ({cause}); replace the file or take it out") from None
     return numbers(array, path)
