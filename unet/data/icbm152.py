@@ -12,7 +12,6 @@ from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
 FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
-BRAIN = (slice(26, 171), slice(28, 208), slice(0, 155))  # the box around it: right, front and top grow with the index
 SLABS = {  # slices from back to front; 12 are left out between two slabs
     "train": (slice(28, 76), slice(160, 208)),
     "val": (slice(88, 112),),
@@ -58,10 +57,13 @@ def tissue(image: Array, grey: Array, white: Array) -> Array:
 
 
 def upright(image: Array, target: Array, slab: slice) -> tuple[Array, Array]:
-    """A slab's image (D, H, W, 1) and target (D, H, W): back to front, top to bottom, left to right."""
-    window = (BRAIN[0], slab, BRAIN[2])
-    turned = (np.ascontiguousarray(volume[window].transpose(1, 2, 0)[:, ::-1]) for volume in (image, target))
-    image, target = turned
+    """The box around a slab's brain: image (D, H, W, 1), target (D, H, W).
+
+    The axes run from back to front, from top to bottom and from left to right.
+    """
+    image, target = image[:, slab], target[:, slab]
+    box = tuple(slice(place.min(), place.max() + 1) for place in np.nonzero(image))
+    image, target = (np.ascontiguousarray(volume[box].transpose(1, 2, 0)[:, ::-1]) for volume in (image, target))
     return image[..., None], target
 
 
