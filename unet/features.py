@@ -15,8 +15,10 @@ Array = np.ndarray
 SIDE = 96
 """Pixels that a map's longer side is enlarged to at least, by whole factors: its samples stay visible."""
 GAP = 4
-STRIP = 12
-"""Rows a line of samples is drawn with."""
+STRETCH = 512
+"""Samples of a line that are drawn."""
+SLENDER = 20
+"""How many times as long as high a strip is."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def passage_picture(passage: Passage, count: int) -> Array:
     The channels are those that tell the most, each on a scale of its own. Where the operator keeps the
     width they are the same channels above and below, on the same scale; else each row shows its own.
     """
-    before, after = plane(passage.before), plane(passage.after)
+    share = min(1.0, STRETCH / max(passage.before.shape[1], passage.after.shape[1]))
+    before, after = plane(passage.before, share), plane(passage.after, share)
     kept = len(before) == len(after)
     above = telling(before, count)
     below = above if kept else telling(after, count)
@@ -115,10 +118,12 @@ def telling(maps: Tensor, count: int) -> list[int]:
     return chosen
 
 
-def plane(maps: Tensor) -> Tensor:
-    """Maps (C, *S) as pictures (C, H, W): a line as a strip, a volume by its middle slice along the first axis."""
+def plane(maps: Tensor, share: float) -> Tensor:
+    """Maps (C, *S) as pictures (C, H, W): a volume by its middle slice, of a line the middle ``share`` as a strip."""
     if maps.ndim == 2:
-        return maps[:, None].expand(-1, max(1, STRIP * maps.shape[1] // 128), -1)
+        length = max(1, round(share * maps.shape[1]))
+        middle = maps.narrow(1, (maps.shape[1] - length) // 2, length)
+        return middle[:, None].expand(-1, max(1, length // SLENDER), -1)
     return maps[:, maps.shape[1] // 2] if maps.ndim == 4 else maps
 
 
