@@ -66,3 +66,10 @@ def test_the_results_table_is_current():
     results = script("results")
     readme = (ROOT / "README.md").read_text()
     assert results.updated(readme) == readme, "run: python scripts/results.py table"
+
+
+def test_a_data_set_may_bring_its_own_defaults_and_the_command_line_still_decides():
+    assert (composed().model.norm, composed().model.depth) == ("batch", 4)
+    volume = composed("data=icbm152")
+    assert (volume.model.norm, volume.model.depth, volume.optim.lr) == ("none", 3, 2e-3)
+    assert composed("data=icbm152", "model.norm=group").model.norm == "group"
