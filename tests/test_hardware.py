@@ -1,10 +1,12 @@
-"""The precision a run gets."""
+"""The precision and the memory layout a run gets."""
 
 import pytest
+import torch
 
-from unet import hardware
+from unet import DOWN, UNet, hardware
 from unet.errors import UserError
 from unet.hardware import resolve_precision
+from unet.training import channels_last
 
 DEEP, TWO_DEEP = [(32, 16, 16), (4, 2, 2)], [(32, 16, 16), (2, 4, 4)]
 
@@ -25,3 +27,14 @@ def test_bf16_is_kept_off_volumes_two_samples_deep_on_a_cpu(monkeypatch: pytest.
     assert resolve_precision("auto", "cuda", TWO_DEEP) == "bf16-mixed", "seen on CPUs alone"
     with pytest.raises(UserError, match=r"trainer.precision=bf16-mixed: .* a level of this network is 2 x 4 x 4"):
         resolve_precision("bf16-mixed", "cpu", TWO_DEEP)
+
+
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+@pytest.mark.parametrize("name", DOWN)
+def test_every_operator_takes_channels_last(name: str, spatial_dims: int):
+    net = UNet(width=4, depth=1, down=name, spatial_dims=spatial_dims)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    assert channels_last(net) is net
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    weight = net.get_parameter("encoder.0.0.0.weight")
+    assert weight.stride(1) == 1 or spatial_dims == 1

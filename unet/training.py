@@ -153,10 +153,7 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         "num_classes": data.source.num_classes,
         "spatial_dims": data.source.spatial_dims,
     }
-    net = UNet(**model)
-    if data.source.spatial_dims > 1:
-        layout = torch.channels_last if data.source.spatial_dims == 2 else torch.channels_last_3d
-        net = net.to(memory_format=layout)  # type: ignore[call-overload]
+    net = channels_last(UNet(**model))
     mean, std = data.samples["train"].statistics()
     choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
     weights = class_weights(choice["class_weights"], data.samples["train"].label_counts)
@@ -178,6 +175,18 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         data.eval_tile,
         data.eval_overlap,
     )
+
+
+def channels_last(net: UNet) -> UNet:
+    """The network with the weights of its convolutions laid out channels last, in place; a line has no such layout.
+
+    ``net.to(memory_format=...)`` would refuse a volume's other parameters of four axes, such as one number a channel.
+    """
+    layouts = {2: torch.channels_last, 3: torch.channels_last_3d}
+    for parameter in net.parameters():
+        if net.spatial_dims in layouts and parameter.ndim == net.spatial_dims + 2:
+            parameter.data = parameter.data.contiguous(memory_format=layouts[net.spatial_dims])
+    return net
 
 
 def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequence[tuple[int, ...]]) -> L.Trainer:
