@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from unet import DOWN, UNet, hardware
+from unet import DOWN, UP, UNet, hardware
 from unet.errors import UserError
 from unet.hardware import resolve_precision
 from unet.training import channels_last
+
+pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
 DEEP, TWO_DEEP = [(32, 16, 16), (4, 2, 2)], [(32, 16, 16), (2, 4, 4)]
 
@@ -38,3 +40,15 @@ def test_every_operator_takes_channels_last(name: str, spatial_dims: int):
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     weight = net.get_parameter("encoder.0.0.0.weight")
     assert weight.stride(1) == 1 or spatial_dims == 1
+
+
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("down", "up"), [(name, "transposed") for name in DOWN] + [("max", name) for name in UP if name != "bicubic"]
+)
+def test_every_operator_trains_in_mixed_precision(down: str, up: str, spatial_dims: int):
+    net = UNet(width=4, depth=1, down=down, up=up, spatial_dims=spatial_dims)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(torch.randn(2, 3, *(8,) * spatial_dims))
+    logits.float().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())

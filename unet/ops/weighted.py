@@ -69,8 +69,10 @@ class MixedDown(nn.Module):
         self.share = nn.Parameter(torch.zeros(channels, *[1] * spatial_dims))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = self.avg_pool(x, self.stride)
-        return torch.lerp(mean, self.max_pool(x, self.stride), self.share.sigmoid().to(x.dtype))
+        mean, top = (
+            pool(x, self.stride).to(x.dtype) for pool in (self.avg_pool, self.max_pool)
+        )  # autocast widens
+        return torch.lerp(mean, top, self.share.sigmoid().to(x.dtype))
 
 
 @DOWN.register("lip")
