@@ -69,9 +69,7 @@ class MixedDown(nn.Module):
         self.share = nn.Parameter(torch.zeros(channels, *[1] * spatial_dims))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, top = (
-            pool(x, self.stride).to(x.dtype) for pool in (self.avg_pool, self.max_pool)
-        )  # autocast widens
+        mean, top = (pool(x, self.stride).to(x.dtype) for pool in (self.avg_pool, self.max_pool))  # autocast widens
         return torch.lerp(mean, top, self.share.sigmoid().to(x.dtype))
 
 
