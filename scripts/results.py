@@ -28,7 +28,8 @@ def add(run: Path, name: str) -> Path:
     words = [word for word in shlex.split(first) if not word.startswith("hydra.")]
     words = ["data.root=PATH" if word.startswith("data.root=") else word for word in words]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / f"{name}.json", {"command": shlex.join(words), **metrics})
+    kept = {key: value for key, value in metrics.items() if key != "model/stages"}  # long, and told by the command
+    write_json(RESULTS / f"{name}.json", {"command": shlex.join(words), **kept})
     return RESULTS / f"{name}.json"
 
 

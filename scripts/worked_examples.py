@@ -45,7 +45,8 @@ def up(spec: str | dict, weight: Tensor) -> nn.Module:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             rim = [(n - m) // 2 for n, m in zip(module.weight.shape[2:], weight.shape[2:], strict=True)]
             module.weight.data = F.pad(weight, (rim[1], rim[1], rim[0], rim[0]))
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     return operator
 
 

@@ -5,8 +5,7 @@ import torch
 
 from unet import DOWN, UP, UNet, hardware
 from unet.errors import UserError
-from unet.hardware import resolve_precision
-from unet.training import channels_last
+from unet.hardware import channels_last, lay, resolve_precision
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
@@ -36,7 +35,7 @@ def test_bf16_is_kept_off_volumes_two_samples_deep_on_a_cpu(monkeypatch: pytest.
 def test_every_operator_takes_channels_last(name: str, spatial_dims: int):
     net = UNet(width=4, depth=1, down=name, spatial_dims=spatial_dims)
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    assert channels_last(net) is net
+    assert lay(net, channels_last) is net
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     weight = net.get_parameter("encoder.0.0.0.weight")
     assert weight.stride(1) == 1 or spatial_dims == 1

@@ -1,11 +1,30 @@
-"""What the machine can do: native bfloat16, and Lightning's precision from it."""
+"""What the machine can do: native bfloat16, Lightning's precision from it, and the memory layout it is fastest in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor, nn
 
 from unet.errors import UserError
 from unet.geometry import times
+
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""torch's name of the layout for a tensor (B, C, *S) of that many axes; one spatial axis has none."""
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x (B, C, *S) laid out channels last where torch has such a layout, contiguous elsewhere."""
+    return x.contiguous(memory_format=CHANNELS_LAST.get(x.ndim, torch.contiguous_format))
+
+
+def lay(module: nn.Module, layout: Callable[[Tensor], Tensor]) -> nn.Module:
+    """The module itself, every parameter and buffer in the given layout.
+
+    ``module.to(memory_format=...)`` would refuse a volume's parameters of four axes, such as one number a channel.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = layout(tensor.data)
+    return module
 
 
 def native_bf16(accelerator: str = "cpu") -> bool:

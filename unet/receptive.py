@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unet.model import UNet
+from unet.model import UNet, per_stage
 
 Field = tuple[float, ...]
 Interval = tuple[float, float]
@@ -92,16 +92,21 @@ class Fields:
 
     Args:
         net: in double precision and evaluation mode; see :func:`thin`, as a wide one takes long.
+        alike: for every stage the first one that looks as far, which may be itself; see :func:`first_alike`.
         axis: 0 to spatial_dims - 1.
     """
 
-    def __init__(self, net: UNet, axis: int):
+    def __init__(self, net: UNet, alike: Sequence[int], axis: int):
         self.net, self.depth = net, len(net.strides)
         self.strides = [stride[axis] for stride in net.strides]
         one = (1,) * net.spatial_dims
         self.stem = heeded(reach(net.stem, net.in_channels, one, 1, axis))
         self.downs, self.encoder, self.ups, self.guides, self.decoder = ([] for _ in range(5))
         for level, stride in enumerate(net.strides):
+            if alike[level] < level:
+                for parts in (self.downs, self.encoder, self.ups, self.guides, self.decoder):
+                    parts.append(parts[alike[level]])
+                continue
             fine, coarse = net.widths[level : level + 2]
             joined = net.decoder[level].get_parameter("0.0.weight").shape[1]
             up = partial(up_with, net.ups[level], stride, fine, coarse)
@@ -177,6 +182,14 @@ def thin(settings: Mapping[str, Any]) -> UNet:
     return net.double().eval()
 
 
+def first_alike(settings: Mapping[str, Any], net: UNet) -> list[int]:
+    """For every stage of the :func:`thin` network, the first one with the same operators and stride."""
+    depth = len(net.strides)
+    chosen = (per_stage(key, settings.get(key), depth) for key in ("down", "up"))
+    kinds = list(zip(*chosen, net.strides, strict=True))
+    return [kinds.index(kind) for kind in kinds]
+
+
 @dataclass(frozen=True)
 class ReceptiveFields:
     """Per axis, in samples of the input; infinite where everything is seen. Lists run from fine to coarse.
@@ -203,7 +216,8 @@ class ReceptiveFields:
 def receptive_fields(settings: Mapping[str, Any]) -> ReceptiveFields:
     """The receptive fields of ``UNet(**settings)``."""
     net = thin(settings)
-    axes = [Fields(net, axis) for axis in range(net.spatial_dims)]
+    alike = first_alike(settings, net)
+    axes = [Fields(net, alike, axis) for axis in range(net.spatial_dims)]
     depth = len(net.strides)
     return ReceptiveFields(
         encoder=[tuple(width(axis.encoded(level)) for axis in axes) for level in range(depth + 1)],

@@ -29,7 +29,7 @@ from unet.callbacks.progress import Progress
 from unet.callbacks.tensorboard import ClassShares, FeatureMaps, Graph, Pictures, predict_panels, writer_of
 from unet.data import SegmentationData
 from unet.errors import UserError
-from unet.hardware import accelerator_name, device_name, resolve_precision
+from unet.hardware import accelerator_name, channels_last, device_name, lay, resolve_precision
 from unet.losses import class_weights, make_loss
 from unet.model import UNet
 from unet.pictures import sheet
@@ -153,7 +153,7 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         "num_classes": data.source.num_classes,
         "spatial_dims": data.source.spatial_dims,
     }
-    net = channels_last(UNet(**model))
+    net = lay(UNet(**model), channels_last)
     mean, std = data.samples["train"].statistics()
     choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
     weights = class_weights(choice["class_weights"], data.samples["train"].label_counts)
@@ -175,18 +175,6 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         data.eval_tile,
         data.eval_overlap,
     )
-
-
-def channels_last(net: UNet) -> UNet:
-    """The network with the weights of its convolutions laid out channels last, in place; a line has no such layout.
-
-    ``net.to(memory_format=...)`` would refuse a volume's other parameters of four axes, such as one number a channel.
-    """
-    layouts = {2: torch.channels_last, 3: torch.channels_last_3d}
-    for parameter in net.parameters():
-        if net.spatial_dims in layouts and parameter.ndim == net.spatial_dims + 2:
-            parameter.data = parameter.data.contiguous(memory_format=layouts[net.spatial_dims])
-    return net
 
 
 def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequence[tuple[int, ...]]) -> L.Trainer:

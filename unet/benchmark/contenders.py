@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unet import UNet
 from unet.benchmark.forms import PLAIN, Form, trained_form
 from unet.errors import UserError
+from unet.hardware import lay
 
 IN_CHANNELS, NUM_CLASSES = 3, 12
 MONAI_DEPTH = 4
@@ -50,7 +51,7 @@ class Contender:
 
     def placed(self, device: torch.device, training: bool) -> nn.Module:
         """A copy of the network on ``device``, in this form, in the mode asked for."""
-        return self.form.lay_weights(copy.deepcopy(self.network).to(device)).train(training)
+        return lay(copy.deepcopy(self.network).to(device), self.form.lay).train(training)
 
 
 def this_project(problem: Problem) -> Contender:

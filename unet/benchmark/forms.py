@@ -4,13 +4,11 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from unet.hardware import native_bf16
+from unet.hardware import channels_last, native_bf16
 
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-"""torch's name of the layout for a tensor (B, C, *S) of that many axes; one spatial axis has none."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +23,7 @@ class Form:
 
     def lay(self, x: Tensor) -> Tensor:
         """x (B, C, *S) in this layout; its dtype stays."""
-        if self.channels_last and x.ndim in CHANNELS_LAST:
-            return x.contiguous(memory_format=CHANNELS_LAST[x.ndim])
-        return x.contiguous()
-
-    def lay_weights(self, module: nn.Module) -> nn.Module:
-        """The module itself, its parameters and buffers in this layout."""
-        for tensor in (*module.parameters(), *module.buffers()):
-            tensor.data = self.lay(tensor.data)
-        return module
+        return channels_last(x) if self.channels_last else x.contiguous()
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager:
         if self.dtype == torch.float32:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unet import stage
 from unet.benchmark.forms import Form
 from unet.benchmark.timing import measure, median_ratio
+from unet.hardware import lay
 from unet.memory import cuda_peak_bytes, kept_bytes
 from unet.model import CONTEXT, DOWN, UP
 from unet.registry import Registry
@@ -72,7 +73,7 @@ class Subject:
 
     def __init__(self, operator: nn.Module, inputs: Sequence[Tensor], form: Form):
         self.inputs, self.form = inputs, form
-        self.operator = form.lay_weights(operator.to(inputs[0].device)).train()
+        self.operator = lay(operator.to(inputs[0].device), form.lay).train()
         self.evaluated = copy.deepcopy(self.operator).eval()
         output = self.output(self.operator)
         self.gradient = form.lay(torch.randn_like(output))

@@ -1,7 +1,7 @@
 """What TensorBoard shows beside the scores: predictions over time, the confusion matrix, class shares, the graph."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -45,35 +45,11 @@ def predict_panels(
     return panels
 
 
-class Pictures(Callback):
-    """After every validation: panels of the same validation images, and the confusion matrix.
+class AfterValidation(Callback):
+    """Pictures for TensorBoard, drawn after every validation.
 
     Args:
-        count: how many images; those whose labels are the most mixed.
-    """
-
-    def __init__(self, count: int = 4):
-        self.count = count
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
-        writer = writer_of(trainer)
-        if writer is None or trainer.sanity_checking or self.count == 0:
-            return
-        data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
-        panels = predict_panels(pl_module, data, "val", data.samples["val"].most_varied(self.count))
-        for place, picture in enumerate(panels):
-            writer.add_image(f"val/{place}", picture, trainer.global_step, dataformats="HWC")
-        counts = pl_module.confusion.counts.cpu().numpy()
-        writer.add_image(
-            "val/confusion", confusion_picture(counts, pl_module.classes), trainer.global_step, dataformats="HWC"
-        )
-
-
-class FeatureMaps(Callback):
-    """After every validation: what each operator is given and what it makes of it, on one validation image.
-
-    Args:
-        count: channels shown of each, those that tell the most.
+        count: how many of what a kind of picture shows; 0: no picture.
     """
 
     def __init__(self, count: int):
@@ -83,15 +59,34 @@ class FeatureMaps(Callback):
         writer = writer_of(trainer)
         if writer is None or trainer.sanity_checking or self.count == 0:
             return
-        data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
-        (index,) = data.samples["val"].most_varied(1)
-        image = data.example("val", index).to(pl_module.device)
-        with trainer.precision_plugin.forward_context():
-            found = passages(pl_module.net, pl_module.normalize(image))
-        for passage in found:
-            picture = passage_picture(passage, self.count)
-            tag = f"features/{passage.title.replace(' ', '_')}"
+        for tag, picture in self.pictures(pl_module, trainer.datamodule):  # type: ignore[attr-defined]
             writer.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+
+    def pictures(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
+        """(tag, picture (H, W, 3) uint8) of each."""
+        raise NotImplementedError
+
+
+class Pictures(AfterValidation):
+    """Panels of the same ``count`` validation images, those whose labels are the most mixed; the confusion matrix."""
+
+    def pictures(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
+        panels = predict_panels(task, data, "val", data.samples["val"].most_varied(self.count))
+        for place, picture in enumerate(panels):
+            yield f"val/{place}", picture
+        yield "val/confusion", confusion_picture(task.confusion.counts.cpu().numpy(), task.classes)
+
+
+class FeatureMaps(AfterValidation):
+    """What each operator is given and what it makes of it, on one validation image: ``count`` channels of each."""
+
+    def pictures(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
+        (index,) = data.samples["val"].most_varied(1)
+        image = data.example("val", index).to(task.device)
+        with task.trainer.precision_plugin.forward_context():
+            found = passages(task.net, task.normalize(image))
+        for passage in found:
+            yield f"features/{passage.title.replace(' ', '_')}", passage_picture(passage, self.count)
 
 
 class ClassShares(Callback):
