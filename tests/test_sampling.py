@@ -1,0 +1,208 @@
+"""An order and an augmentation that depend on nothing but the keys."""
+
+from functools import partial
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from folders import noise
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from unet.data import SegmentationData
+from unet.data.blue_marble import BlueMarble, pair
+from unet.data.dataset import EpochSampler, SegmentationDataset, collate
+from unet.data.dataset import compose as pipeline
+from unet.data.samples import Samples
+from unet.data.source import Item
+from unet.errors import UserError
+
+TRANSFORMS = (A.RandomCrop(height=8, width=8), A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5))
+
+
+def items_of(count: int, size: int = 24) -> list[Item]:
+    return [
+        Item(str(seed), partial(pair, noise(size, size, 3, seed=seed), noise(size, size, below=2, seed=seed)))
+        for seed in range(count)
+    ]
+
+
+def dataset(count: int = 12, seed: int = 0, transforms=TRANSFORMS, size: int = 24) -> SegmentationDataset:
+    return SegmentationDataset(Samples(items_of(count, size), 2, 2, 1e9, "train"), pipeline(transforms), seed)
+
+
+def batches(workers: int = 0, epoch: int = 0, seed: int = 0, skip: int = 0) -> list[dict[str, torch.Tensor]]:
+    sampler = EpochSampler(12, 24, seed)
+    sampler.set_epoch(epoch)
+    sampler.skip = skip
+    return list(DataLoader(dataset(seed=seed), 4, sampler=sampler, num_workers=workers, collate_fn=collate))
+
+
+def equal(first: list, second: list) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a[key], b[key]) for a, b in zip(first, second, strict=True) for key in ("image", "target")
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(workers):
+    assert equal(batches(), batches(workers))
+
+
+def test_epochs_and_seeds_differ():
+    assert not equal(batches(), batches(epoch=1))
+    assert not equal(batches(), batches(seed=1))
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_restart_within_an_epoch_gives_its_tail(batch):
+    assert equal(batches(epoch=2)[batch:], batches(epoch=2, skip=4 * batch))
+
+
+def test_a_loaded_position_gives_the_epochs_tail():
+    class Source(BlueMarble):
+        def find(self):
+            return {"train": items_of(6), "val": items_of(2)}
+
+    def loader(state: dict[str, int]) -> DataLoader:
+        data = SegmentationData(Source(), 0, 2, 1, samples_per_epoch=10, train_transforms=TRANSFORMS, num_workers=0)
+        data.load_state_dict(state)
+        data.scan()
+        return data.train_dataloader()
+
+    assert equal(list(loader({"epoch": 3, "batch": 0}))[2:], list(loader({"epoch": 3, "batch": 2})))
+
+
+def test_augmentation_does_not_repeat_itself():
+    draws = dataset(1, transforms=[A.RandomCrop(height=8, width=8)], size=64)
+    crops = {draws[0, position, 0]["image"].numpy().tobytes() for position in range(64)}
+    assert len(crops) > 56  # of 3,249 places
+
+
+def test_flips_are_drawn_apart():
+    draws = dataset(1, transforms=[A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
+    seen = [draws[0, position, 0]["image"].numpy().tobytes() for position in range(80)]
+    assert len(set(seen)) == 4
+    assert min(map(seen.count, set(seen))) > 8
+
+
+@settings(max_examples=25)
+@given(st.permutations(range(6)), st.integers(0, 3))
+def test_a_sample_does_not_depend_on_those_before_it(order, epoch):
+    expected, draws = dataset(6), dataset(6)
+    for index in order:
+        got, wanted = draws[epoch, 10 + index, index], expected[epoch, 10 + index, index]
+        assert torch.equal(got["image"], wanted["image"])
+    assert torch.equal(draws[epoch, 10, 0]["image"], dataset(6)[epoch, 10, 0]["image"])
+
+
+def test_image_and_target_are_moved_together():
+    ramp = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    items = [Item("ramp", lambda: (ramp[..., None], ramp))]
+    data = SegmentationDataset(Samples(items, 64, 2, 1e9, "train"), pipeline([A.D4(p=1), *TRANSFORMS[1:]]), 0)
+    for position in range(20):
+        sample = data[0, position, 0]
+        assert torch.equal(sample["image"][0].long(), sample["target"])
+
+
+@given(st.integers(1, 20), st.integers(4, 60), st.integers(0, 5), st.booleans())
+def test_an_epoch_draws_every_item_once_before_any_twice(count, length, epoch, shuffle):
+    sampler = EpochSampler(count, length, seed=3, shuffle=shuffle)
+    sampler.set_epoch(epoch)
+    keys = list(sampler)
+    assert [key[:2] for key in keys] == [(epoch, position) for position in range(length)]
+    drawn = [key[2] for key in keys]
+    for start in range(0, length - count + 1, count):
+        assert sorted(drawn[start : start + count]) == list(range(count))
+    assert len(set(drawn)) == min(count, length)
+    if not shuffle:
+        assert drawn == [position % count for position in range(length)]
+
+
+@given(st.integers(1, 20), st.integers(4, 60), st.integers(1, 4), st.integers(0, 9))
+def test_ranks_share_an_epoch_and_a_skip_leaves_its_tail(count, length, world, skip):
+    parts = [EpochSampler(count, length, 0, rank=rank, world_size=world) for rank in range(world)]
+    keys = [list(part) for part in parts]
+    assert {len(found) for found in keys} == {len(parts[0])}
+    together = sorted(key for found in keys for key in found)
+    assert [key[1] for key in together] == list(range(length - length % world))
+    whole = EpochSampler(count, length - length % world, 0)
+    assert together == list(whole)
+    parts[0].skip = skip
+    assert list(parts[0]) == keys[0][skip:]
+    assert list(parts[0]) == keys[0], "only the interrupted epoch is shortened"
+
+
+def test_seeds_and_epochs_give_orders_of_their_own():
+    def order(seed: int, epoch: int) -> tuple[int, ...]:
+        sampler = EpochSampler(20, 20, seed)
+        sampler.set_epoch(epoch)
+        return tuple(sampler.order())
+
+    assert len({order(seed, epoch) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_what_exceeds_the_budget_is_read_again_and_equal():
+    reads = []
+
+    def read(number: int) -> tuple[np.ndarray, np.ndarray]:
+        reads.append(number)
+        return noise(8, 8, 3, seed=number), noise(8, 8, below=2, seed=number)
+
+    items = [Item(str(number), lambda number=number: read(number)) for number in range(5)]
+    samples = Samples(items, 2, 2, budget=2.5 * 8 * 8 * 4, split="train")
+    assert sorted(reads) == [0, 1, 2, 3, 4]
+    assert samples.bytes == 2 * 8 * 8 * 4
+    for number in range(5):
+        image, target = samples[number]
+        assert (image == noise(8, 8, 3, seed=number)).all() and (target == noise(8, 8, below=2, seed=number)).all()
+    assert sorted(reads) == [0, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_counts_statistics_and_the_most_varied_by_hand():
+    black, white = np.zeros((2, 2, 1), np.uint8), np.full((2, 2, 1), 200, np.uint8)
+    targets = [np.zeros((2, 2), np.uint8), np.array([[0, 1], [1, 255]], np.uint8)]
+    items = [Item("a", lambda: (black, targets[0])), Item("b", lambda: (white, targets[1]))]
+    samples = Samples(items, 2, 2, 1e9, "train")
+    assert samples.item_counts.tolist() == [[4, 0], [1, 2]]
+    assert samples.label_counts == [5, 2]
+    assert samples.statistics() == ([100.0], [100.0])
+    assert samples.most_varied(1) == [1]
+
+
+def test_collate_stacks_channels_last_and_refuses_two_sizes():
+    sample = {"image": torch.zeros(3, 4, 5), "target": torch.zeros(4, 5, dtype=torch.long)}
+    batch = collate([sample, sample])
+    assert batch["image"].shape == (2, 3, 4, 5) and batch["target"].shape == (2, 4, 5)
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+    other = {"image": torch.zeros(3, 6, 5), "target": torch.zeros(6, 5, dtype=torch.long)}
+    with pytest.raises(UserError, match="4 x 5 and 6 x 5 cannot share a batch"):
+        collate([sample, other])
+
+
+def test_drawing_by_foreground_keeps_the_proportions_of_what_is_not_background():
+    masks = [np.zeros((4, 4), np.uint8) for _ in range(4)]
+    masks[2][:2], masks[3][0] = 1, 2  # 8 pixels of one class, 4 of another; two items of background alone
+    items = [Item(str(index), lambda mask=mask: (mask[..., None], mask)) for index, mask in enumerate(masks)]
+    weights = Samples(items, 3, 2, 0, "train").foreground_balance()
+    assert weights == pytest.approx([1 / 16, 1 / 16, 1 / 16 + 0.5, 1 / 16 + 0.25])
+    blank = Samples(items[:2], 3, 2, 0, "train").foreground_balance()
+    assert blank == pytest.approx([0.5, 0.5]), "nothing to prefer"
+
+
+def test_drawing_by_class_shows_a_rare_class_as_often_as_a_common_one():
+    common, rare = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    rare[0, 0] = 1
+    items = [
+        Item(str(index), lambda mask=mask: (mask[..., None], mask)) for index, mask in enumerate([common] * 9 + [rare])
+    ]
+    samples = Samples(items, 3, 2, 0, "train")  # the third class occurs nowhere
+    weights = samples.class_balance()
+    assert weights.sum() == pytest.approx(1)
+    assert weights[9] == pytest.approx((1 + 15 / 159) / 2)  # all of class 1, 15 of the 159 pixels of class 0
+    drawn = EpochSampler(10, 4000, seed=0, weights=weights).order()
+    assert np.mean(drawn == 9) == pytest.approx(weights[9], abs=0.03)
+    assert (EpochSampler(10, 4000, seed=0, weights=weights).order() == drawn).all()
