@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
-from unet.losses import LOSSES, class_weights, make_loss
+from unet.losses import LOSSES, class_weights, log_weights, make_loss
 
 HALF = torch.zeros(1, 2, 1, 2)  # two samples, two classes, probability one half each
 TARGET = torch.tensor([[[0, 1]]])
@@ -91,6 +91,11 @@ def test_class_weights_by_hand():
 def test_wrong_class_weights_are_refused(choice):
     with pytest.raises(UserError, match=r"loss\.class_weights"):
         class_weights(choice, [1, 1, 1, 1])
+
+
+def test_log_weights_by_hand():
+    assert log_weights(None) is None
+    assert log_weights([1, math.e, 0]) == pytest.approx([0, 1, 0])
 
 
 def test_an_unknown_loss_names_the_nearest():

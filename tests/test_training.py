@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from unet.callbacks.progress import Progress
 from unet.errors import Interrupted, UserError
-from unet.training import train
+from unet.training import build_data, build_task, train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the bottleneck is:UserWarning",
@@ -208,6 +208,21 @@ def test_without_a_test_split_the_final_numbers_are_validations(composed, tmp_pa
     monkeypatch.setattr(Isbi2012, "find", lambda self: {k: v for k, v in find(self).items() if k != "test"})
     metrics = train(composed("trainer.max_epochs=1"), tmp_path)
     assert "val/miou" in metrics and not any(key.startswith("test/") for key in metrics)
+
+
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+def test_adjusted_logits_give_the_likelier_class_again(composed, spatial_dims):
+    config = composed("loss.class_weights=[1,3]", "loss.logit_adjustment=true")
+    data = build_data(config)
+    data.scan()
+    task = build_task(config, data)
+    # Where classes have probabilities 0.6 and 0.4, the weighted cross-entropy is least at 0.6 : 3 x 0.4.
+    logits = torch.tensor([0.6, 3 * 0.4]).log().view(1, 2, *[1] * spatial_dims)
+    assert logits.argmax(1).item() == 1
+    assert task.decide(logits).item() == 0
+    assert "log_weights" not in task.state_dict(), "checkpoints of before load"
+    plain = build_task(composed("loss.class_weights=[1,3]"), data)
+    assert plain.decide(logits).item() == 1
 
 
 def test_early_stopping_stops(composed, tmp_path):

@@ -1,5 +1,6 @@
 """Losses by name, each on logits (B, K, *S) and target (B, *S) with ``IGNORE_INDEX`` left out, computed in float32."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -86,6 +87,11 @@ def class_weights(choice: str | Sequence[float], counts: Sequence[int]) -> list[
     if len(weights) != len(counts) or min(weights) < 0:
         raise UserError(f"loss.class_weights: expected {len(counts)} numbers of at least 0, found {weights}")
     return weights
+
+
+def log_weights(weights: Sequence[float] | None) -> list[float] | None:
+    """The logarithm of every class's weight; 0 for a weight of 0, whose class nothing was learned of."""
+    return None if weights is None else [math.log(weight) if weight > 0 else 0.0 for weight in weights]
 
 
 def make_loss(name: str, weights: Sequence[float] | None) -> Callable[[Tensor, Tensor], Tensor]:

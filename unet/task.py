@@ -43,7 +43,10 @@ class SegmentationTask(L.LightningModule):
         description: plain values kept in every checkpoint, enough to rebuild network and preprocessing.
         seed: keys what the network draws while training (dropout), batch by batch: a resumed run draws the same.
         tile, overlap: how evaluation sees an image, see :func:`unet.inference.predict`.
+        log_weights: one number a class, which :meth:`decide` takes from the logits; None: zeros.
     """
+
+    log_weights: Tensor
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class SegmentationTask(L.LightningModule):
         seed: int,
         tile: Sequence[int] | None = None,
         overlap: float = 0.25,
+        log_weights: Sequence[float] | None = None,
     ):
         super().__init__()
         self.net, self.normalize, self.loss = net, normalize, loss
@@ -63,6 +67,8 @@ class SegmentationTask(L.LightningModule):
         self.seed = seed
         self.tile, self.overlap = tile, overlap
         self.confusion = ConfusionMatrix(len(classes))
+        shift = torch.tensor(log_weights if log_weights is not None else [0.0] * len(classes))
+        self.register_buffer("log_weights", shift, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """image as stored (B, C, *S) -> logits (B, K, *S)."""
@@ -71,6 +77,15 @@ class SegmentationTask(L.LightningModule):
     def predict(self, image: Tensor) -> Tensor:
         """:meth:`forward` in evaluation: tile by tile where that is chosen."""
         return predict(self, image, self.tile, self.overlap)
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """logits (B, K, *S) -> labels (B, *S): the largest, less the log weights.
+
+        Under weights w the loss is least at probabilities in proportion to w p. Dividing by w gives p back: what was
+        weighted up to be learned need not be predicted too often. Source: Menon et al. 2021, Long-tail learning via
+        logit adjustment, https://arxiv.org/abs/2007.07314.
+        """
+        return (logits - self.log_weights.view(-1, *[1] * (logits.ndim - 2))).argmax(1)
 
     def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         key = np.random.SeedSequence([self.seed, self.global_rank, self.current_epoch, batch_idx])
@@ -109,7 +124,7 @@ class SegmentationTask(L.LightningModule):
     def evaluate(self, batch: Mapping[str, Tensor], split: str) -> None:
         logits = self.predict(batch["image"])
         loss = self.loss(logits, batch["target"])
-        self.confusion.update(logits.argmax(1), batch["target"])
+        self.confusion.update(self.decide(logits), batch["target"])
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
 
     def log_scores(self, split: str) -> None:

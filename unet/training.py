@@ -30,7 +30,7 @@ from unet.callbacks.tensorboard import ClassShares, FeatureMaps, Graph, Pictures
 from unet.data import SegmentationData
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, device_name, lay, resolve_precision
-from unet.losses import class_weights, make_loss
+from unet.losses import class_weights, log_weights, make_loss
 from unet.model import UNet
 from unet.pictures import sheet
 from unet.record import CHECKPOINTS, METRICS, peak_memory_bytes, provenance, reset_peak_memory, whole, write_json
@@ -157,12 +157,14 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
     mean, std = data.samples["train"].statistics()
     choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
     weights = class_weights(choice["class_weights"], data.samples["train"].label_counts)
+    shift = log_weights(weights) if choice["logit_adjustment"] else None
     description = {
         "model": model,
         "classes": list(data.source.classes),
         "colors": [list(color) for color in data.source.colors],
         "mean": mean,
         "std": std,
+        "log_weights": shift,
     }
     return SegmentationTask(
         net,
@@ -174,6 +176,7 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         config.seed,
         data.eval_tile,
         data.eval_overlap,
+        shift,
     )
 
 

@@ -38,7 +38,7 @@ def predict_panels(
     for index in indices:
         batch = collate([dataset[0, index, index]])
         with task.trainer.precision_plugin.forward_context():
-            pred = task.predict(batch["image"].to(task.device)).argmax(1)[0].cpu().numpy()
+            pred = task.decide(task.predict(batch["image"].to(task.device)))[0].cpu().numpy()
         image = batch["image"][0].movedim(0, -1).numpy()
         panels.append(panel(image, batch["target"][0].numpy(), pred, data.source.colors))
     task.train(training)
@@ -105,7 +105,7 @@ class ClassShares(Callback):
         if writer is None or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         confusion = ConfusionMatrix(len(pl_module.classes), outputs["logits"].device)
-        confusion.update(outputs["logits"].argmax(1), batch["target"])
+        confusion.update(pl_module.decide(outputs["logits"]), batch["target"])
         for kind, shares in zip(("true", "predicted"), confusion.shares(), strict=True):
             for name, share in zip(pl_module.classes, shares, strict=True):
                 writer.add_scalar(f"share/{kind}/{name}", share, step)
