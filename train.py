@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from unet.command import command
-from unet.sweep import run_job
+from unet.job import run_job
 
 
 @command("train")

@@ -5,17 +5,19 @@ Nothing here imports torch, so that ``--help``, ``--cfg job`` and shell completi
 
 import functools
 import hashlib
+import json
 import os
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,6 +31,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 """Whether the user asked for tracebacks; read before this module sets the variable for Hydra itself."""
+
+HOW = ("ckpt_path", "threads", "isolate", "retry_failed")
+"""Keys that say how a run is made, not what it is."""
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -48,6 +53,42 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def swept(overrides: Sequence[str], parameters: Mapping[str, str] | None) -> list[str]:
+    """The keys that a sweep varies, from its command line and its config.
+
+    A job's own overrides no longer tell them from those that all jobs share. So this is asked once, of the whole
+    sweep's config, and the jobs get the answer from the resolver's cache.
+    """
+    chosen = [*(f"{key}={value}" for key, value in (parameters or {}).items()), *overrides]
+    parsed = OverridesParser.create().parse_overrides(chosen)
+    return list(dict.fromkeys(override.get_key_element() for override in parsed if override.is_sweep_override()))
+
+
+def sweep_name(overrides: Sequence[str]) -> str:
+    """What a sweep varies, for people, and a hash of what else was chosen; more seeds belong to the same sweep.
+
+    ``["model.down=max,avg", "seed=0,1"]`` -> ``model.down=max,avg``.
+    """
+    chosen = [override for override in overrides if override.partition("=")[0] not in ("seed", *HOW)]
+    varied = [override for override in chosen if override.partition("=")[0] in ("sweep", *swept(chosen, None))]
+    rest = [override for override in chosen if override not in varied]
+    digest = hashlib.sha256(json.dumps(sorted(rest)).encode()).hexdigest()[:8] if rest else ""
+    return "_".join(filter(None, [slug("", varied) or "seeds", digest]))
+
+
+def job_name(overrides: Sequence[str], keys: Sequence[str], *, _root_: DictConfig) -> str:
+    """A job's folder: what the sweep varied, for people, and a hash of the whole configuration, which decides.
+
+    The same configuration has the same folder, however it is written and whenever it is run.
+    """
+    what = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in ("hydra", *HOW)])
+    text = json.dumps(OmegaConf.to_container(what, resolve=True), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    existing = next(Path(_root_.hydra.sweep.dir).glob(f"*{digest}"), None)
+    readable = slug("", [override for override in overrides if override.partition("=")[0] in keys])
+    return existing.name if existing else "_".join(filter(None, [readable, digest]))
+
+
 def run_dir(ckpt_path: str | None, new: str) -> str:
     """A resumed run goes on in its own folder, the one that holds ``checkpoints/<file>``; any other gets ``new``."""
     path = Path(ckpt_path or "")
@@ -55,6 +96,9 @@ def run_dir(ckpt_path: str | None, new: str) -> str:
 
 
 OmegaConf.register_new_resolver("slug", slug, replace=True)
+OmegaConf.register_new_resolver("swept", swept, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 
 

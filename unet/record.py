@@ -110,3 +110,8 @@ def peak_memory_bytes() -> int:
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def minutes(seconds: float) -> str:
+    """``75`` -> ``1:15``."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

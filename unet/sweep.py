@@ -1,97 +1,106 @@
-"""One job of a command, and the table of a sweep's jobs. A failing job is recorded and does not stop the others."""
+"""The jobs of a sweep: which there are, how far each is, and one table at the end."""
 
-import os
 import shlex
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table as RichTable
+from rich.table import Table
 
-from unet.command import FULL_ERROR, explain, say, signal_status
-from unet.errors import Interrupted, UserError
-from unet.record import METRICS, STATUS, claim, read_json, write_status, write_text
+from unet.job import OBJECTIVE, objective
+from unet.record import METRICS, STATUS, minutes, read_json, write_json, write_status
 
-OBJECTIVE = "miou"
-
-
-def run_job(job: Callable[[DictConfig, Path], Mapping[str, Any]], config: DictConfig) -> float:
-    """Run ``job(config, folder)`` in this job's own folder and return its objective, the mIoU of the final evaluation.
-
-    The folder gets ``config.yaml`` and ``status.json``. In a sweep an error is written there, with its traceback in
-    ``error.txt``, and NaN returned; a single run ends with it, as one sentence. A signal ends both, saved.
-    """
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    try:
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            claim(folder, config.ckpt_path)
-    except UserError as error:  # the folder is another run's: nothing is written there
-        return failed(error, hydra.mode)
-    try:
-        write_status(folder, "running")
-        command = shlex.join(["python", "train.py", *hydra.overrides.task])
-        write_text(folder / "config.yaml", f"# {command}\n{OmegaConf.to_yaml(config, resolve=True)}")
-        metrics = job(config, folder)
-    except Interrupted as error:
-        write_status(folder, "interrupted", str(error))
-        print(f"{error}; to go on, repeat the command with ckpt_path={error.checkpoint}", file=sys.stderr)
-        sys.exit(signal_status(error.signum))
-    except (KeyboardInterrupt, SystemExit):  # a second signal: Lightning turns it into an exit
-        write_status(folder, "interrupted", "stopped at once")
-        sys.exit(signal_status(signal.SIGINT))
-    except Exception as error:
-        write_status(folder, "failed", explain(error))
-        (folder / "error.txt").write_text(traceback.format_exc())
-        return failed(error, hydra.mode)
-    write_status(folder, "done")
-    return objective(metrics)
+SWEEP = "sweep.json"
+"""In a sweep's folder: the command and every job's overrides, by the name of its folder."""
 
 
-def failed(error: Exception, mode: RunMode | None) -> float:
-    """In a sweep say what went wrong and go on, with NaN for a score; in a single run end with the error."""
-    if mode != RunMode.MULTIRUN:
-        if FULL_ERROR:
-            raise error
-        say(error)
-    print(f"failed: {explain(error)}", file=sys.stderr)
-    return float("nan")
+class Sweep(Callback):
+    """Hydra callback around a sweep: its jobs are written down before the first starts, and shown after the last."""
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        OmegaConf.select(config, "hydra.sweep.subdir")  # notes which keys are swept; a job's own config cannot tell
+        jobs = {name_of(config, overrides): overrides for overrides in combinations(config)}
+        folder.mkdir(parents=True, exist_ok=True)
+        known = read_json(folder / SWEEP)
+        write_json(
+            folder / SWEEP,
+            {
+                "commands": list(dict.fromkeys([*known.get("commands", []), command_of(config)])),
+                "jobs": known.get("jobs", {}) | jobs,
+            },
+        )
+        for name in jobs:
+            (folder / name).mkdir(exist_ok=True)
+            if not (folder / name / STATUS).exists():
+                write_status(folder / name, "pending")
+        print(f"sweep of {len(jobs)} jobs in {folder}: {progress(folder)}", flush=True)
 
-def objective(metrics: Mapping[str, Any]) -> float:
-    """The test split's mIoU, or the validation split's where there is no test split."""
-    return next(
-        (float(metrics[key]) for key in (f"test/{OBJECTIVE}", f"val/{OBJECTIVE}") if key in metrics), float("nan")
-    )
-
-
-class Table(Callback):
-    """Hydra callback: after a sweep, one table of its jobs, failed ones with their reason; status 1 if any failed."""
+    def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        if (folder / SWEEP).is_file() and Path(config.hydra.runtime.output_dir).parent == folder.resolve():
+            print(f"sweep: {progress(folder)}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Show the table; exit status 1 where a job did not finish."""
         folder = Path(config.hydra.sweep.dir)
-        jobs = sorted(path.parent for path in folder.glob(f"*/{STATUS}"))
-        states = {job.name: read_json(job / STATUS) | read_json(job / METRICS) for job in jobs}
-        print_table(folder, states)
-        unfinished = [name for name, values in states.items() if values["state"] != "done"]
+        jobs = states(folder)
+        print_table(folder, jobs)
+        unfinished = [name for name, values in jobs.items() if values["state"] != "done"]
         if unfinished:
-            print(
-                f"error: {len(unfinished)} of {len(jobs)} jobs did not finish; the reasons are above", file=sys.stderr
-            )
+            count = f"{len(unfinished)} of {len(jobs)} jobs did not finish"
+            print(f"error: {count}; the reasons are above", file=sys.stderr)
             sys.exit(1)
+
+
+def combinations(config: DictConfig) -> list[list[str]]:
+    """The overrides of every job, as Hydra's own sweeper will combine them."""
+    parameters = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*parameters, *config.hydra.overrides.task])
+    (jobs,) = BasicSweeper.split_arguments(parsed, None)
+    return jobs
+
+
+def name_of(config: DictConfig, overrides: Sequence[str]) -> str:
+    """The folder of the job that has these overrides."""
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_sweep_config(config, list(overrides)).hydra.sweep.subdir
+
+
+def command_of(config: DictConfig) -> str:
+    """The command that began this sweep."""
+    return shlex.join(["python", "train.py", "-m", *config.hydra.overrides.task])
+
+
+def states(folder: Path) -> dict[str, dict[str, Any]]:
+    """Status and metrics of every job of a sweep, by the name of its folder."""
+    names = read_json(folder / SWEEP)["jobs"]
+    return {name: read_json(folder / name / STATUS) | read_json(folder / name / METRICS) for name in names}
+
+
+def progress(folder: Path) -> str:
+    """``3 done, 1 failed, 8 to go, about 12:40 left``, from what the jobs' folders say."""
+    jobs = states(folder)
+    counts = Counter(values["state"] for values in jobs.values())
+    shown = [f"{counts[state]} {state}" for state in ("done", "running", "failed", "interrupted") if counts[state]]
+    waiting = len(jobs) - counts["done"] - counts["failed"] - counts["running"]
+    spent = [values["time/train_seconds"] for values in jobs.values() if values["state"] == "done"]
+    left = f", about {minutes(fmean(spent) * waiting)} left" if spent and waiting else ""
+    return ", ".join([*shown, f"{waiting} to go"]) + left
 
 
 def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
     """Jobs by objective, best first; unfinished ones last, with their reason."""
-    table = RichTable(title=str(folder), title_justify="left")
+    table = Table(title=str(folder), title_justify="left")
     table.add_column("job", overflow="fold")  # a name is shown whole
     for column in ("state", "mIoU", "split", "parameters", "GFLOP", "seconds"):
         table.add_column(column, no_wrap=True)

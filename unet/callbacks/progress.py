@@ -6,6 +6,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from unet.record import minutes
+
 
 class Progress(Callback):
     """One line an epoch, and training throughput (loading included, validation not).
@@ -55,8 +57,3 @@ class Progress(Callback):
             left = f"  about {minutes(passed / (done - self.first_epoch) * (epochs - done))} left"
         of = f"/{epochs}" if epochs and epochs > 0 else ""
         print(f"epoch {done}{of}  {scores}  {self.samples_per_second:.1f} samples/s{left}", flush=True)
-
-
-def minutes(seconds: float) -> str:
-    """``75`` -> ``1:15``."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

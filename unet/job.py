@@ -1,0 +1,180 @@
+"""One run in its own folder, and what is left to do of it when it is part of a sweep."""
+
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from unet.command import FULL_ERROR, explain, say, signal_status
+from unet.errors import Interrupted, UserError
+from unet.record import CHECKPOINTS, METRICS, ROOT, STATUS, claim, read_json, write_status, write_text
+
+OBJECTIVE = "miou"
+UNDECIDED = float("nan")
+"""The objective of a job that did not finish."""
+
+Job = Callable[[DictConfig, Path], Mapping[str, Any]]
+
+
+def run_job(job: Job, config: DictConfig) -> float:
+    """Run ``job(config, folder)`` in this job's own folder and return its objective, the mIoU of the final evaluation.
+
+    The folder gets ``config.yaml`` and ``status.json``. A single run that fails ends the program with one sentence.
+    In a sweep the reason is written down, with the traceback in ``error.txt``, and NaN returned; a job that is done
+    already is not run again, and one that was interrupted goes on from its last checkpoint. A signal ends both, saved.
+    """
+    hydra = HydraConfig.get()
+    folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    if hydra.mode == RunMode.MULTIRUN:
+        return one_of_many(job, config, folder, overrides)
+    try:
+        return attempt(job, config, folder, overrides)
+    except Exception as error:
+        if FULL_ERROR:
+            raise
+        say(error)
+
+
+def one_of_many(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
+    """A job of a sweep, as far as it is not done."""
+    with held(folder, wait=True):  # by a process that an earlier, killed sweep has left behind
+        before = read_json(folder / STATUS)
+    if before.get("state") == "done":
+        return objective(read_json(folder / METRICS))
+    if before.get("state") == "failed" and not config.retry_failed:
+        print(f"failed before: {before['reason']} (retry_failed=true tries again)", file=sys.stderr)
+        return UNDECIDED
+    last = folder / CHECKPOINTS / "last.ckpt"
+    if last.is_file():
+        config.ckpt_path = str(last)
+    else:
+        forget(folder)
+    if config.isolate:
+        return in_own_process(config, folder, overrides)
+    try:
+        return attempt(job, config, folder, overrides)
+    except Exception as error:
+        print(f"failed: {explain(error)}", file=sys.stderr)
+        return UNDECIDED
+
+
+def attempt(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
+    """Run the job here and now and write down how it went."""
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return objective(job(config, folder))  # one of several processes of a run; the first one keeps the record
+    with held(folder):
+        claim(folder, config.ckpt_path)
+        write_status(folder, "running")
+        kept = [override for override in overrides if not override.startswith("ckpt_path=")]
+        command = shlex.join(["python", "train.py", *kept])
+        write_text(folder / "config.yaml", f"# {command}\n{OmegaConf.to_yaml(config, resolve=True)}")
+        try:
+            metrics = job(config, folder)
+        except Interrupted as error:
+            write_status(folder, "interrupted", str(error))
+            print(f"{error}; to go on, repeat the command with ckpt_path={error.checkpoint}", file=sys.stderr)
+            sys.exit(signal_status(error.signum))
+        except (KeyboardInterrupt, SystemExit):  # a second signal: Lightning turns it into an exit
+            write_status(folder, "interrupted", "stopped at once")
+            sys.exit(signal_status(signal.SIGINT))
+        except Exception as error:
+            write_status(folder, "failed", explain(error))
+            (folder / "error.txt").write_text(traceback.format_exc())
+            raise
+        write_status(folder, "done")
+    return objective(metrics)
+
+
+def in_own_process(config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
+    """The job as a command of its own: no state of one job reaches the next, and one that is killed ends alone."""
+    settings = {"hydra.run.dir": folder, "ckpt_path": config.ckpt_path, "threads": threads_of_a_job(config)}
+    chosen = [*overrides, *(f"{key}={quoted(str(value))}" for key, value in settings.items() if value is not None)]
+    # In a session of its own it is not signalled by the terminal too: exactly one signal reaches it, from here.
+    environment = {**os.environ, "HYDRA_FULL_ERROR": str(int(FULL_ERROR))}
+    command = [sys.executable, str(ROOT / "train.py"), *chosen]
+    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    with passing_signals_to(child) as passed:
+        code = child.wait()
+    if passed:
+        sys.exit(signal_status(passed[0]))
+    after = read_json(folder / STATUS)
+    if after.get("state") == "done":
+        return objective(read_json(folder / METRICS))
+    if after.get("state") != "failed":
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        write_status(folder, "failed", f"its process {how}; where that is SIGKILL, memory may have run out")
+    return UNDECIDED
+
+
+def threads_of_a_job(config: DictConfig) -> int | None:
+    """One where several jobs run side by side on this machine, unless the config says how many."""
+    several = "joblib" in HydraConfig.get().launcher._target_
+    return 1 if several and config.threads is None else None
+
+
+def quoted(value: str) -> str:
+    """A text as Hydra's command line takes it, whatever it holds."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+@contextmanager
+def passing_signals_to(child: subprocess.Popen) -> Iterator[list[int]]:
+    """While it lasts, SIGINT and SIGTERM go to ``child``, which saves and ends; yields those that came."""
+    passed: list[int] = []
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        passed.append(signum)
+        child.send_signal(signum)
+
+    before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield passed
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def held(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a run's folder: no two processes run one job. The system lets go of it however the process ends.
+
+    Raises:
+        UserError: another process holds it and ``wait`` is false.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise UserError(f"{folder}: another process is running this; wait for it, or stop it") from None
+            print(f"{folder}: waiting for the process that is running this", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def forget(folder: Path) -> None:
+    """Remove what a run left that never came to a checkpoint: it begins again."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
+
+
+def objective(metrics: Mapping[str, Any]) -> float:
+    """The test split's mIoU, or the validation split's where there is no test split."""
+    return next((float(metrics[key]) for key in (f"test/{OBJECTIVE}", f"val/{OBJECTIVE}") if key in metrics), UNDECIDED)
