@@ -31,6 +31,7 @@ from unet.data import SegmentationData
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, device_name, lay, resolve_precision
 from unet.losses import class_weights, log_weights, make_loss
+from unet.matching import matched
 from unet.model import UNet
 from unet.pictures import sheet
 from unet.record import CHECKPOINTS, METRICS, peak_memory_bytes, provenance, reset_peak_memory, whole, write_json
@@ -153,6 +154,7 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         "num_classes": data.source.num_classes,
         "spatial_dims": data.source.spatial_dims,
     }
+    model = matched(model, data.example("train").shape[2:])
     net = lay(UNet(**model), channels_last)
     mean, std = data.samples["train"].statistics()
     choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]

@@ -1,0 +1,66 @@
+"""Widths at which a network costs what the classical one does: operators compared at equal parameters or FLOPs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from unet.errors import UserError, did_you_mean
+from unet.geometry import count_flops, count_parameters
+from unet.model import UNet, level_widths
+
+REFERENCE = {"down": "max", "up": "transposed", "context": "none", "skip": "concat"}
+"""The arm whose budget the others are given, at the same width and depth."""
+TOLERANCE = 0.02
+STEPS = 24
+"""Halvings of the interval of scales that is searched: far finer than a channel."""
+
+BUDGETS: Mapping[str, Callable[[nn.Module, Sequence[int]], int]] = {
+    "parameters": lambda net, shape: count_parameters(net),
+    "flops": count_flops,
+}
+
+
+def matched(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
+    """Arguments of ``UNet`` from those of the config, whose ``match`` names a budget or is None.
+
+    Every level's width is scaled by one factor, found by bisection.
+
+    Args:
+        settings: the network's arguments and ``match``.
+        size: samples along every axis of a training image; FLOPs depend on it.
+
+    Raises:
+        UserError: an unknown budget, or none of the widths comes within 2 % of it.
+    """
+    arguments = dict(settings)
+    budget = arguments.pop("match", None)
+    if budget is None:
+        return arguments
+    if budget not in BUDGETS:
+        raise UserError(
+            f"model.match: unknown {budget!r}{did_you_mean(str(budget), BUDGETS)} (valid: {', '.join(BUDGETS)})"
+        )
+    base = level_widths(arguments["width"], arguments["depth"])
+
+    def cost(chosen: Mapping[str, Any]) -> int:
+        with torch.device("meta"):
+            return BUDGETS[budget](UNet(**chosen), (1, arguments["in_channels"], *size))
+
+    target = cost(arguments | REFERENCE)
+    tried: dict[tuple[int, ...], int] = {}
+    low, high = 1 / 16, 16.0
+    for _ in range(STEPS):
+        scale = (low * high) ** 0.5
+        widths = tuple(max(1, round(scale * width)) for width in base)
+        tried[widths] = tried.get(widths) or cost(arguments | {"width": list(widths)})
+        low, high = (low, scale) if tried[widths] > target else (scale, high)
+    best = min(tried, key=lambda widths: abs(tried[widths] - target))
+    if abs(tried[best] - target) > TOLERANCE * target:
+        raise UserError(
+            f"model.match={budget}: no widths bring this network within {TOLERANCE:.0%} of the {target:,} {budget} of "
+            f"{REFERENCE['down']} and {REFERENCE['up']}; the nearest, {list(best)}, has {tried[best]:,}: "
+            f"start from a larger model.width"
+        )
+    return arguments | {"width": list(best)}
