@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -119,6 +120,23 @@ def in_own_process(config: DictConfig, folder: Path, overrides: Sequence[str]) -
     return UNDECIDED
 
 
+def keep_to_one_device(config: DictConfig) -> None:
+    """A job of a sweep trains on one device: each process of several would run the whole sweep again.
+
+    Raises:
+        UserError: the config asks for more.
+    """
+    trainer = config.trainer
+    if trainer.devices == "auto":
+        trainer.devices = 1
+    one = trainer.devices in (1, "1") or (isinstance(trainer.devices, Sequence) and len(trainer.devices) == 1)
+    if not one or trainer.num_nodes != 1:
+        raise UserError(
+            f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: a job of a sweep trains on one "
+            f"device; run several jobs at once instead (hydra/launcher=joblib or slurm), or one training without -m"
+        )
+
+
 def threads_of_a_job(config: DictConfig) -> int | None:
     """One where several jobs run side by side on this machine, unless the config says how many."""
     several = "joblib" in HydraConfig.get().launcher._target_
@@ -127,8 +145,7 @@ def threads_of_a_job(config: DictConfig) -> int | None:
 
 def quoted(value: str) -> str:
     """A text as Hydra's command line takes it, whatever it holds."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 @contextmanager

@@ -1,0 +1,159 @@
+"""Sweeps: a job's folder is its configuration; what is done is not done again, and what was stopped goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from test_command import arguments, assert_same, environment, run
+
+from unet.command import job_name, sweep_name, swept
+from unet.errors import UserError
+from unet.job import held, quoted
+
+pytestmark = pytest.mark.slow
+SHORT = ("-m", "hydra.sweep.dir=sweep", "isolate=false", "trainer.max_epochs=1")
+
+
+def jobs(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/status.json")}
+
+
+def stamps(folder: Path) -> dict[str, float]:
+    """When the scores of every job were written."""
+    return {path.parent.name: path.stat().st_mtime for path in folder.glob("*/metrics.json")}
+
+
+def test_what_is_done_is_not_run_again_and_what_failed_only_when_asked(stack, tmp_path):
+    sweep = tmp_path / "sweep"
+    first = run(stack, tmp_path, *SHORT, "model.width=4,-1")
+    assert first.returncode == 1 and "1 done, 1 failed, 0 to go" in first.stdout
+    before = stamps(sweep)
+    # The same jobs written in another way, and one more.
+    second = run(stack, tmp_path, *SHORT, "model.down=max,avg", "model.width=4", "threads=1,")
+    assert second.returncode == 0, second.stderr
+    assert "sweep of 2 jobs" in second.stdout and "1 done" in second.stdout
+    after = stamps(sweep)
+    assert len(after) == 2 and all(after[name] == before[name] for name in before)
+    third = run(stack, tmp_path, *SHORT, "model.width=4,-1", "model.down=max")
+    assert third.returncode == 1 and "failed before: model.width: expected an integer" in third.stderr
+    fourth = run(stack, tmp_path, *SHORT, "model.width=4,-1", "model.down=max", "retry_failed=true")
+    assert "failed before" not in fourth.stderr and "failed: model.width" in fourth.stderr
+    assert stamps(sweep) == after
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_killed_sweep_ends_as_if_it_had_not_been(stack, tmp_path, isolate):
+    sweep = ("-m", "trainer.max_epochs=12", "seed=0,1", f"isolate={isolate}", "optim.lr=0.001")
+    process = subprocess.Popen(
+        arguments(stack, *sweep, "hydra.sweep.dir=killed"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 4/"):
+            break
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    for pid in (process.pid, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    states = jobs(tmp_path / "killed")
+    assert sorted(value["state"] for value in states.values()) == ["pending", "running"]
+    again = run(stack, tmp_path, *sweep, "hydra.sweep.dir=killed")
+    assert again.returncode == 0, again.stderr
+    assert "epoch 1/12" not in again.stdout.split("sweep: ")[0], "the first job goes on, it does not begin again"
+    assert run(stack, tmp_path, *sweep, "hydra.sweep.dir=whole").returncode == 0
+    assert jobs(tmp_path / "killed").keys() == jobs(tmp_path / "whole").keys()
+    for name in states:
+        assert_same(tmp_path / "killed" / name, tmp_path / "whole" / name)
+        scores = [json.loads((tmp_path / root / name / "metrics.json").read_text()) for root in ("killed", "whole")]
+        kept = [{key: value for key, value in score.items() if key.startswith(("test/", "steps"))} for score in scores]
+        assert kept[0] == kept[1]
+
+
+def test_a_signal_stops_a_sweep_with_its_job_saved(stack, tmp_path):
+    process = subprocess.Popen(
+        arguments(stack, "-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=400", "seed=0,1"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    states = jobs(tmp_path / "sweep")
+    assert sorted(value["state"] for value in states.values()) == ["interrupted", "pending"]
+    (stopped,) = [name for name, value in states.items() if value["state"] == "interrupted"]
+    assert torch.load(tmp_path / "sweep" / stopped / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] >= 8
+
+
+def test_a_folder_is_held_by_one_process(tmp_path):
+    code = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from unet.job import held
+with held(Path({str(tmp_path)!r})):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="another process is running this"), held(tmp_path):
+        pass
+    other.kill()
+    other.communicate()
+    with held(tmp_path):
+        pass
+
+
+def test_names_say_what_varies():
+    command = ["data=isbi2012", "model.down=max,avg", "seed=range(3)", "threads=1"]
+    assert swept(command, None) == ["model.down", "seed"]
+    assert swept(command, {"model.up": "nearest,haar", "optim.lr": "0.1"}) == ["model.up", "model.down", "seed"]
+    assert sweep_name(["model.down=max,avg", "seed=0,1"]) == "model.down=max,avg"
+    assert sweep_name(["seed=0,1"]) == "seeds"
+    assert sweep_name(["sweep=up", "data=isbi2012"]).startswith("sweep=up_")
+    assert sweep_name(["sweep=up", "data=isbi2012"]) != sweep_name(["sweep=up", "data=camvid"])
+    assert sweep_name(["sweep=up", "threads=1"]) == sweep_name(["sweep=up", "seed=range(9)"])
+
+
+def test_a_job_is_named_by_its_configuration(composed, tmp_path):
+    from omegaconf import OmegaConf, open_dict
+
+    def name(keys: list[str], *overrides: str) -> str:
+        config = composed(*overrides)
+        with open_dict(config):
+            config.hydra = OmegaConf.create({"sweep": {"dir": str(tmp_path)}})
+        return job_name(overrides, keys, _root_=config)
+
+    plain = name(["model.down"], "model.down=max")
+    assert plain.startswith("model.down=max_")
+    assert name(["seed"], "seed=0") == plain.replace("model.down=max", "seed=0"), "one configuration, one hash"
+    assert name(["model.down"], "model.down=max", "threads=2", "ckpt_path=x") == plain
+    assert name(["model.down"], "model.down=avg")[-8:] != plain[-8:]
+    (tmp_path / plain).mkdir()
+    assert name(["seed"], "seed=0") == plain, "the folder that is there"
+
+
+def test_any_path_can_be_handed_on():
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for text in ("a b", "it's", "back\\slash", "a=1,b=[2]", "${x}", "end\\", "\\'"):
+        override = OverridesParser.create().parse_override(f"key={quoted(text)}")
+        assert override.value() == text, text
