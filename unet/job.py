@@ -63,6 +63,8 @@ def one_of_many(job: Job, config: DictConfig, folder: Path, overrides: Sequence[
         config.ckpt_path = str(last)
     else:
         forget(folder)
+    if config.trainer.devices == "auto":
+        config.trainer.devices = 1
     if config.isolate:
         return in_own_process(config, folder, overrides)
     try:
@@ -101,7 +103,12 @@ def attempt(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
 
 def in_own_process(config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     """The job as a command of its own: no state of one job reaches the next, and one that is killed ends alone."""
-    settings = {"hydra.run.dir": folder, "ckpt_path": config.ckpt_path, "threads": threads_of_a_job(config)}
+    settings = {
+        "hydra.run.dir": folder,
+        "ckpt_path": config.ckpt_path,
+        "threads": threads_of_a_job(config),
+        "trainer.devices": config.trainer.devices,
+    }
     chosen = [*overrides, *(f"{key}={quoted(str(value))}" for key, value in settings.items() if value is not None)]
     # In a session of its own it is not signalled by the terminal too: exactly one signal reaches it, from here.
     environment = {**os.environ, "HYDRA_FULL_ERROR": str(int(FULL_ERROR))}
@@ -118,23 +125,6 @@ def in_own_process(config: DictConfig, folder: Path, overrides: Sequence[str]) -
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         write_status(folder, "failed", f"its process {how}; where that is SIGKILL, memory may have run out")
     return UNDECIDED
-
-
-def keep_to_one_device(config: DictConfig) -> None:
-    """A job of a sweep trains on one device: each process of several would run the whole sweep again.
-
-    Raises:
-        UserError: the config asks for more.
-    """
-    trainer = config.trainer
-    if trainer.devices == "auto":
-        trainer.devices = 1
-    one = trainer.devices in (1, "1") or (isinstance(trainer.devices, Sequence) and len(trainer.devices) == 1)
-    if not one or trainer.num_nodes != 1:
-        raise UserError(
-            f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: a job of a sweep trains on one "
-            f"device; run several jobs at once instead (hydra/launcher=joblib or slurm), or one training without -m"
-        )
 
 
 def threads_of_a_job(config: DictConfig) -> int | None:

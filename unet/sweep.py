@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from unet.command import say
+from unet.errors import UserError
 from unet.job import OBJECTIVE, objective
 from unet.record import METRICS, STATUS, minutes, read_json, write_json, write_status
 
@@ -27,6 +29,13 @@ class Sweep(Callback):
     """Hydra callback around a sweep: its jobs are written down before the first starts, and shown after the last."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            self.begin(config)
+        except Exception as error:  # Hydra would only warn, and go on
+            say(error)
+
+    def begin(self, config: DictConfig) -> None:
+        keep_to_one_device(config)
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # notes which keys are swept; a job's own config cannot tell
         jobs = {name_of(config, overrides): overrides for overrides in combinations(config)}
@@ -60,6 +69,22 @@ class Sweep(Callback):
             count = f"{len(unfinished)} of {len(jobs)} jobs did not finish"
             print(f"error: {count}; the reasons are above", file=sys.stderr)
             sys.exit(1)
+
+
+def keep_to_one_device(config: DictConfig) -> None:
+    """Refuse a sweep whose jobs would train on several devices: each process of one would run the whole sweep again.
+
+    Raises:
+        UserError: the config asks for more than one.
+    """
+    trainer = config.trainer
+    devices = list(trainer.devices) if OmegaConf.is_list(trainer.devices) else trainer.devices
+    one = devices in (1, "1", "auto") or (isinstance(devices, list) and len(devices) == 1)
+    if not one or trainer.num_nodes != 1:
+        raise UserError(
+            f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: a job of a sweep trains on one "
+            f"device; run several jobs at once instead (hydra/launcher=joblib or slurm), or one training without -m"
+        )
 
 
 def combinations(config: DictConfig) -> list[list[str]]:
