@@ -25,7 +25,7 @@ BUDGETS: Mapping[str, Callable[[nn.Module, Sequence[int]], int]] = {
 def matched(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
     """Arguments of ``UNet`` from those of the config, whose ``match`` names a budget or is None.
 
-    Every level's width is scaled by one factor, found by bisection.
+    Every level's width is scaled by one factor, found by bisection; then one level may get one channel more.
 
     Args:
         settings: the network's arguments and ``match``.
@@ -50,12 +50,19 @@ def matched(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
 
     target = cost(arguments | REFERENCE)
     tried: dict[tuple[int, ...], int] = {}
+
+    def excess(widths: tuple[int, ...]) -> int:
+        if widths not in tried:
+            tried[widths] = cost(arguments | {"width": list(widths)})
+        return tried[widths] - target
+
     low, high = 1 / 16, 16.0
     for _ in range(STEPS):
         scale = (low * high) ** 0.5
-        widths = tuple(max(1, round(scale * width)) for width in base)
-        tried[widths] = tried.get(widths) or cost(arguments | {"width": list(widths)})
-        low, high = (low, scale) if tried[widths] > target else (scale, high)
+        low, high = (low, scale) if excess(scaled(base, scale)) > 0 else (scale, high)
+    for level in range(len(base)):  # what rounding left, one channel at a time
+        widths = scaled(base, low)
+        excess((*widths[:level], widths[level] + 1, *widths[level + 1 :]))
     best = min(tried, key=lambda widths: abs(tried[widths] - target))
     if abs(tried[best] - target) > TOLERANCE * target:
         raise UserError(
@@ -64,3 +71,8 @@ def matched(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
             f"start from a larger model.width"
         )
     return arguments | {"width": list(best)}
+
+
+def scaled(widths: Sequence[int], scale: float) -> tuple[int, ...]:
+    """Every level's width by one factor, a channel at least."""
+    return tuple(max(1, round(scale * width)) for width in widths)

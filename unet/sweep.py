@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,7 +26,14 @@ SWEEP = "sweep.json"
 
 
 class Sweep(Callback):
-    """Hydra callback around a sweep: its jobs are written down before the first starts, and shown after the last."""
+    """Hydra callback around a sweep: its jobs are written down before the first starts, and shown after the last.
+
+    Attributes:
+        names: the folders of this command's jobs; the sweep's folder may hold those of earlier commands too.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
@@ -39,34 +46,28 @@ class Sweep(Callback):
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # notes which keys are swept; a job's own config cannot tell
         jobs = {name_of(config, overrides): overrides for overrides in combinations(config)}
+        self.names = list(jobs)
         folder.mkdir(parents=True, exist_ok=True)
         known = read_json(folder / SWEEP)
-        write_json(
-            folder / SWEEP,
-            {
-                "commands": list(dict.fromkeys([*known.get("commands", []), command_of(config)])),
-                "jobs": known.get("jobs", {}) | jobs,
-            },
-        )
+        commands = dict.fromkeys([*known.get("commands", []), command_of(config)])
+        write_json(folder / SWEEP, {"commands": list(commands), "jobs": known.get("jobs", {}) | jobs})
         for name in jobs:
             (folder / name).mkdir(exist_ok=True)
             if not (folder / name / STATUS).exists():
                 write_status(folder / name, "pending")
-        print(f"sweep of {len(jobs)} jobs in {folder}: {progress(folder)}", flush=True)
+        print(f"sweep of {len(jobs)} jobs in {folder}: {progress(states(folder, self.names))}", flush=True)
 
     def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        if (folder / SWEEP).is_file() and Path(config.hydra.runtime.output_dir).parent == folder.resolve():
-            print(f"sweep: {progress(folder)}", flush=True)
+        if self.names:  # else a single run, or a process that a launcher has started
+            print(f"sweep: {progress(states(Path(config.hydra.sweep.dir), self.names))}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Show the table; exit status 1 where a job did not finish."""
+        """Show every job there is; exit status 1 where one of this command did not finish."""
         folder = Path(config.hydra.sweep.dir)
-        jobs = states(folder)
-        print_table(folder, jobs)
-        unfinished = [name for name, values in jobs.items() if values["state"] != "done"]
+        print_table(folder, states(folder, read_json(folder / SWEEP)["jobs"]))
+        unfinished = [name for name, values in states(folder, self.names).items() if values["state"] != "done"]
         if unfinished:
-            count = f"{len(unfinished)} of {len(jobs)} jobs did not finish"
+            count = f"{len(unfinished)} of {len(self.names)} jobs did not finish"
             print(f"error: {count}; the reasons are above", file=sys.stderr)
             sys.exit(1)
 
@@ -106,18 +107,16 @@ def command_of(config: DictConfig) -> str:
     return shlex.join(["python", "train.py", "-m", *config.hydra.overrides.task])
 
 
-def states(folder: Path) -> dict[str, dict[str, Any]]:
-    """Status and metrics of every job of a sweep, by the name of its folder."""
-    names = read_json(folder / SWEEP)["jobs"]
+def states(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Status and metrics of jobs, by the name of their folder."""
     return {name: read_json(folder / name / STATUS) | read_json(folder / name / METRICS) for name in names}
 
 
-def progress(folder: Path) -> str:
-    """``3 done, 1 failed, 8 to go, about 12:40 left``, from what the jobs' folders say."""
-    jobs = states(folder)
+def progress(jobs: Mapping[str, Mapping[str, Any]]) -> str:
+    """``3 done, 1 failed, 8 to go, about 12:40 left``."""
     counts = Counter(values["state"] for values in jobs.values())
-    shown = [f"{counts[state]} {state}" for state in ("done", "running", "failed", "interrupted") if counts[state]]
-    waiting = len(jobs) - counts["done"] - counts["failed"] - counts["running"]
+    shown = [f"{counts[state]} {state}" for state in ("done", "running", "failed") if counts[state]]
+    waiting = counts["pending"] + counts["interrupted"]
     spent = [values["time/train_seconds"] for values in jobs.values() if values["state"] == "done"]
     left = f", about {minutes(fmean(spent) * waiting)} left" if spent and waiting else ""
     return ", ".join([*shown, f"{waiting} to go"]) + left
