@@ -123,6 +123,8 @@ def settle_process(config: DictConfig) -> None:
         "could not find the monitored key",  # a run too short to validate
         "Checkpoint directory .* exists and is not empty",  # a resumed run
         "your dataloader is not resumable",  # its sampler is told where to start
+        "It is recommended to use `self.log\\(.*sync_dist",  # every process evaluates the whole split
+        "Grad strides do not match bucket view strides",  # of one-channel weights laid out channels last
     ):
         warnings.filterwarnings("ignore", message=f".*{intended}")
 

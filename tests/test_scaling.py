@@ -1,0 +1,56 @@
+"""More than one process: two that train one network, several jobs at once, a cluster's jobs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_command import run
+
+pytestmark = pytest.mark.slow
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_two_processes_train_as_one_does_and_leave_one_folder(stack, tmp_path):
+    longer = ("trainer.max_epochs=6", "model.norm=group", "model.dropout=0")
+    assert run(stack, tmp_path, *longer, "hydra.run.dir=runs/one", "data.batch_size=4").returncode == 0
+    two = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2")
+    result = run(stack, tmp_path, *longer, *two, "hydra.run.dir=runs/two")
+    assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr
+    assert result.stdout.count("results in") == 1
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["one", "two"]
+    assert not (tmp_path / "outputs").exists()
+    one, both = metrics(tmp_path / "runs" / "one"), metrics(tmp_path / "runs" / "two")
+    assert both["steps"] == one["steps"]
+    assert both["test/loss"] == pytest.approx(one["test/loss"], rel=1e-3)  # the Dice of two halves is not that of all
+    assert both["test/miou"] == pytest.approx(one["test/miou"], abs=0.01)
+
+
+@pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]], ids=lambda it: it[0])
+def test_a_launcher_runs_the_jobs_of_a_sweep(stack, tmp_path, launcher):
+    name, *options = launcher
+    pytest.importorskip(f"hydra_plugins.hydra_{name.partition('_')[0]}_launcher")
+    jobs = ("-m", "hydra.sweep.dir=sweep", f"hydra/launcher={name}", *options, "seed=0,1", "trainer.max_epochs=1")
+    result = run(stack, tmp_path, *jobs)
+    assert result.returncode == 0, result.stderr
+    states = [json.loads(path.read_text())["state"] for path in (tmp_path / "sweep").glob("*/status.json")]
+    assert states == ["done", "done"]
+    assert {metrics(path.parent)["seed"] for path in (tmp_path / "sweep").glob("*/metrics.json")} == {0, 1}
+
+
+@pytest.mark.parametrize("asked", ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.num_nodes=2"])
+def test_several_devices_in_a_job_of_a_sweep_are_refused_with_advice(stack, tmp_path, asked):
+    result = run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", "seed=0,1", asked)
+    assert result.returncode == 1
+    assert "run several jobs at once instead (hydra/launcher=joblib or slurm)" in result.stderr
+    assert not list(tmp_path.glob("sweep/*/status.json"))
+
+
+def test_the_cluster_config_composes(stack, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    result = run(stack, tmp_path, "hydra/launcher=slurm", "hydra.launcher.partition=gpu", "--cfg=hydra")
+    assert "gpus_per_node: 1" in result.stdout and "partition: gpu" in result.stdout
