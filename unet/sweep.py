@@ -18,7 +18,7 @@ from rich.table import Table
 
 from unet.command import say
 from unet.errors import UserError
-from unet.job import OBJECTIVE, objective
+from unet.job import OBJECTIVE, held, objective
 from unet.record import METRICS, STATUS, minutes, read_json, write_json, write_status
 
 SWEEP = "sweep.json"
@@ -48,13 +48,14 @@ class Sweep(Callback):
         jobs = {name_of(config, overrides): overrides for overrides in combinations(config)}
         self.names = list(jobs)
         folder.mkdir(parents=True, exist_ok=True)
-        known = read_json(folder / SWEEP)
-        commands = dict.fromkeys([*known.get("commands", []), command_of(config)])
-        write_json(folder / SWEEP, {"commands": list(commands), "jobs": known.get("jobs", {}) | jobs})
-        for name in jobs:
-            (folder / name).mkdir(exist_ok=True)
-            if not (folder / name / STATUS).exists():
-                write_status(folder / name, "pending")
+        with held(folder, wait=True):  # another command may be adding its jobs
+            known = read_json(folder / SWEEP)
+            commands = dict.fromkeys([*known.get("commands", []), command_of(config)])
+            write_json(folder / SWEEP, {"commands": list(commands), "jobs": known.get("jobs", {}) | jobs})
+            for name in jobs:
+                (folder / name).mkdir(exist_ok=True)
+                if not (folder / name / STATUS).exists():
+                    write_status(folder / name, "pending")
         print(f"sweep of {len(jobs)} jobs in {folder}: {progress(states(folder, self.names))}", flush=True)
 
     def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
