@@ -85,7 +85,11 @@ class SegmentationTask(L.LightningModule):
         weighted up to be learned need not be predicted too often. Source: Menon et al. 2021, Long-tail learning via
         logit adjustment, https://arxiv.org/abs/2007.07314.
         """
-        return (logits - self.log_weights.view(-1, *[1] * (logits.ndim - 2))).argmax(1)
+        return self.adjusted(logits).argmax(1)
+
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """Logits (B, K, *S) less the log weights: their softmax is what :meth:`decide` compares."""
+        return logits - self.log_weights.view(-1, *[1] * (logits.ndim - 2))
 
     def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         key = np.random.SeedSequence([self.seed, self.global_rank, self.current_epoch, batch_idx])
@@ -106,8 +110,8 @@ class SegmentationTask(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.confusion = ConfusionMatrix(len(self.classes), self.device)
 
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        self.evaluate(batch, "val")
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self.evaluate(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
         self.log_scores("val")
@@ -115,17 +119,18 @@ class SegmentationTask(L.LightningModule):
     def on_test_epoch_start(self) -> None:
         self.on_validation_epoch_start()
 
-    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        self.evaluate(batch, "test")
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self.evaluate(batch, "test")
 
     def on_test_epoch_end(self) -> None:
         self.log_scores("test")
 
-    def evaluate(self, batch: Mapping[str, Tensor], split: str) -> None:
+    def evaluate(self, batch: Mapping[str, Tensor], split: str) -> dict[str, Tensor]:
         logits = self.predict(batch["image"])
         loss = self.loss(logits, batch["target"])
         self.confusion.update(self.decide(logits), batch["target"])
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
+        return {"logits": logits}
 
     def log_scores(self, split: str) -> None:
         scores = self.confusion.scores(self.classes)

@@ -26,7 +26,16 @@ from rich.console import Console
 from unet.anatomy import Anatomy, anatomy, facts, markdown
 from unet.callbacks.checkpoint import AtomicCheckpointIO, StopOnSignal, best_and_last
 from unet.callbacks.progress import Progress
-from unet.callbacks.tensorboard import ClassShares, FeatureMaps, Graph, Pictures, predict_panels, writer_of
+from unet.callbacks.tensorboard import (
+    Charts,
+    ClassShares,
+    FeatureMaps,
+    Graph,
+    Pictures,
+    PrecisionRecall,
+    predict_panels,
+    writer_of,
+)
 from unet.data import SegmentationData
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, device_name, lay, resolve_precision
@@ -191,9 +200,11 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
     folder = out / CHECKPOINTS
     callbacks: list[Callback] = [
         progress,
+        Charts(),
         ClassShares(),
         Pictures(config.pictures),
         FeatureMaps(config.feature_maps),
+        PrecisionRecall(),
         Graph(),
         LearningRateMonitor("step"),
     ]

@@ -1,5 +1,6 @@
 """What TensorBoard shows beside the scores: predictions over time, the confusion matrix, class shares, the graph."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,11 +15,14 @@ from torch.utils.tensorboard import SummaryWriter
 from unet.data.dataset import collate
 from unet.data.module import SegmentationData
 from unet.features import passage_picture, passages
+from unet.labels import IGNORE_INDEX
 from unet.metrics import ConfusionMatrix
 from unet.pictures import confusion_picture, panel
 from unet.task import SegmentationTask
 
 Color = Sequence[int]
+THRESHOLDS = 127
+"""Of a precision-recall curve, evenly from 0 to 1: as many as TensorBoard shows."""
 
 
 def writer_of(trainer: L.Trainer) -> SummaryWriter | None:
@@ -89,14 +93,25 @@ class FeatureMaps(AfterValidation):
             yield f"features/{passage.title.replace(' ', '_')}", passage_picture(passage, self.count)
 
 
-class ClassShares(Callback):
-    """True and predicted share of every class in the training batches, from step 0: all-background shows at once."""
+class Charts(Callback):
+    """The custom scalars tab: what belongs in one chart, with a line for every run that is shown."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
         writer = writer_of(trainer)
-        if writer is not None:
-            lines = {name: ["Multiline", [f"share/(true|predicted)/{name}$"]] for name in pl_module.classes}
-            writer.add_custom_scalars({"class shares": lines})
+        if writer is None:
+            return
+        names = [re.escape(name) for name in pl_module.classes]
+        writer.add_custom_scalars(
+            {
+                "scores": {"mIoU": ["Multiline", ["val/miou$"]], "loss": ["Multiline", ["(train|val)/loss$"]]},
+                "IoU": {name: ["Multiline", [f"val/iou/{name}$"]] for name in names},
+                "class shares": {name: ["Multiline", [f"share/(true|predicted)/{name}$"]] for name in names},
+            }
+        )
+
+
+class ClassShares(Callback):
+    """True and predicted share of every class in the training batches, from step 0: all-background shows at once."""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: SegmentationTask, outputs: Any, batch: Any, batch_idx: int
@@ -109,6 +124,48 @@ class ClassShares(Callback):
         for kind, shares in zip(("true", "predicted"), confusion.shares(), strict=True):
             for name, share in zip(pl_module.classes, shares, strict=True):
                 writer.add_scalar(f"share/{kind}/{name}", share, step)
+
+
+class PrecisionRecall(Callback):
+    """A precision-recall curve of every class against the others, from the final evaluation."""
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+        self.counts = torch.zeros(2, len(pl_module.classes), THRESHOLDS, dtype=torch.int64, device=pl_module.device)
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: SegmentationTask,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        probs = pl_module.adjusted(outputs["logits"].float()).softmax(1).movedim(1, -1)
+        known = batch["target"] != IGNORE_INDEX
+        places = (probs[known] * (THRESHOLDS - 1)).long()  # the highest threshold each probability reaches
+        target = batch["target"][known]
+        for index in range(len(pl_module.classes)):
+            for truth in (0, 1):
+                chosen = places[(target == index) == bool(truth), index]
+                self.counts[truth, index] += torch.bincount(chosen, minlength=THRESHOLDS)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+        writer = writer_of(trainer)
+        if writer is None:
+            return
+        negatives, positives = self.counts.flip(-1).cumsum(-1).flip(-1).cpu()  # at or above every threshold
+        for index, name in enumerate(pl_module.classes):
+            hits, alarms = positives[index].double(), negatives[index].double()
+            if hits[0] == 0:
+                continue  # no such class in the truth
+            precision = hits / (hits + alarms).clamp(min=1)
+            writer.add_pr_curve_raw(
+                f"precision_recall/{name}",
+                *(hits, alarms, alarms[0] - alarms, hits[0] - hits, precision, hits / hits[0]),
+                global_step=trainer.global_step,
+                num_thresholds=THRESHOLDS,
+            )
 
 
 class Graph(Callback):
