@@ -85,8 +85,11 @@ def test_what_fails_is_left_out_with_a_line_and_the_run_is_whole(composed, tmp_p
     assert 0 <= metrics["test/miou"] <= 1 and (tmp_path / "confusions.npz").is_file()
 
 
-def test_a_network_that_does_not_shrink_has_no_phases(composed, tmp_path, capsys):
-    metrics = train(composed("trainer.max_epochs=1", "model.depth=0"), tmp_path)
+def test_a_network_that_does_not_shrink_has_no_phases_and_limits_hold(composed, tmp_path, capsys):
+    limits = ["trainer.limit_test_batches=1", "data.eval_batch_size=1"]
+    metrics = train(composed("trainer.max_epochs=1", "model.depth=0", *limits), tmp_path)
+    with np.load(tmp_path / "confusions.npz") as kept:
+        assert len(kept["names"]) == 1, "as many as were evaluated"
     assert "test/information/0" in metrics and "test/boundary/bf" in metrics
     assert not [key for key in metrics if key.startswith(("test/shift", "test/checkerboard"))]
     assert capsys.readouterr().out.count("has no phases") == 3

@@ -185,7 +185,8 @@ def test_features_that_hold_the_image_score_one_and_unrelated_ones_nothing():
     half = slice(None, 1000), slice(1000, None)
     held = {"mixed": mixed, "part": mixed[:, :2], "noise": rng.normal(size=(2000, 4))}
     found = {
-        name: r_squared(*(moments(features[part], targets[part]) for part in half)) for name, features in held.items()
+        name: r_squared(*(moments(features[part], targets[part]) for part in half), 1e-6)
+        for name, features in held.items()
     }
     assert found["mixed"] == pytest.approx(1, abs=1e-6)
     assert 0.2 < found["part"] < 0.8 and abs(found["noise"]) < 0.02
@@ -195,7 +196,16 @@ def test_r_squared_by_hand():
     # Fitted: y = 2 x. Held: 1 is told as 2 (right), 3 as 6 (true: 8). Error 4, deviation from the mean 5: 18.
     fitted = moments(np.array([[0.0], [1], [2], [3]]), np.array([[0.0], [2], [4], [6]]))
     held = moments(np.array([[1.0], [3]]), np.array([[2.0], [8]]))
-    assert r_squared(fitted, held) == pytest.approx(1 - 4 / 18, abs=1e-5)
+    assert r_squared(fitted, held, 1e-6) == pytest.approx(1 - 4 / 18, abs=1e-5)
+
+
+def test_the_penalty_by_hand():
+    # x and y vary by 2 about their means of 0: y = 2 x becomes 2 x / (1 + 1) under a penalty of the variance itself.
+    fitted = moments(np.array([[-1.0], [1]]), np.array([[-2.0], [2]]))
+    many = fitted + fitted
+    assert many.count == 4 and many.square == 16
+    assert r_squared(many, many, 0) == pytest.approx(1)
+    assert r_squared(many, many, 1) == pytest.approx(1 - 4 / 16)
 
 
 def test_the_regression_is_that_of_numpy():
@@ -207,17 +217,17 @@ def test_the_regression_is_that_of_numpy():
     error = np.square(np.column_stack([np.ones(20), features[40:]]) @ weights - targets[40:]).sum()
     expected = 1 - error / np.square(targets[40:] - targets[40:].mean(0)).sum()
     fitted, held = moments(features[:40], targets[:40]), moments(features[40:], targets[40:])
-    assert r_squared(fitted, held) == pytest.approx(expected, abs=1e-4)
+    assert r_squared(fitted, held, 1e-6) == pytest.approx(expected, abs=1e-4)
 
 
 def test_too_few_positions_or_images_without_content_have_no_r_squared():
     rng = np.random.default_rng(0)
     few = moments(rng.normal(size=(5, 4)), rng.normal(size=(5, 1)))
     with pytest.raises(UserError, match="5 positions are too few"):
-        r_squared(few, few)
+        r_squared(few, few, 1)
     flat = moments(rng.normal(size=(50, 4)), np.ones((50, 1)))
     with pytest.raises(UserError, match="do not vary"):
-        r_squared(flat, flat)
+        r_squared(flat, flat, 1)
 
 
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import torch
@@ -31,11 +32,13 @@ def evaluating(task: SegmentationTask) -> Iterator[None]:
 def predictions(task: SegmentationTask, data: SegmentationData, split: str) -> Iterator[tuple[str, Array, Array]]:
     """(name, target (*S), prediction (*S)) of every item of a split, labels as uint8, in order.
 
-    The batches are those of the evaluation, so the predictions are too, to the last tie. A prediction is
-    ``IGNORE_INDEX`` wherever the target is.
+    The batches are those of the evaluation, so the predictions are too, to the last tie; where the trainer was told to
+    stop early, this stops there. A prediction is ``IGNORE_INDEX`` wherever the target is.
     """
+    trainer = task.trainer
+    (batches,) = trainer.num_test_batches if split == "test" else trainer.num_val_batches
     names = iter([item.name for item in data.samples[split].items])
-    for batch in data.eval_loader(split):
+    for batch in islice(data.eval_loader(split), int(batches)):
         labels = task.decide(task.predict(batch["image"].to(task.device))).cpu()
         labels[batch["target"] == IGNORE_INDEX] = IGNORE_INDEX
         for target, pred in zip(batch["target"], labels, strict=True):

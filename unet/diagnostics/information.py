@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from unet.task import SegmentationTask
 
 Array = np.ndarray
 IMAGES = 128
-RIDGE = 1e-6
-"""Of the features' mean variance: no more than what keeps the equations solvable where channels repeat each other."""
+RIDGES = [10.0**power for power in range(-6, 2)]
+"""Penalties tried, in units of the features' mean variance."""
 
 
 def information(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
@@ -24,32 +25,38 @@ def information(task: SegmentationTask, data: SegmentationData, split: str) -> d
 
     A sample at level l stands for a block of samples of the image. Ridge regression predicts the block, as the network
     is given it, from the channels at its sample: fitted on every other position of up to ``IMAGES`` images spread over
-    the split, scored on those between. No neighbours help, so what a level holds only spread over several samples
-    counts as lost. Source: linear probes, Alain and Bengio 2016, https://arxiv.org/abs/1610.01644, with the image for
-    target.
+    the split, scored on those between. The penalty is the one of ``RIDGES`` with which one half of the fitted positions
+    tells the other best. No neighbours help, so what a level holds only spread over several samples counts as lost.
+    Source: linear probes, Alain and Bengio 2016, https://arxiv.org/abs/1610.01644, with the image for target.
 
     Returns:
         ``information/<level>``: R^2 on the positions not fitted; 1 where all is kept, 0 where no more than the mean.
     """
+    scores = {}
+    for level, (one, between, other, beyond) in enumerate(quarters(task, data, split)):
+        name = f"information/{level}"
+        with sparing(name):
+            ridge = max(RIDGES, key=partial(r_squared, one, other))
+            scores[name] = r_squared(one + other, between + beyond, ridge)
+    return scores
+
+
+def quarters(task: SegmentationTask, data: SegmentationData, split: str) -> list[list["Moments"]]:
+    """For each level, the moments of its features and the image's blocks at every fourth position, from 0, 1, 2, 3."""
     net: Any = task.net
     levels = [net.stem, *net.encoder]
-    sums = [(Moments(), Moments()) for _ in levels]
+    found = [[Moments() for _ in range(4)] for _ in levels]
     count = len(data.samples[split])
     with watching(levels) as seen:
         for index in np.unique(np.linspace(0, count - 1, min(count, IMAGES)).astype(int)):
             image = data.example(split, int(index)).to(task.device)
             net.forward(task.normalize(image))  # not its compiled form, which knows no hooks
-            padded, *maps = (values[0].float().cpu().double().numpy() for values in seen)
-            for halves, features in zip(sums, maps, strict=True):
+            padded, *maps = (values[0].cpu().double().numpy() for values in seen)
+            for parts, features in zip(found, maps, strict=True):
                 given, wanted = features.reshape(len(features), -1).T, blocks(padded, features.shape[1:])
-                for parity, half in enumerate(halves):
-                    half.add(given[parity::2], wanted[parity::2])
-    scores = {}
-    for level, (fitted, held) in enumerate(sums):
-        name = f"information/{level}"
-        with sparing(name):
-            scores[name] = r_squared(fitted, held)
-    return scores
+                for place, part in enumerate(parts):
+                    part.add(given[place::4], wanted[place::4])
+    return found
 
 
 @contextmanager
@@ -105,9 +112,14 @@ class Moments:
         self.cross = self.cross + known.T @ targets
         self.square += float(np.square(targets).sum())
 
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
-def r_squared(fitted: Moments, held: Moments) -> float:
+
+def r_squared(fitted: Moments, held: Moments, ridge: float) -> float:
     """1 - (squared error) / (squared deviation from the mean) on ``held``, of the ridge regression on ``fitted``.
+
+    ``ridge`` is its penalty, in units of the features' mean variance.
 
     Raises:
         UserError: as many channels as positions to fit them on, or targets that do not vary.
@@ -116,7 +128,7 @@ def r_squared(fitted: Moments, held: Moments) -> float:
         raise UserError(f"{fitted.count} positions are too few for its channels")
     gram, cross = np.asarray(fitted.gram), np.asarray(fitted.cross)
     variances = gram.diagonal()[1:] - gram[0, 1:] ** 2 / fitted.count
-    penalty = np.full(len(gram), RIDGE * variances.mean())
+    penalty = np.full(len(gram), ridge * variances.mean())
     penalty[0] = 0  # the mean is free
     weights = np.linalg.lstsq(gram + np.diag(penalty), cross)[0]
     error = held.square - 2 * np.sum(weights * held.cross) + np.sum(weights * (held.gram @ weights))
