@@ -1,6 +1,9 @@
 """What a network is asked: shifts, checkerboards and what its encoder keeps, against values worked by hand."""
 
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +13,104 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from unet import UNet
-from unet.diagnostics.checkerboard import margin, peaks_by_stride, prominences, spectrum, spread
+from unet.diagnostics.checkerboard import margin, peaks, peaks_by_stride, prominences, spectrum, spread
+from unet.diagnostics.examples import examples, stacked
 from unet.diagnostics.information import Moments, blocks, r_squared, watching
-from unet.diagnostics.shift import compared, phases, shifted
+from unet.diagnostics.shift import compared, phases, shift, shifted
 from unet.errors import UserError
+from unet.labels import IGNORE_INDEX
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
+TOTAL_STRIDE = (4, 4)
+
+
+def data_of(images: Tensor, targets: Tensor) -> Any:
+    """Data of images (N, C, *S) and targets (N, *S), the most varied first."""
+    items = [SimpleNamespace(name=f"{index}.png") for index in range(len(images))]
+    samples = SimpleNamespace(items=items, most_varied=lambda count: list(range(len(images)))[:count])
+    dataset = {(0, i, i): {"image": images[i], "target": targets[i]} for i in range(len(images))}
+    return SimpleNamespace(samples={"test": samples}, dataset=lambda split: dataset)
+
+
+def task_of(network: Callable[[Tensor], Tensor]) -> Any:
+    """A task of two classes whose network is a function of images."""
+
+    class Task:
+        net = SimpleNamespace(total_stride=TOTAL_STRIDE, strides=[(2, 2), (2, 2)])
+        classes = ("sea", "land")
+        device = "cpu"
+
+        def __call__(self, image: Tensor) -> Tensor:
+            return network(image)
+
+        def decide(self, logits: Tensor) -> Tensor:
+            return logits.argmax(1)
+
+    return Task()
+
+
+def by_sample(image: Tensor) -> Tensor:
+    """Logits for two classes: land where the image is positive."""
+    return torch.cat([-image, image], 1)
+
+
+# Examples
+
+
+@pytest.mark.parametrize(
+    ("size", "middle"),
+    [((30, 33), (28, 32)), ((300, 12), (256, 12)), ((16, 16), (16, 16))],
+)
+def test_examples_are_middles_of_whole_total_strides(size: tuple[int, int], middle: tuple[int, int]):
+    ramp = torch.arange(math.prod(size)).view(1, *size)
+    ((image, target),) = examples(data_of(ramp[None], ramp), "test", 4, TOTAL_STRIDE, strides=3)
+    assert target.shape == middle and torch.equal(image[0, 0], target)
+    y, x = ((n - m) // 2 for n, m in zip(size, middle, strict=True))
+    assert target[0, 0] == ramp[0, y, x]
+
+
+def test_an_example_that_is_too_narrow_is_refused_by_name():
+    data = data_of(torch.zeros(1, 1, 15, 16), torch.zeros(1, 15, 16))
+    with pytest.raises(UserError, match=r"needs images of 4 total strides, 16 x 16 samples; 0\.png has 15 x 16"):
+        examples(data, "test", 1, TOTAL_STRIDE, strides=4)
+
+
+def test_maps_are_stacked_as_far_as_the_smallest_reaches():
+    one, other = torch.rand(1, 2, 4, 9), torch.rand(1, 2, 5, 8)
+    assert torch.equal(stacked([one, other]), torch.cat([one[..., :8], other[:, :, :4]]))
+
+
 # Shift
+
+
+def test_shift_of_a_network_that_looks_at_each_sample_alone():
+    images = torch.randn(2, 1, 16, 16)
+    targets = (images[:, 0] > 0).long()
+    targets[0, 4:6] = 1 - targets[0, 4:6]  # wrong: 2 of the 5 rows that are compared
+    targets[1] = IGNORE_INDEX
+    found = shift(task_of(by_sample), data_of(images, targets), "test")
+    assert found == {"shift/agreement": 1, "shift/worst": 1, "shift/accuracy": 3 / 5}
+
+
+def test_shift_of_a_network_that_labels_whole_blocks():
+    # Blocks of 4 x 4 take the label of their first sample; the image is stripes two rows wide.
+    image = torch.tensor([1.0, 1, -1, -1]).repeat(4)[:, None].expand(16, 16)[None, None]
+
+    def by_block(x: Tensor) -> Tensor:
+        return by_sample(x[..., ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3))
+
+    found = shift(task_of(by_block), data_of(image, (image[:, 0] > 0).long()), "test")
+    # Shifted by 0, 1, 2, 3 rows blocks begin with 1, -1, -1, 1; still, all is land.
+    down = np.array([1, 0, 0, 1]).repeat(4)[1:]
+    assert found["shift/agreement"] == pytest.approx(down.mean()) and found["shift/worst"] == 0
+    assert found["shift/accuracy"] == pytest.approx(3 / 5), "rows 4 to 8: land, land, sea, sea, land"
+
+
+def test_where_nothing_is_labelled_there_is_no_agreement():
+    images = torch.randn(1, 1, 16, 16)
+    with pytest.raises(UserError, match="nothing is labelled"):
+        shift(task_of(by_sample), data_of(images, torch.full((1, 16, 16), IGNORE_INDEX)), "test")
 
 
 def on_a_torus(net: UNet) -> UNet:
@@ -119,10 +212,10 @@ def impulse(spatial_dims: int, n: int = 32) -> Tensor:
 
 
 def test_the_spectrum_of_an_impulse_is_flat_and_a_wave_is_its_amplitude():
-    power = spectrum(impulse(1).numpy(), 2)
+    power = spectrum(impulse(1)[0].numpy(), 1)
     assert len(power) == 17 and power[2:] == pytest.approx(1)
     wave = np.cos(2 * np.pi * 4 * np.arange(32) / 32)
-    power = spectrum(wave[None, None], 2)
+    power = spectrum(wave[None], 1)
     # Half the amplitude times the window's sum, 16; its neighbours half of that, as Hann's three coefficients say.
     assert power[[3, 4, 5]] == pytest.approx([4.0**2, 8.0**2, 4.0**2])
     assert power[[0, 1, 2, *range(6, 17)]] == pytest.approx(0)
@@ -140,6 +233,19 @@ def test_a_pattern_of_the_second_level_shows_there_alone(spatial_dims: int):
     pattern = torch.cos(torch.arange(32) * math.pi / 2)
     found = peaks_by_stride(impulse(spatial_dims) + pattern, [(2,) * spatial_dims] * 2)
     assert found[2,] == pytest.approx(1, abs=0.01) and found[4,] > 10
+
+
+def test_peaks_of_logits_stand_beside_those_of_the_truth():
+    images = torch.randn(3, 1, 32, 36)
+    targets = (images[:, 0] > 0).long()
+    targets[0, :3] = IGNORE_INDEX
+    board = torch.ones(32, 36)
+    board[1::2] = -1
+
+    found = peaks(task_of(lambda image: by_sample(image) + board), data_of(images, targets), "test")
+    assert set(found) == {f"checkerboard/{name}/{stride}" for name in ("peak", "peak_truth") for stride in (2, 4)}
+    assert found["checkerboard/peak/2"] > 5 and found["checkerboard/peak_truth/2"] < 2
+    assert found["checkerboard/peak/4"] < 2 and found["checkerboard/peak_truth/4"] < 2
 
 
 def test_noise_has_no_peaks():

@@ -114,7 +114,7 @@ class Trimap:
     """Accuracy within r samples of a true boundary, for growing r: how far its difficulty reaches.
 
     The two samples on either side of a boundary are within 1 of it. Sources: Kohli et al. 2009, Robust higher order
-    potentials for enforcing label consistency (IJCV 82), and Kraehenbuehl and Koltun 2011,
+    potentials for enforcing label consistency (IJCV 82), and Krähenbühl and Koltun 2011,
     https://arxiv.org/abs/1210.5644.
     """
 

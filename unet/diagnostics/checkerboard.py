@@ -18,8 +18,8 @@ from unet.task import SegmentationTask
 
 Array = np.ndarray
 IMAGES = 16
-LEVELS = (-1, 0, 1)
-"""What is shown of constant colour: the mean of the training images, and a standard deviation darker and brighter."""
+COLOURS = (-1, 0, 1)
+"""What a constant image shows: in standard deviations of the training images, from their mean."""
 CONSTANT_SAMPLES = 2**20
 """Samples of the largest constant input."""
 
@@ -27,11 +27,11 @@ CONSTANT_SAMPLES = 2**20
 def imbalance(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
     """How much the logits of images without any content differ from phase to phase of the total stride.
 
-    Images of one colour (``LEVELS``) have nothing that tells two samples apart but their place on the grid, so any
+    Images of one colour (``COLOURS``) have nothing that tells two samples apart but their place on the grid, so any
     spread is a pattern of the operators' making. It is taken in their middle, half the receptive field from the borders
-    where that is possible. Source: the condition under which an upsampling layer
-    leaves no checkerboard, that all its polyphase filters answer alike to a constant: Sugawara et al. 2019,
-    Checkerboard artifacts free convolutional neural networks, https://nowpublishers.com/article/Details/SIP-115.
+    where that is possible. Source: the condition under which an upsampling layer leaves no checkerboard, that all its
+    polyphase filters answer alike to a constant: Sugawara et al. 2019, Checkerboard artifacts free convolutional neural
+    networks, https://nowpublishers.com/article/Details/SIP-115.
 
     Returns:
         ``checkerboard/imbalance``: standard deviation over phases, in units of the logits' own on the ``IMAGES`` most
@@ -47,8 +47,8 @@ def imbalance(task: SegmentationTask, data: SegmentationData, split: str) -> dic
     margins = [margin(field, r, len(fields)) for field, r in zip(fields, net.total_stride, strict=True)]
     size = [2 * away + r for away, r in zip(margins, net.total_stride, strict=True)]
     period = [slice(away, away + r) for away, r in zip(margins, net.total_stride, strict=True)]
-    colours = [(task.normalize.mean + level * task.normalize.std).expand(1, -1, *size) for level in LEVELS]
-    responses = np.concatenate([task(colour).float().cpu().numpy()[:, :, *period] for colour in colours])
+    images = [(task.normalize.mean + colour * task.normalize.std).expand(1, -1, *size) for colour in COLOURS]
+    responses = np.concatenate([task(image).float().cpu().numpy()[:, :, *period] for image in images])
     real = logits_of(task, data, split, strides=1)
     deviation = np.concatenate([one[0].flatten(1).numpy() for one, _ in real], axis=1).std(1)
     return {"checkerboard/imbalance": spread(responses, deviation)}
@@ -111,7 +111,7 @@ def peaks_by_stride(maps: Tensor, strides: Sequence[Sequence[int]]) -> dict[tupl
     is given once. A level whose frequencies cannot be told, as the maps have no power near them, is left out.
     """
     axes = range(maps.ndim - 2)
-    spectra = [spectrum(maps.double().numpy(), 2 + axis) for axis in axes]
+    spectra = [np.mean([spectrum(one.double().numpy(), 1 + axis) for one in maps], axis=0) for axis in axes]
     levels = np.cumprod([[1] * len(axes), *strides], axis=0).tolist()
     found = {}
     for finer, stride in pairwise(levels):
@@ -134,11 +134,11 @@ def logits_of(
         logits = task(image.to(task.device)).float().cpu()
         known = target != IGNORE_INDEX
         truth = F.one_hot(target.where(known, 0), len(task.classes)) * known[..., None]
-        yield logits, truth.movedim(-1, 0)[None]
+        yield logits, truth.movedim(-1, 0)[None].float()
 
 
 def spectrum(maps: Array, axis: int) -> Array:
-    """Power along one axis of maps (B, C, *S), at 0, 1, ..., n/2 cycles per n samples, the mean over everything else.
+    """Power along one axis of maps (C, *S), at 0, 1, ..., n/2 cycles per n samples, the mean over everything else.
 
     Each line goes without its mean and under a Hann window, which spreads a frequency to its two neighbours only.
     """

@@ -14,8 +14,8 @@ from unet.diagnostics.confusions import Confusions
 from unet.diagnostics.evaluation import evaluating, predictions
 from unet.diagnostics.information import information
 from unet.diagnostics.objects import ObjectRecall
-from unet.diagnostics.report import sparing
 from unet.diagnostics.shift import shift
+from unet.diagnostics.sparing import sparing
 from unet.diagnostics.thin import SkeletonRecall
 from unet.record import CONFUSIONS
 from unet.task import SegmentationTask

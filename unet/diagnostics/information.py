@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from unet.data.module import SegmentationData
-from unet.diagnostics.report import sparing
+from unet.diagnostics.sparing import sparing
 from unet.errors import UserError
 from unet.task import SegmentationTask
 
