@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unet import UNet
 from unet.diagnostics.checkerboard import margin, peaks, peaks_by_stride, prominences, spectrum, spread
-from unet.diagnostics.examples import examples, stacked
+from unet.diagnostics.examples import examples, middle, stacked
 from unet.diagnostics.information import Moments, blocks, r_squared, watching
 from unet.diagnostics.shift import compared, phases, shift, shifted
 from unet.errors import UserError
@@ -59,21 +59,27 @@ def by_sample(image: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("size", "middle"),
+    ("size", "seen"),
     [((30, 33), (28, 32)), ((300, 12), (256, 12)), ((16, 16), (16, 16))],
 )
-def test_examples_are_middles_of_whole_total_strides(size: tuple[int, int], middle: tuple[int, int]):
+def test_examples_are_middles_of_whole_total_strides(size: tuple[int, int], seen: tuple[int, int]):
     ramp = torch.arange(math.prod(size)).view(1, *size)
-    ((image, target),) = examples(data_of(ramp[None], ramp), "test", 4, TOTAL_STRIDE, strides=3)
-    assert target.shape == middle and torch.equal(image[0, 0], target)
-    y, x = ((n - m) // 2 for n, m in zip(size, middle, strict=True))
+    ((image, target),) = examples(data_of(ramp[None], ramp), "test", 4, TOTAL_STRIDE)
+    assert target.shape == seen and torch.equal(image[0, 0], target)
+    y, x = ((n - m) // 2 for n, m in zip(size, seen, strict=True))
     assert target[0, 0] == ramp[0, y, x]
 
 
 def test_an_example_that_is_too_narrow_is_refused_by_name():
     data = data_of(torch.zeros(1, 1, 15, 16), torch.zeros(1, 15, 16))
-    with pytest.raises(UserError, match=r"needs images of 4 total strides, 16 x 16 samples; 0\.png has 15 x 16"):
-        examples(data, "test", 1, TOTAL_STRIDE, strides=4)
+    with pytest.raises(UserError, match=r"needs images of 16 x 16 at least, 4 total strides; 0\.png has 15 x 16"):
+        examples(data, "test", 1, TOTAL_STRIDE, least=4)
+
+
+def test_as_many_samples_are_looked_at_in_any_number_of_dimensions():
+    widths = [[part.stop - part.start for part in middle((10**6,) * d, (16,) * d)] for d in (1, 2, 3)]
+    assert widths == [[2**16], [256, 256], [64, 64, 64]], "a volume of four total strides, if it has them"
+    assert middle((20, 64), (16, 16)) == (slice(2, 18), slice(0, 64))
 
 
 def test_maps_are_stacked_as_far_as_the_smallest_reaches():
@@ -257,6 +263,13 @@ def test_noise_has_no_peaks():
 def test_strides_that_differ_by_axis_are_named_by_axis_and_flat_maps_have_no_peaks():
     assert list(peaks_by_stride(torch.randn(1, 1, 32, 32), [(1, 2), (2, 2)])) == [(1, 2), (2, 4)]
     assert peaks_by_stride(torch.ones(1, 1, 32, 32), [(2, 2)]) == {}
+
+
+def test_an_axis_of_less_than_four_total_strides_has_no_peaks():
+    maps = impulse(1, 32) + 0.25 * torch.tensor([1.0, -1.0]).repeat(16)
+    found = peaks_by_stride(maps[:, :, None].expand(1, 1, 6, 32), [(2, 2)])
+    assert found == {(2,): pytest.approx((1 + 0.25 * 16) ** 2)}
+    assert peaks_by_stride(torch.randn(1, 1, 6, 6), [(2, 2)]) == {}
 
 
 def test_a_level_s_frequencies_are_those_no_finer_level_has():

@@ -49,7 +49,7 @@ def imbalance(task: SegmentationTask, data: SegmentationData, split: str) -> dic
     period = [slice(away, away + r) for away, r in zip(margins, net.total_stride, strict=True)]
     images = [(task.normalize.mean + colour * task.normalize.std).expand(1, -1, *size) for colour in COLOURS]
     responses = np.concatenate([task(image).float().cpu().numpy()[:, :, *period] for image in images])
-    real = logits_of(task, data, split, strides=1)
+    real = logits_of(task, data, split)
     deviation = np.concatenate([one[0].flatten(1).numpy() for one, _ in real], axis=1).std(1)
     return {"checkerboard/imbalance": spread(responses, deviation)}
 
@@ -89,14 +89,17 @@ def peaks(task: SegmentationTask, data: SegmentationData, split: str) -> dict[st
         for a true map may be blocky as well.
 
     Raises:
-        UserError: a network that does not shrink, or an image of less than four total strides.
+        UserError: a network that does not shrink, flat logits, or images of less than four total strides along every
+            axis.
     """
     net: Any = task.net
     if math.prod(net.total_stride) == 1:
         raise UserError("a network that does not shrink has no phases")
-    logits, truth = zip(*logits_of(task, data, split, strides=4), strict=True)
+    logits, truth = zip(*logits_of(task, data, split), strict=True)
     found = {"peak": peaks_by_stride(stacked(logits), net.strides)}
     found["peak_truth"] = peaks_by_stride(stacked(truth), net.strides)
+    if not found["peak"]:
+        raise UserError("the images are less than four total strides along every axis, or their logits are flat")
     return {
         f"checkerboard/{name}/{'x'.join(map(str, stride))}": value
         for name, values in found.items()
@@ -108,7 +111,7 @@ def peaks_by_stride(maps: Tensor, strides: Sequence[Sequence[int]]) -> dict[tupl
     """For the cumulative stride of each level, the mean prominence of its frequencies along all axes of (B, C, *S).
 
     ``strides`` are the stages', fine to coarse, and their product divides S. A stride that is the same along all axes
-    is given once. A level whose frequencies cannot be told, as the maps have no power near them, is left out.
+    is given once. What has no prominence is left out.
     """
     axes = range(maps.ndim - 2)
     spectra = [np.mean([spectrum(one.double().numpy(), 1 + axis) for one in maps], axis=0) for axis in axes]
@@ -125,12 +128,10 @@ def peaks_by_stride(maps: Tensor, strides: Sequence[Sequence[int]]) -> dict[tupl
     return found
 
 
-def logits_of(
-    task: SegmentationTask, data: SegmentationData, split: str, strides: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def logits_of(task: SegmentationTask, data: SegmentationData, split: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits and one-hot truth, both (1, K, *S), of the middles of the most varied images; where ignored, no class."""
     net: Any = task.net
-    for image, target in examples(data, split, IMAGES, net.total_stride, strides):
+    for image, target in examples(data, split, IMAGES, net.total_stride):
         logits = task(image.to(task.device)).float().cpu()
         known = target != IGNORE_INDEX
         truth = F.one_hot(target.where(known, 0), len(task.classes)) * known[..., None]
@@ -152,8 +153,8 @@ def spectrum(maps: Array, axis: int) -> Array:
 def prominences(power: Array, n: int, stride: int, finer: int, total_stride: int) -> Iterator[float]:
     """Power (n // 2 + 1,) at each k / stride that is no multiple of 1 / finer, over the median of its surroundings.
 
-    Those reach half-way to the next multiple of 1 / total_stride on either side, without the peak's two neighbours.
-    Where they hold no power there is nothing to compare with.
+    Those reach half-way to the next multiple of 1 / total_stride on either side, without the peak's two neighbours. In
+    less than four total strides nothing is left of them, and where they hold no power there is nothing to compare with.
     """
     places = np.arange(len(power))
     for k in range(1, stride // 2 + 1):
@@ -161,6 +162,6 @@ def prominences(power: Array, n: int, stride: int, finer: int, total_stride: int
             continue
         place = k * n // stride
         apart = np.abs(places - place)
-        around = np.median(power[(apart > 1) & (apart <= n // (2 * total_stride))])
-        if around > 0:
-            yield float(power[place] / around)
+        around = power[(apart > 1) & (apart <= n // (2 * total_stride))]
+        if around.any() and np.median(around) > 0:
+            yield float(power[place] / np.median(around))

@@ -40,7 +40,7 @@ def shift(task: SegmentationTask, data: SegmentationData, split: str) -> dict[st
         return task.decide(task(image))[0]
 
     kept, right, total = np.zeros(len(offsets), np.int64), 0, 0
-    for image, target in examples(data, split, IMAGES, net.total_stride, strides=2):
+    for image, target in examples(data, split, IMAGES, net.total_stride, least=2):
         window = compared(target.shape, net.total_stride)
         truth = target[window].to(task.device)
         known = truth != IGNORE_INDEX

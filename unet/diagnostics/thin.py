@@ -20,7 +20,9 @@ class SkeletonRecall:
         self.found, self.all = np.zeros((2, num_classes), np.int64)
 
     def add(self, target: Array, pred: Array) -> None:
-        for label in range(len(self.all)) if target.ndim > 1 else ():
+        if target.ndim == 1:
+            return
+        for label in range(len(self.all)):
             mask = target == label
             if mask.any():
                 skeleton = skeletonize(mask)
