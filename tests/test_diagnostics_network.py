@@ -273,9 +273,12 @@ def test_an_axis_of_less_than_four_total_strides_has_no_peaks():
 
 
 def test_a_level_s_frequencies_are_those_no_finer_level_has():
-    power = np.arange(1.0, 18)
-    # 32 samples, stride 8 after 4: 1/8 and 3/8, samples 4 and 12 of the spectrum; 1/4 and 1/2 belong to finer ones.
-    assert list(prominences(power, 32, 8, 4, 8)) == [5 / 5, 13 / 13]
+    falling = 0.5 ** np.arange(17)
+    # 32 samples, stride 8 after 4: 1/8 and 3/8, places 4 and 12 of the spectrum; 1/4 and 1/2 belong to finer ones.
+    assert list(prominences(falling, 32, 8, 4, 8)) == pytest.approx([1, 1]), "falling by equal factors: no peaks"
+    falling[12] *= 3
+    assert list(prominences(falling, 32, 8, 4, 8)) == pytest.approx([1, 3])
+    assert list(prominences(falling, 32, 8, 1, 8)) == pytest.approx([1, 1, 3, 0.5**16 / 0.5**14])
 
 
 # Information

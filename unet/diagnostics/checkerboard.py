@@ -153,8 +153,9 @@ def spectrum(maps: Array, axis: int) -> Array:
 def prominences(power: Array, n: int, stride: int, finer: int, total_stride: int) -> Iterator[float]:
     """Power (n // 2 + 1,) at each k / stride that is no multiple of 1 / finer, over the median of its surroundings.
 
-    Those reach half-way to the next multiple of 1 / total_stride on either side, without the peak's two neighbours. In
-    less than four total strides nothing is left of them, and where they hold no power there is nothing to compare with.
+    The median is of logarithms: where a spectrum falls by equal factors nothing stands out. The surroundings reach
+    half-way to the next multiple of 1 / total_stride on either side, without the peak's two neighbours. In less than
+    four total strides nothing is left of them, and where they hold no power there is nothing to compare with.
     """
     places = np.arange(len(power))
     for k in range(1, stride // 2 + 1):
@@ -163,5 +164,5 @@ def prominences(power: Array, n: int, stride: int, finer: int, total_stride: int
         place = k * n // stride
         apart = np.abs(places - place)
         around = power[(apart > 1) & (apart <= n // (2 * total_stride))]
-        if around.any() and np.median(around) > 0:
-            yield float(power[place] / np.median(around))
+        if len(around) and around.all():
+            yield float(power[place] / np.exp(np.median(np.log(around))))
