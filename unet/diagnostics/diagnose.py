@@ -60,7 +60,7 @@ def diagnose(task: SegmentationTask, data: SegmentationData, split: str, out: Pa
     One that cannot be computed is left out with a line that says why.
     """
     scores: Scores = {}
-    with evaluating(task):
+    with sparing("all"), evaluating(task):
         for name, diagnostic in {"predictions": partial(tallied, out=out), **PROBES}.items():
             with sparing(name):
                 scores |= diagnostic(task, data, split)
