@@ -172,4 +172,7 @@ def test_a_folder_of_arrays_trains_and_is_evaluated_by_tiles(tmp_path, spatial_d
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         metrics = train(compose("train", [*chosen, "model.dropout=0"]), tmp_path / "run")
     assert metrics["test/miou"] > 0.75
+    figures = ("boundary/bf", "trimap/4", "shift/agreement", "checkerboard/peak/4", "information/0")
+    assert {f"test/{name}" for name in figures} <= metrics.keys()
+    assert ("test/thin/cell" in metrics) == (spatial_dims > 1), "a line has no skeleton"
     assert (tmp_path / "run" / "predictions.png").stat().st_size > 500

@@ -22,7 +22,7 @@ NETWORK = {
 }
 """The modules of the network, and of which others of this package each may know; ``unet.ops`` stands for its files."""
 
-NOT_THE_NETWORKS = {"lightning", "hydra", "omegaconf", "torchvision", "albumentations", "cv2"}
+NOT_THE_NETWORKS = {"lightning", "hydra", "omegaconf", "torchvision", "albumentations", "cv2", "scipy", "skimage"}
 
 
 def module_name(path: Path) -> str:
@@ -97,7 +97,7 @@ def test_losses_and_metrics_do_not_know_the_task(name: str):
     assert not any(inside(known, "unet.task") for known in known_modules(name))
 
 
-@pytest.mark.parametrize("package", ["unet.data", "unet.callbacks", "unet.report", "unet.task"])
+@pytest.mark.parametrize("package", ["unet.data", "unet.callbacks", "unet.diagnostics", "unet.report", "unet.task"])
 def test_what_surrounds_the_network_knows_no_operator(package: str):
     members = [name for name in SOURCES if inside(name, package)]
     assert not [name for name in members if any(inside(known, "unet.ops") for known in known_modules(name))]

@@ -15,7 +15,7 @@ from typing import IO, Any
 from unet.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-STATUS, METRICS, CHECKPOINTS = "status.json", "metrics.json", "checkpoints"
+STATUS, METRICS, CHECKPOINTS, CONFUSIONS = "status.json", "metrics.json", "checkpoints", "confusions.npz"
 
 
 def claim(folder: Path, ckpt_path: str | None) -> None:

@@ -33,10 +33,12 @@ from unet.callbacks.tensorboard import (
     Graph,
     Pictures,
     PrecisionRecall,
+    add_curves,
     predict_panels,
     writer_of,
 )
 from unet.data import SegmentationData
+from unet.diagnostics import diagnose
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, device_name, lay, resolve_precision
 from unet.losses import class_weights, log_weights, make_loss
@@ -92,8 +94,15 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         "precision": str(trainer.precision),
         **provenance(),
     }
+    write_json(out / METRICS, metrics)  # before anything else is tried: the scores are safe now
     leave_pictures(task, data, out, config.pictures)
-    write_json(out / METRICS, metrics)
+    if config.diagnostics:
+        begin = time.perf_counter()
+        diagnosed = diagnose(task, data, data.eval_split, out)
+        metrics |= {**diagnosed, "time/diagnostics_seconds": time.perf_counter() - begin}
+        write_json(out / METRICS, metrics)
+        if writer is not None:
+            add_curves(writer, diagnosed, trainer.global_step)
     leave_hparams(trainer, config, metrics)
     if trainer.is_global_zero:
         print_result(metrics, data, task, out)

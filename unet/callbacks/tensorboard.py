@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -28,6 +28,17 @@ THRESHOLDS = 127
 def writer_of(trainer: L.Trainer) -> SummaryWriter | None:
     """The TensorBoard writer of a run that has one."""
     return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+def add_curves(writer: SummaryWriter, scores: Mapping[str, float], step: int) -> None:
+    """Scalars; those whose names end in a number as a curve over it, such as a radius, a size, a stride or a level.
+
+    ``test/trimap/8`` is the point at 8 of ``test/trimap``, ``test/objects/lake/16-64`` that at 16 of
+    ``test/objects/lake``; all else is at ``step``.
+    """
+    for name, value in scores.items():
+        curve = re.fullmatch(r"(.+)/(\d+)(-\w+)?", name)
+        writer.add_scalar(*(curve[1], value, int(curve[2])) if curve else (name, value, step))
 
 
 @torch.no_grad()

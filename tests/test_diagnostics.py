@@ -1,0 +1,101 @@
+"""A whole tiny run leaves its diagnostics, and none of them can take its scores away."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from unet.diagnostics.diagnose import PROBES, TALLIES
+from unet.errors import UserError
+from unet.metrics import ConfusionMatrix
+from unet.training import train
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the bottleneck is:UserWarning",
+    "ignore:.*torch.jit.*:DeprecationWarning",
+    "ignore:.*tree.*:FutureWarning",
+)
+FIGURES = {
+    "boundary/iou", "boundary/iou/membrane", "boundary/iou/cell", "boundary/bf",
+    "trimap/1", "trimap/2", "trimap/4", "trimap/8", "trimap/16",
+    "thin/membrane", "thin/cell",
+    "shift/agreement", "shift/worst", "shift/accuracy",
+    "checkerboard/imbalance", "checkerboard/peak/2", "checkerboard/peak/4", "checkerboard/peak_truth/2",
+    "checkerboard/peak_truth/4", "information/0", "information/1", "information/2",
+}  # fmt: skip
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """Every scalar of a run's TensorBoard events: step -> value."""
+    found: dict[str, dict[int, float]] = {}
+    for path in folder.rglob("events.out.tfevents.*"):
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0})
+        events.Reload()
+        for tag in events.Tags()["scalars"]:
+            found.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
+    return found
+
+
+def test_a_run_leaves_every_figure_and_a_confusion_matrix_an_image(composed, tmp_path, capsys):
+    metrics = train(composed("trainer.max_epochs=2"), tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert {f"test/{name}" for name in FIGURES} <= metrics.keys()
+    assert "left out" not in capsys.readouterr().out
+    sizes = [key for key in metrics if key.startswith("test/objects/membrane/")]
+    assert sizes and all(key.replace("objects", "objects_count") in metrics for key in sizes)
+    assert metrics["test/shift/worst"] <= metrics["test/shift/agreement"] <= 1
+    assert metrics["time/diagnostics_seconds"] > 0
+
+    with np.load(tmp_path / "confusions.npz") as kept:
+        names, counts = kept["names"], kept["counts"]
+    assert [Path(name).name for name in names] == ["8.png", "9.png"]
+    whole = ConfusionMatrix(2)
+    whole.counts += torch.from_numpy(counts.sum(0))
+    assert whole.counts.sum() == 2 * 48 * 48
+    for name, value in whole.scores(["membrane", "cell"]).items():
+        assert metrics[f"test/{name}"] == pytest.approx(value, abs=1e-7)
+
+    curves = scalars(tmp_path)
+    assert sorted(curves["test/trimap"]) == [1, 2, 4, 8, 16]
+    assert curves["test/trimap"][8] == pytest.approx(metrics["test/trimap/8"])
+    assert sorted(curves["test/objects/membrane"]) == sorted(int(key.split("/")[-1].split("-")[0]) for key in sizes)
+    assert "test/boundary/bf" in curves and "final/shift/agreement" in curves
+
+
+def test_what_fails_is_left_out_with_a_line_and_the_run_is_whole(composed, tmp_path, capsys, monkeypatch):
+    class Fails(TALLIES["trimap"]):
+        def add(self, target, pred):
+            raise MemoryError("too much\nby far")
+
+    def refuses(task, data, split):
+        raise UserError("the images are too small")
+
+    monkeypatch.setitem(TALLIES, "trimap", Fails)
+    monkeypatch.setitem(PROBES, "shift", refuses)
+    metrics = train(composed("trainer.max_epochs=1"), tmp_path)
+    missing = {name for name in FIGURES if f"test/{name}" not in metrics}
+    assert missing == {name for name in FIGURES if name.startswith(("trimap", "shift"))}
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("diagnostics:")] == [
+        "diagnostics: trimap left out: MemoryError: too much by far",
+        "diagnostics: shift left out: the images are too small",
+    ]
+    assert 0 <= metrics["test/miou"] <= 1 and (tmp_path / "confusions.npz").is_file()
+
+
+def test_a_network_that_does_not_shrink_has_no_phases_and_limits_hold(composed, tmp_path, capsys):
+    limits = ["trainer.limit_test_batches=1", "data.eval_batch_size=1"]
+    metrics = train(composed("trainer.max_epochs=1", "model.depth=0", *limits), tmp_path)
+    with np.load(tmp_path / "confusions.npz") as kept:
+        assert len(kept["names"]) == 1, "as many as were evaluated"
+    assert "test/information/0" in metrics and "test/boundary/bf" in metrics
+    assert not [key for key in metrics if key.startswith(("test/shift", "test/checkerboard"))]
+    assert capsys.readouterr().out.count("has no phases") == 3
+
+
+def test_diagnostics_can_be_switched_off(composed, tmp_path):
+    metrics = train(composed("trainer.max_epochs=1", "diagnostics=false"), tmp_path)
+    assert "test/miou" in metrics and "test/boundary/bf" not in metrics
+    assert not (tmp_path / "confusions.npz").exists()
