@@ -1,0 +1,278 @@
+"""A sweep, read and compared: everything that the pages say, before a word or a picture is made."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet.errors import UserError, did_you_mean
+from unet.report import statistics
+from unet.report.arms import REPEAT, Arm, arms_of, factors, missing_seeds
+from unet.report.comparison import Contrast, Effects, Scores, effects, family, pair, repeat
+from unet.report.measures import FROM_COUNTS, lower_is_better, measure, split_of
+from unet.report.runs import Run, Sweep, confusions, read
+
+Array = np.ndarray
+
+FEWEST_IMAGES = 10
+"""Below this many the spread between images cannot be told, and only seeds are resampled."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A run that is not in the statistics: which arm and seed, and why, and what would run it."""
+
+    name: str
+    arm: str
+    seed: int | None
+    state: str
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """Attributes:
+    sweep: what was read.
+    metric, split: what is compared, such as ``miou`` of ``test``.
+    factors, followers: what varied, and what moved with it.
+    arms: the settings, in the sweep's order.
+    runs: per arm, its compared runs by seed.
+    scores: the metric of every arm and seed.
+    images: how many images were resampled; 0 where only seeds were.
+    pairs: the compared pairs, each as (first, second, contrast of first - second); ``reference``: the arm that all
+        are compared with, None for every pair with every other.
+    repeats: the pairs of equal arms, outside the family.
+    effects: of exactly two factors, else None.
+    gaps: what is missing. ``warnings``: what makes runs hard to compare.
+    """
+
+    sweep: Sweep
+    metric: str
+    split: str
+    factors: list[str]
+    followers: dict[str, str]
+    arms: list[Arm]
+    runs: list[dict[int, Run]]
+    scores: Scores
+    images: int
+    reference: int | None
+    pairs: list[tuple[int, int, Contrast]]
+    repeats: list[tuple[int, int, Contrast]]
+    effects: Effects | None
+    gaps: list[Gap]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def contrasts(self) -> list[Contrast]:
+        return [found for *_, found in self.pairs]
+
+    @property
+    def compared(self) -> list[Contrast]:
+        """The contrasts that have a seed in common: the family of Holm's correction."""
+        return [found for found in self.contrasts if found.seeds]
+
+    @property
+    def decides(self) -> bool:
+        """Are there seeds enough that some pair could be told apart?"""
+        return any(found.resolvable for found in self.contrasts)
+
+    @property
+    def sign(self) -> int:
+        """1 where a larger value is better, else -1."""
+        return -1 if lower_is_better(self.metric) else 1
+
+    def means(self) -> Array:
+        """(A,): nan for an arm without a run."""
+        return np.array(
+            [row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.nan for row in self.scores.values]
+        )
+
+    def of(self, metric: str) -> Scores:
+        """Another metric of the same runs, its seeds alone resampled."""
+        values = np.full(self.scores.values.shape, math.nan)
+        for arm, runs in enumerate(self.runs):
+            for column, seed in enumerate(self.scores.seeds):
+                if seed in runs:
+                    values[arm, column] = measure(runs[seed].metrics, self.split, metric)
+        values[~np.isfinite(values)] = math.nan
+        return Scores(self.scores.labels, self.scores.seeds, values)
+
+    def ranks(self) -> list[tuple[int, int]] | None:
+        """Interval of every arm's rank, 1 the best; None where the seeds cannot tell any two arms apart."""
+        complete = self.scores.complete(np.arange(len(self.arms)))
+        seeds = int(complete.sum())
+        if not self.compared or seeds < statistics.least_seeds(len(self.compared)):
+            return None
+        shared = replace(self.scores, values=np.where(complete, self.scores.values, math.nan))
+        replicates = np.stack([shared.replicates(unit[None]) for unit in np.eye(len(self.arms))])
+        means = self.scores.values[:, complete].mean(1)
+        return statistics.rank_intervals(self.sign * means, self.sign * replicates, seeds)
+
+
+def examine(folder: Path, metric: str = "miou", reference: str | None = None) -> Study:
+    """Read and compare the runs of ``folder`` by ``metric``, a key of ``metrics.json`` without its split.
+
+    Raises:
+        UserError: no runs there, no run with this metric, no arm called ``reference``.
+    """
+    sweep = read(folder)
+    split = split_of(sweep.runs)
+    keys, followers = factors(sweep.runs)
+    arms = arms_of(sweep.runs, keys)
+    done = [run for run in sweep.runs if run.state == "done"]
+    wanted = metric if metric.startswith(("model/", "time/", "memory/")) else f"{split}/{metric}"
+    if done and not any(wanted in run.metrics for run in done):
+        names = sorted({key.removeprefix(f"{split}/") for run in done for key in run.metrics})
+        raise UserError(
+            f"{folder}: no run has {wanted} in its metrics.json{did_you_mean(metric, names)}; expected the name of a "
+            f"number there, without its split, such as miou"
+        )
+    compared, gaps, warnings = sorted_out(sweep, arms, split, metric)
+    seeds = sorted({seed for runs in compared for seed in runs})
+    values = np.array(
+        [[measure(runs[s].metrics, split, metric) if s in runs else math.nan for s in seeds] for runs in compared]
+    ).reshape(len(arms), len(seeds))
+    resampled, images, doubt = resampled_images(compared, seeds, values, metric)
+    scores = Scores([arm.label for arm in arms], seeds, values, resampled, images)
+    chosen = index_of(reference, arms, folder)
+    means = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else -math.inf for row in values])
+    better = -means if lower_is_better(metric) else means
+    pairs, repeats = [], []
+    for a, b in itertools.combinations(range(len(arms)), 2):
+        if arms[a].differs_from(arms[b]) == {REPEAT}:
+            repeats.append((a, b, repeat(scores, a, b)))
+        elif chosen is None or chosen in (a, b):
+            first = (b if chosen == a else a) if chosen is not None else max(a, b, key=lambda arm: better[arm])
+            second = a + b - first
+            pairs.append((first, second, pair(scores, first, second)))
+    corrected = family([found for *_, found in pairs])
+    pairs = [(a, b, found) for (a, b, _), found in zip(pairs, corrected, strict=True)]
+    two = effects(scores, keys, [arm.values for arm in arms]) if len(keys) == 2 and REPEAT not in keys else None
+    return Study(
+        sweep, metric, split, keys, followers, arms, compared, scores, images, chosen, pairs, repeats, two, gaps,
+        warnings + doubt + provenance_warnings(done),
+    )  # fmt: skip
+
+
+def index_of(label: str | None, arms: Sequence[Arm], folder: Path) -> int | None:
+    labels = [arm.label for arm in arms]
+    if label is None:
+        return None
+    if label not in labels:
+        raise UserError(
+            f"{folder}: no arm is called {label!r}{did_you_mean(label, labels)}; expected one of {', '.join(labels)}"
+        )
+    return labels.index(label)
+
+
+def sorted_out(
+    sweep: Sweep, arms: Sequence[Arm], split: str, metric: str
+) -> tuple[list[dict[int, Run]], list[Gap], list[str]]:
+    """Per arm its finished runs by seed; what is left out, with the reason; warnings."""
+    compared: list[dict[int, Run]] = []
+    gaps: list[Gap] = []
+    warnings: list[str] = []
+    placed: set[Path] = set()
+    for arm in arms:
+        runs: dict[int, Run] = {}
+        for run in arm.runs:
+            placed.add(run.folder)
+            state, reason = verdict(run, split, metric)
+            if reason:
+                gaps.append(Gap(run.name, arm.label, run.seed, state, reason, run.command))
+            elif run.seed in runs:
+                warnings.append(
+                    f"{run.name} repeats seed {run.seed} of {arm.label}, which {runs[run.seed].name} has too: the "
+                    f"first is used."
+                )
+            elif run.seed is not None:
+                runs[run.seed] = run
+        compared.append(runs)
+    gaps += [Gap(r.name, "", r.seed, r.state, r.reason, r.command) for r in sweep.runs if r.folder not in placed]
+    gaps += [
+        Gap("", arm.label, seed, "missing", "other arms have a run of this seed, this one has none", "")
+        for arm, seed in missing_seeds(arms)
+    ]
+    return compared, gaps, warnings
+
+
+def verdict(run: Run, split: str, metric: str) -> tuple[str, str]:
+    """State and reason of a run that cannot be compared; an empty reason for one that can."""
+    if run.state != "done":
+        return run.state, run.reason or "no reason was left"
+    if run.seed is None:
+        return "unreadable", "neither its config nor its metrics say which seed it had"
+    if not math.isfinite(measure(run.metrics, split, metric)):
+        found = run.metrics.get(f"{split}/{metric}", "missing")
+        return "diverged", f"finished, but its {split}/{metric} is {found}; left out of all statistics"
+    return run.state, ""
+
+
+def resampled_images(
+    compared: Sequence[dict[int, Run]], seeds: Sequence[int], values: Array, metric: str
+) -> tuple[Array | None, int, list[str]]:
+    """The metric (A, S, R) under draws of the evaluated images, how many there are, and doubts.
+
+    None where runs leave no counts, too few images, or the metric does not follow from them. Every replicate is moved
+    so that a run's replicates have its own value as their mean: only their spread is used.
+    """
+    if metric not in FROM_COUNTS:
+        return None, 0, []
+    counts: dict[tuple[int, int], Array] = {}
+    names: list[str] = []
+    for arm, runs in enumerate(compared):
+        for seed, run in runs.items():
+            found = confusions(run)
+            if found is None:
+                absent = f"{run.name} has no confusions.npz: intervals speak of seeds alone, not of other images."
+                return None, 0, [absent] if counts else []
+            if names and found[0] != names:
+                return None, 0, [f"{run.name} was evaluated on other images: intervals speak of seeds alone."]
+            names, counts[arm, seeds.index(seed)] = found
+    if len(names) < FEWEST_IMAGES:
+        return None, 0, []
+    score = FROM_COUNTS[metric]
+    doubts = [
+        f"The counts of {compared[arm][seeds[column]].name} give {metric} {float(score(c.sum(0))):.4f}, its metrics "
+        f"{values[arm, column]:.4f}."
+        for (arm, column), c in counts.items()
+        if abs(float(score(c.sum(0))) - values[arm, column]) > 1e-3
+    ]
+    draws = statistics.image_counts(len(names)).astype(float)
+    resampled = np.full((*values.shape, statistics.REPLICATES), math.nan)
+    for (arm, column), c in counts.items():
+        replicates = score((draws @ c.reshape(len(c), -1)).reshape(-1, *c.shape[1:]))
+        resampled[arm, column] = values[arm, column] + replicates - replicates.mean()
+    return resampled, len(names), doubts
+
+
+def provenance_warnings(runs: Sequence[Run]) -> list[str]:
+    """What makes runs differ besides their settings."""
+
+    def distinct(key: str) -> list[Any]:
+        return sorted({str(run.metrics[key]) for run in runs if key in run.metrics})
+
+    found = []
+    commits = distinct("commit")
+    if len(commits) > 1:
+        found.append(
+            f"The runs were made at {len(commits)} commits ({', '.join(c[:10] for c in commits)}): a difference may be "
+            f"the code's."
+        )
+    if any(c.endswith("+changes") for c in commits):
+        found.append("Some runs were made with uncommitted changes: their commit does not reproduce them.")
+    for key, what in (("data", "data sets"), ("machine", "kinds of machine"), ("precision", "precisions")):
+        if len(names := distinct(key)) > 1:
+            found.append(f"The runs used {len(names)} {what} ({', '.join(names)}).")
+    splits = {key.split("/")[0] for run in runs for key in run.metrics if key in ("test/miou", "val/miou")}
+    if len(splits) > 1:
+        found.append("Some runs have test scores and some only validation scores; the test scores are compared.")
+    versions = {key for run in runs for key in run.metrics if key.startswith("version/")}
+    if moved := [key.removeprefix("version/") for key in sorted(versions) if len(distinct(key)) > 1]:
+        found.append(f"The runs used different versions of {', '.join(moved)}.")
+    return found
