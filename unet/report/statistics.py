@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -168,8 +168,8 @@ def detectable(n: int, alpha: float) -> float:
     if smallest_p(n) > alpha:
         return math.inf
     if n > SIMULATED_UP_TO:
-        critical = stats.t.ppf(1 - alpha / 2, n - 1)
-        return bisect(lambda d: 1 - stats.nct.cdf(critical, n - 1, d * math.sqrt(n)) >= POWER, 10.0)
+        critical = float(stats.t.ppf(1 - alpha / 2, n - 1))
+        return bisect(lambda shift: stats.nct.sf(critical, n - 1, shift) >= POWER, critical + 5) / math.sqrt(n)
     noise = np.random.default_rng(3).standard_normal((1000, n))
     patterns = sign_patterns(n)
 
@@ -181,7 +181,7 @@ def detectable(n: int, alpha: float) -> float:
     return bisect(powerful, 10.0)
 
 
-def bisect(holds, high: float) -> float:
+def bisect(holds: Callable[[float], bool], high: float) -> float:
     """The least value, to three digits, from which ``holds`` holds."""
     low = 0.0
     while high - low > 1e-3 * high:
