@@ -17,7 +17,7 @@ def scores_of(values: np.ndarray, resampled: np.ndarray | None = None, images: i
 
 
 def test_sign_flips_by_hand():
-    """Of the 8 sign patterns of (1, 2, 3), sums of at least 6 in size: +++ and ---; of (1, 2, -3): all have at least 0."""
+    """Of the 8 sign patterns of (1, 2, 3) two sum to 6 in size; (1, 2, -3) sums to 0, as all do at least."""
     assert statistics.sign_flip_p(np.array([1.0, 2, 3])) == 2 / 8
     assert statistics.sign_flip_p(np.array([1.0, 2, -3])) == 1
     assert statistics.sign_flip_p(np.array([1.0, -2, 3])) == 6 / 8  # sums +-2, +-4 and +-6 of 0, 2, 4, 6

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unet.report import statistics
+import unet.report.statistics as statistics
 from unet.report.statistics import ALPHA
 
 Array = np.ndarray

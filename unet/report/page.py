@@ -5,7 +5,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from unet.report import diagnostics, plots, statistics, tables, words
+import unet.report.diagnostics as diagnostics
+import unet.report.pictures as pictures
+import unet.report.plots as plots
+import unet.report.statistics as statistics
+import unet.report.tables as tables
+import unet.report.words as words
 from unet.report.folklore import judge
 from unet.report.study import Study
 
@@ -69,7 +74,7 @@ def figures(study: Study) -> dict[str, Any]:
     contrasts = sorted(study.compared, key=lambda c: (c.p_holm, -abs(c.difference)))[:MOST_DIFFERENCES]
     which = "" if len(contrasts) == len(study.compared) else f", {len(contrasts)} of {len(study.compared)}"
     curves = [*diagnostics.object_curves(study), *diagnostics.trimap_curve(study), *diagnostics.level_curves(study)]
-    crops, without_crops = plots.crop_pictures(study)
+    crops, without_crops = pictures.crop_pictures(study)
     return {
         "overview": [plots.seeds_panel(study)] * shown
         + ([plots.differences_panel(study, contrasts, f"Differences between arms{which}")] if contrasts else []),

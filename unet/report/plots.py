@@ -1,11 +1,8 @@
 """The figures, as SVG in data URIs: small panels that read on a phone, in print and without colour."""
 
-import base64
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +10,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from PIL import Image, UnidentifiedImageError
 
 from unet.report.comparison import Contrast
 from unet.report.diagnostics import Curve, mean_and_spread
 from unet.report.measures import lower_is_better, title
+from unet.report.pictures import Picture, data_uri
 from unet.report.study import Study
 
 Array = np.ndarray
@@ -40,7 +37,6 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 4.4
 """Inches of a panel: near a phone's width, so that its text is shown at about its size."""
-PICTURE_WIDTH = 640
 COSTS = (
     ("model/parameters", "parameters"),
     ("model/flops", "FLOPs of one image"),
@@ -48,15 +44,6 @@ COSTS = (
     ("time/samples_per_second", "samples/s in training"),
     ("memory/peak_bytes", "peak memory (bytes)"),
 )
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Attributes: a heading, a data URI, and what a reader who cannot see it is told."""
-
-    title: str
-    uri: str
-    alt: str
 
 
 def panel(heading: str, alt: str, height: float, draw) -> Picture:
@@ -68,10 +55,6 @@ def panel(heading: str, alt: str, height: float, draw) -> Picture:
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
     return Picture(heading, data_uri(buffer.getvalue(), "image/svg+xml"), alt)
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def look(arm: int) -> dict[str, Any]:
@@ -230,38 +213,3 @@ def shades(values: Array) -> list[list[tuple[str, str]]]:
             ]
         )
     return rows
-
-
-def crop_pictures(study: Study) -> tuple[list[Picture], list[str]]:
-    """The predictions of one seed, an arm each, small; and the arms that left none.
-
-    The seed is the one that most arms have a picture of, so that the rows show the same samples.
-    """
-    paths = [
-        {seed: path for seed, run in runs.items() if (path := run.folder / "predictions.png").is_file()}
-        for runs in study.runs
-    ]
-    seeds = sorted({seed for found in paths for seed in found})
-    seed = max(seeds, key=lambda s: (sum(s in found for found in paths), -s), default=None)
-    pictures, missing = [], []
-    for arm, found in zip(study.arms, paths, strict=True):
-        uri = embedded(found[seed]) if seed in found else None
-        if uri is None:
-            missing.append(arm.label)
-        else:
-            alt = f"image, truth and prediction of {arm.label}, seed {seed}"
-            pictures.append(Picture(f"{arm.label}, seed {seed}", uri, alt))
-    return pictures, missing
-
-
-def embedded(path: Path) -> str | None:
-    """A picture, downscaled; None where the file holds none."""
-    try:
-        with Image.open(path) as stored:
-            picture = stored.convert("RGB")
-    except (OSError, UnidentifiedImageError):
-        return None
-    picture.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.quantize(128).save(buffer, "PNG", optimize=True)
-    return data_uri(buffer.getvalue(), "image/png")

@@ -1,13 +1,13 @@
 """The runs of a sweep, read back from their folders: what was set, how it ended, what was measured."""
 
 import json
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +17,7 @@ from yaml import YAMLError
 from unet.errors import UserError
 from unet.record import METRICS, STATUS, read_json
 
-CONFIG, SWEEP, CONFUSIONS, PICTURE = "config.yaml", "sweep.json", "confusions.npz", "predictions.png"
+CONFIG, SWEEP = "config.yaml", "sweep.json"
 COMMAND = ["python", "train.py"]
 
 
@@ -85,39 +85,53 @@ def read(folder: Path) -> Sweep:
             "'overrides': [...]}, ...]}; repair it, or remove it and the runs that are there will be reported"
         ) from None
     leaves = (CONFIG, STATUS, METRICS)
-    found = sorted(path.name for path in folder.iterdir() if any((path / leaf).is_file() for leaf in leaves))
-    names = [*expected, *(name for name in found if name not in expected)]
+    found = [path.name for path in folder.iterdir() if any((path / leaf).is_file() for leaf in leaves)]
+    names = [*expected, *(name for name in sorted(found, key=by_number) if name not in expected)]
     if not names:
         raise UserError(f"{folder}: no runs in it; expected one folder a run, each with {CONFIG} and {STATUS}")
     return Sweep(folder, str(plan.get("command", "")), [read_run(folder / n, expected.get(n, ())) for n in names])
 
 
+def by_number(name: str) -> list[tuple[bool, int, str]]:
+    """To sort names as people do: ``width=8`` before ``width=16``."""
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
+
+
 def read_run(folder: Path, overrides: Sequence[str] = ()) -> Run:
     """One run, whatever it left; ``overrides`` are what a sweep's plan says of it."""
-    command = shlex.join([*COMMAND, *overrides])
-    try:
-        status = read_json(folder / STATUS)
-        metrics = read_json(folder / METRICS)
-        config: dict[str, Any] = {}
-        if (folder / CONFIG).is_file():
-            text = (folder / CONFIG).read_text(encoding="utf-8")
-            if text.startswith("# "):
-                command = text.splitlines()[0].removeprefix("# ")
-            loaded = OmegaConf.create(text)
-            if not isinstance(loaded, DictConfig):
-                raise ValueError(f"{CONFIG} holds no mapping")
-            config = flatten(OmegaConf.to_container(loaded, resolve=True))  # type: ignore[arg-type]
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        sentence = " ".join(str(error).split())
-        return Run(folder, "unreadable", f"a file in it is broken: {sentence}", command, parsed(overrides))
-    state = status.get("state") or ("done" if metrics else "missing")
-    reason = status.get("reason", "")
-    if state == "missing":
+    broken: list[str] = []
+
+    def whole(name: str, read_file: Callable[[Path], Any], empty: Any) -> Any:
+        try:
+            return read_file(folder / name)
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+            broken.append(f"{name} is broken: {' '.join(str(error).split())}")
+            return empty
+
+    status: dict[str, Any] = whole(STATUS, read_json, {})
+    metrics: dict[str, Any] = whole(METRICS, read_json, {})
+    command, config = whole(CONFIG, read_config, ("", {}))
+    words = [word for word in shlex.split(command) if "=" in word] or list(overrides)
+    state, reason = status.get("state") or ("done" if metrics else "missing"), status.get("reason", "")
+    if broken:
+        state, reason = "unreadable", "; ".join(broken)
+    elif state == "missing":
         reason = "planned, and nothing of it is there" if overrides else "no status and no metrics"
-    if state == "done" and not metrics:
+    elif state == "done" and not metrics:
         state, reason = "unreadable", f"marked done, without {METRICS}"
-    words = [word for word in shlex.split(command) if "=" in word]
-    return Run(folder, state, reason, command, parsed(words or overrides), config, metrics)
+    return Run(folder, state, reason, command or shlex.join([*COMMAND, *overrides]), parsed(words), config, metrics)
+
+
+def read_config(path: Path) -> tuple[str, dict[str, Any]]:
+    """The command at its head (may be empty) and its values by dotted key; both empty where there is no file."""
+    if not path.is_file():
+        return "", {}
+    text = path.read_text(encoding="utf-8")
+    config = OmegaConf.create(text)
+    if not isinstance(config, DictConfig):
+        raise ValueError("it holds no mapping")
+    command = text.splitlines()[0].removeprefix("# ") if text.startswith("# ") else ""
+    return command, flatten(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
 def parsed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -141,30 +155,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def confusions(run: Run) -> tuple[list[str], np.ndarray] | None:
-    """Names of the evaluated images and their counts (N, K, K), row truth, column prediction; None without the file.
-
-    Raises:
-        UserError: a file that holds something else.
-    """
-    path = run.folder / CONFUSIONS
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path) as stored:
-            names, counts = [str(name) for name in stored["names"]], stored["counts"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); expected names and counts; remove it to do without"
-        ) from None
-    if counts.ndim != 3 or counts.shape[1] != counts.shape[2] or len(names) != len(counts):
-        raise UserError(
-            f"{path}: {len(names)} names and counts of shape {counts.shape}; expected N names and (N, K, K); remove it "
-            "to do without"
-        )
-    return names, counts
 
 
 def jsonable(value: Any) -> str:

@@ -154,7 +154,7 @@ def unpaired(a: Array, b: Array) -> tuple[float, float, float, float]:
     else:
         low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(LEVEL)
     test = stats.permutation_test(
-        (a, b), lambda x, y: x.mean(-1) - y.mean(-1), vectorized=True, n_resamples=10_000, axis=-1, rng=0
+        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=10_000, axis=-1, rng=0
     )
     return difference, float(low), float(high), float(test.pvalue)
 
@@ -169,7 +169,7 @@ def detectable(n: int, alpha: float) -> float:
         return math.inf
     if n > SIMULATED_UP_TO:
         critical = float(stats.t.ppf(1 - alpha / 2, n - 1))
-        return bisect(lambda shift: stats.nct.sf(critical, n - 1, shift) >= POWER, critical + 5) / math.sqrt(n)
+        return bisect(lambda shift: bool(stats.nct.sf(critical, n - 1, shift) >= POWER), critical + 5) / math.sqrt(n)
     noise = np.random.default_rng(3).standard_normal((1000, n))
     patterns = sign_patterns(n)
 

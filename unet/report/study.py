@@ -5,21 +5,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+import unet.report.statistics as statistics
 from unet.errors import UserError, did_you_mean
-from unet.report import statistics
 from unet.report.arms import REPEAT, Arm, arms_of, factors, missing_seeds
 from unet.report.comparison import Contrast, Effects, Scores, effects, family, pair, repeat
-from unet.report.measures import FROM_COUNTS, lower_is_better, measure, split_of
-from unet.report.runs import Run, Sweep, confusions, read
+from unet.report.images import resampled_images
+from unet.report.measures import ABOUT_THE_RUN, lower_is_better, measure, split_of
+from unet.report.provenance import provenance_warnings
+from unet.report.runs import Run, Sweep, read
 
 Array = np.ndarray
-
-FEWEST_IMAGES = 10
-"""Below this many the spread between images cannot be told, and only seeds are resampled."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def examine(folder: Path, metric: str = "miou", reference: str | None = None) ->
     keys, followers = factors(sweep.runs)
     arms = arms_of(sweep.runs, keys)
     done = [run for run in sweep.runs if run.state == "done"]
-    wanted = metric if metric.startswith(("model/", "time/", "memory/")) else f"{split}/{metric}"
+    wanted = metric if metric.startswith(ABOUT_THE_RUN) else f"{split}/{metric}"
     if done and not any(wanted in run.metrics for run in done):
         names = sorted({key.removeprefix(f"{split}/") for run in done for key in run.metrics})
         raise UserError(
@@ -211,68 +209,3 @@ def verdict(run: Run, split: str, metric: str) -> tuple[str, str]:
         found = run.metrics.get(f"{split}/{metric}", "missing")
         return "diverged", f"finished, but its {split}/{metric} is {found}; left out of all statistics"
     return run.state, ""
-
-
-def resampled_images(
-    compared: Sequence[dict[int, Run]], seeds: Sequence[int], values: Array, metric: str
-) -> tuple[Array | None, int, list[str]]:
-    """The metric (A, S, R) under draws of the evaluated images, how many there are, and doubts.
-
-    None where runs leave no counts, too few images, or the metric does not follow from them. Every replicate is moved
-    so that a run's replicates have its own value as their mean: only their spread is used.
-    """
-    if metric not in FROM_COUNTS:
-        return None, 0, []
-    counts: dict[tuple[int, int], Array] = {}
-    names: list[str] = []
-    for arm, runs in enumerate(compared):
-        for seed, run in runs.items():
-            found = confusions(run)
-            if found is None:
-                absent = f"{run.name} has no confusions.npz: intervals speak of seeds alone, not of other images."
-                return None, 0, [absent] if counts else []
-            if names and found[0] != names:
-                return None, 0, [f"{run.name} was evaluated on other images: intervals speak of seeds alone."]
-            names, counts[arm, seeds.index(seed)] = found
-    if len(names) < FEWEST_IMAGES:
-        return None, 0, []
-    score = FROM_COUNTS[metric]
-    doubts = [
-        f"The counts of {compared[arm][seeds[column]].name} give {metric} {float(score(c.sum(0))):.4f}, its metrics "
-        f"{values[arm, column]:.4f}."
-        for (arm, column), c in counts.items()
-        if abs(float(score(c.sum(0))) - values[arm, column]) > 1e-3
-    ]
-    draws = statistics.image_counts(len(names)).astype(float)
-    resampled = np.full((*values.shape, statistics.REPLICATES), math.nan)
-    for (arm, column), c in counts.items():
-        replicates = score((draws @ c.reshape(len(c), -1)).reshape(-1, *c.shape[1:]))
-        resampled[arm, column] = values[arm, column] + replicates - replicates.mean()
-    return resampled, len(names), doubts
-
-
-def provenance_warnings(runs: Sequence[Run]) -> list[str]:
-    """What makes runs differ besides their settings."""
-
-    def distinct(key: str) -> list[Any]:
-        return sorted({str(run.metrics[key]) for run in runs if key in run.metrics})
-
-    found = []
-    commits = distinct("commit")
-    if len(commits) > 1:
-        found.append(
-            f"The runs were made at {len(commits)} commits ({', '.join(c[:10] for c in commits)}): a difference may be "
-            f"the code's."
-        )
-    if any(c.endswith("+changes") for c in commits):
-        found.append("Some runs were made with uncommitted changes: their commit does not reproduce them.")
-    for key, what in (("data", "data sets"), ("machine", "kinds of machine"), ("precision", "precisions")):
-        if len(names := distinct(key)) > 1:
-            found.append(f"The runs used {len(names)} {what} ({', '.join(names)}).")
-    splits = {key.split("/")[0] for run in runs for key in run.metrics if key in ("test/miou", "val/miou")}
-    if len(splits) > 1:
-        found.append("Some runs have test scores and some only validation scores; the test scores are compared.")
-    versions = {key for run in runs for key in run.metrics if key.startswith("version/")}
-    if moved := [key.removeprefix("version/") for key in sorted(versions) if len(distinct(key)) > 1]:
-        found.append(f"The runs used different versions of {', '.join(moved)}.")
-    return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.report import diagnostics
+import unet.report.diagnostics as diagnostics
 from unet.report.comparison import Contrast, Effects
 from unet.report.folklore import Judged, is_exact
 from unet.report.measures import title

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unet.report import statistics
+import unet.report.statistics as statistics
 from unet.report.comparison import Contrast
 from unet.report.measures import measure, title
 from unet.report.statistics import ALPHA, POWER
