@@ -153,7 +153,7 @@ def test_two_factors_are_taken_apart():
     rows, columns = np.array([0.0, 1.0]), np.array([0.0, 0.1, 0.3])
     seeds = np.random.default_rng(0).normal(0, 1, 7)
     values = (rows[:, None, None] + columns[None, :, None] + seeds).reshape(6, 7)
-    arms = [{"a": str(i), "b": str(j)} for i in range(2) for j in range(3)]
+    arms = {3 * i + j: {"a": str(i), "b": str(j)} for i in range(2) for j in range(3)}
     found = effects(scores_of(values), ("a", "b"), arms)
     assert [c.difference for c in found.main[0]] == pytest.approx([1.0])
     assert [c.difference for c in found.main[1]] == pytest.approx([0.1, 0.3, 0.2])
@@ -165,11 +165,11 @@ def test_an_interaction_is_found_and_absent_cells_are_not_guessed():
     rng = np.random.default_rng(0)
     values = rng.normal(0, 0.1, (4, 8))
     values[3] += 2
-    arms = [{"a": str(i), "b": str(j)} for i in range(2) for j in range(2)]
+    arms = {2 * i + j: {"a": str(i), "b": str(j)} for i in range(2) for j in range(2)}
     found = effects(scores_of(values), ("a", "b"), arms)
     assert found.deviations is not None and found.deviations[1, 1] == pytest.approx(0.5, abs=0.1)
     assert found.p == 2 / 2**8
-    assert effects(scores_of(values[:3]), ("a", "b"), arms[:3]).deviations is None
+    assert effects(scores_of(values[:3]), ("a", "b"), {i: arms[i] for i in range(3)}).deviations is None
 
 
 def test_a_contrast_over_several_settings_uses_those_a_seed_has():

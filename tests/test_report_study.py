@@ -14,6 +14,7 @@ from unet.report.arms import arms_of, factors, label, short_names, text
 from unet.report.folklore import SAYINGS, extremes, judge, mirrored, unlike
 from unet.report.measures import FROM_COUNTS, object_bins
 from unet.report.runs import read
+from unet.report.words import answer
 
 GRID = [{"model.down": down, "model.up": up} for down in ("max", "strided") for up in ("transposed", "bilinear")]
 
@@ -104,7 +105,7 @@ def test_runs_pair_by_seed_and_failures_stay_out(tmp_path: Path):
     assert pair.name == "transposed - bilinear" and pair.differences == pytest.approx([-0.02])
     assert {(gap.seed, gap.state) for gap in found.gaps} == {(1, "failed"), (2, "diverged"), (3, "missing")}
     assert "loss: nan at step 7" in [gap.reason for gap in found.gaps]
-    assert not found.decides and found.ranks() is None
+    assert not found.decides and not found.ranks()
 
 
 def test_a_plan_shows_what_never_started(tmp_path: Path):
@@ -122,14 +123,17 @@ def test_a_plan_shows_what_never_started(tmp_path: Path):
 
 
 def test_equal_arms_with_other_seeds_are_the_noise_floor(tmp_path: Path):
-    sweep_of(tmp_path, [{"arm": "a"}], np.array([[0.50, 0.52, 0.54]]))
-    sweep_of(tmp_path, [{"arm": "b"}], np.array([[0.51, 0.53, 0.55]]), first_seed=10)
-    sweep_of(tmp_path, [{"arm": "a", "model.skip": "none"}], np.array([[0.4, 0.41, 0.42]]))
+    """A grid of two by two, and one of its cells again with other seeds, marked by ``arm``."""
+    sweep_of(tmp_path, GRID, np.random.default_rng(1).normal(0.5, 0.01, (4, 8)))
+    sweep_of(tmp_path, [{**GRID[0], "arm": "again"}], np.array([[0.51, 0.53, 0.55]]), first_seed=10)
     found = examine(tmp_path)
+    assert [arm.label for arm in found.arms if "again" in arm.label] == ["max + transposed (again)"]
     ((_, _, noise),) = found.repeats
-    assert not noise.paired and noise.difference == pytest.approx(-0.01) and noise.low < 0 < noise.high
-    assert [c.seeds for c in found.contrasts] == [3, 0] and len(found.compared) == 1
-    assert not found.gaps
+    assert not noise.paired and noise.low < noise.difference < noise.high and noise.seeds == 0
+    assert len(found.contrasts) == len(found.compared) == 6 and not found.gaps
+    assert found.effects is not None and found.effects.seeds == 8
+    assert sorted(found.ranks()) == found.main and len(found.main) == 4
+    assert any("that much is noise" in sentence for sentence in answer(found))
 
 
 def test_a_reference_needs_fewer_comparisons(tmp_path: Path):

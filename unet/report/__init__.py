@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+import unet.report.page as page
+import unet.report.results as results
 from unet.record import write_text
-from unet.report import page, table
 from unet.report.study import Study, examine
 
 __all__ = ["Study", "examine", "save", "write"]
@@ -28,7 +29,7 @@ def write(folder: Path, metric: str = "miou", reference: str | None = None) -> P
 def save(found: Study) -> Path:
     """Write the three files of a study into its sweep's folder; the path of the page."""
     folder = found.sweep.folder
-    write_text(folder / RESULTS, table.results(found))
+    write_text(folder / RESULTS, results.rows(found))
     write_text(folder / MARKDOWN, page.markdown(found))
     write_text(folder / PAGE, page.html(found))
     return folder / PAGE

@@ -1,5 +1,6 @@
 """Arms: what a sweep varied, and which runs share a setting of it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,15 +111,28 @@ def label(values: Mapping[str, str]) -> str:
 
 
 def arms_of(runs: Sequence[Run], keys: Sequence[str]) -> list[Arm]:
-    """Runs by their setting of ``keys``, in the order of first appearance; runs that do not tell it are left out."""
-    found: dict[tuple[str, ...], Arm] = {}
+    """Runs by their setting of ``keys``, in the order of first appearance; runs that do not tell it are left out.
+
+    A repeat's label ends in its mark, ``max + transposed (again)``; the mark that most runs have goes without saying.
+    """
+    found: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        if not run.config and not all(key in run.overrides for key in keys):
-            continue
-        setting = tuple(text(run.setting(key)) for key in keys)
-        values = dict(zip(keys, setting, strict=True))
-        found.setdefault(setting, Arm(label(values), values, [])).runs.append(run)
-    return list(found.values())
+        if run.config or all(key in run.overrides for key in keys):
+            found.setdefault(tuple(text(run.setting(key)) for key in keys), []).append(run)
+    settings = [(dict(zip(keys, setting, strict=True)), members) for setting, members in found.items()]
+    usual = usual_mark([arm for arm, members in settings for _ in members])
+    arms = []
+    for values, members in settings:
+        mark = values.get(REPEAT, usual)
+        told = label({key: value for key, value in values.items() if key != REPEAT})
+        arms.append(Arm(told if mark == usual else f"{told} ({mark})", values, members))
+    return arms
+
+
+def usual_mark(settings: Sequence[Mapping[str, str]]) -> str:
+    """The value of ``arm`` that most of them have; nothing where it does not vary."""
+    counted = Counter(values.get(REPEAT, "") for values in settings)
+    return counted.most_common(1)[0][0] if counted else ""
 
 
 def missing_seeds(arms: Sequence[Arm]) -> list[tuple[Arm, int]]:

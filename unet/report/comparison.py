@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -174,13 +174,16 @@ class Effects:
     seeds: int = 0
 
 
-def effects(scores: Scores, keys: Sequence[str], values: Sequence[dict[str, str]]) -> Effects:
-    """Main effects and the interaction of two factors; ``values`` are each arm's. Empty where cells or seeds miss."""
+def effects(scores: Scores, keys: Sequence[str], arms: Mapping[int, Mapping[str, str]]) -> Effects:
+    """Main effects and the interaction of two factors, of ``arms`` with their settings by index.
+
+    Empty where a cell is missing, or no seed is in all of them.
+    """
     first, second = keys
-    rows, columns = (list(dict.fromkeys(arm[key] for arm in values)) for key in keys)
+    rows, columns = (list(dict.fromkeys(values[key] for values in arms.values())) for key in keys)
     cells = np.full((len(rows), len(columns)), -1)
-    for index, arm in enumerate(values):
-        cells[rows.index(arm[first]), columns.index(arm[second])] = index
+    for index, values in arms.items():
+        cells[rows.index(values[first]), columns.index(values[second])] = index
     found = Effects((first, second), (rows, columns), cells)
     if (cells < 0).any() or not (complete := scores.complete(cells.flatten())).any():
         return found

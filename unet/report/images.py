@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def confusions(run: Run) -> tuple[list[str], np.ndarray] | None:
     try:
         with np.load(path) as stored:
             names, counts = [str(name) for name in stored["names"]], stored["counts"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); expected names and counts; remove it to do without"
         ) from None
@@ -55,7 +56,10 @@ def resampled_images(
     names: list[str] = []
     for arm, runs in enumerate(compared):
         for seed, run in runs.items():
-            found = confusions(run)
+            try:
+                found = confusions(run)
+            except UserError as error:
+                return None, 0, [f"{error}; intervals speak of seeds alone."]
             if found is None:
                 absent = f"{run.name} has no confusions.npz: intervals speak of seeds alone, not of other images."
                 return None, 0, [absent] if counts else []
@@ -65,11 +69,12 @@ def resampled_images(
     if len(names) < FEWEST_IMAGES:
         return None, 0, []
     score = FROM_COUNTS[metric]
+    told = {cell: float(score(c.sum(0))) for cell, c in counts.items()}
+    astray = [cell for cell, value in told.items() if abs(value - values[cell]) > 1e-3]
     doubts = [
-        f"The counts of {compared[arm][seeds[column]].name} give {metric} {float(score(c.sum(0))):.4f}, its metrics "
-        f"{values[arm, column]:.4f}."
-        for (arm, column), c in counts.items()
-        if abs(float(score(c.sum(0))) - values[arm, column]) > 1e-3
+        f"The counts of {len(astray)} runs do not give their {metric}, such as {compared[arm][seeds[column]].name}: "
+        f"{told[arm, column]:.4f}, not {values[arm, column]:.4f}."
+        for arm, column in astray[:1]
     ]
     draws = statistics.image_counts(len(names)).astype(float)
     resampled = np.full((*values.shape, statistics.REPLICATES), math.nan)

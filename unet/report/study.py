@@ -10,7 +10,7 @@ import numpy as np
 
 import unet.report.statistics as statistics
 from unet.errors import UserError, did_you_mean
-from unet.report.arms import REPEAT, Arm, arms_of, factors, missing_seeds
+from unet.report.arms import REPEAT, Arm, arms_of, factors, missing_seeds, usual_mark
 from unet.report.comparison import Contrast, Effects, Scores, effects, family, pair, repeat
 from unet.report.images import resampled_images
 from unet.report.measures import ABOUT_THE_RUN, lower_is_better, measure, split_of
@@ -18,6 +18,9 @@ from unet.report.provenance import provenance_warnings
 from unet.report.runs import Run, Sweep, read
 
 Array = np.ndarray
+
+UNSAID = {"pending": "not started yet", "running": "still running, or killed without a word"}
+"""Reasons of states that leave none."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Study:
     sweep: what was read.
     metric, split: what is compared, such as ``miou`` of ``test``.
     factors, followers: what varied, and what moved with it.
-    arms: the settings, in the sweep's order.
+    arms: the settings, in the sweep's order. ``main``: those that are no repeat of another.
     runs: per arm, its compared runs by seed.
     scores: the metric of every arm and seed.
     images: how many images were resampled; 0 where only seeds were.
@@ -55,6 +58,7 @@ class Study:
     factors: list[str]
     followers: dict[str, str]
     arms: list[Arm]
+    main: list[int]
     runs: list[dict[int, Run]]
     scores: Scores
     images: int
@@ -100,16 +104,17 @@ class Study:
         values[~np.isfinite(values)] = math.nan
         return Scores(self.scores.labels, self.scores.seeds, values)
 
-    def ranks(self) -> list[tuple[int, int]] | None:
-        """Interval of every arm's rank, 1 the best; None where the seeds cannot tell any two arms apart."""
-        complete = self.scores.complete(np.arange(len(self.arms)))
+    def ranks(self) -> dict[int, tuple[int, int]]:
+        """Interval of every main arm's rank, 1 the best; empty where the seeds cannot tell any two arms apart."""
+        complete = self.scores.complete(np.array(self.main))
         seeds = int(complete.sum())
         if not self.compared or seeds < statistics.least_seeds(len(self.compared)):
-            return None
+            return {}
         shared = replace(self.scores, values=np.where(complete, self.scores.values, math.nan))
-        replicates = np.stack([shared.replicates(unit[None]) for unit in np.eye(len(self.arms))])
-        means = self.scores.values[:, complete].mean(1)
-        return statistics.rank_intervals(self.sign * means, self.sign * replicates, seeds)
+        replicates = np.stack([shared.replicates(unit[None]) for unit in np.eye(len(self.arms))[self.main]])
+        means = self.scores.values[self.main][:, complete].mean(1)
+        found = statistics.rank_intervals(self.sign * means, self.sign * replicates, seeds)
+        return dict(zip(self.main, found, strict=True))
 
 
 def examine(folder: Path, metric: str = "miou", reference: str | None = None) -> Study:
@@ -142,19 +147,28 @@ def examine(folder: Path, metric: str = "miou", reference: str | None = None) ->
     better = -means if lower_is_better(metric) else means
     pairs, repeats = [], []
     for a, b in itertools.combinations(range(len(arms)), 2):
-        if arms[a].differs_from(arms[b]) == {REPEAT}:
+        varied = arms[a].differs_from(arms[b])
+        if varied == {REPEAT}:
             repeats.append((a, b, repeat(scores, a, b)))
-        elif chosen is None or chosen in (a, b):
+        elif REPEAT not in varied and chosen in (None, a, b):
             first = (b if chosen == a else a) if chosen is not None else max(a, b, key=lambda arm: better[arm])
             second = a + b - first
             pairs.append((first, second, pair(scores, first, second)))
     corrected = family([found for *_, found in pairs])
     pairs = [(a, b, found) for (a, b, _), found in zip(pairs, corrected, strict=True)]
-    two = effects(scores, keys, [arm.values for arm in arms]) if len(keys) == 2 and REPEAT not in keys else None
+    main = usual_arms(arms)
+    crossed = [key for key in keys if key != REPEAT]
+    two = effects(scores, crossed, {index: arms[index].values for index in main}) if len(crossed) == 2 else None
     return Study(
-        sweep, metric, split, keys, followers, arms, compared, scores, images, chosen, pairs, repeats, two, gaps,
+        sweep, metric, split, keys, followers, arms, main, compared, scores, images, chosen, pairs, repeats, two, gaps,
         warnings + doubt + provenance_warnings(done),
     )  # fmt: skip
+
+
+def usual_arms(arms: Sequence[Arm]) -> list[int]:
+    """The arms that are not marked as a repeat."""
+    usual = usual_mark([arm.values for arm in arms for _ in arm.runs])
+    return [index for index, arm in enumerate(arms) if arm.values.get(REPEAT, "") == usual]
 
 
 def index_of(label: str | None, arms: Sequence[Arm], folder: Path) -> int | None:
@@ -202,7 +216,7 @@ def sorted_out(
 def verdict(run: Run, split: str, metric: str) -> tuple[str, str]:
     """State and reason of a run that cannot be compared; an empty reason for one that can."""
     if run.state != "done":
-        return run.state, run.reason or "no reason was left"
+        return run.state, run.reason or UNSAID.get(run.state, "no reason was left")
     if run.seed is None:
         return "unreadable", "neither its config nor its metrics say which seed it had"
     if not math.isfinite(measure(run.metrics, split, metric)):

@@ -42,7 +42,7 @@ def arms(study: Study) -> Table:
     for index, arm in enumerate(study.arms):
         mean, deviation = diagnostics.mean_and_spread(study.scores.values[index])
         _, low, high = arm_interval(study, index)
-        rank = NONE if ranks is None else "-".join(map(str, dict.fromkeys(ranks[index])))
+        rank = "-".join(map(str, dict.fromkeys(ranks[index]))) if index in ranks else NONE
         cells = [str(index + 1), arm.label, short(mean), short(deviation), range_text(low, high)]
         rows.append([*cells, str(len(study.runs[index])), rank])
     note = "" if ranks else "Nothing is ranked: too few seeds that every arm has."

@@ -82,10 +82,10 @@ def differences(study: Study) -> list[str]:
     if not study.decides:
         return undecidable(study, metric, compared)
     if not claims:
-        first = f"No evidence of a difference in {metric} between {len(study.arms)} arms ({compared})."
+        first = f"No evidence of a difference in {metric} between {len(study.main)} arms ({compared})."
         return [first, *sensitivity(study)]
     headline = (
-        f"{count(len(claims), 'difference')} in {metric} can be claimed, of {compared} between {len(study.arms)} arms."
+        f"{count(len(claims), 'difference')} in {metric} can be claimed, of {compared} between {len(study.main)} arms."
     )
     told = [
         f"{study.arms[a].label} is {direction(study, found)} than {study.arms[b].label} by "
@@ -150,8 +150,8 @@ def sensitivity(study: Study) -> list[str]:
     if not math.isfinite(least):
         return more_seeds(study)
     return [
-        f"The smallest true difference that this sweep would have shown with {POWER:.0%} probability is {short(least)} "
-        f"(paired differences spread by {short(pooled_spread(study))}).",
+        f"The smallest true difference that this sweep would have shown with {POWER * 100:.0f} % probability is "
+        f"{short(least)} (paired differences spread by {short(pooled_spread(study))}).",
         *more_seeds(study),
     ]
 

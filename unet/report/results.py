@@ -7,7 +7,7 @@ from unet.report.runs import jsonable
 from unet.report.study import Study
 
 
-def results(study: Study) -> str:
+def rows(study: Study) -> str:
     """The runs as CSV: which arm, how it ended, what varied, and every key of its metrics as it stands there."""
     arms = {run.folder: arm for arm in study.arms for run in arm.runs}
     compared = {run.folder for runs in study.runs for run in runs.values()}
