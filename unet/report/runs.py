@@ -50,7 +50,8 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        return next((int(s["seed"]) for s in (self.config, self.metrics, self.overrides) if "seed" in s), None)
+        told = (values.get("seed") for values in (self.config, self.metrics, self.overrides))
+        return next((seed for seed in told if isinstance(seed, int)), None)
 
     def setting(self, key: str) -> Any:
         """A value of the config; of a run that left none, what its command says."""

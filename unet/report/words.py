@@ -123,10 +123,13 @@ def undecidable(study: Study, metric: str, compared: str) -> list[str]:
     needed = statistics.least_seeds(len(study.compared))
     largest = max(study.pairs, key=lambda p: abs(p[2].difference) if p[2].seeds else -1)
     a, b, found = largest
+    fewer = statistics.least_seeds(len(study.main) - 1)
+    advice = f" Compared with one reference arm alone, {fewer} would do." if fewer < needed else ""
     return [
         f"No difference can be shown: {count(seeds, 'seed')} cannot reach p = {ALPHA:.2g} in {compared}, however large "
         f"the difference (before the correction the least p of {count(seeds, 'pair')} of runs is "
-        f"{statistics.smallest_p(seeds):.3g}). At least {count(needed, 'seed')} an arm are needed; nothing is ranked.",
+        f"{statistics.smallest_p(seeds):.3g}). At least {count(needed, 'seed')} an arm are needed; nothing "
+        f"is ranked.{advice}",
         f"The largest difference seen, {study.arms[a].label} over {study.arms[b].label}, is "
         f"{short(abs(found.difference))} {metric} ({interval_text(found)}, not corrected).",
         *more_seeds(study),
@@ -202,7 +205,7 @@ def repeats(study: Study) -> list[str]:
     """The noise floor: equal configurations, other seeds."""
     return [
         f"The same configuration twice, {study.arms[a].label} and {study.arms[b].label}, differs by "
-        f"{short(abs(found.difference))} ({interval_text(found)}): that much is noise."
+        f"{short(abs(found.difference))} ({interval_text(found)}): what seeds alone can do."
         for a, b, found in study.repeats
         if math.isfinite(found.difference)
     ]
