@@ -102,7 +102,7 @@ def test_runs_pair_by_seed_and_failures_stay_out(tmp_path: Path):
     leave_run(tmp_path, {**second, "seed": 2}, metrics_of(math.nan, 2))
     found = examine(tmp_path)
     ((_, _, pair),) = found.pairs
-    assert pair.name == "transposed - bilinear" and pair.differences == pytest.approx([-0.02])
+    assert pair.name == "bilinear vs transposed" and pair.differences == pytest.approx([0.02])
     assert {(gap.seed, gap.state) for gap in found.gaps} == {(1, "failed"), (2, "diverged"), (3, "missing")}
     assert "loss: nan at step 7" in [gap.reason for gap in found.gaps]
     assert not found.decides and not found.ranks()
@@ -136,12 +136,31 @@ def test_equal_arms_with_other_seeds_are_the_noise_floor(tmp_path: Path):
     assert any("what seeds alone can do" in sentence for sentence in answer(found))
 
 
+def test_an_arm_that_failed_altogether_does_not_keep_the_others_from_their_ranks(tmp_path: Path):
+    scores = np.random.default_rng(0).normal(0.5, 0.001, (2, 8)) + np.array([[0.1], [0.0]])
+    sweep_of(tmp_path, GRID[:2], scores)
+    for seed in range(8):
+        leave_run(tmp_path, {**GRID[2], "seed": seed}, None, "failed", "out of memory")
+    found = examine(tmp_path)
+    ranks = {found.arms[arm].label: rank for arm, rank in found.ranks().items()}
+    assert ranks == {"max + transposed": (1, 1), "max + bilinear": (2, 2)}
+    assert len(found.gaps) == 8 and [c.seeds for c in found.compared] == [8]
+    assert "of 1 comparison between 2 arms." in answer(found)[0]
+
+
+def test_a_metric_that_some_runs_lack_is_no_divergence(tmp_path: Path):
+    leave_run(tmp_path, {"model.down": "max", "seed": 0}, metrics_of(0.5, 0, test__boundary__iou=0.3))
+    leave_run(tmp_path, {"model.down": "avg", "seed": 0}, metrics_of(0.5, 0))
+    (gap,) = examine(tmp_path, metric="boundary/iou").gaps
+    assert gap.state == "not measured" and "without test/boundary/iou" in gap.reason
+
+
 def test_a_reference_needs_fewer_comparisons(tmp_path: Path):
     sweep_of(tmp_path, GRID, np.random.default_rng(0).normal(0.5, 0.01, (4, 7)))
     assert len(examine(tmp_path).compared) == 6
     found = examine(tmp_path, reference="max + transposed")
     others = [arm.label for arm in found.arms if arm.label != "max + transposed"]
-    assert [pair.name for pair in found.contrasts] == [f"{other} - max + transposed" for other in others]
+    assert [pair.name for pair in found.contrasts] == [f"{other} vs max + transposed" for other in others]
     with pytest.raises(UserError, match="no arm is called 'max'"):
         examine(tmp_path, reference="max")
     with pytest.raises(UserError, match=r"no run has test/mio in its metrics\.json; did you mean miou"):

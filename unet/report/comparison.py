@@ -35,6 +35,10 @@ class Scores:
         """(S,): which seeds all of these ``arms`` have."""
         return np.asarray(np.isfinite(self.values[arms]).all(0))
 
+    def means(self) -> Array:
+        """(A,): over the seeds that an arm has; nan for one without any."""
+        return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.nan for row in self.values])
+
     def averaged(self, labels: list[str], groups: Sequence[Array]) -> "Scores":
         """Means over groups of arms, as if each were an arm; only seeds that a whole group has."""
 
@@ -79,7 +83,7 @@ class Contrast:
     """A difference and what can be said of it.
 
     Attributes:
-        name: such as ``strided - max``.
+        name: such as ``strided vs max``: the first minus the second.
         difference: the mean of ``differences``; nan without a seed in common.
         low, high: its two-level bootstrap interval, not corrected for other comparisons.
         differences: (n,), one a seed.
@@ -136,10 +140,10 @@ def family(contrasts: Sequence[Contrast]) -> list[Contrast]:
 
 
 def pair(scores: Scores, first: int, second: int) -> Contrast:
-    """``first - second``."""
+    """The first minus the second."""
     weights = np.zeros(len(scores.labels))
     weights[first], weights[second] = 1, -1
-    return contrast(scores, weights, f"{scores.labels[first]} - {scores.labels[second]}")
+    return contrast(scores, weights, f"{scores.labels[first]} vs {scores.labels[second]}")
 
 
 def repeat(scores: Scores, first: int, second: int) -> Contrast:

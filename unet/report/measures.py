@@ -37,12 +37,17 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
+def key_of(metric: str, split: str) -> str:
+    """What ``metrics.json`` calls it."""
+    return metric if metric.startswith(ABOUT_THE_RUN) else f"{split}/{metric}"
+
+
 def measure(metrics: Mapping[str, Any], split: str, metric: str) -> float:
     """A run's value of ``metric``: a key without its split, the mean over a pattern's keys (``thin/*``), or a derived
     one; nan where the run does not have it."""
     if metric in DERIVED:
         return DERIVED[metric](metrics, split)
-    key = metric if metric.startswith(ABOUT_THE_RUN) else f"{split}/{metric}"
+    key = key_of(metric, split)
     if "*" not in key:
         return number(metrics.get(key))
     found = [number(value) for name, value in metrics.items() if fnmatchcase(name, key)]

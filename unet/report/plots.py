@@ -72,7 +72,9 @@ def cut(text: str, most: int = 34) -> str:
 
 def seeds_panel(study: Study) -> Picture:
     """Every run as a point, the arm's mean with its interval; the best arm on top."""
-    order = [int(arm) for arm in np.argsort(-study.sign * study.means()) if np.isfinite(study.means()[arm])]
+    order = [
+        int(arm) for arm in np.argsort(-study.sign * study.scores.means()) if np.isfinite(study.scores.means()[arm])
+    ]
 
     def draw(axes: Axes) -> None:
         for row, arm in enumerate(order):
@@ -122,14 +124,14 @@ def cost_panels(study: Study) -> list[Picture]:
     pictures = []
     for metric, name in COSTS:
         costs = np.array([mean_and_spread(row)[0] for row in study.of(metric).values])
-        known = np.isfinite(costs) & np.isfinite(study.means())
+        known = np.isfinite(costs) & np.isfinite(study.scores.means())
         if known.any():
             pictures.append(cost_panel(study, metric, name, costs, np.flatnonzero(known)))
     return pictures
 
 
 def cost_panel(study: Study, metric: str, name: str, costs: Array, arms: Array) -> Picture:
-    means = study.means()
+    means = study.scores.means()
     cheaper = 1 if lower_is_better(metric) else -1
 
     def draw(axes: Axes) -> None:

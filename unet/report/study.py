@@ -13,7 +13,7 @@ from unet.errors import UserError, did_you_mean
 from unet.report.arms import REPEAT, Arm, arms_of, factors, missing_seeds, usual_mark
 from unet.report.comparison import Contrast, Effects, Scores, effects, family, pair, repeat
 from unet.report.images import resampled_images
-from unet.report.measures import ABOUT_THE_RUN, lower_is_better, measure, split_of
+from unet.report.measures import key_of, lower_is_better, measure, split_of
 from unet.report.provenance import provenance_warnings
 from unet.report.runs import Run, Sweep, read
 
@@ -41,7 +41,8 @@ class Study:
     sweep: what was read.
     metric, split: what is compared, such as ``miou`` of ``test``.
     factors, followers: what varied, and what moved with it.
-    arms: the settings, in the sweep's order. ``main``: those that are no repeat of another.
+    arms: the settings, in the sweep's order. ``main``: those that have runs and are no repeat
+        of another.
     runs: per arm, its compared runs by seed.
     scores: the metric of every arm and seed.
     images: how many images were resampled; 0 where only seeds were.
@@ -88,12 +89,6 @@ class Study:
         """1 where a larger value is better, else -1."""
         return -1 if lower_is_better(self.metric) else 1
 
-    def means(self) -> Array:
-        """(A,): nan for an arm without a run."""
-        return np.array(
-            [row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.nan for row in self.scores.values]
-        )
-
     def of(self, metric: str) -> Scores:
         """Another metric of the same runs, its seeds alone resampled."""
         values = np.full(self.scores.values.shape, math.nan)
@@ -106,7 +101,7 @@ class Study:
 
     def ranks(self) -> dict[int, tuple[int, int]]:
         """Interval of every main arm's rank, 1 the best; empty where the seeds cannot tell any two arms apart."""
-        complete = self.scores.complete(np.array(self.main))
+        complete = self.scores.complete(np.array(self.main, int))
         seeds = int(complete.sum())
         if not self.compared or seeds < statistics.least_seeds(len(self.compared)):
             return {}
@@ -128,41 +123,51 @@ def examine(folder: Path, metric: str = "miou", reference: str | None = None) ->
     keys, followers = factors(sweep.runs)
     arms = arms_of(sweep.runs, keys)
     done = [run for run in sweep.runs if run.state == "done"]
-    wanted = metric if metric.startswith(ABOUT_THE_RUN) else f"{split}/{metric}"
-    if done and not any(wanted in run.metrics for run in done):
+    if done and not any(key_of(metric, split) in run.metrics for run in done):
         names = sorted({key.removeprefix(f"{split}/") for run in done for key in run.metrics})
         raise UserError(
-            f"{folder}: no run has {wanted} in its metrics.json{did_you_mean(metric, names)}; expected the name of a "
-            f"number there, without its split, such as miou"
+            f"{folder}: no run has {key_of(metric, split)} in its metrics.json{did_you_mean(metric, names)}; expected "
+            f"the name of a number there, without its split, such as miou"
         )
     compared, gaps, warnings = sorted_out(sweep, arms, split, metric)
     seeds = sorted({seed for runs in compared for seed in runs})
     values = np.array(
         [[measure(runs[s].metrics, split, metric) if s in runs else math.nan for s in seeds] for runs in compared]
     ).reshape(len(arms), len(seeds))
-    resampled, images, doubt = resampled_images(compared, seeds, values, metric)
+    resampled, images, doubts = resampled_images(compared, seeds, values, metric)
     scores = Scores([arm.label for arm in arms], seeds, values, resampled, images)
     chosen = index_of(reference, arms, folder)
-    means = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else -math.inf for row in values])
-    better = -means if lower_is_better(metric) else means
-    pairs, repeats = [], []
+    pairs, repeats = all_pairs(scores, arms, chosen, -1 if lower_is_better(metric) else 1)
+    usual = usual_arms(arms)
+    crossed = [key for key in keys if key != REPEAT]
+    two = effects(scores, crossed, {index: arms[index].values for index in usual}) if len(crossed) == 2 else None
+    main = [index for index in usual if compared[index]]
+    return Study(
+        sweep, metric, split, keys, followers, arms, main, compared, scores, images, chosen, pairs, repeats, two, gaps,
+        warnings + doubts + provenance_warnings(done),
+    )  # fmt: skip
+
+
+Pairs = list[tuple[int, int, Contrast]]
+
+
+def all_pairs(scores: Scores, arms: Sequence[Arm], reference: int | None, sign: int) -> tuple[Pairs, Pairs]:
+    """Every pair of arms, the better one first, or every arm with the reference; and the repeats of an arm.
+
+    An arm and a repeat of another arm are no pair: they differ in their setting and have other seeds.
+    """
+    pairs: Pairs = []
+    repeats: Pairs = []
     for a, b in itertools.combinations(range(len(arms)), 2):
         varied = arms[a].differs_from(arms[b])
         if varied == {REPEAT}:
             repeats.append((a, b, repeat(scores, a, b)))
-        elif REPEAT not in varied and chosen in (None, a, b):
-            first = (b if chosen == a else a) if chosen is not None else max(a, b, key=lambda arm: better[arm])
-            second = a + b - first
-            pairs.append((first, second, pair(scores, first, second)))
+        elif REPEAT not in varied and reference in (None, a, b):
+            found = pair(scores, a, b)
+            backwards = found.difference * sign < 0 if reference is None else reference == a
+            pairs.append((b, a, pair(scores, b, a)) if backwards else (a, b, found))
     corrected = family([found for *_, found in pairs])
-    pairs = [(a, b, found) for (a, b, _), found in zip(pairs, corrected, strict=True)]
-    main = usual_arms(arms)
-    crossed = [key for key in keys if key != REPEAT]
-    two = effects(scores, crossed, {index: arms[index].values for index in main}) if len(crossed) == 2 else None
-    return Study(
-        sweep, metric, split, keys, followers, arms, main, compared, scores, images, chosen, pairs, repeats, two, gaps,
-        warnings + doubt + provenance_warnings(done),
-    )  # fmt: skip
+    return [(a, b, found) for (a, b, _), found in zip(pairs, corrected, strict=True)], repeats
 
 
 def usual_arms(arms: Sequence[Arm]) -> list[int]:
@@ -219,7 +224,9 @@ def verdict(run: Run, split: str, metric: str) -> tuple[str, str]:
         return run.state, run.reason or UNSAID.get(run.state, "no reason was left")
     if run.seed is None:
         return "unreadable", "neither its config nor its metrics say which seed it had"
+    key = key_of(metric, split)
+    if key not in run.metrics:
+        return "not measured", f"finished, but without {key} in its metrics.json; left out of all statistics"
     if not math.isfinite(measure(run.metrics, split, metric)):
-        found = run.metrics.get(f"{split}/{metric}", "missing")
-        return "diverged", f"finished, but its {split}/{metric} is {found}; left out of all statistics"
+        return "diverged", f"finished, but its {key} is {run.metrics[key]}; left out of all statistics"
     return run.state, ""

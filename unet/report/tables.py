@@ -54,7 +54,16 @@ def arms(study: Study) -> Table:
 
 
 def comparisons(contrasts: Sequence[Contrast]) -> Table:
-    columns = ["difference", "mean", "95 % interval", "p", "p, Holm", "P(first > second)", "seeds", "claimed"]
+    columns = [
+        "first vs second",
+        "difference",
+        "95 % interval",
+        "p",
+        "p, Holm",
+        "P(first > second)",
+        "seeds",
+        "claimed",
+    ]
     return Table(columns, [comparison(found) for found in contrasts])
 
 
@@ -76,7 +85,7 @@ def comparison(found: Contrast) -> list[str]:
 
 def grid(study: Study, two: Effects) -> tuple[list[list[str]], np.ndarray]:
     """Texts and means (I, J) of the two-way table."""
-    means = np.where(two.cells >= 0, study.means()[two.cells], math.nan)
+    means = np.where(two.cells >= 0, study.scores.means()[two.cells], math.nan)
     texts = []
     for row in two.cells:
         cells = []
@@ -122,7 +131,7 @@ def costs(study: Study) -> Table:
         number = {key: NONE if math.isnan(values[arm]) else f"{values[arm]:,.0f}" for key, values in means.items()}
         fields = {field_text(run.metrics.get("model/receptive_field")) for run in study.runs[arm].values()}
         rows.append([
-            str(arm + 1), study.arms[arm].label, short(study.means()[arm]), number["model/parameters"],
+            str(arm + 1), study.arms[arm].label, short(study.scores.means()[arm]), number["model/parameters"],
             number["model/flops"], " / ".join(sorted(fields)) or NONE, number["time/train_seconds"],
             number["time/samples_per_second"], number["memory/peak_bytes"],
         ])  # fmt: skip

@@ -121,8 +121,7 @@ def undecidable(study: Study, metric: str, compared: str) -> list[str]:
     """Too few seeds for any difference: nothing is ranked."""
     seeds = max(found.seeds for found in study.compared)
     needed = statistics.least_seeds(len(study.compared))
-    largest = max(study.pairs, key=lambda p: abs(p[2].difference) if p[2].seeds else -1)
-    a, b, found = largest
+    found = max(study.compared, key=lambda c: abs(c.difference))
     fewer = statistics.least_seeds(len(study.main) - 1)
     advice = f" Compared with one reference arm alone, {fewer} would do." if fewer < needed else ""
     return [
@@ -130,8 +129,8 @@ def undecidable(study: Study, metric: str, compared: str) -> list[str]:
         f"the difference (before the correction the least p of {count(seeds, 'pair')} of runs is "
         f"{statistics.smallest_p(seeds):.3g}). At least {count(needed, 'seed')} an arm are needed; nothing "
         f"is ranked.{advice}",
-        f"The largest difference seen, {study.arms[a].label} over {study.arms[b].label}, is "
-        f"{short(abs(found.difference))} {metric} ({interval_text(found)}, not corrected).",
+        f"The largest difference seen, {found.name}, is {short(found.difference)} {metric} ({interval_text(found)}, "
+        f"not corrected).",
         *more_seeds(study),
     ]
 
@@ -161,22 +160,19 @@ def sensitivity(study: Study) -> list[str]:
 
 def more_seeds(study: Study) -> list[str]:
     """How many seeds would show the largest difference seen and not claimed."""
-    open_pairs = [p for p in study.pairs if p[2].seeds > 1 and not p[2].claimed]
-    if not open_pairs or not pooled_spread(study) > 0:
+    unclaimed = [found for found in study.compared if found.seeds > 1 and not found.claimed]
+    if not unclaimed or not pooled_spread(study) > 0:
         return []
-    a, b, found = max(open_pairs, key=lambda p: abs(p[2].difference))
+    found = max(unclaimed, key=lambda c: abs(c.difference))
     effect = abs(found.difference) / pooled_spread(study)
     needed = statistics.seeds_needed(effect, ALPHA / len(study.compared))
-    what = f"were it the true one, the difference between {study.arms[a].label} and {study.arms[b].label}"
+    what = f"the largest difference that is not claimed ({found.name}, {short(found.difference)}), were it the true one"
     if needed is None:
-        return [f"More than 1000 seeds an arm would be needed to show, {what} ({short(abs(found.difference))})."]
+        return [f"More than 1000 seeds an arm would be needed to show {what}."]
     more = max(0, needed - found.seeds)
     if more == 0:
         return []
-    return [
-        f"About {count(more, 'more seed')} an arm ({needed} in all) would be needed to show, {what} "
-        f"({short(abs(found.difference))})."
-    ]
+    return [f"About {count(more, 'more seed')} an arm ({needed} in all) would be needed to show {what}."]
 
 
 def main_effects(study: Study) -> list[str]:
@@ -188,10 +184,13 @@ def main_effects(study: Study) -> list[str]:
     for key, other, contrasts in zip(two.factors, reversed(two.factors), two.main, strict=True):
         claims = [found for found in contrasts if found.claimed]
         if claims:
-            told = [f"{c.name} = {short(c.difference)} ({interval_text(c)}, {p_text(c.p_holm)})" for c in claims]
+            told = [f"{c.name} {short(c.difference)} ({interval_text(c)}, {p_text(c.p_holm)})" for c in claims]
             sentences.append(f"Averaged over {other}, {key} makes a difference: {'; '.join(told[:MOST_CLAIMS])}.")
         elif any(found.resolvable for found in contrasts):
             sentences.append(f"Averaged over {other}, there is no evidence that {key} makes a difference.")
+    both = [*two.main[0], *two.main[1]]
+    if both and not any(found.resolvable for found in both):
+        sentences.append(f"To compare averages over one factor, {statistics.least_seeds(len(both))} seeds are needed.")
     if statistics.smallest_p(two.seeds) > ALPHA:
         return sentences
     evidence = "There is evidence" if two.p <= ALPHA else "No evidence"
