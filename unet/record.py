@@ -15,7 +15,10 @@ from typing import IO, Any
 from unet.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-STATUS, METRICS, CHECKPOINTS, CONFUSIONS = "status.json", "metrics.json", "checkpoints", "confusions.npz"
+CONFIG, STATUS, METRICS = "config.yaml", "status.json", "metrics.json"
+CHECKPOINTS, CONFUSIONS = "checkpoints", "confusions.npz"
+SWEEP = "sweep.json"
+"""In a sweep's folder: the commands that ran there, and the overrides of every job by the name of its folder."""
 
 
 def claim(folder: Path, ckpt_path: str | None) -> None:

@@ -19,10 +19,7 @@ from rich.table import Table
 from unet.command import say
 from unet.errors import UserError
 from unet.job import OBJECTIVE, held, objective
-from unet.record import METRICS, STATUS, minutes, read_json, write_json, write_status
-
-SWEEP = "sweep.json"
-"""In a sweep's folder: the command and every job's overrides, by the name of its folder."""
+from unet.record import METRICS, STATUS, SWEEP, minutes, read_json, write_json, write_status
 
 
 class Sweep(Callback):
@@ -66,11 +63,27 @@ class Sweep(Callback):
         """Show every job there is; exit status 1 where one of this command did not finish."""
         folder = Path(config.hydra.sweep.dir)
         print_table(folder, states(folder, read_json(folder / SWEEP)["jobs"]))
+        report(folder)
         unfinished = [name for name, values in states(folder, self.names).items() if values["state"] != "done"]
         if unfinished:
             count = f"{len(unfinished)} of {len(self.names)} jobs did not finish"
             print(f"error: {count}; the reasons are above", file=sys.stderr)
             sys.exit(1)
+
+
+def report(folder: Path) -> None:
+    """Write the sweep's report and say what it found; the runs are safe whatever becomes of it."""
+    from unet.report import examine, save  # brings matplotlib and scipy, which nothing before this needs
+    from unet.report.words import answer
+
+    try:
+        found = examine(folder)
+        print(save(found))
+    except (UserError, OSError) as error:
+        print(f"no report: {error}", file=sys.stderr)
+        return
+    for sentence in [*answer(found), *(f"Warning: {warning}" for warning in found.warnings)]:
+        print(sentence)
 
 
 def keep_to_one_device(config: DictConfig) -> None:

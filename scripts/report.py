@@ -1,0 +1,38 @@
+"""A sweep's report: which arms differ, by how much, and what it cost.
+
+    python scripts/report.py outputs/SWEEP
+    python scripts/report.py outputs/SWEEP --metric boundary/iou --reference 'max + transposed'
+
+Writes report.html (one file, works offline), report.md and results.csv into the sweep's folder. With a reference all
+other arms are compared with it alone, which needs fewer seeds than every pair. docs/report.md says how to read it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
+
+from unet.errors import UserError
+from unet.report import examine, save
+from unet.report.words import answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of the sweep, with one folder a run in it")
+    parser.add_argument("--metric", default="miou", help="a key of metrics.json without its split (default: miou)")
+    parser.add_argument("--reference", metavar="ARM", help="the arm to compare all others with (default: every pair)")
+    arguments = parser.parse_args()
+    try:
+        found = examine(arguments.folder, arguments.metric, arguments.reference)
+        path = save(found)
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(path)
+    for sentence in [*answer(found), *(f"Warning: {warning}" for warning in found.warnings)]:
+        print(sentence)
+
+
+if __name__ == "__main__":
+    main()

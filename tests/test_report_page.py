@@ -1,0 +1,266 @@
+"""What a report says: words that follow from the numbers, one page that loads nothing, every raw value."""
+
+import csv
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, script
+from PIL import Image
+from sweeps import leave_run, metrics_of, sweep_of
+
+from unet import report
+from unet.report import examine, words
+from unet.report.page import html
+from unet.report.plots import apart, pareto
+from unet.report.words import answer, short
+
+ARMS = [{"model.down": "max"}, {"model.down": "avg"}, {"model.down": "strided"}]
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Whether tags nest, what is loaded, and the text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        self.loads += [tag] * (tag in ("script", "link", "iframe"))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def noisy(arms: int, seeds: int, effect: float = 0.0, spread: float = 0.01) -> np.ndarray:
+    """(A, S) scores around 0.6, the last arm better by ``effect``; seeds move all arms alike."""
+    rng = np.random.default_rng(1)
+    values = 0.6 + rng.normal(0, 0.02, seeds) + rng.normal(0, spread, (arms, seeds))
+    values[-1] += effect
+    return values
+
+
+def test_a_claim_says_which_by_how_much_and_how_sure(tmp_path: Path):
+    found = examine(sweep_of(tmp_path, ARMS, noisy(3, 9, effect=0.2)))
+    sentences = answer(found)
+    claimed = {(found.arms[a].label, found.arms[b].label): c for a, b, c in found.pairs if c.claimed}
+    assert set(claimed) == {("strided", "max"), ("strided", "avg")}
+    assert sentences[0] == "2 differences in test mIoU can be claimed, of 3 comparisons between 3 arms."
+    for (better, worse), c in claimed.items():
+        said = next(s for s in sentences if s.startswith(f"{better} is better than {worse} by {short(c.difference)} "))
+        assert f"95 % interval {short(c.low)} to {short(c.high)}; p = {c.p_holm:.3f} after Holm's" in said
+        assert "9 seeds" in said
+    assert "No evidence of a difference in the other 1 comparison." in sentences
+
+
+def test_no_evidence_comes_with_what_could_have_been_seen(tmp_path: Path):
+    found = examine(sweep_of(tmp_path, ARMS, noisy(3, 9)))
+    sentences = " ".join(answer(found))
+    assert "No evidence of a difference in test mIoU between 3 arms (3 comparisons)." in sentences
+    assert " is better than " not in sentences
+    least = words.minimum_detectable(found)
+    assert 0.01 < least < 0.03 and f"with 80 % probability is {short(least)}" in sentences
+    assert re.search(r"(About \d+ more seeds an arm|More than 1000 seeds an arm)", sentences)
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.3])
+def test_three_seeds_never_rank(tmp_path: Path, effect: float):
+    found = examine(sweep_of(tmp_path, ARMS[:2], noisy(2, 3, effect)))
+    sentences = answer(found)
+    assert sentences[0].startswith("No difference can be shown: 3 seeds cannot reach p = 0.05 in 1 comparison")
+    assert "At least 6 seeds an arm are needed; nothing is ranked." in sentences[0]
+    assert not any(c.claimed for c in found.contrasts) and not found.ranks()
+    assert "is better than" not in " ".join(sentences)
+    assert "too few seeds that every arm has" in Page(html(found)).text
+
+
+def test_where_lower_is_better_the_lower_one_is_called_better(tmp_path: Path):
+    for arm, loss in (("max", 0.9), ("avg", 0.5)):
+        for seed in range(7):
+            metrics = metrics_of(0.5, seed, test__loss=loss + 0.01 * seed * (arm == "max"))
+            leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics)
+    found = examine(tmp_path, metric="loss")
+    assert answer(found)[1].startswith("avg is better than max by 0.4300")
+
+
+def test_a_larger_network_is_pointed_out(tmp_path: Path):
+    for arm, size in (("max", 1000), ("strided", 1500)):
+        for seed in range(7):
+            metrics = metrics_of(0.5 + size / 1e4 + seed / 1e3, seed) | {"model/parameters": size}
+            leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics)
+    assert "mind that it has 1.5 times the parameters" in answer(examine(tmp_path))[1]
+
+
+def test_one_arm_none_and_unpaired(tmp_path: Path):
+    one = sweep_of(tmp_path / "one", [{}], np.array([[0.5, 0.6]]))
+    assert answer(examine(one)) == [
+        "One arm has finished runs, all runs: mean test mIoU 0.5500 over 2 seeds, standard deviation 0.0707. There is "
+        "nothing to compare it with."
+    ]
+    leave_run(tmp_path / "none", {"seed": 0}, None, "running")
+    assert answer(examine(tmp_path / "none")) == ["No run has finished with a mIoU: there is nothing to compare."]
+    sweep_of(tmp_path / "apart", ARMS[:1], np.array([[0.5]]))
+    sweep_of(tmp_path / "apart", ARMS[1:2], np.array([[0.5]]), first_seed=5)
+    assert answer(examine(tmp_path / "apart"))[0].startswith("No two arms share a seed")
+    for folder in ("one", "none", "apart"):
+        Page(report.write(tmp_path / folder).read_text())
+
+
+def test_a_sweep_with_every_kind_of_hole(tmp_path: Path):
+    """One failed arm, one missing seed, one diverged run; names that would break a page."""
+    sweep_of(tmp_path, ARMS[:1], noisy(1, 4))
+    evil = {"model.down": "<script>alert(1)</script>|`x`"}
+    for seed in (0, 1, 2):
+        leave_run(tmp_path / "x", {**ARMS[1], "seed": seed}, metrics_of(math.nan if seed == 2 else 0.61, seed))
+    for run in list((tmp_path / "x").iterdir()):
+        run.rename(tmp_path / run.name)
+    (tmp_path / "x").rmdir()
+    run = leave_run(tmp_path / "y", {"seed": 0}, None, "failed", "out of <memory> | `here`")
+    config = (run / "config.yaml").read_text().replace("down: max", f"down: {json.dumps(evil['model.down'])}")
+    (run / "config.yaml").write_text(config)
+    run.rename(tmp_path / "evil")
+    (tmp_path / "y").rmdir()
+    path = report.write(tmp_path)
+    page = Page(path.read_text())
+    assert "<script>" not in path.read_text() and "<script>alert(1)</script>" in page.text
+    for said in ("out of <memory> | `here`", "diverged", "its test/miou is nan", "other arms have a run of this seed"):
+        assert said in page.text
+    assert "2 runs left out" in page.text
+    markdown = (tmp_path / "report.md").read_text()
+    assert "out of \\<memory\\> \\| \\`here\\`" in markdown and "<script>" not in markdown
+    tables = [block for block in re.split(r"\n(?!\|)", markdown) if block.startswith("|")]
+    for block in tables:
+        bars = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines() if line.startswith("|")}
+        assert len(bars) == 1, block
+
+
+def test_the_page_is_one_file_and_small_enough(tmp_path: Path):
+    arms = [{"model.down": d, "model.up": u} for d in ("max", "avg") for u in ("nearest", "transposed")]
+    sweep_of(tmp_path, arms, noisy(4, 8))
+    for run in tmp_path.glob("*seed=0"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 900, 3), np.uint8)).save(
+            run / "predictions.png"
+        )
+    path = report.write(tmp_path)
+    assert path == tmp_path / "report.html"
+    text = path.read_text()
+    page = Page(text)
+    assert page.loads and all(load.startswith("data:image/") for load in page.loads)
+    assert "@import" not in text and "url(" not in text
+    assert "@media print" in text and "@media (max-width" in text and 'name="viewport"' in text
+    assert sum(load.startswith("data:image/png") for load in page.loads) == 4
+    assert "Averaged" in page.text or "No evidence" in page.text
+    assert "model.down and model.up" in page.text
+    first = text
+    report.write(tmp_path)
+    assert path.read_text() == first  # the same runs give the same page
+
+
+def test_other_classes_lines_and_no_cost_or_diagnostics(tmp_path: Path):
+    """1-D data of other names, no model/ or time/ keys, validation only, a factor nobody foresaw."""
+    for loss in ("dice", "focal"):
+        for seed in range(2):
+            metrics = {
+                "val/miou": 0.5 + seed / 10,
+                "val/iou/left lane": 0.4,
+                "seed": seed,
+                "model/receptive_field": [44],
+            }
+            leave_run(tmp_path, {"loss.name": loss, "seed": seed}, metrics)
+    page = Page(report.write(tmp_path).read_text())
+    for said in (
+        "val mIoU",
+        "left lane",
+        "name=dice",
+        "Not measured in these runs: boundary IoU",
+        "No predictions.png",
+    ):
+        assert said in page.text
+    assert "Folklore" not in page.text
+
+
+def test_a_grid_with_a_hole_shows_it_and_takes_nothing_apart(tmp_path: Path):
+    arms = [{"model.down": d, "model.up": u} for d, u in (("max", "nearest"), ("avg", "nearest"), ("avg", "haar"))]
+    page = Page(report.write(sweep_of(tmp_path, arms, noisy(3, 7))).read_text())
+    assert "no run" in page.text and "needs a seed that every cell has" in page.text
+    assert "Averaged over" not in page.text and "Each averaged" not in page.text
+
+
+def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
+    for arm in ("max", "avg"):
+        for seed in range(2):
+            keys = {f"test/objects/pole/{lo}-{lo * 4}": 0.2 + lo / 100 for lo in (4, 16)}
+            keys |= {f"test/objects_count/pole/{lo}-{lo * 4}": 7 for lo in (4, 16)}
+            keys |= {f"test/trimap/{r}": 0.4 for r in (1, 2, 10)} | {
+                "test/information/3": 0.5,
+                "test/boundary/bf": 0.25,
+            }
+            leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics_of(0.5, seed) | keys)
+    page = Page(report.write(tmp_path).read_text())
+    for said in ("pole", "near the outlines", "information by level", "0.2500", "smallest objects"):
+        assert said in page.text
+
+
+def test_the_csv_has_a_row_a_run_and_every_raw_value(tmp_path: Path):
+    sweep_of(tmp_path, ARMS[:2], noisy(2, 2))
+    leave_run(tmp_path, {**ARMS[2], "seed": 0}, None, "failed", 'said "no", twice,\nand left')
+    report.write(tmp_path)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
+    assert len(rows) == 5
+    for row in rows[:4]:
+        metrics = json.loads((tmp_path / row["run"] / "metrics.json").read_text())
+        for key, value in metrics.items():
+            assert row[key] == value if isinstance(value, str) else json.loads(row[key]) == value
+        assert row["in_statistics"] == "True" and row["config/model.down"] in ("max", "avg")
+    assert rows[4]["state"] == "failed" and rows[4]["reason"].startswith('said "no"') and rows[4]["test/miou"] == ""
+
+
+def test_the_command_says_the_answer_and_refuses_in_a_sentence(tmp_path: Path, capsys, monkeypatch):
+    command = script("report")
+    sweep_of(tmp_path, ARMS, noisy(3, 9, effect=0.2))
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--reference", "max"])
+    command.main()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == str(tmp_path / "report.html") and "of 2 comparisons with max" in said[1]
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--reference", "maxx"])
+    with pytest.raises(SystemExit, match=r"error: .*no arm is called 'maxx'; did you mean max\?; expected one of"):
+        command.main()
+    monkeypatch.setattr(sys, "argv", ["report.py"])
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 2
+
+
+def test_a_report_needs_no_torch():
+    source = "import sys, unet.report; assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
+    subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=True, timeout=120)
+
+
+def test_numbers_for_people():
+    assert [short(v) for v in (0.01234, 12.34, 12345.6, 0.0, -0.00001234, math.nan)] == [
+        "0.0123", "12.3", "12,346", "0.0000", "-1.23e-05", "\N{EN DASH}"
+    ]  # fmt: skip
+
+
+def test_the_front_and_the_spacing_of_labels():
+    costs, scores = np.array([1.0, 2, 3, 2]), np.array([0.5, 0.7, 0.6, 0.4])
+    assert pareto(costs, scores).tolist() == [0, 1]
+    assert apart([1.0, 1.0, 5.0], 0.5) == pytest.approx([1 - 1 / 6, 1.5 - 1 / 6, 5 - 1 / 6])

@@ -1,0 +1,188 @@
+"""The statistics of a report: by hand where a hand can, else by what simulated sweeps with a known truth say."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.stats import binom
+
+from unet.report import statistics
+from unet.report.comparison import Scores, contrast, effects, family, pair
+
+
+def scores_of(values: np.ndarray, resampled: np.ndarray | None = None, images: int = 0) -> Scores:
+    labels = [f"arm {arm}" for arm in range(len(values))]
+    return Scores(labels, list(range(values.shape[1])), values, resampled, images)
+
+
+def test_sign_flips_by_hand():
+    """Of the 8 sign patterns of (1, 2, 3) two sum to 6 in size; (1, 2, -3) sums to 0, as all do at least."""
+    assert statistics.sign_flip_p(np.array([1.0, 2, 3])) == 2 / 8
+    assert statistics.sign_flip_p(np.array([1.0, 2, -3])) == 1
+    assert statistics.sign_flip_p(np.array([1.0, -2, 3])) == 6 / 8  # sums +-2, +-4 and +-6 of 0, 2, 4, 6
+    assert statistics.sign_flip_p(np.full(6, 0.1)) == 2 / 64
+    assert statistics.sign_flip_p(np.array([0.5])) == 1
+    assert statistics.sign_flip_p(np.array([])) == 1
+
+
+def test_sign_flips_agree_with_scipy_and_go_on_beyond_enumeration():
+    differences = np.random.default_rng(0).normal(0.4, 1, 10)
+    expected = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert statistics.sign_flip_p(differences) == pytest.approx(expected)
+    many = np.random.default_rng(1).normal(0.5, 1, 30)
+    assert statistics.sign_flip_p(many) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.01)
+
+
+def test_holm_by_hand():
+    """Sorted 0.01 x 4, 0.02 x 3, 0.03 x 2 = 0.06, and 0.04 x 1, which may not fall below 0.06."""
+    assert statistics.holm([0.01, 0.04, 0.03, 0.02]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    assert statistics.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
+
+
+@pytest.mark.parametrize(("comparisons", "seeds"), [(1, 6), (2, 7), (3, 7), (6, 8), (15, 10), (120, 13)])
+def test_the_least_number_of_seeds(comparisons: int, seeds: int):
+    assert statistics.least_seeds(comparisons) == seeds
+    assert 2 / 2**seeds * comparisons <= 0.05 < 2 / 2 ** (seeds - 1) * comparisons
+
+
+def test_the_probability_of_being_ahead_counts_ties_as_half():
+    share, low, high = statistics.superiority(np.array([1.0, 2, 0, -1]))
+    assert share == 2.5 / 4 and 0 < low < share < high < 1
+    exact = stats.binomtest(6, 6).proportion_ci(0.95, "exact")
+    assert statistics.superiority(np.ones(6)) == pytest.approx((1, exact.low, 1))
+
+
+def test_without_images_the_interval_is_students():
+    differences = np.array([0.3, 0.1, 0.5, 0.2, 0.4])
+    found = pair(scores_of(np.stack([differences, np.zeros(5)])), 0, 1)
+    low, high = stats.t.interval(0.95, 4, differences.mean(), stats.sem(differences))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    shares = statistics.seed_shares(5)
+    assert shares.sum(1) == pytest.approx(1)
+    assert (shares @ differences).std() == pytest.approx(stats.sem(differences), rel=0.05)
+
+
+def test_images_widen_the_interval_and_stay_paired():
+    """Noise that the same images bring to both arms cancels; noise of its own on each image does not."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.6, 0.01, (2, 8))
+    images = 50
+    draws = statistics.image_counts(images) / images
+    easy = draws @ rng.normal(0, 0.2, images)
+    shared = values[..., None] + easy - easy.mean()
+    alone = shared.copy()
+    own = draws @ rng.normal(0, 0.2, images)
+    alone[0] += own - own.mean()
+    seeds, paired, wide = (pair(scores_of(values, r, images), 0, 1) for r in (None, shared, alone))
+    assert paired.high - paired.low == pytest.approx(seeds.high - seeds.low, rel=0.1)
+    assert wide.high - wide.low > 2 * (seeds.high - seeds.low)
+    assert paired.difference == seeds.difference
+
+
+def covered(n: int, images: int, trials: int, rng: np.random.Generator) -> int:
+    """Of ``trials`` sweeps of two arms with a true difference of 0.02, how many intervals hold it."""
+    inside = 0
+    draws = statistics.image_counts(images) / images
+    for _ in range(trials):
+        by_image = rng.normal(0, 0.05, images)
+        by_seed = rng.normal(0.02, 0.01, n)
+        by_both = by_image[None] + rng.normal(0, 0.02, (n, images))  # (S, N): each image's difference at each seed
+        values = np.stack([by_seed + by_both.mean(1), np.zeros(n)])
+        resampled = np.stack([by_seed[:, None] + by_both @ draws.T, np.zeros((n, len(draws)))])
+        found = pair(scores_of(values, resampled, images), 0, 1)
+        inside += found.low <= 0.02 <= found.high
+    return inside
+
+
+@pytest.mark.parametrize("n", [4, 8])
+def test_the_two_level_interval_covers_as_often_as_it_says(n: int):
+    trials = 200
+    inside = covered(n, 40, trials, np.random.default_rng(n))
+    assert binom.ppf(0.001, trials, 0.95) <= inside
+
+
+def claims(trials: int, arms: int, n: int, effect: float, rng: np.random.Generator) -> int:
+    """How many of ``trials`` sweeps claim any difference, the last arm being better by ``effect`` spreads."""
+    claiming = 0
+    for _ in range(trials):
+        values = rng.normal(0, 1, (arms, n)) + rng.normal(0, 3, n)
+        values[-1] += effect
+        pairs = [pair(scores_of(values), a, b) for a in range(arms) for b in range(a)]
+        claiming += any(found.claimed for found in family(pairs))
+    return claiming
+
+
+def test_without_an_effect_at_most_one_sweep_in_twenty_claims_one():
+    trials = 150
+    assert claims(trials, 3, 8, 0.0, np.random.default_rng(0)) <= binom.ppf(0.999, trials, 0.05)
+
+
+def test_a_large_effect_is_found_and_three_seeds_never_find_it():
+    assert claims(30, 3, 8, 6.0, np.random.default_rng(1)) >= 28
+    assert claims(30, 2, 3, 50.0, np.random.default_rng(2)) == 0
+
+
+def test_the_detectable_difference_is_shown_four_times_in_five():
+    n, trials = 8, 400
+    least = statistics.detectable(n, 0.05)
+    rng = np.random.default_rng(0)
+    shown = sum(statistics.sign_flip_p(rng.normal(least, 1, n)) <= 0.05 for _ in range(trials))
+    assert binom.ppf(0.001, trials, 0.8) <= shown <= binom.ppf(0.999, trials, 0.8)
+    assert math.isinf(statistics.detectable(5, 0.05))
+
+
+def test_power_is_continuous_where_simulation_gives_way_to_the_t_test():
+    n = statistics.SIMULATED_UP_TO
+    assert statistics.detectable(n, 0.05) == pytest.approx(statistics.detectable(n + 1, 0.05), rel=0.12)
+    needed = statistics.seeds_needed(0.5, 0.05)
+    assert needed == pytest.approx(34, abs=2)  # of Student's paired test at 80 % power
+    assert statistics.seeds_needed(1e-4, 0.05) is None and statistics.seeds_needed(0.0, 0.05) is None
+
+
+def test_rank_intervals():
+    rng = np.random.default_rng(0)
+    means = np.array([0.9, 0.5, 0.5])
+    replicates = means[:, None] + rng.normal(0, 0.01, (3, 500))
+    assert statistics.rank_intervals(means, replicates, 10) == [(1, 1), (2, 3), (2, 3)]
+
+
+def test_two_factors_are_taken_apart():
+    """Cells = row effect + column effect, and one seed's noise in all cells alike: no interaction at all."""
+    rows, columns = np.array([0.0, 1.0]), np.array([0.0, 0.1, 0.3])
+    seeds = np.random.default_rng(0).normal(0, 1, 7)
+    values = (rows[:, None, None] + columns[None, :, None] + seeds).reshape(6, 7)
+    arms = {3 * i + j: {"a": str(i), "b": str(j)} for i in range(2) for j in range(3)}
+    found = effects(scores_of(values), ("a", "b"), arms)
+    assert [c.difference for c in found.main[0]] == pytest.approx([1.0])
+    assert [c.difference for c in found.main[1]] == pytest.approx([0.1, 0.3, 0.2])
+    assert all(c.p_holm == pytest.approx(4 * 2 / 2**7) for c in (*found.main[0], *found.main[1]))
+    assert found.deviations == pytest.approx(np.zeros((2, 3)), abs=1e-12)
+
+
+def test_an_interaction_is_found_and_absent_cells_are_not_guessed():
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 0.1, (4, 8))
+    values[3] += 2
+    arms = {2 * i + j: {"a": str(i), "b": str(j)} for i in range(2) for j in range(2)}
+    found = effects(scores_of(values), ("a", "b"), arms)
+    assert found.deviations is not None and found.deviations[1, 1] == pytest.approx(0.5, abs=0.1)
+    assert found.p == 2 / 2**8
+    assert effects(scores_of(values[:3]), ("a", "b"), {i: arms[i] for i in range(3)}).deviations is None
+
+
+def test_a_contrast_over_several_settings_uses_those_a_seed_has():
+    """Settings (0, 1) and (2, 3) differ by 1 and by 3; the second has no seed 2."""
+    values = np.array([[1.0, 1, 1], [0, 0, 0], [3, 3, math.nan], [0, 0, 0]])
+    weights = np.array([[1.0, -1, 0, 0], [0, 0, 1, -1]])
+    assert contrast(scores_of(values), weights, "").differences == pytest.approx([2, 2, 1])
+
+
+@pytest.mark.slow
+def test_over_many_sweeps_the_levels_hold():
+    rng = np.random.default_rng(7)
+    trials = 1000
+    assert claims(trials, 4, 9, 0.0, rng) <= binom.ppf(0.999, trials, 0.05)
+    inside = covered(6, 60, trials, rng)
+    assert binom.ppf(0.001, trials, 0.94) <= inside

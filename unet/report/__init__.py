@@ -1,0 +1,35 @@
+"""A sweep's runs -> statistics -> ``report.html``, ``report.md`` and ``results.csv``; docs/report.md explains them."""
+
+from pathlib import Path
+
+import unet.report.page as page
+import unet.report.results as results
+from unet.record import write_text
+from unet.report.study import Study, examine
+
+__all__ = ["Study", "examine", "save", "write"]
+
+PAGE, MARKDOWN, RESULTS = "report.html", "report.md", "results.csv"
+
+
+def write(folder: Path, metric: str = "miou", reference: str | None = None) -> Path:
+    """Report on the sweep in ``folder``, in that folder; the path of the page.
+
+    Args:
+        folder: holds one folder a run, each with ``config.yaml``, ``status.json`` and, if done, ``metrics.json``.
+        metric: what is compared: a key of ``metrics.json`` without its split, such as ``miou`` or ``boundary/iou``.
+        reference: label of the arm that all others are compared with; None compares every pair.
+
+    Raises:
+        UserError: nothing there to report, no such metric, no such arm.
+    """
+    return save(examine(folder, metric, reference))
+
+
+def save(found: Study) -> Path:
+    """Write the three files of a study into its sweep's folder; the path of the page."""
+    folder = found.sweep.folder
+    write_text(folder / RESULTS, results.rows(found))
+    write_text(folder / MARKDOWN, page.markdown(found))
+    write_text(folder / PAGE, page.html(found))
+    return folder / PAGE

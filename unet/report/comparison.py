@@ -1,0 +1,207 @@
+"""Weighted sums of arms, paired by seed: every pair, effect and saying of a report is one, judged the same way."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import unet.report.statistics as statistics
+from unet.report.statistics import ALPHA
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One metric of every arm.
+
+    Attributes:
+        labels: of the A arms.
+        seeds: the S seeds that any arm has.
+        values: (A, S); nan where an arm has no finished run of a seed.
+        resampled: (A, S, R), the values under R draws of the evaluated images; None where only seeds are resampled.
+        images: how many images were drawn from.
+    """
+
+    labels: list[str]
+    seeds: list[int]
+    values: Array
+    resampled: Array | None = None
+    images: int = 0
+
+    def complete(self, arms: Array) -> Array:
+        """(S,): which seeds all of these ``arms`` have."""
+        return np.asarray(np.isfinite(self.values[arms]).all(0))
+
+    def means(self) -> Array:
+        """(A,): over the seeds that an arm has; nan for one without any."""
+        return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.nan for row in self.values])
+
+    def averaged(self, labels: list[str], groups: Sequence[Array]) -> "Scores":
+        """Means over groups of arms, as if each were an arm; only seeds that a whole group has."""
+
+        def means(of: Array) -> Array:
+            return np.stack([of[group].mean(0) for group in groups])
+
+        resampled = None if self.resampled is None else means(self.resampled)
+        return Scores(labels, self.seeds, means(self.values), resampled, self.images)
+
+    def at_seeds(self, weights: Array) -> tuple[Array, Array | None]:
+        """Weighted sums of arms at every seed (S,), and resampled (S, R).
+
+        ``weights`` (W, A) are several sums that ask the same of different arms: at each seed their mean is taken over
+        those whose arms all have it; nan where none has.
+        """
+        known = np.stack([self.complete(np.flatnonzero(row)) for row in weights])  # (W, S)
+        share = np.einsum("ws,wa->as", known / np.maximum(known.sum(0), 1), weights)
+        values = np.einsum("as,as->s", share, np.nan_to_num(self.values))
+        sums = np.where(known.any(0), values, math.nan)
+        if self.resampled is None:
+            return sums, None
+        return sums, np.einsum("as,asr->sr", share, np.nan_to_num(self.resampled))
+
+    def replicates(self, weights: Array) -> Array:
+        """(R,): bootstrap values of the mean over seeds of a weighted sum (W, A), over seeds and then images."""
+        sums, resampled = self.at_seeds(weights)
+        seeds = np.isfinite(sums)
+        shares = statistics.seed_shares(int(seeds.sum()))  # (R, n)
+        return shares @ sums[seeds] if resampled is None else np.einsum("rn,nr->r", shares, resampled[seeds])
+
+    def estimate(self, weights: Array) -> tuple[Array, float, float]:
+        """A weighted sum (W, A) at the seeds that have it (n,), and the interval of its mean."""
+        sums, _ = self.at_seeds(weights)
+        sums = sums[np.isfinite(sums)]
+        if len(sums) < 2:
+            return sums, math.nan, math.nan
+        return sums, *statistics.interval(sums, self.replicates(weights), self.images)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A difference and what can be said of it.
+
+    Attributes:
+        name: such as ``strided vs max``: the first minus the second.
+        difference: the mean of ``differences``; nan without a seed in common.
+        low, high: its two-level bootstrap interval, not corrected for other comparisons.
+        differences: (n,), one a seed.
+        p: of the sign-flip test. ``p_holm``: after Holm's correction over its family.
+        ahead: P(first > second) with its interval.
+        resolvable: whether its seeds can reach the level after the correction, were the difference ever so large.
+        paired: False for two groups of seeds.
+    """
+
+    name: str
+    difference: float
+    low: float
+    high: float
+    differences: Array
+    p: float
+    p_holm: float
+    ahead: tuple[float, float, float]
+    resolvable: bool = False
+    paired: bool = True
+
+    @property
+    def seeds(self) -> int:
+        return len(self.differences)
+
+    @property
+    def claimed(self) -> bool:
+        """Is a difference claimed: by the corrected test and by the interval?"""
+        return self.p_holm <= ALPHA and (self.low > 0 or self.high < 0)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the paired differences; nan with fewer than two."""
+        return float(self.differences.std(ddof=1)) if self.seeds > 1 else math.nan
+
+
+def contrast(scores: Scores, weights: Array, name: str) -> Contrast:
+    """A weighted sum of arms, (A,) or several (W, A), at every seed; its p value is still alone in its family."""
+    differences, low, high = scores.estimate(np.atleast_2d(weights))
+    mean = float(differences.mean()) if len(differences) else math.nan
+    p = statistics.sign_flip_p(differences)
+    return Contrast(name, mean, low, high, differences, p, p, statistics.superiority(differences))
+
+
+def family(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """The same contrasts, corrected for being many; those without a seed in common are not counted."""
+    counted = [c for c in contrasts if c.seeds]
+    corrected = iter(statistics.holm([c.p for c in counted]))
+    return [
+        replace(c, p_holm=next(corrected), resolvable=statistics.smallest_p(c.seeds) * len(counted) <= ALPHA)
+        if c.seeds
+        else c
+        for c in contrasts
+    ]
+
+
+def pair(scores: Scores, first: int, second: int) -> Contrast:
+    """The first minus the second."""
+    weights = np.zeros(len(scores.labels))
+    weights[first], weights[second] = 1, -1
+    return contrast(scores, weights, f"{scores.labels[first]} vs {scores.labels[second]}")
+
+
+def repeat(scores: Scores, first: int, second: int) -> Contrast:
+    """One configuration against itself: paired where the seeds are the same, else two groups of seeds."""
+    paired = pair(scores, first, second)
+    if paired.seeds:
+        return paired
+    a, b = (scores.values[arm][np.isfinite(scores.values[arm])] for arm in (first, second))
+    if not len(a) or not len(b):
+        return paired
+    difference, low, high, p = statistics.unpaired(a, b)
+    return replace(paired, difference=difference, low=low, high=high, p=p, p_holm=p, paired=False)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Two factors: what each does averaged over the other, and what they do together.
+
+    Attributes:
+        factors: their keys. ``levels``: their values.
+        cells: (I, J) index of the arm of each combination, -1 where there is none.
+        main: per factor, the differences between its levels; both factors are one family.
+        deviations: (I, J) beyond the sum of the two effects; ``p``: of there being none; ``seeds``: in all cells.
+    """
+
+    factors: tuple[str, str]
+    levels: tuple[list[str], list[str]]
+    cells: Array
+    main: tuple[list[Contrast], list[Contrast]] = ([], [])
+    deviations: Array | None = None
+    p: float = 1.0
+    seeds: int = 0
+
+
+def effects(scores: Scores, keys: Sequence[str], arms: Mapping[int, Mapping[str, str]]) -> Effects:
+    """Main effects and the interaction of two factors, of ``arms`` with their settings by index.
+
+    Empty where a cell is missing, or no seed is in all of them.
+    """
+    first, second = keys
+    rows, columns = (list(dict.fromkeys(values[key] for values in arms.values())) for key in keys)
+    cells = np.full((len(rows), len(columns)), -1)
+    for index, values in arms.items():
+        cells[rows.index(values[first]), columns.index(values[second])] = index
+    found = Effects((first, second), (rows, columns), cells)
+    if (cells < 0).any() or not (complete := scores.complete(cells.flatten())).any():
+        return found
+    by_row = scores.averaged(rows, list(cells))
+    by_column = scores.averaged(columns, list(cells.T))
+    everywhere = np.where(complete, 0.0, np.nan)
+    main: list[list[Contrast]] = []
+    for level in (by_row, by_column):
+        balanced = replace(level, values=level.values + everywhere)
+        main.append([pair(balanced, b, a) for a, b in itertools.combinations(range(len(level.labels)), 2)])
+    corrected = family([c for contrasts in main for c in contrasts])
+    count = len(main[0])
+    table = scores.values[cells][:, :, complete]
+    deviations, p = statistics.interaction(table)
+    return replace(
+        found, main=(corrected[:count], corrected[count:]), deviations=deviations, p=p, seeds=int(complete.sum())
+    )

@@ -1,0 +1,102 @@
+"""What a metric is called, which way it is better, and how it is read from a run or from confusion counts."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from unet.report.runs import Run
+
+Array = np.ndarray
+
+TITLES = {"miou": "mIoU", "dice": "Dice", "accuracy": "pixel accuracy", "class_accuracy": "class accuracy"}
+LOWER_IS_BETTER = ("loss", "checkerboard/*", "time/train_seconds", "memory/*", "model/parameters", "model/flops")
+ABOUT_THE_RUN = ("model/", "time/", "memory/")
+"""Keys that name no split."""
+SMALLEST_OBJECTS, OVERFITTING = "recall of the smallest objects", "train minus evaluated mIoU"
+
+
+def title(metric: str) -> str:
+    return TITLES.get(metric, metric)
+
+
+def lower_is_better(metric: str) -> bool:
+    return any(fnmatchcase(metric, pattern) for pattern in LOWER_IS_BETTER)
+
+
+def split_of(runs: Sequence[Run]) -> str:
+    """``test``, or ``val`` where no run has a test score."""
+    return "test" if any(key.startswith("test/") for run in runs for key in run.metrics) else "val"
+
+
+def number(value: Any) -> float:
+    """A number as it is, also nan; anything else is nan."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def key_of(metric: str, split: str) -> str:
+    """What ``metrics.json`` calls it."""
+    return metric if metric.startswith(ABOUT_THE_RUN) else f"{split}/{metric}"
+
+
+def measure(metrics: Mapping[str, Any], split: str, metric: str) -> float:
+    """A run's value of ``metric``: a key without its split, the mean over a pattern's keys (``thin/*``), or a derived
+    one; nan where the run does not have it."""
+    if metric in DERIVED:
+        return DERIVED[metric](metrics, split)
+    key = key_of(metric, split)
+    if "*" not in key:
+        return number(metrics.get(key))
+    found = [number(value) for name, value in metrics.items() if fnmatchcase(name, key)]
+    known = [value for value in found if math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def object_bins(metrics: Mapping[str, Any], split: str) -> dict[str, list[tuple[float, str, float, Any]]]:
+    """By class, small to large: (lower bound of the size, the range as text, recall, how many objects)."""
+    found: dict[str, list[tuple[float, str, float, Any]]] = {}
+    for key, value in metrics.items():
+        part = key.removeprefix(f"{split}/objects/")
+        if part != key and (match := re.fullmatch(r"(.+)/([\d.]+)-([\w.]*)", part)):
+            count = metrics.get(f"{split}/objects_count/{part}")
+            found.setdefault(match[1], []).append((float(match[2]), f"{match[2]}-{match[3]}", number(value), count))
+    return {name: sorted(bins, key=lambda entry: entry[0]) for name, bins in found.items()}
+
+
+def smallest_objects(metrics: Mapping[str, Any], split: str) -> float:
+    """Recall in each class's smallest range of sizes, averaged over the classes."""
+    recalls = [bins[0][2] for bins in object_bins(metrics, split).values() if math.isfinite(bins[0][2])]
+    return sum(recalls) / len(recalls) if recalls else math.nan
+
+
+def overfitting(metrics: Mapping[str, Any], split: str) -> float:
+    return number(metrics.get("train/miou")) - number(metrics.get(f"{split}/miou"))
+
+
+DERIVED: dict[str, Callable[[Mapping[str, Any], str], float]] = {
+    SMALLEST_OBJECTS: smallest_objects,
+    OVERFITTING: overfitting,
+}
+
+
+def mean_where(values: Array, known: Array) -> Array:
+    """Mean over the last axis of the ``known`` ones."""
+    return np.where(known, values, 0).sum(-1) / known.sum(-1)
+
+
+def class_ratio(counts: Array, times: int, denominator: Callable[[Array, Array, Array], Array]) -> Array:
+    correct, truth, pred = counts.diagonal(axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
+    below = denominator(correct, truth, pred)
+    return mean_where(times * correct / np.maximum(below, 1), below > 0)
+
+
+FROM_COUNTS: dict[str, Callable[[Array], Array]] = {
+    "miou": lambda counts: class_ratio(counts, 1, lambda correct, truth, pred: truth + pred - correct),
+    "dice": lambda counts: class_ratio(counts, 2, lambda correct, truth, pred: truth + pred),
+    "class_accuracy": lambda counts: class_ratio(counts, 1, lambda correct, truth, pred: truth),
+    "accuracy": lambda counts: counts.diagonal(axis1=-2, axis2=-1).sum(-1) / counts.sum((-1, -2)),
+}
+"""Scores of confusion counts (..., K, K), as the training computes them: a class without samples is left out."""
