@@ -179,6 +179,20 @@ def check_resume(composed, tmp_path, monkeypatch, step, *overrides):
     assert {name: resumed[name] for name in scores} == {name: undisturbed[name] for name in scores}
 
 
+def test_a_resumed_run_counts_its_time_on(composed, tmp_path, monkeypatch):
+    interrupt(monkeypatch, 7)
+    with pytest.raises(Interrupted):
+        train(composed(), tmp_path)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    state = checkpoint["callbacks"]["progress"]
+    assert state["samples"] == 7 * 4 and 0 < state["seconds"] < state["spent"]
+    state["spent"] += 1000
+    torch.save(checkpoint, last)
+    monkeypatch.undo()
+    assert train(composed(f"ckpt_path={last}"), tmp_path)["time/train_seconds"] > 1000
+
+
 def test_signal_handlers_are_put_back(composed, tmp_path, monkeypatch):
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     train(composed("trainer.max_epochs=1"), tmp_path / "whole")

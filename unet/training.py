@@ -85,7 +85,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         **scores,
         **{name: float(value) for name, value in best.items()},
         **facts(found),
-        "time/train_seconds": seconds,
+        "time/train_seconds": progress.earlier + seconds,
         "time/samples_per_second": progress.samples_per_second,
         "memory/peak_bytes": torch.cuda.max_memory_allocated() if task.device.type == "cuda" else peak_memory_bytes(),
         "steps": trainer.global_step,

@@ -13,17 +13,30 @@ class Progress(Callback):
     """One line an epoch, and training throughput (loading included, validation not).
 
     Attributes:
-        samples, seconds: trained so far, over all devices, and in what time.
+        samples, seconds: trained so far, over all devices, and in what time; a resumed run counts on.
+        earlier: seconds, validation included, that the run took up to the checkpoint it was resumed from.
     """
 
     def __init__(self) -> None:
-        self.samples, self.seconds = 0, 0.0
+        self.samples, self.seconds, self.earlier = 0, 0.0, 0.0
         self.mark = self.begin = time.perf_counter()
         self.first_epoch = 0
 
     @property
     def samples_per_second(self) -> float:
         return self.samples / self.seconds if self.seconds else 0.0
+
+    @property
+    def state_key(self) -> str:
+        return "progress"
+
+    def state_dict(self) -> dict[str, float]:
+        spent = self.earlier + time.perf_counter() - self.begin
+        return {"samples": self.samples, "seconds": self.seconds, "spent": spent}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.samples, self.seconds = int(state_dict["samples"]), state_dict["seconds"]
+        self.earlier = state_dict["spent"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.mark = self.begin = time.perf_counter()
