@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from test_command import run
 
+from unet.errors import UserError
+from unet.sweep import keep_to_one_device
+
 pytestmark = pytest.mark.slow
 
 
@@ -42,11 +45,20 @@ def test_a_launcher_runs_the_jobs_of_a_sweep(stack, tmp_path, launcher):
     assert {metrics(path.parent)["seed"] for path in (tmp_path / "sweep").glob("*/metrics.json")} == {0, 1}
 
 
-@pytest.mark.parametrize("asked", ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.num_nodes=2"])
-def test_several_devices_in_a_job_of_a_sweep_are_refused_with_advice(stack, tmp_path, asked):
-    result = run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", "seed=0,1", asked)
-    assert result.returncode == 1
-    assert "run several jobs at once instead (hydra/launcher=joblib or slurm)" in result.stderr
+@pytest.mark.parametrize("asked", ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.devices=-1"])
+def test_several_devices_in_a_job_of_a_sweep_are_refused_with_advice(composed, asked):
+    with pytest.raises(UserError, match=r"run several jobs at once instead \(hydra/launcher=joblib or slurm\)"):
+        keep_to_one_device(composed(asked))
+
+
+@pytest.mark.parametrize("asked", ["trainer.devices=auto", "trainer.devices=1", "trainer.devices=[3]"])
+def test_one_device_is_not(composed, asked):
+    keep_to_one_device(composed(asked))
+
+
+def test_a_refused_sweep_leaves_no_jobs(stack, tmp_path):
+    result = run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", "seed=0,1", "trainer.num_nodes=2")
+    assert result.returncode == 1 and "error: trainer.devices=auto, trainer.num_nodes=2" in result.stderr
     assert not list(tmp_path.glob("sweep/*/status.json"))
 
 
