@@ -34,6 +34,7 @@ TINY = [
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
     "threads=1",
+    "diagnostics=false",
 ]
 """Overrides for a run of seconds: 3 epochs of 4 steps, with dropout so that the network draws random numbers too."""
 

@@ -114,7 +114,14 @@ def test_a_full_error_shows_the_traceback_when_asked(stack, tmp_path):
 
 def test_a_sweep_runs_every_job_and_shows_the_one_that_fails(stack, tmp_path):
     result = run(
-        stack, tmp_path, "-m", "hydra.sweep.dir=sweep", "model.width=4,-1", "model.down=max,avg", "trainer.max_epochs=1"
+        stack,
+        tmp_path,
+        "-m",
+        "isolate=false",
+        "hydra.sweep.dir=sweep",
+        "model.width=4,-1",
+        "model.down=max,avg",
+        "trainer.max_epochs=1",
     )
     assert result.returncode == 1
     assert "expected an integer of at least 1, found -1" in result.stdout
@@ -129,7 +136,8 @@ def test_a_sweep_runs_every_job_and_shows_the_one_that_fails(stack, tmp_path):
 
 
 def test_a_job_of_a_sweep_equals_the_same_run_alone(stack, tmp_path):
-    assert run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", "seed=1,0", "trainer.max_epochs=1").returncode == 0
+    jobs = ("-m", "isolate=false", "hydra.sweep.dir=sweep", "seed=1,0", "trainer.max_epochs=1")  # seed 0 after seed 1
+    assert run(stack, tmp_path, *jobs).returncode == 0
     assert run(stack, tmp_path, "hydra.run.dir=alone", "seed=0", "trainer.max_epochs=1").returncode == 0
     configs = (tmp_path / "sweep").glob("*/config.yaml")
     (job,) = (path.parent for path in configs if "\nseed: 0\n" in path.read_text())

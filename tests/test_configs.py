@@ -1,23 +1,19 @@
 """Every config composes, every experiment too, and the trainer's page lists all of Lightning's arguments."""
 
 import inspect
+from pathlib import Path
 
 import pytest
-from conftest import ROOT, script
-from hydra import compose, initialize_config_dir
+from conftest import ROOT, config, script
 from lightning import Trainer
+from omegaconf import OmegaConf
 
 CONFIGS = ROOT / "configs"
 
 
-def composed(*overrides: str):
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", list(overrides))
-
-
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "data").glob("*.yaml"))])
 def test_every_data_set_composes_and_has_the_same_keys(name):
-    data = composed(f"data={name}").data
+    data = config(f"data={name}").data
     assert data.name == name
     common = {"name", "class_weights", "source", "train_transforms", "eval_transforms", "_target_"}
     common |= {
@@ -35,7 +31,7 @@ def test_every_data_set_composes_and_has_the_same_keys(name):
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "experiment").glob("*.yaml"))])
 def test_every_experiment_composes_and_opens_with_its_command(name):
-    composed(f"experiment={name}")
+    config(f"experiment={name}")
     lines = (CONFIGS / "experiment" / f"{name}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
     assert any(f"python train.py experiment={name}" in line for line in lines if line.startswith("#"))
@@ -43,7 +39,7 @@ def test_every_experiment_composes_and_opens_with_its_command(name):
 
 def test_all_arguments_of_the_trainer_pass_through():
     ours = {"logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
-    assert set(composed().trainer) == set(inspect.signature(Trainer.__init__).parameters) - {"self"} - ours
+    assert set(config().trainer) == set(inspect.signature(Trainer.__init__).parameters) - {"self"} - ours
 
 
 def test_every_operator_is_named_beside_its_key():
@@ -53,6 +49,29 @@ def test_every_operator_is_named_beside_its_key():
     for key, table in (("down", DOWN), ("up", UP), ("context", CONTEXT)):
         (line,) = [line for line in page.splitlines() if line.startswith(f"  {key}: ")]
         assert [name for name in table if name not in line] == []
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_opens_with_its_command_and_says_how_many_runs_it_is(path: Path):
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    opening = " ".join(line.lstrip("# ") for line in path.read_text().split("hydra:")[0].splitlines()[1:])
+    assert f"python train.py -m sweep={path.stem}" in opening
+    params = OmegaConf.load(path).hydra.sweeper.params
+    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    (jobs,) = BasicSweeper.split_arguments(parsed, None)
+    assert f": {len(jobs)} runs" in opening
+    for job in (jobs[0], jobs[-1]):
+        config(*job)
+
+
+def test_the_sweeps_of_all_operators_name_them_all():
+    from unet import DOWN, UP
+
+    for key, table in (("down", DOWN), ("up", UP)):
+        params = OmegaConf.load(CONFIGS / "sweep" / f"{key}.yaml").hydra.sweeper.params
+        assert params[f"model.{key}"].split(",") == list(table)
 
 
 def test_the_readme_names_every_operator():
@@ -69,7 +88,7 @@ def test_the_results_table_is_current():
 
 
 def test_a_data_set_may_bring_its_own_defaults_and_the_command_line_still_decides():
-    assert (composed().model.norm, composed().model.depth) == ("batch", 4)
-    volume = composed("data=icbm152")
+    assert (config().model.norm, config().model.depth) == ("batch", 4)
+    volume = config("data=icbm152")
     assert (volume.model.norm, volume.model.depth, volume.optim.lr) == ("none", 3, 2e-3)
-    assert composed("data=icbm152", "model.norm=group").model.norm == "group"
+    assert config("data=icbm152", "model.norm=group").model.norm == "group"

@@ -40,7 +40,7 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 
 
 def test_a_run_leaves_every_figure_and_a_confusion_matrix_an_image(composed, tmp_path, capsys):
-    metrics = train(composed("trainer.max_epochs=2"), tmp_path)
+    metrics = train(composed("diagnostics=true", "trainer.max_epochs=2"), tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert {f"test/{name}" for name in FIGURES} <= metrics.keys()
     assert "left out" not in capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_what_fails_is_left_out_with_a_line_and_the_run_is_whole(composed, tmp_p
 
     monkeypatch.setitem(TALLIES, "trimap", Fails)
     monkeypatch.setitem(PROBES, "shift", refuses)
-    metrics = train(composed("trainer.max_epochs=1"), tmp_path)
+    metrics = train(composed("diagnostics=true", "trainer.max_epochs=1"), tmp_path)
     missing = {name for name in FIGURES if f"test/{name}" not in metrics}
     assert missing == {name for name in FIGURES if name.startswith(("trimap", "shift"))}
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("diagnostics:")] == [
@@ -87,7 +87,7 @@ def test_what_fails_is_left_out_with_a_line_and_the_run_is_whole(composed, tmp_p
 
 def test_a_network_that_does_not_shrink_has_no_phases_and_limits_hold(composed, tmp_path, capsys):
     limits = ["trainer.limit_test_batches=1", "data.eval_batch_size=1"]
-    metrics = train(composed("trainer.max_epochs=1", "model.depth=0", *limits), tmp_path)
+    metrics = train(composed("diagnostics=true", "trainer.max_epochs=1", "model.depth=0", *limits), tmp_path)
     with np.load(tmp_path / "confusions.npz") as kept:
         assert len(kept["names"]) == 1, "as many as were evaluated"
     assert "test/information/0" in metrics and "test/boundary/bf" in metrics
@@ -96,6 +96,6 @@ def test_a_network_that_does_not_shrink_has_no_phases_and_limits_hold(composed, 
 
 
 def test_diagnostics_can_be_switched_off(composed, tmp_path):
-    metrics = train(composed("trainer.max_epochs=1", "diagnostics=false"), tmp_path)
+    metrics = train(composed("trainer.max_epochs=1"), tmp_path)
     assert "test/miou" in metrics and "test/boundary/bf" not in metrics
     assert not (tmp_path / "confusions.npz").exists()

@@ -165,7 +165,7 @@ def folder_of_arrays(root: Path, spatial_dims: int) -> Path:
 def test_a_folder_of_arrays_trains_and_is_evaluated_by_tiles(tmp_path, spatial_dims, tile):
     root = folder_of_arrays(tmp_path / "data", spatial_dims)
     crop = "RandomCrop, height: 1, width: 32" if spatial_dims == 1 else "RandomCrop3D, size: [16, 16, 16]"
-    tiny = [override for override in TINY if not override.startswith(("data.", "trainer.max_epochs"))]
+    tiny = [override for override in TINY if not override.startswith(("data.", "trainer.max_epochs", "diagnostics"))]
     chosen = ["data=folder", f"data.root={root}", "data.source.classes=[background,cell]", "data.batch_size=4"]
     chosen += ["data.samples_per_epoch=32", f"data.train_transforms=[{{_target_: albumentations.{crop}}}]"]
     chosen += [f"data.eval_tile={tile}", "optim.lr=0.02", "trainer.max_epochs=3", "pictures=1", *tiny]
