@@ -127,7 +127,8 @@ def test_names_say_what_varies():
     assert swept(command, {"model.up": "nearest,haar", "optim.lr": "0.1"}) == ["model.up", "model.down", "seed"]
     assert sweep_name(["model.down=max,avg", "seed=0,1"]) == "model.down=max,avg"
     assert sweep_name(["seed=0,1"]) == "seeds"
-    assert sweep_name(["sweep=up", "data=isbi2012"]).startswith("sweep=up_")
+    assert sweep_name(["sweep=up", "seed=0,1"]) == "up"
+    assert sweep_name(["sweep=up", "data=isbi2012"]).startswith("up_")
     assert sweep_name(["sweep=up", "data=isbi2012"]) != sweep_name(["sweep=up", "data=camvid"])
     assert sweep_name(["sweep=up", "threads=1"]) == sweep_name(["sweep=up", "seed=range(9)"])
 

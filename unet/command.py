@@ -67,13 +67,14 @@ def swept(overrides: Sequence[str], parameters: Mapping[str, str] | None) -> lis
 def sweep_name(overrides: Sequence[str]) -> str:
     """What a sweep varies, for people, and a hash of what else was chosen; more seeds belong to the same sweep.
 
-    ``["model.down=max,avg", "seed=0,1"]`` -> ``model.down=max,avg``.
+    ``["sweep=up", "model.down=max,avg", "seed=0,1"]`` -> ``up,model.down=max,avg``.
     """
     chosen = [override for override in overrides if override.partition("=")[0] not in ("seed", *HOW)]
     varied = [override for override in chosen if override.partition("=")[0] in ("sweep", *swept(chosen, None))]
     rest = [override for override in chosen if override not in varied]
     digest = hashlib.sha256(json.dumps(sorted(rest)).encode()).hexdigest()[:8] if rest else ""
-    return "_".join(filter(None, [slug("", varied) or "seeds", digest]))
+    named = [override.removeprefix("sweep=") for override in varied]
+    return "_".join(filter(None, [slug("", named) or "seeds", digest]))
 
 
 def job_name(overrides: Sequence[str], keys: Sequence[str], *, _root_: DictConfig) -> str:
