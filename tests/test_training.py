@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 
 from unet.callbacks.progress import Progress
 from unet.errors import Interrupted, UserError
@@ -237,6 +238,29 @@ def test_adjusted_logits_give_the_likelier_class_again(composed, spatial_dims):
     assert "log_weights" not in task.state_dict(), "checkpoints of before load"
     plain = build_task(composed("loss.class_weights=[1,3]"), data)
     assert plain.decide(logits).item() == 1
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_precision_and_recall_of_a_network_that_is_certain(composed, tmp_path, monkeypatch, split):
+    if split == "val":
+        monkeypatch.setattr("unet.data.module.SegmentationData.eval_split", "val")
+    learned = composed("trainer.max_epochs=8", "optim.lr=0.02", "model.dropout=0")
+    metrics = train(learned, tmp_path)
+    assert metrics[f"{split}/miou"] > 0.85
+    points = {}
+    for path in tmp_path.rglob("events*"):
+        events = EventAccumulator(str(path))
+        events.Reload()
+        for tag in events.Tags()["tensors"]:
+            if tag.startswith("precision_recall"):
+                points[tag] = tensor_util.make_ndarray(events.Tensors(tag)[0].tensor_proto)
+    assert points.keys() == {"precision_recall/membrane", "precision_recall/cell"}
+    for hits, alarms, rejections, misses, precision, recall in points.values():
+        assert (hits + misses == hits[0]).all() and (alarms + rejections == alarms[0]).all()
+        assert recall[0] == 1 and precision[0] == pytest.approx(hits[0] / (hits[0] + alarms[0]))
+        assert (recall[1:] <= recall[:-1]).all()
+        middle = len(hits) // 2
+        assert precision[middle] > 0.8 and recall[middle] > 0.8
 
 
 def test_early_stopping_stops(composed, tmp_path):

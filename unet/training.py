@@ -37,6 +37,7 @@ from unet.callbacks.tensorboard import (
     predict_panels,
     writer_of,
 )
+from unet.command import HOW
 from unet.data import SegmentationData
 from unet.diagnostics import diagnose
 from unet.errors import UserError
@@ -277,7 +278,7 @@ def leave_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, 
     """
     if writer_of(trainer) is None:
         return
-    left_out = ("trainer.", "data.source", "data.train_transforms", "data.eval", "data._target_", "ckpt_path")
+    left_out = ("trainer.", "data.source", "data.train_transforms", "data.eval", "data._target_", *HOW)
     chosen = {key: value for key, value in flatten(config) if not key.startswith(left_out)}
     reported = ("test/", "val/", "time/", "model/")
     numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}

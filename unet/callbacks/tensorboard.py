@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
 from unet.data.dataset import collate
@@ -138,10 +139,10 @@ class ClassShares(Callback):
 
 
 class PrecisionRecall(Callback):
-    """A precision-recall curve of every class against the others, from the final evaluation."""
+    """A precision-recall curve of every class against the others, from the final evaluation on whichever split."""
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
-        self.counts = torch.zeros(2, len(pl_module.classes), THRESHOLDS, dtype=torch.int64, device=pl_module.device)
+    def setup(self, trainer: L.Trainer, pl_module: SegmentationTask, stage: str) -> None:
+        self.counts = torch.zeros(2, len(pl_module.classes), THRESHOLDS, dtype=torch.int64)
 
     def on_test_batch_end(
         self,
@@ -159,13 +160,13 @@ class PrecisionRecall(Callback):
         for index in range(len(pl_module.classes)):
             for truth in (0, 1):
                 chosen = places[(target == index) == bool(truth), index]
-                self.counts[truth, index] += torch.bincount(chosen, minlength=THRESHOLDS)
+                self.counts[truth, index] += torch.bincount(chosen, minlength=THRESHOLDS).cpu()
 
     def on_test_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
         writer = writer_of(trainer)
         if writer is None:
             return
-        negatives, positives = self.counts.flip(-1).cumsum(-1).flip(-1).cpu()  # at or above every threshold
+        negatives, positives = self.counts.flip(-1).cumsum(-1).flip(-1)  # at or above every threshold
         for index, name in enumerate(pl_module.classes):
             hits, alarms = positives[index].double(), negatives[index].double()
             if hits[0] == 0:
@@ -177,6 +178,14 @@ class PrecisionRecall(Callback):
                 global_step=trainer.global_step,
                 num_thresholds=THRESHOLDS,
             )
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *arguments: Any, **named: Any) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:  # there is no test split; in training, validation is not the end
+            self.on_test_batch_end(trainer, *arguments, **named)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self.on_test_end(trainer, pl_module)
 
 
 class Graph(Callback):
