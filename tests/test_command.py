@@ -169,12 +169,23 @@ def interrupted(stack: Path, cwd: Path, signum: int, *overrides: str) -> int:
     return process.returncode
 
 
+LONGER = ("trainer.max_epochs=40", "optim.lr=0.001")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing stopped; loader processes would not change it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert run(stack, folder, "hydra.run.dir=whole", *LONGER).returncode == 0
+    return folder / "whole"
+
+
 @pytest.mark.parametrize(
     ("signum", "status", "workers"),
     [(signal.SIGINT, 130, 0), (signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 2), (signal.SIGKILL, -9, 0)],
 )
-def test_an_interrupted_command_resumes_to_the_same_weights(stack, tmp_path, signum, status, workers):
-    longer = ("trainer.max_epochs=40", "optim.lr=0.001", f"data.num_workers={workers}")
+def test_an_interrupted_command_resumes_to_the_same_weights(stack, undisturbed, tmp_path, signum, status, workers):
+    longer = (*LONGER, f"data.num_workers={workers}")
     assert interrupted(stack, tmp_path, signum, *longer) == status
     last = tmp_path / "parted" / "checkpoints" / "last.ckpt"
     assert 8 <= torch.load(last, weights_only=True)["global_step"] < 160
@@ -182,8 +193,7 @@ def test_an_interrupted_command_resumes_to_the_same_weights(stack, tmp_path, sig
     assert state == ("running" if signum == signal.SIGKILL else "interrupted")
     assert run(stack, tmp_path, f"ckpt_path={last}", *longer).returncode == 0
     assert (tmp_path / "parted" / "metrics.json").is_file()  # it went on in its own folder
-    assert run(stack, tmp_path, "hydra.run.dir=whole", *longer).returncode == 0
-    assert_same(tmp_path / "parted", tmp_path / "whole")
+    assert_same(tmp_path / "parted", undisturbed)
 
 
 def test_help_shows_examples_and_every_key_without_loading_torch(tmp_path):
