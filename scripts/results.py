@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
 from unet.errors import UserError
-from unet.record import METRICS, ROOT, read_json, with_block, write_json, write_text
+from unet.record import CONFIG, METRICS, ROOT, read_json, with_block, write_json, write_text
 
 RESULTS, README = ROOT / "docs" / "results", ROOT / "README.md"
 BEGIN, END = "<!-- results: scripts/results.py table -->", "<!-- end of results -->"
@@ -24,7 +24,7 @@ def add(run: Path, name: str) -> Path:
     metrics = read_json(run / METRICS)
     if not metrics:
         raise UserError(f"{run / METRICS}: no such file; expected the folder of a finished run")
-    first = (run / "config.yaml").read_text().splitlines()[0].removeprefix("# ")
+    first = (run / CONFIG).read_text().splitlines()[0].removeprefix("# ")
     words = [word for word in shlex.split(first) if not word.startswith("hydra.")]
     words = ["data.root=PATH" if word.startswith("data.root=") else word for word in words]
     RESULTS.mkdir(parents=True, exist_ok=True)

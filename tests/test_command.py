@@ -149,10 +149,10 @@ def assert_same(first: Path, second: Path) -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def interrupted(stack: Path, cwd: Path, signum: int, *overrides: str) -> int:
-    """Start a run in ``parted``, signal its whole process group (as a terminal does) in epoch 3; its exit status."""
+def started(stack: Path, cwd: Path, epoch: int, *overrides: str) -> subprocess.Popen[str]:
+    """A command in a session of its own, once it has finished that epoch."""
     process = subprocess.Popen(
-        arguments(stack, "hydra.run.dir=parted", *overrides),
+        arguments(stack, *overrides),
         cwd=cwd,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -161,8 +161,14 @@ def interrupted(stack: Path, cwd: Path, signum: int, *overrides: str) -> int:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("epoch 2/"):
+        if line.startswith(f"epoch {epoch}/"):
             break
+    return process
+
+
+def interrupted(stack: Path, cwd: Path, signum: int, *overrides: str) -> int:
+    """Start a run in ``parted``, signal its whole process group (as a terminal does) in epoch 3; its exit status."""
+    process = started(stack, cwd, 2, "hydra.run.dir=parted", *overrides)
     time.sleep(0.05)
     os.killpg(process.pid, signum)
     process.communicate(timeout=60)

@@ -38,7 +38,7 @@ def test_a_launcher_runs_the_jobs_of_a_sweep(stack, tmp_path, launcher):
     name, *options = launcher
     pytest.importorskip(f"hydra_plugins.hydra_{name.partition('_')[0]}_launcher")
     jobs = ("-m", "hydra.sweep.dir=sweep", f"hydra/launcher={name}", *options, "seed=0,1", "trainer.max_epochs=1")
-    result = run(stack, tmp_path, *jobs)
+    result = run(stack, tmp_path, *jobs, "threads=null")
     assert result.returncode == 0, result.stderr
     states = [json.loads(path.read_text())["state"] for path in (tmp_path / "sweep").glob("*/status.json")]
     assert states == ["done", "done"]

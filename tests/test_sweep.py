@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
-from test_command import arguments, assert_same, environment, run
+from test_command import assert_same, run, started
 
 from unet.command import job_name, sweep_name, swept
 from unet.errors import UserError
-from unet.job import held, quoted
+from unet.job import forget, held, quoted
+from unet.sweep import progress
+from unet.sweep import states as states_of
 
 pytestmark = pytest.mark.slow
 SHORT = ("-m", "hydra.sweep.dir=sweep", "isolate=false", "trainer.max_epochs=1")
@@ -50,18 +52,7 @@ def test_what_is_done_is_not_run_again_and_what_failed_only_when_asked(stack, tm
 
 def test_a_killed_sweep_ends_as_if_it_had_not_been(stack, tmp_path):
     sweep = ("-m", "trainer.max_epochs=8", "seed=0,1", "optim.lr=0.001")
-    process = subprocess.Popen(
-        arguments(stack, *sweep, "hydra.sweep.dir=killed"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 4/"):
-            break
+    process = started(stack, tmp_path, 4, *sweep, "hydra.sweep.dir=killed")
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     for pid in (process.pid, *map(int, children)):
         os.kill(pid, signal.SIGKILL)
@@ -81,18 +72,7 @@ def test_a_killed_sweep_ends_as_if_it_had_not_been(stack, tmp_path):
 
 
 def test_a_signal_stops_a_sweep_with_its_job_saved(stack, tmp_path):
-    process = subprocess.Popen(
-        arguments(stack, "-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=400", "seed=0,1"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 2/"):
-            break
+    process = started(stack, tmp_path, 2, "-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=400", "seed=0,1")
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
@@ -119,6 +99,20 @@ with held(Path({str(tmp_path)!r})):
     other.communicate()
     with held(tmp_path):
         pass
+
+
+def test_only_what_a_run_left_is_forgotten(tmp_path):
+    for name in ("events.out.tfevents.1.host", "error.txt", "notes.md", "checkpoints/best.ckpt", "mine/picture.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    forget(tmp_path)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["mine/picture.png", "notes.md"]
+
+
+def test_a_job_that_left_nothing_is_pending(tmp_path):
+    assert states_of(tmp_path, ["gone"]) == {"gone": {"state": "pending", "reason": ""}}
+    assert progress(states_of(tmp_path, ["gone"])) == "1 to go"
 
 
 def test_names_say_what_varies():

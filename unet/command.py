@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -59,9 +60,14 @@ def swept(overrides: Sequence[str], parameters: Mapping[str, str] | None) -> lis
     A job's own overrides no longer tell them from those that all jobs share. So this is asked once, of the whole
     sweep's config, and the jobs get the answer from the resolver's cache.
     """
-    chosen = [*(f"{key}={value}" for key, value in (parameters or {}).items()), *overrides]
-    parsed = OverridesParser.create().parse_overrides(chosen)
+    parsed = parse(overrides, parameters)
     return list(dict.fromkeys(override.get_key_element() for override in parsed if override.is_sweep_override()))
+
+
+def parse(overrides: Sequence[str], parameters: Mapping[str, str] | None) -> list[Override]:
+    """A sweep's overrides: those of its config (``hydra.sweeper.params``), then those of its command line."""
+    chosen = [*(f"{key}={value}" for key, value in (parameters or {}).items()), *overrides]
+    return OverridesParser.create().parse_overrides(chosen)
 
 
 def sweep_name(overrides: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.command import FULL_ERROR, explain, say, signal_status
 from unet.errors import Interrupted, UserError
-from unet.record import CHECKPOINTS, METRICS, ROOT, STATUS, claim, read_json, write_status, write_text
+from unet.record import CHECKPOINTS, CONFIG, METRICS, ROOT, STATUS, claim, read_json, write_status, write_text
 
 OBJECTIVE = "miou"
 UNDECIDED = float("nan")
@@ -53,6 +53,7 @@ def one_of_many(job: Job, config: DictConfig, folder: Path, overrides: Sequence[
     """A job of a sweep, as far as it is not done."""
     with held(folder, wait=True):  # by a process that an earlier, killed sweep has left behind
         before = read_json(folder / STATUS)
+    settings: dict[str, Any] = settings_of_a_job(config)
     if before.get("state") == "done":
         return objective(read_json(folder / METRICS))
     if before.get("state") == "failed" and not config.retry_failed:
@@ -60,13 +61,13 @@ def one_of_many(job: Job, config: DictConfig, folder: Path, overrides: Sequence[
         return UNDECIDED
     last = folder / CHECKPOINTS / "last.ckpt"
     if last.is_file():
-        config.ckpt_path = str(last)
-    else:
+        settings["ckpt_path"] = str(last)
+    elif before:
         forget(folder)
-    if config.trainer.devices == "auto":
-        config.trainer.devices = 1
     if config.isolate:
-        return in_own_process(config, folder, overrides)
+        return in_own_process(folder, overrides, settings)
+    for key, value in settings.items():
+        OmegaConf.update(config, key, value)
     try:
         return attempt(job, config, folder, overrides)
     except Exception as error:
@@ -83,7 +84,7 @@ def attempt(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
         write_status(folder, "running")
         kept = [override for override in overrides if not override.startswith("ckpt_path=")]
         command = shlex.join(["python", "train.py", *kept])
-        write_text(folder / "config.yaml", f"# {command}\n{OmegaConf.to_yaml(config, resolve=True)}")
+        write_text(folder / CONFIG, f"# {command}\n{OmegaConf.to_yaml(config, resolve=True)}")
         try:
             metrics = job(config, folder)
         except Interrupted as error:
@@ -101,18 +102,13 @@ def attempt(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
     return objective(metrics)
 
 
-def in_own_process(config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
+def in_own_process(folder: Path, overrides: Sequence[str], settings: Mapping[str, Any]) -> float:
     """The job as a command of its own: no state of one job reaches the next, and one that is killed ends alone."""
-    settings = {
-        "hydra.run.dir": folder,
-        "ckpt_path": config.ckpt_path,
-        "threads": threads_of_a_job(config),
-        "trainer.devices": config.trainer.devices,
-    }
-    chosen = [*overrides, *(f"{key}={quoted(str(value))}" for key, value in settings.items() if value is not None)]
-    # In a session of its own it is not signalled by the terminal too: exactly one signal reaches it, from here.
+    added = {"hydra.run.dir": str(folder), **settings}
+    chosen = [f"{key}={quoted(value) if isinstance(value, str) else value}" for key, value in added.items()]
     environment = {**os.environ, "HYDRA_FULL_ERROR": str(int(FULL_ERROR))}
-    command = [sys.executable, str(ROOT / "train.py"), *chosen]
+    command = [sys.executable, str(ROOT / "train.py"), *overrides, *chosen]
+    # In a session of its own it is not signalled by the terminal too: exactly one signal reaches it, from here.
     child = subprocess.Popen(command, env=environment, start_new_session=True)
     with passing_signals_to(child) as passed:
         code = child.wait()
@@ -127,10 +123,12 @@ def in_own_process(config: DictConfig, folder: Path, overrides: Sequence[str]) -
     return UNDECIDED
 
 
-def threads_of_a_job(config: DictConfig) -> int | None:
-    """One where several jobs run side by side on this machine, unless the config says how many."""
-    several = "joblib" in HydraConfig.get().launcher._target_
-    return 1 if several and config.threads is None else None
+def settings_of_a_job(config: DictConfig) -> dict[str, int]:
+    """What a sweep decides where the config does not: one device, and one thread where jobs run side by side."""
+    settings = {"trainer.devices": 1} if config.trainer.devices == "auto" else {}
+    if config.threads is None and "joblib" in HydraConfig.get().launcher._target_:
+        settings["threads"] = 1
+    return settings
 
 
 def quoted(value: str) -> str:
@@ -174,12 +172,11 @@ def held(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 def forget(folder: Path) -> None:
-    """Remove what a run left that never came to a checkpoint: it begins again."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != ".lock":
+    """Remove what a run left that never came to its first ``last.ckpt``, and nothing else: it begins again."""
+    for pattern in ("events.out.tfevents.*", "error.txt"):
+        for path in folder.glob(pattern):
             path.unlink()
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def objective(metrics: Mapping[str, Any]) -> float:

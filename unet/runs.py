@@ -8,7 +8,7 @@ from yaml import YAMLError
 
 from unet.data import SegmentationData
 from unet.errors import UserError
-from unet.record import CHECKPOINTS, METRICS
+from unet.record import CHECKPOINTS, CONFIG, METRICS
 from unet.task import SegmentationTask
 from unet.training import build_data, build_task, load_best
 
@@ -30,7 +30,7 @@ def load_run(folder: Path) -> tuple[SegmentationTask, SegmentationData]:
 
 def run_config(folder: Path) -> DictConfig:
     """The resolved config a run left."""
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected the folder of a finished run, which holds {METRICS}")
     try:

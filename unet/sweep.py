@@ -10,13 +10,12 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from unet.command import say
+from unet.command import explain, parse, say
 from unet.errors import UserError
 from unet.job import OBJECTIVE, held, objective
 from unet.record import METRICS, STATUS, SWEEP, minutes, read_json, write_json, write_status
@@ -79,8 +78,8 @@ def report(folder: Path) -> None:
     try:
         found = examine(folder)
         print(save(found))
-    except (UserError, OSError) as error:
-        print(f"no report: {error}", file=sys.stderr)
+    except Exception as error:  # Hydra would only warn, and the sweep's exit status would be lost
+        print(f"no report: {explain(error)}", file=sys.stderr)
         return
     for sentence in [*answer(found), *(f"Warning: {warning}" for warning in found.warnings)]:
         print(sentence)
@@ -104,8 +103,7 @@ def keep_to_one_device(config: DictConfig) -> None:
 
 def combinations(config: DictConfig) -> list[list[str]]:
     """The overrides of every job, as Hydra's own sweeper will combine them."""
-    parameters = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*parameters, *config.hydra.overrides.task])
+    parsed = parse(config.hydra.overrides.task, config.hydra.sweeper.get("params"))
     (jobs,) = BasicSweeper.split_arguments(parsed, None)
     return jobs
 
@@ -122,8 +120,9 @@ def command_of(config: DictConfig) -> str:
 
 
 def states(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Status and metrics of jobs, by the name of their folder."""
-    return {name: read_json(folder / name / STATUS) | read_json(folder / name / METRICS) for name in names}
+    """Status and metrics of jobs, by the name of their folder; one that left nothing is pending."""
+    untouched = {"state": "pending", "reason": ""}
+    return {name: untouched | read_json(folder / name / STATUS) | read_json(folder / name / METRICS) for name in names}
 
 
 def progress(jobs: Mapping[str, Mapping[str, Any]]) -> str:
