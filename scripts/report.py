@@ -2,9 +2,11 @@
 
     python scripts/report.py outputs/SWEEP
     python scripts/report.py outputs/SWEEP --metric boundary/iou --reference 'max + transposed'
+    python scripts/report.py outputs/SWEEP --tune optim.lr
 
 Writes report.html (one file, works offline), report.md and results.csv into the sweep's folder. With a reference all
-other arms are compared with it alone, which needs fewer seeds than every pair. docs/report.md says how to read it.
+other arms are compared with it alone. Of a key to tune, every arm is compared at the value that validation prefers.
+docs/report.md says how to read it.
 """
 
 import argparse
@@ -23,14 +25,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of the sweep, with one folder a run in it")
     parser.add_argument("--metric", default="miou", help="a key of metrics.json without its split (default: miou)")
     parser.add_argument("--reference", metavar="ARM", help="the arm to compare all others with (default: every pair)")
+    parser.add_argument("--tune", metavar="KEY", help="a swept key, such as optim.lr: each arm at its own best value")
     arguments = parser.parse_args()
     try:
-        found = examine(arguments.folder, arguments.metric, arguments.reference)
+        found = examine(arguments.folder, arguments.metric, arguments.reference, arguments.tune)
         path = save(found)
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
     print(path)
-    for sentence in [*answer(found), *(f"Warning: {warning}" for warning in found.warnings)]:
+    for sentence in [*answer(found), *found.choices, *(f"Warning: {warning}" for warning in found.warnings)]:
         print(sentence)
 
 

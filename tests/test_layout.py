@@ -19,6 +19,7 @@ NETWORK = {
     "unet.blocks": {"unet.errors"},
     "unet.ops": {"unet.errors", "unet.registry", "unet.geometry", "unet.blocks", "unet.ops"},
     "unet.model": {"unet.errors", "unet.registry", "unet.geometry", "unet.blocks", "unet.ops"},
+    "unet.segmenter": {"unet.errors", "unet.model"},
 }
 """The modules of the network, and of which others of this package each may know; ``unet.ops`` stands for its files."""
 

@@ -66,7 +66,7 @@ def test_a_claim_says_which_by_how_much_and_how_sure(tmp_path: Path):
     assert sentences[0] == "2 differences in test mIoU can be claimed, of 3 comparisons between 3 arms."
     for (better, worse), c in claimed.items():
         said = next(s for s in sentences if s.startswith(f"{better} is better than {worse} by {short(c.difference)} "))
-        assert f"95 % interval {short(c.low)} to {short(c.high)}; p = {c.p_holm:.3f} after Holm's" in said
+        assert f"95 % interval {short(c.low)} to {short(c.high)}; p = {c.p_adjusted:.3f} corrected" in said
         assert "9 seeds" in said
     assert "No evidence of a difference in the other 1 comparison." in sentences
 
@@ -85,7 +85,7 @@ def test_no_evidence_comes_with_what_could_have_been_seen(tmp_path: Path):
 def test_three_seeds_never_rank(tmp_path: Path, effect: float):
     found = examine(sweep_of(tmp_path, ARMS[:2], noisy(2, 3, effect)))
     sentences = answer(found)
-    assert sentences[0].startswith("No difference can be shown: 3 seeds cannot reach p = 0.05 in 1 comparison")
+    assert sentences[0].startswith("No difference can be shown: 3 seeds cannot reach p = 0.05 however large")
     assert "At least 6 seeds an arm are needed; nothing is ranked." in sentences[0]
     assert not any(c.claimed for c in found.contrasts) and not found.ranks()
     assert "is better than" not in " ".join(sentences)

@@ -76,6 +76,30 @@ def test_two_keys_that_a_command_names_are_both_kept(tmp_path: Path):
     assert [arm.label for arm in examine(tmp_path).arms] == ["max + transposed", "strided + bilinear"]
 
 
+def test_every_arm_is_compared_at_the_value_that_validation_prefers(tmp_path: Path):
+    """The test split prefers 0.1 for max, validation 0.01: validation is asked. ``strided`` has its best at 0.1."""
+    validation = {("max", 0.01): 0.7, ("max", 0.1): 0.6, ("strided", 0.01): 0.4, ("strided", 0.1): 0.5}
+    for (down, lr), score in validation.items():
+        for seed in range(2):
+            metrics = metrics_of(1 - score, seed) | {"best/val_miou": score + seed / 100}
+            leave_run(tmp_path, {"model.down": down, "optim.lr": lr, "seed": seed}, metrics)
+    leave_run(tmp_path, {"model.down": "max", "optim.lr": 0.5, "seed": 0}, None, "failed", "loss: nan")
+    assert len(examine(tmp_path).arms) == 5
+    found = examine(tmp_path, tune="optim.lr")
+    assert [arm.label for arm in found.arms] == ["max", "strided"] and not found.gaps
+    assert found.scores.values.tolist() == pytest.approx(np.array([[0.3, 0.3], [0.5, 0.5]]))
+    assert found.choices[0].startswith("max is compared at optim.lr=0.01 (mean validation mIoU by value: 0.01: 0.7050,")
+    for wrong in ("optim.le", "model.up"):
+        with pytest.raises(UserError, match=f"cannot tune {wrong}.*it varied model.down, optim.lr"):
+            examine(tmp_path, tune=wrong)
+
+
+def test_tuning_needs_something_to_choose_by(tmp_path: Path):
+    sweep_of(tmp_path, GRID, np.full((4, 2), 0.5))
+    with pytest.raises(UserError, match="no run has best/val_miou"):
+        examine(tmp_path, tune="model.up")
+
+
 def test_labels():
     assert label({"model.down": "max", "model.up": "nearest"}) == "max + nearest"
     assert label({"model.down": "max", "optim.lr": "0.1"}) == "down=max, lr=0.1"

@@ -3,18 +3,18 @@
 The names are imported on first use, so that a command line can answer ``--help`` before torch is loaded.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unet.model import UNet
     from unet.registry import CONTEXT, DOWN, UP
+    from unet.segmenter import load
 
-__all__ = ["CONTEXT", "DOWN", "UP", "UNet"]
+__all__ = ["CONTEXT", "DOWN", "UP", "UNet", "load"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'unet' has no attribute {name!r}")
-    from unet import model
-
-    return getattr(model, name)
+    return getattr(import_module("unet.segmenter" if name == "load" else "unet.model"), name)

@@ -13,22 +13,7 @@ from unet.finite import first_nonfinite
 from unet.inference import predict
 from unet.metrics import ConfusionMatrix
 from unet.schedules import make_schedule
-
-
-class Normalize(nn.Module):
-    """Pixels in their own units -> zero mean, unit deviation per channel. image (B, C, *S) of any dtype -> float32."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], spatial_dims: int):
-        super().__init__()
-        shape = (1, len(mean), *[1] * spatial_dims)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(shape))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(shape))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return (image.float() - self.mean) / self.std
+from unet.segmenter import Normalize, adjusted
 
 
 class SegmentationTask(L.LightningModule):
@@ -79,17 +64,12 @@ class SegmentationTask(L.LightningModule):
         return predict(self, image, self.tile, self.overlap)
 
     def decide(self, logits: Tensor) -> Tensor:
-        """logits (B, K, *S) -> labels (B, *S): the largest, less the log weights.
-
-        Under weights w the loss is least at probabilities in proportion to w p. Dividing by w gives p back: what was
-        weighted up to be learned need not be predicted too often. Source: Menon et al. 2021, Long-tail learning via
-        logit adjustment, https://arxiv.org/abs/2007.07314.
-        """
+        """logits (B, K, *S) -> labels (B, *S): the largest, less the log weights."""
         return self.adjusted(logits).argmax(1)
 
     def adjusted(self, logits: Tensor) -> Tensor:
         """Logits (B, K, *S) less the log weights: their softmax is what :meth:`decide` compares."""
-        return logits - self.log_weights.view(-1, *[1] * (logits.ndim - 2))
+        return adjusted(logits, self.log_weights)
 
     def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         key = np.random.SeedSequence([self.seed, self.global_rank, self.current_epoch, batch_idx])

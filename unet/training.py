@@ -47,8 +47,9 @@ from unet.matching import matched
 from unet.model import UNet
 from unet.pictures import sheet
 from unet.record import CHECKPOINTS, METRICS, peak_memory_bytes, provenance, reset_peak_memory, whole, write_json
+from unet.segmenter import Normalize
 from unet.summary import print_result, print_summary
-from unet.task import Normalize, SegmentationTask
+from unet.task import SegmentationTask
 
 THREADS = torch.get_num_threads()
 """What torch chose for this machine."""
@@ -242,13 +243,23 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
 
 
 def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:
-    """Put the best checkpoint's weights in place (the last one's where none was validated); say which epoch it is."""
+    """Put the best checkpoint's weights in place (the last one's where none was validated).
+
+    Returns which epoch and step that is, and of the best its ``best/val_miou``: what a choice between runs may look at.
+    """
     for name in ("best", "last"):
         path = out / CHECKPOINTS / f"{name}.ckpt"
         if path.is_file():
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             task.load_state_dict(checkpoint["state_dict"])
-            return {f"{name}/epoch": checkpoint["epoch"] + 1, f"{name}/step": checkpoint["global_step"]}
+            told = {f"{name}/epoch": checkpoint["epoch"] + 1, f"{name}/step": checkpoint["global_step"]}
+            if name == "best":
+                told["best/val_miou"] = next(
+                    float(state["best_model_score"])
+                    for state in checkpoint["callbacks"].values()
+                    if state.get("monitor") == "val/miou"
+                )
+            return told
     return {}
 
 

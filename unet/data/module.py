@@ -167,9 +167,12 @@ class SegmentationData(L.LightningDataModule):
         sampler = EpochSampler(len(self.samples[split]), len(self.samples[split]), self.seed, shuffle=False)
         return self.loader(split, sampler, self.eval_batch_size)
 
-    def dataset(self, split: str) -> SegmentationDataset:
-        """A split's samples under the transform that belongs to it; keys are (epoch, position, item)."""
-        kind = "train" if split == "train" else "eval"
+    def dataset(self, split: str, transforms: str | None = None) -> SegmentationDataset:
+        """A split's samples under the ``train`` or ``eval`` transforms, if not told those that belong to it.
+
+        Keys are (epoch, position, item).
+        """
+        kind = transforms or ("train" if split == "train" else "eval")
         transform = compose(self.transforms[kind], self.source.spatial_dims)
         return SegmentationDataset(self.samples[split], transform, self.seed)
 

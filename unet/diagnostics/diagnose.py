@@ -12,6 +12,7 @@ from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap
 from unet.diagnostics.checkerboard import imbalance, peaks
 from unet.diagnostics.confusions import Confusions
 from unet.diagnostics.evaluation import evaluating, predictions
+from unet.diagnostics.fit import fit
 from unet.diagnostics.information import information
 from unet.diagnostics.objects import ObjectRecall
 from unet.diagnostics.shift import shift
@@ -55,16 +56,19 @@ PROBES: dict[str, Callable[[SegmentationTask, SegmentationData, str], Scores]] =
 
 
 def diagnose(task: SegmentationTask, data: SegmentationData, split: str, out: Path) -> Scores:
-    """Every diagnostic of a split, called ``<split>/...``, and ``confusions.npz`` in the folder ``out``.
+    """Every diagnostic of a split, called ``<split>/...``, and ``train/miou``; ``confusions.npz`` in folder ``out``.
 
     One that cannot be computed is left out with a line that says why.
     """
     scores: Scores = {}
+    fitted: Scores = {}
     with sparing("all"), evaluating(task):
         for name, diagnostic in {"predictions": partial(tallied, out=out), **PROBES}.items():
             with sparing(name):
                 scores |= diagnostic(task, data, split)
-    return {f"{split}/{name}": value for name, value in scores.items()}
+        with sparing("train/miou"):
+            fitted = fit(task, data, split)
+    return {f"{split}/{name}": value for name, value in scores.items()} | fitted
 
 
 def tallied(task: SegmentationTask, data: SegmentationData, split: str, out: Path) -> Scores:

@@ -12,18 +12,19 @@ __all__ = ["Study", "examine", "save", "write"]
 PAGE, MARKDOWN, RESULTS = "report.html", "report.md", "results.csv"
 
 
-def write(folder: Path, metric: str = "miou", reference: str | None = None) -> Path:
+def write(folder: Path, metric: str = "miou", reference: str | None = None, tune: str | None = None) -> Path:
     """Report on the sweep in ``folder``, in that folder; the path of the page.
 
     Args:
         folder: holds one folder a run, each with ``config.yaml``, ``status.json`` and, if done, ``metrics.json``.
         metric: what is compared: a key of ``metrics.json`` without its split, such as ``miou`` or ``boundary/iou``.
         reference: label of the arm that all others are compared with; None compares every pair.
+        tune: a swept key at whose best value, by validation, each arm is compared.
 
     Raises:
-        UserError: nothing there to report, no such metric, no such arm.
+        UserError: nothing there to report, no such metric, no such arm, nothing to tune.
     """
-    return save(examine(folder, metric, reference))
+    return save(examine(folder, metric, reference, tune))
 
 
 def save(found: Study) -> Path:

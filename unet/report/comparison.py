@@ -86,8 +86,9 @@ class Contrast:
         name: such as ``strided vs max``: the first minus the second.
         difference: the mean of ``differences``; nan without a seed in common.
         low, high: its two-level bootstrap interval, not corrected for other comparisons.
-        differences: (n,), one a seed.
-        p: of the sign-flip test. ``p_holm``: after Holm's correction over its family.
+        by_seed: (S,) differences, nan for a seed that it lacks.
+        p: of the sign-flip test. ``p_holm``, ``p_adjusted``: after Holm's and after the step-down correction over its
+            family.
         ahead: P(first > second) with its interval.
         resolvable: whether its seeds can reach the level after the correction, were the difference ever so large.
         paired: False for two groups of seeds.
@@ -97,12 +98,18 @@ class Contrast:
     difference: float
     low: float
     high: float
-    differences: Array
+    by_seed: Array
     p: float
     p_holm: float
+    p_adjusted: float
     ahead: tuple[float, float, float]
     resolvable: bool = False
     paired: bool = True
+
+    @property
+    def differences(self) -> Array:
+        """(n,): at the seeds that it has."""
+        return np.asarray(self.by_seed[np.isfinite(self.by_seed)])
 
     @property
     def seeds(self) -> int:
@@ -111,7 +118,7 @@ class Contrast:
     @property
     def claimed(self) -> bool:
         """Is a difference claimed: by the corrected test and by the interval?"""
-        return self.p_holm <= ALPHA and (self.low > 0 or self.high < 0)
+        return self.p_adjusted <= ALPHA and (self.low > 0 or self.high < 0)
 
     @property
     def spread(self) -> float:
@@ -121,22 +128,38 @@ class Contrast:
 
 def contrast(scores: Scores, weights: Array, name: str) -> Contrast:
     """A weighted sum of arms, (A,) or several (W, A), at every seed; its p value is still alone in its family."""
-    differences, low, high = scores.estimate(np.atleast_2d(weights))
+    weights = np.atleast_2d(weights)
+    by_seed, _ = scores.at_seeds(weights)
+    differences, low, high = scores.estimate(weights)
     mean = float(differences.mean()) if len(differences) else math.nan
     p = statistics.sign_flip_p(differences)
-    return Contrast(name, mean, low, high, differences, p, p, statistics.superiority(differences))
+    return Contrast(name, mean, low, high, by_seed, p, p, p, statistics.superiority(differences))
 
 
-def family(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """The same contrasts, corrected for being many; those without a seed in common are not counted."""
-    counted = [c for c in contrasts if c.seeds]
-    corrected = iter(statistics.holm([c.p for c in counted]))
-    return [
-        replace(c, p_holm=next(corrected), resolvable=statistics.smallest_p(c.seeds) * len(counted) <= ALPHA)
-        if c.seeds
-        else c
-        for c in contrasts
-    ]
+def family(contrasts: Sequence[Contrast], measures: Sequence[str] | None = None) -> list[Contrast]:
+    """The same contrasts, corrected for being many; those without a seed in common are not counted.
+
+    ``measures`` says what each is a difference of, where that is not the same for all: each measure then has its own
+    unit, the root mean square of its differences, which no sign changes.
+    """
+    counted = [index for index, found in enumerate(contrasts) if found.seeds]
+    if not counted:
+        return list(contrasts)
+    of = np.array(["" if measures is None else measures[index] for index in counted])
+    differences = np.stack([contrasts[index].by_seed for index in counted])
+    squares = np.array([np.nanmean(differences[of == measure] ** 2) for measure in of])
+    scales = np.where(squares > 0, np.sqrt(squares), 1.0)
+    corrected = list(contrasts)
+    for index, p_holm, p_adjusted in zip(
+        counted,
+        statistics.holm([contrasts[index].p for index in counted]),
+        statistics.step_down(differences, scales),
+        strict=True,
+    ):
+        found = contrasts[index]
+        resolvable = statistics.smallest_p(found.seeds) <= ALPHA
+        corrected[index] = replace(found, p_holm=p_holm, p_adjusted=p_adjusted, resolvable=resolvable)
+    return corrected
 
 
 def pair(scores: Scores, first: int, second: int) -> Contrast:
@@ -155,7 +178,7 @@ def repeat(scores: Scores, first: int, second: int) -> Contrast:
     if not len(a) or not len(b):
         return paired
     difference, low, high, p = statistics.unpaired(a, b)
-    return replace(paired, difference=difference, low=low, high=high, p=p, p_holm=p, paired=False)
+    return replace(paired, difference=difference, low=low, high=high, p=p, p_holm=p, p_adjusted=p, paired=False)
 
 
 @dataclass(frozen=True)

@@ -171,14 +171,15 @@ SAYINGS = (
 
 
 def judge(study: Study) -> list[Judged]:
-    """Every saying that the sweep has arms for. All that is tested is one family of Holm's correction."""
+    """Every saying that the sweep has arms for. All that is tested is one family."""
     spoken = [(saying, weights) for saying in SAYINGS if len(weights := saying.arms(study.arms))]
     found = [
         contrast(study.scores if saying.metric == study.metric else study.of(saying.metric), weights, saying.contrast)
         for saying, weights in spoken
     ]
     tested = [index for index, (saying, _) in enumerate(spoken) if not is_exact(saying)]
-    for index, corrected in zip(tested, family([found[index] for index in tested]), strict=True):
+    corrections = family([found[index] for index in tested], [spoken[index][0].metric for index in tested])
+    for index, corrected in zip(tested, corrections, strict=True):
         found[index] = corrected
     return [Judged(saying, seen, verdict(saying, seen)) for (saying, _), seen in zip(spoken, found, strict=True)]
 

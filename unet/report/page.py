@@ -47,6 +47,7 @@ def contents(study: Study) -> dict[str, Any]:
         "sweep_commands": study.sweep.commands,
         "answer": words.answer(study),
         "warnings": study.warnings,
+        "choices": study.choices,
         "split": study.split,
         "images": study.images,
         "arms": tables.arms(study),
@@ -71,7 +72,7 @@ def contents(study: Study) -> dict[str, Any]:
 def figures(study: Study) -> dict[str, Any]:
     """What the HTML page shows besides."""
     shown = any(study.runs)
-    surest = sorted(study.compared, key=lambda c: (c.p_holm, -abs(c.difference)))[:MOST_DIFFERENCES]
+    surest = sorted(study.compared, key=lambda c: (c.p_adjusted, -abs(c.difference)))[:MOST_DIFFERENCES]
     contrasts = sorted(surest, key=lambda c: -abs(c.difference))
     which = "" if len(contrasts) == len(study.compared) else f", {len(contrasts)} of {len(study.compared)}"
     curves = [*diagnostics.object_curves(study), *diagnostics.trimap_curve(study), *diagnostics.level_curves(study)]

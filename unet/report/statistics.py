@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,9 +16,9 @@ ALPHA = 1 - LEVEL
 POWER = 0.8
 REPLICATES = 2000
 EXACT_UP_TO = 16
-"""Differences whose 2^n signs are all enumerated; beyond, a random sample of them."""
-SIMULATED_UP_TO = 12
-"""Seeds up to which the power of the sign-flip test is simulated; beyond, it is the t test's to a few per cent."""
+"""Seeds whose 2^n signs are all enumerated; beyond, a random sample of them."""
+SAMPLED = 20_000
+"""Sign patterns of that sample."""
 
 
 def sign_flip_p(differences: Array) -> float:
@@ -26,25 +26,53 @@ def sign_flip_p(differences: Array) -> float:
 
     If the arms do not differ, each of the n paired ``differences`` (n,) could as well have had the other sign: p is the
     share of the 2^n sign patterns whose mean is at least as far from zero as the one seen. Exact to 16 differences;
-    beyond, 50,000 random patterns, the one seen counted among them (Phipson & Smyth 2010,
+    beyond, of random patterns, the one seen counted among them (Phipson & Smyth 2010,
     https://doi.org/10.2202/1544-6115.1585).
     """
-    n = len(differences)
-    if n == 0:
-        return 1.0
-    seen = abs(differences.sum())
-    if n <= EXACT_UP_TO:
-        extreme = np.abs(sign_patterns(n) @ differences) >= seen * (1 - 1e-9)  # rounding must not lose the pattern seen
-        return float(extreme.mean())
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (50_000, n))
-    return float((1 + (np.abs(signs @ differences) >= seen * (1 - 1e-9)).sum()) / 50_001)
+    return step_down(differences[None])[0] if len(differences) else 1.0
 
 
-@lru_cache(EXACT_UP_TO)
+@lru_cache(32)
 def sign_patterns(n: int) -> Array:
-    """(2^(n-1), n): every pattern up to a flip of all, which changes no absolute value."""
+    """(P, n) signs, all ones first: every pattern up to a flip of all, which changes no size; of many, a sample."""
+    if n > EXACT_UP_TO:
+        return np.vstack([np.ones(n), np.random.default_rng(0).choice([-1.0, 1.0], (SAMPLED, n))])
     rest = np.array(list(itertools.product([1.0, -1.0], repeat=n - 1))).reshape(2 ** (n - 1), n - 1)
     return np.hstack([np.ones((len(rest), 1)), rest])
+
+
+def flipped(differences: Array, scales: Array | float = 1.0) -> Array:
+    """(P, C): sizes of the means of C comparisons under every sign pattern, each over its scale.
+
+    ``differences`` (C, S) is nan where a comparison lacks a seed. A seed's sign is flipped in all of them at once.
+    """
+    counts = np.isfinite(differences).sum(1)
+    return np.abs(sign_patterns(differences.shape[1]) @ np.nan_to_num(differences).T) / (counts * scales)
+
+
+def step_down(differences: Array, scales: Array | float = 1.0) -> list[float]:
+    """Adjusted p values of C comparisons (C, S) by the largest of them (Westfall & Young 1993; Romano & Wolf 2005,
+    https://doi.org/10.1198/016214504000000539).
+
+    The size of a mean is held against the largest among itself and all smaller ones, under the same sign patterns; none
+    falls below a larger one's. Holm's correction must fear that comparisons are unrelated, and then p values of 2 / 2^n
+    are worth nothing in a family of many; here their relation is in the patterns, and n seeds that decide one
+    comparison can decide a hundred. What it takes: a seed's deviations are as likely with all signs reversed.
+    """
+    sizes = flipped(differences, scales)
+    order = np.argsort(sizes[0])
+    largest = np.maximum.accumulate(sizes[:, order], axis=1)
+    p = (largest >= sizes[0, order] * (1 - 1e-9)).mean(0)  # rounding must not lose the pattern seen
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.maximum.accumulate(p[::-1])[::-1]
+    return [float(value) for value in adjusted]
+
+
+def critical_difference(differences: Array) -> float:
+    """A mean beyond which one more comparison beside these (C, S) is claimed; infinite for too few seeds."""
+    largest = np.sort(flipped(differences).max(1))
+    allowed = int(ALPHA * len(largest))
+    return float(largest[-allowed]) if allowed else math.inf
 
 
 def smallest_p(n: int) -> float:
@@ -52,9 +80,8 @@ def smallest_p(n: int) -> float:
     return min(1.0, 2.0 ** (1 - n))
 
 
-def least_seeds(comparisons: int) -> int:
-    """Seeds from which the sign-flip test can reach the level at Holm's first step."""
-    return next(n for n in itertools.count(1) if smallest_p(n) * comparisons <= ALPHA)
+LEAST_SEEDS = next(n for n in itertools.count(1) if smallest_p(n) <= ALPHA)
+"""Seeds below which no difference can be claimed, however large."""
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -138,9 +165,7 @@ def interaction(table: Array) -> tuple[Array, float]:
     """
     centred = table - table.mean(0, keepdims=True) - table.mean(1, keepdims=True) + table.mean((0, 1), keepdims=True)
     n = table.shape[2]
-    rng = np.random.default_rng(0)
-    signs = sign_patterns(n) if n <= EXACT_UP_TO else np.vstack([np.ones(n), rng.choice([-1.0, 1.0], (20_000, n))])
-    squares = ((signs @ centred.reshape(-1, n).T) ** 2).sum(1)
+    squares = ((sign_patterns(n) @ centred.reshape(-1, n).T) ** 2).sum(1)
     return centred.mean(2), float((squares >= squares[0] * (1 - 1e-9)).mean())
 
 
@@ -159,43 +184,19 @@ def unpaired(a: Array, b: Array) -> tuple[float, float, float, float]:
     return difference, float(low), float(high), float(test.pvalue)
 
 
-@lru_cache(256)
-def detectable(n: int, alpha: float) -> float:
-    """The smallest true difference, in spreads of the paired differences, that ``n`` seeds show with 80 % power.
+def detectable(differences: Array) -> float:
+    """The smallest true difference that would be claimed beside these comparisons (C, S) with 80 % probability.
 
-    Of the sign-flip test itself, for normal differences; infinite where ``n`` signs cannot reach ``alpha``.
+    The critical difference, and as much more as a mean over the seeds falls short of the truth one time in five; nan
+    where no comparison has two seeds. For too few seeds: of a normal test with Bonferroni's correction, which says how
+    far away they are.
     """
-    if smallest_p(n) > alpha:
-        return math.inf
-    if n > SIMULATED_UP_TO:
-        critical = float(stats.t.ppf(1 - alpha / 2, n - 1))
-        return bisect(lambda shift: bool(stats.nct.sf(critical, n - 1, shift) >= POWER), critical + 5) / math.sqrt(n)
-    noise = np.random.default_rng(3).standard_normal((1000, n))
-    patterns = sign_patterns(n)
-
-    def powerful(difference: float) -> bool:
-        sums = (noise + difference) @ patterns.T  # (R, 2^(n-1)), the pattern seen first
-        p = (np.abs(sums) >= np.abs(sums[:, :1]) * (1 - 1e-9)).mean(1)
-        return bool((p <= alpha).mean() >= POWER)
-
-    return bisect(powerful, 10.0)
-
-
-def bisect(holds: Callable[[float], bool], high: float) -> float:
-    """The least value, to three digits, from which ``holds`` holds."""
-    low = 0.0
-    while high - low > 1e-3 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
-
-
-def seeds_needed(effect: float, alpha: float, most: int = 1000) -> int | None:
-    """Seeds that show a true difference of ``effect`` spreads with 80 % power; None where ``most`` do not."""
-    low, high = 1, most
-    if not effect > 0 or detectable(most, alpha) > effect:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if detectable(middle, alpha) <= effect else (middle, high)
-    return high
+    rows = [row[np.isfinite(row)] for row in differences]
+    variances = [row.var(ddof=1) for row in rows if len(row) > 1]
+    if not variances:
+        return math.nan
+    error = math.sqrt(np.mean(variances) / np.median([len(row) for row in rows]))
+    critical = critical_difference(differences)
+    if math.isinf(critical):
+        critical = float(stats.norm.isf(ALPHA / 2 / len(rows))) * error
+    return critical + float(stats.norm.ppf(POWER)) * error

@@ -16,6 +16,7 @@ from unet.report.images import resampled_images
 from unet.report.measures import key_of, lower_is_better, measure, split_of
 from unet.report.provenance import provenance_warnings
 from unet.report.runs import Run, Sweep, read
+from unet.report.tuning import tuned
 
 Array = np.ndarray
 
@@ -50,7 +51,7 @@ class Study:
         are compared with, None for every pair with every other.
     repeats: the pairs of equal arms, outside the family.
     effects: of exactly two factors, else None.
-    gaps: what is missing. ``warnings``: what makes runs hard to compare.
+    gaps: what is missing. ``warnings``: what makes runs hard to compare. ``choices``: what was tuned, arm by arm.
     """
 
     sweep: Sweep
@@ -69,6 +70,7 @@ class Study:
     effects: Effects | None
     gaps: list[Gap]
     warnings: list[str] = field(default_factory=list)
+    choices: list[str] = field(default_factory=list)
 
     @property
     def contrasts(self) -> list[Contrast]:
@@ -76,7 +78,7 @@ class Study:
 
     @property
     def compared(self) -> list[Contrast]:
-        """The contrasts that have a seed in common: the family of Holm's correction."""
+        """The contrasts that have a seed in common: a family."""
         return [found for found in self.contrasts if found.seeds]
 
     @property
@@ -103,7 +105,7 @@ class Study:
         """Interval of every main arm's rank, 1 the best; empty where the seeds cannot tell any two arms apart."""
         complete = self.scores.complete(np.array(self.main, int))
         seeds = int(complete.sum())
-        if not self.compared or seeds < statistics.least_seeds(len(self.compared)):
+        if not self.compared or seeds < statistics.LEAST_SEEDS:
             return {}
         shared = replace(self.scores, values=np.where(complete, self.scores.values, math.nan))
         replicates = np.stack([shared.replicates(unit[None]) for unit in np.eye(len(self.arms))[self.main]])
@@ -112,15 +114,21 @@ class Study:
         return dict(zip(self.main, found, strict=True))
 
 
-def examine(folder: Path, metric: str = "miou", reference: str | None = None) -> Study:
+def examine(folder: Path, metric: str = "miou", reference: str | None = None, tune: str | None = None) -> Study:
     """Read and compare the runs of ``folder`` by ``metric``, a key of ``metrics.json`` without its split.
 
+    ``tune`` is a key that the sweep varied, such as ``optim.lr``: every arm is then compared at its own best value, as
+    validation chooses it.
+
     Raises:
-        UserError: no runs there, no run with this metric, no arm called ``reference``.
+        UserError: no runs there, no run with this metric, no arm called ``reference``, nothing to ``tune``.
     """
     sweep = read(folder)
     split = split_of(sweep.runs)
     keys, followers = factors(sweep.runs)
+    choices: list[str] = []
+    if tune is not None:
+        sweep, keys, choices = tuned(sweep, keys, tune)
     arms = arms_of(sweep.runs, keys)
     done = [run for run in sweep.runs if run.state == "done"]
     if done and not any(key_of(metric, split) in run.metrics for run in done):
@@ -144,7 +152,7 @@ def examine(folder: Path, metric: str = "miou", reference: str | None = None) ->
     main = [index for index in usual if compared[index]]
     return Study(
         sweep, metric, split, keys, followers, arms, main, compared, scores, images, chosen, pairs, repeats, two, gaps,
-        warnings + doubts + provenance_warnings(done),
+        warnings + doubts + provenance_warnings(done), choices,
     )  # fmt: skip
 
 

@@ -60,6 +60,7 @@ def comparisons(contrasts: Sequence[Contrast]) -> Table:
         "95 % interval",
         "p",
         "p, Holm",
+        "p, step-down",
         "P(first > second)",
         "seeds",
         "claimed",
@@ -69,7 +70,7 @@ def comparisons(contrasts: Sequence[Contrast]) -> Table:
 
 def comparison(found: Contrast) -> list[str]:
     if not found.seeds and math.isnan(found.difference):
-        return [found.name, NONE, NONE, NONE, NONE, NONE, "0", "no seed in common"]
+        return [found.name, NONE, NONE, NONE, NONE, NONE, NONE, "0", "no seed in common"]
     share, low, high = found.ahead
     return [
         found.name,
@@ -77,6 +78,7 @@ def comparison(found: Contrast) -> list[str]:
         range_text(found.low, found.high),
         f"{found.p:.3g}",
         f"{found.p_holm:.3g}" if found.paired else NONE,
+        f"{found.p_adjusted:.3g}" if found.paired else NONE,
         f"{share:.2f} ({low:.2f} … {high:.2f})" if found.paired else NONE,
         str(found.seeds) if found.paired else "other seeds",
         ("yes" if found.claimed else "no" if found.resolvable else "too few seeds") if found.paired else NONE,
@@ -170,17 +172,28 @@ def classes(study: Study) -> Table | None:
 
 
 def folklore(judged: Sequence[Judged]) -> Table:
-    columns = ["sentence", "held against", "measured", "difference", "95 % interval", "p, Holm", "seeds", "verdict"]
+    columns = [
+        "sentence",
+        "held against",
+        "measured",
+        "difference",
+        "95 % interval",
+        "p, step-down",
+        "seeds",
+        "verdict",
+    ]
     rows = []
     for entry in judged:
         found, exact = entry.found, is_exact(entry.saying)
         uncertain = (
-            ["counted, not estimated", NONE] if exact else [range_text(found.low, found.high), f"{found.p_holm:.3g}"]
+            ["counted, not estimated", NONE]
+            if exact
+            else [range_text(found.low, found.high), f"{found.p_adjusted:.3g}"]
         )
         cells = [short(found.difference), *uncertain, str(found.seeds)] if found.seeds else [NONE] * 4
         said = [f"{entry.saying.number}. {entry.saying.sentence}", entry.saying.contrast, title(entry.saying.metric)]
         rows.append([*said, *cells, entry.verdict])
-    return Table(columns, rows)
+    return Table([*columns, "verdict"], rows)
 
 
 def gaps(study: Study) -> Table:

@@ -15,6 +15,8 @@ NONE = "\N{EN DASH}"
 """What a cell says where there is no number."""
 MOST_CLAIMS = 5
 """Spelled out; the rest are counted, and stand in the table."""
+MOST_SEEDS = 1000
+"""Of which advice is given; nobody trains more."""
 
 
 def short(value: float, digits: int = 4) -> str:
@@ -89,7 +91,7 @@ def differences(study: Study) -> list[str]:
     )
     told = [
         f"{study.arms[a].label} is {direction(study, found)} than {study.arms[b].label} by "
-        f"{short(abs(found.difference))} ({interval_text(found)}; {p_text(found.p_holm)} after Holm's correction, "
+        f"{short(abs(found.difference))} ({interval_text(found)}; {p_text(found.p_adjusted)} corrected, "
         f"{count(found.seeds, 'seed')}){size_note(study, a, b)}."
         for a, b, found in claims[:MOST_CLAIMS]
     ]
@@ -120,15 +122,11 @@ def size_note(study: Study, first: int, second: int) -> str:
 def undecidable(study: Study, metric: str, compared: str) -> list[str]:
     """Too few seeds for any difference: nothing is ranked."""
     seeds = max(found.seeds for found in study.compared)
-    needed = statistics.least_seeds(len(study.compared))
     found = max(study.compared, key=lambda c: abs(c.difference))
-    fewer = statistics.least_seeds(len(study.main) - 1)
-    advice = f" Compared with one reference arm alone, {fewer} would do." if fewer < needed else ""
     return [
-        f"No difference can be shown: {count(seeds, 'seed')} cannot reach p = {ALPHA:.2g} in {compared}, however large "
-        f"the difference (before the correction the least p of {count(seeds, 'pair')} of runs is "
-        f"{statistics.smallest_p(seeds):.3g}). At least {count(needed, 'seed')} an arm are needed; nothing "
-        f"is ranked.{advice}",
+        f"No difference can be shown: {count(seeds, 'seed')} cannot reach p = {ALPHA:.2g} however large the "
+        f"difference: the least p of {count(seeds, 'pair')} of runs is {statistics.smallest_p(seeds):.3g} "
+        f"({compared}). At least {statistics.LEAST_SEEDS} seeds an arm are needed; nothing is ranked.",
         f"The largest difference seen, {found.name}, is {short(found.difference)} {metric} ({interval_text(found)}, "
         f"not corrected).",
         *more_seeds(study),
@@ -142,9 +140,9 @@ def pooled_spread(study: Study) -> float:
 
 
 def minimum_detectable(study: Study) -> float:
-    """The smallest true difference that this sweep would show four times in five, at Holm's first step."""
-    seeds = int(np.median([found.seeds for found in study.compared]))
-    return pooled_spread(study) * statistics.detectable(seeds, ALPHA / len(study.compared))
+    """The smallest true difference that this sweep would show four times in five, beside what it does not claim."""
+    unclaimed = [found for found in study.compared if not found.claimed] or study.compared
+    return statistics.detectable(np.stack([found.by_seed for found in unclaimed]))
 
 
 def sensitivity(study: Study) -> list[str]:
@@ -164,11 +162,11 @@ def more_seeds(study: Study) -> list[str]:
     if not unclaimed or not pooled_spread(study) > 0:
         return []
     found = max(unclaimed, key=lambda c: abs(c.difference))
-    effect = abs(found.difference) / pooled_spread(study)
-    needed = statistics.seeds_needed(effect, ALPHA / len(study.compared))
+    ratio = minimum_detectable(study) / abs(found.difference) if found.difference else math.inf
     what = f"the largest difference that is not claimed ({found.name}, {short(found.difference)}), were it the true one"
-    if needed is None:
-        return [f"More than 1000 seeds an arm would be needed to show {what}."]
+    if found.seeds * ratio**2 > MOST_SEEDS:
+        return [f"More than {MOST_SEEDS} seeds an arm would be needed to show {what}."]
+    needed = max(statistics.LEAST_SEEDS, math.ceil(found.seeds * ratio**2))  # a mean's error falls with the root
     more = max(0, needed - found.seeds)
     if more == 0:
         return []
@@ -184,13 +182,13 @@ def main_effects(study: Study) -> list[str]:
     for key, other, contrasts in zip(two.factors, reversed(two.factors), two.main, strict=True):
         claims = [found for found in contrasts if found.claimed]
         if claims:
-            told = [f"{c.name} {short(c.difference)} ({interval_text(c)}, {p_text(c.p_holm)})" for c in claims]
+            told = [f"{c.name} {short(c.difference)} ({interval_text(c)}, {p_text(c.p_adjusted)})" for c in claims]
             sentences.append(f"Averaged over {other}, {key} makes a difference: {'; '.join(told[:MOST_CLAIMS])}.")
         elif any(found.resolvable for found in contrasts):
             sentences.append(f"Averaged over {other}, there is no evidence that {key} makes a difference.")
     both = [*two.main[0], *two.main[1]]
     if both and not any(found.resolvable for found in both):
-        sentences.append(f"To compare averages over one factor, {statistics.least_seeds(len(both))} seeds are needed.")
+        sentences.append(f"To compare averages over one factor, {statistics.LEAST_SEEDS} seeds are needed.")
     if statistics.smallest_p(two.seeds) > ALPHA:
         return sentences
     evidence = "There is evidence" if two.p <= ALPHA else "No evidence"

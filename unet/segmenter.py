@@ -1,0 +1,98 @@
+"""A trained network with all it needs to be used: torch alone, no trainer, nothing from a checkpoint is executed."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unet.errors import UserError
+from unet.model import UNet
+
+
+class Normalize(nn.Module):
+    """Pixels in their own units -> zero mean, unit deviation per channel. image (B, C, *S) of any dtype -> float32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], spatial_dims: int):
+        super().__init__()
+        shape = (1, len(mean), *[1] * spatial_dims)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(shape))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(shape))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image.float() - self.mean) / self.std
+
+
+def adjusted(logits: Tensor, log_weights: Tensor) -> Tensor:
+    """Logits (B, K, *S) less one number a class (K,): their softmax is what a decision compares.
+
+    Under class weights w the loss is least at probabilities in proportion to w p. Dividing by w gives p back: what was
+    weighted up to be learned need not be predicted too often. Source: Menon et al. 2021, Long-tail learning via logit
+    adjustment, https://arxiv.org/abs/2007.07314.
+    """
+    return logits - log_weights.view(-1, *[1] * (logits.ndim - 2))
+
+
+class Segmenter(nn.Module):
+    """image as stored (B, C, *S) -> logits (B, K, *S), of which the largest is the label.
+
+    Args:
+        description: what a checkpoint of this project says of itself: ``model`` (the arguments of :class:`UNet`),
+            ``classes``, ``colors``, ``mean`` and ``std`` per channel, ``log_weights``.
+
+    Attributes:
+        net, normalize: as in training, so that a checkpoint's weights fit.
+        classes, colors: their names, and RGB values of 0 to 255.
+    """
+
+    log_weights: Tensor
+
+    def __init__(self, description: dict[str, Any]):
+        super().__init__()
+        model = description["model"]
+        self.description = description
+        self.net = UNet(**model)
+        self.normalize = Normalize(description["mean"], description["std"], model["spatial_dims"])
+        self.classes: list[str] = description["classes"]
+        self.colors: list[list[int]] = description["colors"]
+        shift = description.get("log_weights") or [0.0] * len(self.classes)
+        self.register_buffer("log_weights", torch.tensor(shift), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return adjusted(self.net(self.normalize(image)), self.log_weights)
+
+
+def load(path: str | Path) -> Segmenter:
+    """The trained network of a checkpoint, in evaluation mode on the CPU.
+
+    Raises:
+        UserError: no such file, one that is damaged or holds code, or one that this project did not write.
+    """
+    expected = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # said below, if it matters
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: {error.strerror}; {expected}") from None
+    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path}: damaged, no checkpoint, or one that holds more than plain values and tensors, which could run "
+            f"code and is not loaded ({first}); {expected}"
+        ) from None
+    if not isinstance(checkpoint, dict) or not {"description", "state_dict"} <= checkpoint.keys():
+        raise UserError(f"{path}: not a checkpoint of this project: it has no description of its network; {expected}")
+    try:
+        found = Segmenter(checkpoint["description"])
+        found.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{path}: its weights do not fit its own description ({first}); {expected}") from None
+    return found.eval()
