@@ -115,6 +115,14 @@ def test_a_job_that_left_nothing_is_pending(tmp_path):
     assert progress(states_of(tmp_path, ["gone"])) == "1 to go"
 
 
+def test_the_time_left_counts_diagnostics_and_what_runs_side_by_side():
+    """Jobs of a minute: three to go take three minutes one by one, and half of that beside one that is running."""
+    done = {"state": "done", "time/train_seconds": 50.0, "time/diagnostics_seconds": 10.0}
+    jobs = {str(place): {"state": "pending"} for place in range(3)} | {"first": done}
+    assert progress(jobs) == "1 done, 3 to go, about 3:00 left"
+    assert progress(jobs | {"second": {"state": "running"}}) == "1 done, 1 running, 3 to go, about 1:30 left"
+
+
 def test_names_say_what_varies():
     command = ["data=isbi2012", "model.down=max,avg", "seed=range(3)", "threads=1"]
     assert swept(command, None) == ["model.down", "seed"]

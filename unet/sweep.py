@@ -1,12 +1,14 @@
 """The jobs of a sweep: which there are, how far each is, and one table at the end."""
 
 import shlex
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -15,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from unet.command import explain, parse, say
+from unet.command import explain, parse, say, signal_status
 from unet.errors import UserError
 from unet.job import OBJECTIVE, held, objective
 from unet.record import METRICS, STATUS, SWEEP, minutes, read_json, write_json, write_status
@@ -32,6 +34,7 @@ class Sweep(Callback):
         self.names: list[str] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, end)  # a job that runs in this process puts its own in place of it for a while
         try:
             self.begin(config)
         except Exception as error:  # Hydra would only warn, and go on
@@ -68,6 +71,11 @@ class Sweep(Callback):
             count = f"{len(unfinished)} of {len(self.names)} jobs did not finish"
             print(f"error: {count}; the reasons are above", file=sys.stderr)
             sys.exit(1)
+
+
+def end(signum: int, frame: FrameType | None) -> NoReturn:
+    """Leave as on an error, so that a launcher ends the processes that it has started."""
+    sys.exit(signal_status(signum))
 
 
 def report(folder: Path) -> None:
@@ -126,12 +134,16 @@ def states(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def progress(jobs: Mapping[str, Mapping[str, Any]]) -> str:
-    """``3 done, 1 failed, 8 to go, about 12:40 left``."""
+    """``3 done, 1 failed, 8 to go, about 12:40 left``; as many at once as now, when one of them has just ended."""
     counts = Counter(values["state"] for values in jobs.values())
     shown = [f"{counts[state]} {state}" for state in ("done", "running", "failed") if counts[state]]
     waiting = counts["pending"] + counts["interrupted"]
-    spent = [values["time/train_seconds"] for values in jobs.values() if values["state"] == "done"]
-    left = f", about {minutes(fmean(spent) * waiting)} left" if spent and waiting else ""
+    spent = [
+        values["time/train_seconds"] + values.get("time/diagnostics_seconds", 0)
+        for values in jobs.values()
+        if values["state"] == "done"
+    ]
+    left = f", about {minutes(fmean(spent) * waiting / (counts['running'] + 1))} left" if spent and waiting else ""
     return ", ".join([*shown, f"{waiting} to go"]) + left
 
 
