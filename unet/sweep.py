@@ -80,12 +80,15 @@ def end(signum: int, frame: FrameType | None) -> NoReturn:
 
 def report(folder: Path) -> None:
     """Write the sweep's report and say what it found; the runs are safe whatever becomes of it."""
-    from unet.report import examine, save  # brings matplotlib and scipy, which nothing before this needs
+    # These bring matplotlib, scipy and torch, which nothing before this needs.
+    from unet.board import leave_columns
+    from unet.report import examine, save
     from unet.report.words import answer
 
     try:
         found = examine(folder)
         print(save(found))
+        leave_columns(found)
     except Exception as error:  # Hydra would only warn, and the sweep's exit status would be lost
         print(f"no report: {explain(error)}", file=sys.stderr)
         return
