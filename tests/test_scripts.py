@@ -1,12 +1,15 @@
 """The thin commands: what they compute, by hand; what they refuse."""
 
+import csv
 import json
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import ROOT, script
+from sweeps import leave_run, metrics_of
 
 from unet import CONTEXT, DOWN, UP
 from unet.data.samples import Samples
@@ -41,6 +44,21 @@ def test_a_kept_result_names_no_place_of_this_machine(tmp_path, monkeypatch):
     page = f"before\n{results.BEGIN}\nold\n{results.END}\nafter"
     assert row in results.updated(page) and "old" not in results.updated(page)
     assert results.updated(results.updated(page)) == results.updated(page)
+
+
+def test_a_kept_sweep_has_its_words_values_and_figures_and_no_place(tmp_path, monkeypatch):
+    results = script("results")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    for down, score in (("max", 0.5), ("avg", 0.6)):
+        for seed in range(2):
+            metrics = metrics_of(score + seed / 100, seed) | {"model/stages": [{"level": 0}]}
+            leave_run(tmp_path / "mine", {"model.down": down, "seed": seed, "data.root": "secret"}, metrics)
+    kept = results.add_sweep(tmp_path / "mine", "kept")
+    report, values = (kept / "report.md").read_text(), (kept / "results.csv").read_text()
+    assert "=secret" not in report + values and "data.root=PATH" in report and "model/stages" not in values
+    assert len(list(csv.DictReader(values.splitlines()))) == 4
+    pictures = re.findall(r"!\[.*\]\((.*)\)", report)
+    assert pictures and all((kept / name).read_text().rstrip().endswith("</svg>") for name in pictures)
 
 
 def test_the_operator_table_of_the_readme_is_current():

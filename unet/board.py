@@ -1,6 +1,5 @@
 """What TensorBoard's HParams tab shows of a sweep: the keys that varied and the final scores, nothing else."""
 
-
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
