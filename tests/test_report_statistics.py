@@ -145,25 +145,25 @@ def claims(
 def test_without_an_effect_at_most_one_sweep_in_twenty_claims_one():
     trials = 150
     assert claims(trials, 3, 8, 0.0, np.random.default_rng(0)) <= binom.ppf(0.999, trials, 0.05)
-    assert claims(trials, 8, 6, 0.0, np.random.default_rng(1)) <= binom.ppf(0.999, trials, 0.05)
-    skewed = claims(trials, 5, 7, 0.0, np.random.default_rng(2), "standard_exponential")
+    assert claims(trials, 5, 6, 0.0, np.random.default_rng(1)) <= binom.ppf(0.999, trials, 0.05)
+    skewed = claims(trials, 4, 7, 0.0, np.random.default_rng(2), "standard_exponential")
     assert skewed <= binom.ppf(0.999, trials, 0.05)
 
 
 def test_real_differences_do_not_make_false_ones():
-    """Six seeds, eight arms, four of them equal and the others far apart: the 22 true differences are found, and the
-    six false ones claimed in at most one sweep of twenty."""
+    """Six seeds, six arms, three of them equal and the others far apart: the 12 true differences are found, and the
+    three false ones claimed in at most one sweep of twenty."""
     rng, trials, false, found = np.random.default_rng(0), 100, 0, 0
-    truth = np.array([0, 0, 0, 0, 20, 40, 60, 80.0])
+    truth = np.array([0, 0, 0, 20, 40, 60.0])
     for _ in range(trials):
-        values = truth[:, None] + rng.normal(0, 1, (8, 6))
-        pairs = [(truth[a] == truth[b], pair(scores_of(values), a, b)) for a in range(8) for b in range(a)]
+        values = truth[:, None] + rng.normal(0, 1, (6, 6))
+        pairs = [(truth[a] == truth[b], pair(scores_of(values), a, b)) for a in range(6) for b in range(a)]
         claimed = [c.claimed for c in family([c for _, c in pairs])]
         equal = [same for same, _ in pairs]
         false += any(c for c, same in zip(claimed, equal, strict=True) if same)
         found += sum(c for c, same in zip(claimed, equal, strict=True) if not same)
     assert false <= binom.ppf(0.999, trials, 0.05)
-    assert found >= 0.95 * 22 * trials
+    assert found >= 0.95 * 12 * trials
 
 
 def test_measures_with_other_units_do_not_drown_each_other():
@@ -187,13 +187,13 @@ def differences_of(values: np.ndarray) -> np.ndarray:
 
 def test_the_detectable_difference_is_shown_four_times_in_five():
     """Foretold from one sweep of four equal arms, found in another where one arm is that much better than the next."""
-    rng, trials, shown = np.random.default_rng(0), 400, 0
+    rng, trials, shown = np.random.default_rng(0), 100, 0
     for _ in range(trials):
         least = statistics.detectable(differences_of(rng.normal(0, 1, (4, 8))))
         values = rng.normal(0, 1, (4, 8))
         difference = values[0] + least - values[1]
         shown += statistics.step_down(np.vstack([differences_of(values)[1:], difference]))[-1] <= 0.05
-    assert 0.7 * trials <= shown <= 0.9 * trials  # a sweep's own limit is uncertain too
+    assert 0.65 * trials <= shown <= 0.9 * trials  # a sweep's own limit is uncertain too
     few = statistics.detectable(differences_of(rng.normal(0, 1, (4, 3))))
     assert few > least and math.isnan(statistics.detectable(np.ones((3, 1))))
 

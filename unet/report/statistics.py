@@ -19,6 +19,8 @@ EXACT_UP_TO = 16
 """Seeds whose 2^n signs are all enumerated; beyond, a random sample of them."""
 SAMPLED = 20_000
 """Sign patterns of that sample."""
+FLIPPED_UP_TO = 12
+"""Seeds up to which a simulated comparison is tested by itself too; with more, the others' limit asks for more."""
 
 
 def sign_flip_p(differences: Array) -> float:
@@ -109,6 +111,7 @@ def superiority(differences: Array) -> tuple[float, float, float]:
     return float(ahead / n), float(low), float(high)
 
 
+@lru_cache(32)
 def seed_shares(n: int, replicates: int = REPLICATES) -> Array:
     """(R, n): the share of each seed in every bootstrap replicate.
 
@@ -187,16 +190,29 @@ def unpaired(a: Array, b: Array) -> tuple[float, float, float, float]:
 def detectable(differences: Array) -> float:
     """The smallest true difference that would be claimed beside these comparisons (C, S) with 80 % probability.
 
-    The critical difference, and as much more as a mean over the seeds falls short of the truth one time in five; nan
-    where no comparison has two seeds. For too few seeds: of a normal test with Bonferroni's correction, which says how
-    far away they are.
+    Simulated with normal deviations of the comparisons' pooled spread: the mean must pass the critical difference, and
+    the sign-flip test by itself. Nan where no comparison has two seeds. For too few seeds: of a normal test with
+    Bonferroni's correction, which says how far away they are.
     """
     rows = [row[np.isfinite(row)] for row in differences]
     variances = [row.var(ddof=1) for row in rows if len(row) > 1]
     if not variances:
         return math.nan
-    error = math.sqrt(np.mean(variances) / np.median([len(row) for row in rows]))
+    spread, seeds = math.sqrt(np.mean(variances)), int(np.median([len(row) for row in rows]))
     critical = critical_difference(differences)
     if math.isinf(critical):
-        critical = float(stats.norm.isf(ALPHA / 2 / len(rows))) * error
-    return critical + float(stats.norm.ppf(POWER)) * error
+        quantiles = float(stats.norm.isf(ALPHA / 2 / len(rows)) + stats.norm.ppf(POWER))
+        return quantiles * spread / math.sqrt(seeds)
+    noise = spread * np.random.default_rng(3).standard_normal((1000, seeds))
+    patterns = sign_patterns(seeds) if seeds <= FLIPPED_UP_TO else np.ones((1, seeds))
+
+    def powerful(difference: float) -> bool:
+        means = np.abs((noise + difference) @ patterns.T) / seeds  # (R, P), the pattern seen first
+        alone = (means >= means[:, :1] * (1 - 1e-9)).mean(1) <= ALPHA
+        return bool(((means[:, 0] > critical) & (alone | (len(patterns) == 1))).mean() >= POWER)
+
+    low, high = critical, critical + 10 * spread
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if powerful(middle) else (middle, high)
+    return high
