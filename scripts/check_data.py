@@ -8,6 +8,7 @@ nothing here. Without data.source.classes, names are made up from what the masks
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from unet.command import command
 
@@ -23,23 +24,32 @@ from unet.command import command
 @command("check_data")
 @hydra.main(version_base="1.3", config_path="../configs", config_name="check_data")
 def main(config: DictConfig) -> None:
+    sys.exit(not check(config, HydraConfig.get().overrides.task))
+
+
+def check(config: DictConfig, overrides: Sequence[str]) -> bool:
+    """Print the report, write the copy that ``fix`` asks for, and return whether a training could go on.
+
+    Args:
+        config: as composed.
+        overrides: those it was composed from, for the commands that are printed.
+    """
     from rich.console import Console
 
     from unet.check.findings import ERROR, findings
     from unet.check.report import print_findings, print_report
-    from unet.check.suggest import commands, structure_of, suggestions
+    from unet.check.suggest import STRUCTURES, commands, structure_of, suggestions
     from unet.check.survey import survey
     from unet.training import build_data
 
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, 120)
-    given = [override for override in HydraConfig.get().overrides.task if not override.startswith("fix=")]
+    given = [override for override in overrides if not override.startswith("fix=")]
     named = name_classes(config)
     found = survey(build_data(config).source, named)
-    model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     asked = asks(config)
     wrong = findings(found, asked)
-    what = suggestions(found, model)
+    what = suggestions(found)
     print_report(console, config.data.name, found, wrong, what)
     if config.fix is not None:
         from unet.check.correct import correct
@@ -49,12 +59,17 @@ def main(config: DictConfig) -> None:
             console.print(f"left out: {sentence}", markup=False)
         given = [*(key for key in given if not of_the_files(key)), f"data.root={config.fix}", *written.overrides]
         found = survey(written.source)
-        wrong, what = findings(found, asked), suggestions(found, model)
+        wrong, what = findings(found, asked), suggestions(found)
         console.print(f"The corrected copy, {config.fix}: {len(found.facts)} items", markup=False)
         print_findings(console, wrong)
-    train, sweep = commands(given, what, structure_of(found))
-    console.print(f"Train:\n{train}\nCompare operators for objects of this size:\n{sweep}", markup=False)
-    sys.exit(any(finding.kind == ERROR for finding in wrong))
+    kind = structure_of(found) or STRUCTURES[-1]
+    train, sweep = commands(given, what, kind)
+    console.print(f"Train:\n  {train}", markup=False)
+    console.print(
+        f"Compare operators for {kind.name} objects; one seed proves little, add seed=range(8):", markup=False
+    )
+    console.print(f"  {sweep}\n  ({kind.reason}; docs/operators.md)", markup=False)
+    return all(finding.kind != ERROR for finding in wrong)
 
 
 def name_classes(config: DictConfig) -> bool:

@@ -1,4 +1,4 @@
-"""A corrected copy of a folder: labels as class indices in PNG, pictures turned as EXIF says, nothing that would stop."""
+"""A corrected copy of a folder: masks as class indices, pictures turned as EXIF says, nothing that would stop."""
 
 import os
 import shutil

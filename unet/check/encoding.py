@@ -98,7 +98,8 @@ def numbers_objects(levels: Sequence[Key], classes: int | None) -> bool:
     if any(isinstance(key, tuple) for key in levels):
         return False
     numbers = {int(key) for key in levels if not isinstance(key, tuple)} - {0}
-    crowded = len(numbers) >= 3 and 2 * len(numbers) >= max(numbers) and IGNORE_INDEX not in numbers
+    ignored = max(numbers, default=0) == IGNORE_INDEX and IGNORE_INDEX - 1 not in numbers
+    crowded = len(numbers) >= 3 and 2 * len(numbers) >= max(numbers) and not ignored
     return (classes == 2 and crowded) or (classes is None and len(numbers) > NUMBERED)
 
 

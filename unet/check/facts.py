@@ -1,6 +1,5 @@
 """What is in the files of one item, each read once; nothing is judged here."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from unet.check.levels import Key, coded, levels_of, looks_lossy, nearest
 from unet.check.shapes import Shapes, middle, shapes_of
 from unet.data.files import FilePair
 from unet.data.formats import PICTURES, name_parts, read_image
+from unet.data.samples import digest
 from unet.data.source import Array, Item
 from unet.errors import UserError
 
@@ -193,10 +193,3 @@ def mask_facts(pixels: Array, spatial_dims: int, stored: Stored, measured: bool,
             values = [int(place) for place in order]
         shapes = dict(zip(shaped, shapes_of(part, values), strict=True))
     return MaskFacts(stored, places.shape, counts, lossy, shapes, digest(pixels))
-
-
-def digest(array: Array) -> bytes:
-    """The same for the same pixels, whatever file they come from."""
-    found = hashlib.blake2b(f"{array.shape} {array.dtype.str}".encode(), digest_size=16)
-    found.update(np.ascontiguousarray(array).data)
-    return found.digest()

@@ -59,9 +59,7 @@ def demands(survey: Survey, training: Training) -> Iterator[Finding]:
         yield Finding(ERROR, f"{text}; {remedy}")
     small = [one.name for one, image in survey.images if one.split != "train" and min(image.size) < training.least_size]
     if small:
-        text = (
-            f"images of less than {training.least_size} samples along an axis cannot be evaluated at this model.depth"
-        )
+        text = f"images of less than {training.least_size} samples along an axis are too small for model.depth"
         yield Finding(ERROR, f"{text}; take a smaller depth, or larger images", tuple(small))
 
 
@@ -84,8 +82,8 @@ def sizes(survey: Survey) -> Iterator[Finding]:
     turned = [one for one, image, mask in differ if agrees_when_turned(image, mask)]
     if turned:
         text = (
-            "images and masks have one size only once the image is turned as its EXIF tag says, which training does not "
-            "do; fix=OUT writes them turned"
+            "images and masks have one size only once the image is turned as its EXIF tag says, which training "
+            "does not do; fix=OUT writes them turned"
         )
         yield Finding(ERROR, text, names(turned))
     for one, image, mask in differ:
@@ -127,24 +125,22 @@ def values(survey: Survey) -> Iterator[Finding]:
     """What the masks store, against what the configuration says of it."""
     encoding = survey.encoding
     lossy = [one.name for one, mask in survey.masks if mask.lossy]
-    unknown = [key for key in encoding.unknown]
+    unknown = encoding.unknown
     if encoding.lossy or lossy:
-        text = (
-            "masks are lossy (JPEG, or once were): values blur into each other; fix=OUT snaps them to the nearest level"
-        )
+        text = "masks are lossy (JPEG, or once were): values blur into each other; fix=OUT snaps them"
         yield Finding(ERROR if encoding.lossy else NOTE, text, tuple(lossy))
     if encoding.numbered:
         text = (
-            f"masks number their objects ({len(survey.counts)} values), but classes are wanted; fix=OUT makes every value "
-            "but 0 foreground"
+            f"masks number their objects ({len(survey.counts)} values), but classes are wanted; fix=OUT makes all "
+            "but 0 one class"
         )
         yield Finding(ERROR, text)
     elif unknown:
         where = [one.name for one, mask in survey.masks if any(key in mask.counts for key in unknown)]
         text = (
             f"masks hold {listed(unknown)}, which {'is' if len(unknown) == 1 else 'are'} none of the "
-            f"{len(encoding.classes)} classes ({', '.join(encoding.classes)}); correct the masks, or say what the values "
-            f"stand for with data.source.values"
+            f"{len(encoding.classes)} classes ({', '.join(encoding.classes)}); correct the masks, or say what "
+            f"the values stand for with data.source.values"
         )
         yield Finding(ERROR, text, tuple(where))
     for override in encoding.overrides:

@@ -7,7 +7,6 @@ import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,9 @@ from unet.receptive import receptive_fields
 
 CROPS = {1: ("sequence", 256, 4096), 2: ("picture", 128, 512), 3: ("volume", 32, 96)}
 """What a crop is called in ``data.crop``, its least and its largest size, by the number of spatial axes."""
+
+FEW, DRAWS = 64, 128
+"""Below how many training images an epoch draws how many crops."""
 
 DEPTHS = (2, 3, 4, 5)
 THIN, SMALL = 4, 24
@@ -55,23 +57,24 @@ STRUCTURES = (
         lambda width, extent: width < THIN and extent >= 2 * width,
         ("max", "pixel_unshuffle", "haar"),
         ("transposed", "sapa"),
-        "avg fades what is thin and max moves it; pixel_unshuffle and haar keep every sample, sapa takes edges from the skip",
+        "max forgets where in a window it was and avg fades what is thin; pixel_unshuffle and haar keep every sample, "
+        "sapa takes edges from the skip",
     ),
     Structure(
         "small",
         lambda width, extent: extent < SMALL,
         ("max", "avg", "pixel_unshuffle"),
         ("transposed", "unpool"),
-        "max drops what is small and dark, avg keeps it in proportion to its area, pixel_unshuffle keeps all of it; unpool "
-        "returns maxima to where they were",
+        "max drops what is small and dark, avg keeps it in proportion to its area, pixel_unshuffle keeps every sample; "
+        "unpool returns maxima to where they were",
     ),
     Structure(
         "large",
         lambda width, extent: True,
         ("max", "strided", "max_blur"),
-        ("transposed", "bilinear"),
-        "objects survive every way to shrink: what is left to win are edges and steadiness under shifts, which blurring "
-        "helps, and outputs without a checkerboard, which bilinear cannot paint",
+        ("transposed", "linear"),
+        "objects outlast a few stages: strided learns what to keep, max_blur lets shifts through more evenly, linear "
+        "cannot paint a checkerboard",
     ),
 )
 """The first that fits is taken."""
@@ -87,9 +90,7 @@ class Suggestion:
 
 def structure_of(survey: Survey) -> Structure | None:
     """What the objects of the finest class are like; None where there are none."""
-    kinds = [
-        STRUCTURES.index(kind) for kind in map(lambda name: class_structure(survey, name), survey.foreground) if kind
-    ]
+    kinds = [STRUCTURES.index(kind) for kind in (class_structure(survey, name) for name in survey.foreground) if kind]
     return STRUCTURES[min(kinds)] if kinds else None
 
 
@@ -102,18 +103,13 @@ def class_structure(survey: Survey, name: str) -> Structure | None:
     return next(kind for kind in STRUCTURES if kind.fits(width, extent))
 
 
-def suggestions(survey: Survey, model: dict[str, Any]) -> list[Suggestion]:
-    """What to set for a first trial.
-
-    Args:
-        survey: the data set.
-        model: the network's configuration, from which depth is varied.
-    """
+def suggestions(survey: Survey) -> list[Suggestion]:
+    """What to set for a first trial."""
     found = [Suggestion(survey.encoding.overrides, "what the masks store")] if survey.encoding.overrides else []
     if not survey.images or not survey.masks:
         return found
-    crop, depth = crop_and_depth(survey, model)
-    return [*found, *sizing(survey, crop, depth, model), *sampling(survey), *weighting(survey), *channels(survey)]
+    crop, depth = crop_and_depth(survey)
+    return [*found, *sizing(survey, crop, depth), *sampling(survey), *weighting(survey), *channels(survey)]
 
 
 def object_extent(survey: Survey) -> int:
@@ -122,7 +118,7 @@ def object_extent(survey: Survey) -> int:
     return round(float(np.quantile(extents, 0.9))) if extents else 0
 
 
-def crop_and_depth(survey: Survey, model: dict[str, Any]) -> tuple[int, int]:
+def crop_and_depth(survey: Survey) -> tuple[int, int]:
     """A crop of twice the larger objects, as far as images reach, and the depth whose bottleneck sees as much."""
     _, least, most = CROPS[survey.spatial_dims]
     sides = [min(image.size) for _, image in survey.images]
@@ -131,25 +127,24 @@ def crop_and_depth(survey: Survey, model: dict[str, Any]) -> tuple[int, int]:
     within = max(float(np.median(sides)), least / 2)
     crop = 2 ** round(math.log2(max(min(wanted, within, most), 16)))
     possible = [depth for depth in DEPTHS if crop // 2**depth >= SMALL_BOTTLENECK and min(sides) >= 2**depth] or [1]
-    settings = {**model, "in_channels": survey.channels, "num_classes": 2, "spatial_dims": survey.spatial_dims}
-    seen = {depth: bottleneck_field({**settings, "depth": depth}) for depth in possible}
+    seen = {depth: bottleneck_field(depth, survey.spatial_dims) for depth in possible}
     return crop, next((depth for depth in possible if seen[depth] >= 2 * extent), possible[-1])
 
 
-def bottleneck_field(settings: dict[str, Any]) -> float:
-    """Samples of the input that the bottleneck sees along an axis, of a plain network of this depth."""
-    plain = {key: settings[key] for key in ("in_channels", "num_classes", "spatial_dims", "depth")}
+def bottleneck_field(depth: int, spatial_dims: int) -> float:
+    """Samples of the input along an axis that the bottleneck of the default network of this depth sees."""
+    plain = {"in_channels": 1, "num_classes": 2, "spatial_dims": spatial_dims, "depth": depth}
     return min(receptive_fields(plain).encoder[-1])
 
 
-def sizing(survey: Survey, crop: int, depth: int, model: dict[str, Any]) -> Iterator[Suggestion]:
-    kind, least, _ = CROPS[survey.spatial_dims]
+def sizing(survey: Survey, crop: int, depth: int) -> Iterator[Suggestion]:
+    kind, _, _ = CROPS[survey.spatial_dims]
     extent = object_extent(survey)
     objects = f"objects are up to {extent} samples long (nine in ten)" if extent else "no objects were measured"
     reason = f"crops of {crop}: {objects}, the median image is {median_side(survey)} along its shorter side"
     # Only the folder's configuration has the key; other data sets have crops of their own.
     yield Suggestion((f"data.crop.{kind}={crop}",) if isinstance(survey.source, Folder) else (), reason)
-    field = bottleneck_field({"in_channels": 1, "num_classes": 2, "spatial_dims": survey.spatial_dims, "depth": depth})
+    field = bottleneck_field(depth, survey.spatial_dims)
     whole = "an object and as much around it" if field >= 2 * extent else "less than twice the larger objects"
     reason = (
         f"depth {depth}: the bottleneck sees {field:.0f} samples, {whole}; of a crop it has {crop // 2**depth} an axis"
@@ -168,11 +163,8 @@ def median_side(survey: Survey) -> int:
 def sampling(survey: Survey) -> Iterator[Suggestion]:
     """How many crops an epoch draws, and from where."""
     training = survey.splits.get("train", survey.facts)
-    if isinstance(survey.source, Folder) and len(training) < 64:
-        draws = 8 * math.ceil(128 / 8)
-        yield Suggestion(
-            (f"data.samples_per_epoch={draws}",), f"{len(training)} training images are few: several crops each"
-        )
+    if isinstance(survey.source, Folder) and len(training) < FEW:
+        yield Suggestion((f"data.samples_per_epoch={DRAWS}",), f"{len(training)} training images are few")
     shares = [survey.mask_classes(one.mask) for one in training if one.mask]
     empty = sum(1 for share in shares if sum(bool(count) for name, count in share.items() if name != IGNORE) < 2)
     if shares and 2 * empty >= len(shares) and len(survey.foreground) > 0:
@@ -206,7 +198,7 @@ def channels(survey: Survey) -> Iterator[Suggestion]:
     yield Suggestion((), "normalisation needs no setting: the mean and deviation of the training images are used")
 
 
-def commands(given: Sequence[str], found: Sequence[Suggestion], structure: Structure | None) -> tuple[str, str]:
+def commands(given: Sequence[str], found: Sequence[Suggestion], kind: Structure) -> tuple[str, str]:
     """The command of a training with the suggestions, and that of a trial sweep over operators for such objects.
 
     What the user gave stands, and is not suggested again.
@@ -214,7 +206,6 @@ def commands(given: Sequence[str], found: Sequence[Suggestion], structure: Struc
     keys = {override.partition("=")[0] for override in given}
     chosen = [override for suggestion in found for override in suggestion.overrides]
     chosen = [*given, *(override for override in chosen if override.partition("=")[0] not in keys)]
-    kind = structure or STRUCTURES[-1]
     swept = [f"model.down={','.join(kind.down)}", f"model.up={','.join(kind.up)}", "trainer.max_epochs=5"]
     swept = [override for override in swept if override.partition("=")[0] not in keys]
     return command(["train.py", *chosen]), command(["train.py", "-m", *chosen, *swept])

@@ -161,7 +161,7 @@ def mask_stem_advice(root: Path) -> str:
     patterns = Counter(mask.replace(stem, "{stem}", 1) for stem in images[:TRIED] for mask in masks if stem in mask)
     pattern, times = (patterns.most_common(1) or [("", 0)])[0]
     fits = pattern not in ("", "{stem}") and 2 * times > min(len(images), TRIED)
-    return f"; the masks' names look like 'data.source.mask_stem=\"{pattern}\"'" if fits else ""
+    return f"; if masks are named so, add 'data.source.mask_stem=\"{pattern}\"'" if fits else ""
 
 
 def pairs_of(facts: Iterable[Facts]) -> Iterator[tuple[Facts, FilePair]]:
