@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from unet.check.encoding import IGNORE, Encoding, classes_override, values_override
 from unet.check.facts import Facts
 from unet.check.findings import agrees_when_turned
-from unet.check.levels import coded, nearest
+from unet.check.levels import Key, coded, nearest
 from unet.check.survey import UNSPLIT, Survey
 from unet.data.files import FilePair
 from unet.data.folder import Folder
@@ -153,7 +153,7 @@ def as_folder(survey: Survey, out: Path) -> tuple[Folder, tuple[str, ...]]:
     assert isinstance(survey.source, Folder)
     classes = survey.encoding.classes
     overrides = (classes_override(classes),)
-    values = None
+    values: dict[Key, str] | None = None
     if IGNORE in survey.encoding.meaning.values():
         values = {**dict(enumerate(classes)), 255: IGNORE}
         overrides += (values_override(values),)
