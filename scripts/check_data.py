@@ -64,12 +64,13 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
         print_findings(console, wrong)
     kind = structure_of(found) or STRUCTURES[-1]
     train, sweep = commands(given, what, kind)
-    console.print(f"Train:\n  {train}", markup=False)
+    sound = all(finding.kind != ERROR for finding in wrong)
+    console.print(f"{'Train' if sound else 'Once the errors are set right, train'}:\n  {train}", markup=False)
     console.print(
         f"Compare operators for {kind.name} objects; one seed proves little, add seed=range(8):", markup=False
     )
     console.print(f"  {sweep}\n  ({kind.reason}; docs/operators.md)", markup=False)
-    return all(finding.kind != ERROR for finding in wrong)
+    return sound
 
 
 def name_classes(config: DictConfig) -> bool:
