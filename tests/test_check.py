@@ -344,6 +344,14 @@ def test_objects_by_hand():
     assert widths[150] == pytest.approx(3, abs=0.2) and 4 <= widths[64] <= 8 and widths[2] <= 1.5
 
 
+def test_specks_do_not_make_a_large_class_small():
+    mask = np.zeros((80, 80), bool)
+    mask[20:60, 20:60] = True
+    mask[2:12:2, 2::4] = True  # a hundred single samples beside sixteen hundred
+    shapes = objects(mask)
+    assert len(shapes) == 101 and shapes.extent == 40 and shapes.width > 15
+
+
 def test_objects_of_lines_and_volumes_by_hand():
     line = objects(np.array([0, 1, 1, 1, 0, 0, 1], bool))
     assert (line.areas, line.extents, line.widths) == ([3, 1], [3, 1], [3.0, 1.0])

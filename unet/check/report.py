@@ -117,13 +117,13 @@ def classes_table(survey: Survey) -> Table:
 
 def objects_table(survey: Survey) -> Table:
     """Sizes of the connected components of every class."""
-    columns = ("class", "objects", "area: 5 %, median, 95 %", "longest side, median", "width, median", "so they are")
+    columns = ("class", "objects", "area: 5 %, median, 95 %", "longest side", "width", "so they are")
     table = Table(*columns)
     for name, shapes in survey.shapes.items():
         if len(shapes):
             areas = ", ".join(f"{value:.0f}" for value in np.quantile(shapes.areas, [0.05, 0.5, 0.95]))
             kind = class_structure(survey, name)
-            sides, widths = f"{np.median(shapes.extents):.0f}", f"{np.median(shapes.widths):.1f}"
+            sides, widths = f"{shapes.extent:.0f}", f"{shapes.width:.1f}"
             shown = kind.name if kind and name in survey.foreground else ""
             table.add_row(escape(name), str(len(shapes)), areas, sides, widths, shown)
     return table

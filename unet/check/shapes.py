@@ -36,6 +36,23 @@ class Shapes:
     def __len__(self) -> int:
         return len(self.areas)
 
+    @property
+    def extent(self) -> float:
+        """The extent up to which objects hold half of the class's samples: so specks count for what they are."""
+        return halfway(self.extents, self.areas)
+
+    @property
+    def width(self) -> float:
+        """The width up to which objects hold half of the class's samples."""
+        return halfway(self.widths, self.areas)
+
+
+def halfway(values: Sequence[float], weights: Sequence[float]) -> float:
+    """The weighted median: the least value up to which values hold half of the weight."""
+    order = np.argsort(values, kind="stable")
+    held = np.cumsum(np.array(weights, float)[order])
+    return float(np.array(values)[order][np.searchsorted(held, held[-1] / 2)])
+
 
 def middle(places: Array) -> Array:
     """The middle of (*S), at most ``MIDDLE`` samples of it, of the same proportions."""

@@ -39,7 +39,7 @@ class Structure:
 
     Attributes:
         name: what they are.
-        fits: whether objects of this median width and median extent are like that.
+        fits: whether objects of this width and extent are like that; see :class:`Shapes`.
         down, up: operators to compare, the default first.
         reason: why these.
     """
@@ -99,8 +99,7 @@ def class_structure(survey: Survey, name: str) -> Structure | None:
     shapes = survey.shapes[name]
     if not len(shapes):
         return None
-    width, extent = float(np.median(shapes.widths)), float(np.median(shapes.extents))
-    return next(kind for kind in STRUCTURES if kind.fits(width, extent))
+    return next(kind for kind in STRUCTURES if kind.fits(shapes.width, shapes.extent))
 
 
 def suggestions(survey: Survey) -> list[Suggestion]:
