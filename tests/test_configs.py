@@ -26,7 +26,7 @@ def test_every_data_set_composes_and_has_the_same_keys(name):
         "eval_tile",
         "eval_overlap",
     }
-    assert common == set(data) - {"root"}
+    assert common == set(data) - {"root", "crop"}
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "experiment").glob("*.yaml"))])

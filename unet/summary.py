@@ -35,6 +35,13 @@ def print_summary(task: SegmentationTask, data: SegmentationData, found: Anatomy
         f"the bottleneck sees {times(found.fields.encoder[-1])} of it"
     )
     console.print(f"data: {counts}; {data.source.num_classes} classes; {kept:.0f} MiB in memory")
+    if data.in_two_splits:
+        one, other = data.in_two_splits[0]
+        console.print(
+            f"warning: {len(data.in_two_splits)} images are in two splits, such as {one.name} and {other.name}: scores "
+            f"will be too good; scripts/check_data.py names them all",
+            markup=False,
+        )
     console.print(f"device: {device}, precision {precision}")
     if data.eval_split != "test":
         console.print("there is no test split here: the final numbers are those of the validation split, named val/...")

@@ -51,6 +51,9 @@ from unet.segmenter import Normalize
 from unet.summary import print_result, print_summary
 from unet.task import SegmentationTask
 
+NOT_THE_MODULES = ("name", "root", "crop", "class_weights")
+"""Keys of ``data`` that others read, or other keys refer to."""
+
 THREADS = torch.get_num_threads()
 """What torch chose for this machine."""
 
@@ -156,7 +159,7 @@ def build_data(config: DictConfig) -> SegmentationData:
         warnings.filterwarnings("error", message=".*are not valid for transform.*")
         try:
             settings: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
-            named = {key: value for key, value in settings.items() if key not in ("name", "root", "class_weights")}
+            named = {key: value for key, value in settings.items() if key not in NOT_THE_MODULES}
             return instantiate(named, seed=config.seed, _convert_="all")
         except Exception as error:
             cause = error.__cause__ or error

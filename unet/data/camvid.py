@@ -37,6 +37,8 @@ class CamVid(Source):
         values = dict(enumerate(self.classes)) | {11: "ignore"}
         labels = LabelMap(values, self.classes)
         present = [split for split in SPLITS if (self.root / split).is_dir()]
+        folders = {split: (self.root / split, self.root / f"{split}annot") for split in present}
         return {
-            split: list(pairs(self.root / split, self.root / f"{split}annot", labels).values()) for split in present
+            split: list(pairs(images, masks, labels, problem=self.problem).values())
+            for split, (images, masks) in folders.items()
         }

@@ -2,14 +2,14 @@
 
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unet.data.formats import PICTURES, SUFFIXES, name_parts, read_image, read_numbers, read_picture
-from unet.data.source import Array, Item
+from unet.data.source import Array, Item, stop
 from unet.errors import UserError, did_you_mean
 from unet.labels import IGNORE_INDEX
 
@@ -41,10 +41,15 @@ class LabelMap:
         return self.classes.index(name)
 
     def read(self, path: Path) -> Array:
-        """A mask file as labels (*S); where colours are mapped, a palette image in its colours.
+        """A mask file as labels (*S)."""
+        pixels, spatial_dims = self.pixels(path)
+        return self(pixels, path, spatial_dims)
 
-        An array has no axis but spatial ones, unless colours are mapped; an axis of one sample after a NIfTI's three
-        is none.
+    def pixels(self, path: Path) -> tuple[Array, int]:
+        """What a mask file stores, (*S) or (*S, C), and how many axes are spatial.
+
+        Where colours are mapped, a palette image is in its colours. An array has no axis but spatial ones, unless
+        colours are mapped; an axis of one sample after a NIfTI's three is none.
         """
         if name_parts(path)[1] in PICTURES:
             pixels, spatial_dims = read_picture(
@@ -57,7 +62,7 @@ class LabelMap:
         if not 1 <= spatial_dims <= 3:
             shape = " x ".join(map(str, pixels.shape))
             raise UserError(f"{path}: a mask of {shape}, expected one to three axes and no channels")
-        return self(pixels, path, spatial_dims)
+        return pixels, spatial_dims
 
     def __call__(self, pixels: Array, path: Path, spatial_dims: int = 2) -> Array:
         """(*S) or (*S, C) as stored -> (*S) uint8 labels. Raises UserError naming ``path``."""
@@ -135,35 +140,56 @@ def rgb(packed: int) -> tuple[int, int, int]:
 
 def grey(pixels: Array, path: Path) -> Array:
     """A mask saved as RGB(A) whose channels agree, as one channel."""
-    shown = pixels[..., :1] if pixels.shape[-1] < 3 else pixels[..., :3]
-    if not (shown == shown[..., :1]).all():
+    shown = one_channel(pixels)
+    if shown is None:
         colors = [rgb(value) for value in np.unique(packed(pixels)).tolist()]
         entries = ", ".join(f"{listed([color])}: NAME" for color in colors[:12])
         raise UserError(
             f"{path}: a colour mask of {len(colors)} colours, expected labels in one channel; say which class each "
             f"colour is (or ignore) with 'data.source.values={{{entries}{', ...' if len(colors) > 12 else ''}}}'"
         )
-    return shown[..., 0]
+    return shown
+
+
+def one_channel(pixels: Array) -> Array | None:
+    """Grey (*S) of pixels (*S, C), whatever their alpha; None where their colours are none."""
+    shown = pixels[..., :1] if pixels.shape[-1] < 3 else pixels[..., :3]
+    return shown[..., 0] if (shown == shown[..., :1]).all() else None
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """An image file and its mask file, read when called.
+
+    Attributes:
+        image, mask: the files.
+        labels: what the mask's values mean.
+        mode: a Pillow mode to which the image is converted.
+    """
+
+    image: Path
+    mask: Path
+    labels: LabelMap
+    mode: str | None = None
+
+    def __call__(self) -> tuple[Array, Array]:
+        target = self.labels.read(self.mask)
+        return read_image(self.image, self.mode, target.ndim), target
 
 
 def file_item(image: Path, mask: Path, labels: LabelMap, mode: str | None = None) -> Item:
     """An image file and its mask file, read when asked for."""
-    return Item(str(image), partial(read_pair, image, mask, labels, mode))
+    return Item(str(image), FilePair(image, mask, labels, mode))
 
 
-def read_pair(image: Path, mask: Path, labels: LabelMap, mode: str | None) -> tuple[Array, Array]:
-    target = labels.read(mask)
-    return read_image(image, mode, target.ndim), target
-
-
-def image_files(folder: Path) -> dict[str, Path]:
-    """Stem -> file, sorted by stem, numbers by value. Raises UserError where two files share a stem."""
+def image_files(folder: Path, problem: Callable[[UserError], None] = stop) -> dict[str, Path]:
+    """Stem -> file, sorted by stem, numbers by value; ``problem`` is told of two files that share a stem."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=natural):
         stem, suffix = name_parts(path)
         if suffix in SUFFIXES and not path.name.startswith("."):
             if stem in found:
-                raise UserError(f"{path} and {found[stem].name}: two files with one stem; rename or remove one")
+                problem(UserError(f"{path} and {found[stem].name}: two files with one stem; rename or remove one"))
             found[stem] = path
     return found
 
@@ -175,18 +201,24 @@ def natural(path: Path) -> tuple[int, str]:
 
 
 def pairs(
-    images: Path, masks: Path, labels: LabelMap, mask_stem: str = "{stem}", mode: str | None = None
+    images: Path,
+    masks: Path,
+    labels: LabelMap,
+    mask_stem: str = "{stem}",
+    mode: str | None = None,
+    problem: Callable[[UserError], None] = stop,
 ) -> dict[str, Item]:
     """Stem -> item, for every image of a folder and the mask of the same stem in another.
 
     Args:
-        images, masks: the folders. Raises UserError for an image without a mask and for a mask without an image.
+        images, masks: the folders.
         labels: what the masks' values mean.
         mask_stem: the mask's stem from the image's, such as ``"{stem}_mask"``.
         mode: a Pillow mode to which every image is converted.
+        problem: told of an image without a mask, of a mask without an image and of two files with one stem; raises.
     """
     require_folders([images, masks])
-    found, targets = image_files(images), image_files(masks)
+    found, targets = image_files(images, problem), image_files(masks, problem)
     if not found:
         raise UserError(f"{images}: no images here (looked for {', '.join(sorted(SUFFIXES))})")
     items = {}
@@ -194,10 +226,11 @@ def pairs(
         expected = mask_stem.replace("{stem}", stem)
         mask = targets.pop(expected, None)
         if mask is None:
-            raise UserError(f"{path}: no mask {masks / expected}.*; add it or take the image out")
+            problem(UserError(f"{path}: no mask {masks / expected}.*; add it or take the image out"))
+            continue
         items[stem] = file_item(path, mask, labels, mode)
     for mask in targets.values():
-        raise UserError(f"{mask}: a mask without an image in {images}; add the image or take the mask out")
+        problem(UserError(f"{mask}: a mask without an image in {images}; add the image or take the mask out"))
     return items
 
 

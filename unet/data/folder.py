@@ -82,7 +82,7 @@ class Folder(Source):
         return {split: list(found[split].values()) for split in SPLITS if found.get(split)}
 
     def pairs(self, folder: Path) -> dict[str, Item]:
-        return pairs(folder / "images", folder / "masks", self.labels, self.mask_stem, self.mode)
+        return pairs(folder / "images", folder / "masks", self.labels, self.mask_stem, self.mode, self.problem)
 
     def divide(self, items: Mapping[str, Item]) -> dict[str, list[str]]:
         """The stems of each split."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compose
-from unet.data.samples import Samples, unlike
-from unet.data.source import Source
+from unet.data.samples import Samples, shared, unlike
+from unet.data.source import Item, Source
 from unet.errors import UserError, did_you_mean
 from unet.inference import check_tile
 
@@ -77,6 +77,7 @@ class SegmentationData(L.LightningDataModule):
         self.budget = cache_gb * 2**30
         self.eval_tile, self.eval_overlap = eval_tile, eval_overlap
         self.samples: dict[str, Samples] = {}
+        self.in_two_splits: list[tuple[Item, Item]] = []  # known once scanned
         self.start = {"epoch": 0, "batch": 0}  # where training begins; a checkpoint moves it
 
     def scan(self) -> None:
@@ -99,6 +100,7 @@ class SegmentationData(L.LightningDataModule):
         for part in samples.values():
             if part.channels != first.channels:
                 raise unlike(part.items[0], part.channels, first.items[0], first.channels)
+        self.in_two_splits = shared(samples.values())
         self.samples = samples
         for split in samples:
             self.rehearse(split)

@@ -1,5 +1,6 @@
 """Items read once before training: checked, counted, and kept in memory while a budget lasts."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ class Samples:
         item_counts: pixels of each class in every item (N, num_classes).
         channels: channels of every image.
         sizes: each size of a target that occurs, and the first item that has it.
+        digests: of every image, equal for equal pixels.
         bytes: what is kept in memory.
     """
 
@@ -39,10 +41,17 @@ class Samples:
         self.kept: dict[int, tuple[Array, Array]] = {}
         self.channels = 0
         self.sizes: dict[tuple[int, ...], int] = {}
+        self.digests: list[bytes] = []
+
+        def read_one(item: Item) -> tuple[Array, Array, bytes]:
+            image, target = checked(item, num_classes, spatial_dims)
+            return image, target, digest(image)
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            read = pool.map(lambda item: checked(item, num_classes, spatial_dims), items)
-            for index, (image, target) in enumerate(progress(read, len(items), f"reading {split}")):
+            read = pool.map(read_one, items)
+            for index, (image, target, pixels) in enumerate(progress(read, len(items), f"reading {split}")):
                 self.admit(index, image, target, budget)
+                self.digests.append(pixels)
 
     def admit(self, index: int, image: Array, target: Array, budget: float) -> None:
         self.channels = self.channels or image.shape[-1]
@@ -116,6 +125,25 @@ def checked(item: Item, num_classes: int, spatial_dims: int) -> tuple[Array, Arr
     if wrong.size:
         raise UserError(f"{item.name}: label {wrong[0]} is outside the {num_classes} classes")
     return image, target
+
+
+def digest(array: Array) -> bytes:
+    """The same for the same pixels, whatever file they come from."""
+    found = hashlib.blake2b(f"{array.shape} {array.dtype.str}".encode(), digest_size=16)
+    found.update(np.ascontiguousarray(array).data)
+    return found.digest()
+
+
+def shared(parts: Iterable[Samples]) -> list[tuple[Item, Item]]:
+    """Pairs of items from different splits whose images are equal; those of one value everywhere are none."""
+    first: dict[bytes, tuple[Samples, int]] = {}
+    pairs = []
+    for samples in parts:
+        for index, key in enumerate(samples.digests):
+            other, place = first.setdefault(key, (samples, index))
+            if other is not samples and np.ptp(samples[index][0]) > 0:
+                pairs.append((other.items[place], samples.items[index]))
+    return pairs
 
 
 def unlike(item: Item, channels: int, other: Item, expected: int) -> UserError:

@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from unet.errors import UserError
+
 SPLITS = ("train", "val", "test")
 
 Array = np.ndarray
@@ -39,6 +41,11 @@ def pair(image: Array, target: Array) -> tuple[Array, Array]:
     return image, target
 
 
+def stop(error: UserError) -> None:
+    """What is done about a file that cannot be used, unless a check wants to hear of all of them."""
+    raise error
+
+
 class Source(ABC):
     """A data set: what it is called, what its classes are, which items each split has.
 
@@ -46,11 +53,13 @@ class Source(ABC):
         classes: class names; their place is the label.
         colors: one RGB colour a class, for pictures.
         spatial_dims: 1, 2 or 3.
+        problem: told of files that belong to no pair; raises, unless replaced by who collects them.
     """
 
     classes: Sequence[str]
     colors: Sequence[Color] = PALETTE
     spatial_dims: int = 2
+    problem: Callable[[UserError], None] = staticmethod(stop)
 
     @abstractmethod
     def find(self) -> dict[str, list[Item]]:
