@@ -67,7 +67,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     sound = all(finding.kind != ERROR for finding in wrong)
     console.print(f"{'Train' if sound else 'Once the errors are set right, train'}:\n  {train}", markup=False)
     console.print(
-        f"Compare operators for {kind.name} objects; one seed proves little, add seed=range(8):", markup=False
+        f"Compare operators for {kind.name} objects; one seed proves little, add seed=range(6):", markup=False
     )
     console.print(f"  {sweep}\n  ({kind.reason}; docs/operators.md)", markup=False)
     return sound

@@ -263,4 +263,7 @@ def test_numbers_for_people():
 def test_the_front_and_the_spacing_of_labels():
     costs, scores = np.array([1.0, 2, 3, 2]), np.array([0.5, 0.7, 0.6, 0.4])
     assert pareto(costs, scores).tolist() == [0, 1]
-    assert apart([1.0, 1.0, 5.0], 0.5) == pytest.approx([1 - 1 / 6, 1.5 - 1 / 6, 5 - 1 / 6])
+    assert apart([1.0, 1.0, 5.0], 0.5, 0, 9) == pytest.approx([1 - 1 / 6, 1.5 - 1 / 6, 5 - 1 / 6])
+    assert apart([1.0, 1.0, 1.0], 0.5, 1, 2) == pytest.approx([1, 1.5, 2])
+    assert apart([2.0, 2.0, 2.0], 0.5, 1, 2) == pytest.approx([1, 1.5, 2])
+    assert apart([], 0.5, 0, 9) == []

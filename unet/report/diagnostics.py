@@ -103,9 +103,9 @@ def object_curves(study: Study) -> list[Curve]:
     bins = {name: entries for run in reversed(found) for name, entries in run.items()}
     curves = []
     for name, entries in bins.items():
-        places = [f"{text}\nn={int(n)}" if isinstance(n, int | float) else text for _, text, _, n in entries]
+        places = [f"{low:g}\nn={int(n)}" if isinstance(n, int | float) else f"{low:g}" for low, _, _, n in entries]
         metrics = [f"objects/{name}/{text}" for _, text, _, _ in entries]
-        curves.append(Curve(name, "size of the object (samples)", "recall", places, mean_lines(study, metrics)))
+        curves.append(Curve(name, "size of the object (samples), from", "recall", places, mean_lines(study, metrics)))
     return curves
 
 

@@ -170,9 +170,9 @@ def curve_panel(study: Study, curve: Curve) -> Picture:
             axes.plot(places, line, linewidth=1.2, markersize=4, linestyle=dash(arm), **look(arm))
         ends = {arm: line[-1] for arm, line in enumerate(curve.lines) if math.isfinite(line[-1])}
         bottom, top = axes.get_ylim()
-        for (arm, end), height in zip(
-            sorted(ends.items(), key=lambda e: e[1]), apart(sorted(ends.values()), (top - bottom) / 17), strict=True
-        ):
+        gap = (top - bottom) / max(17, len(ends))
+        heights = apart(sorted(ends.values()), gap, bottom + gap / 2, top - gap / 2)
+        for (arm, end), height in zip(sorted(ends.items(), key=lambda e: e[1]), heights, strict=True):
             axes.annotate(
                 str(arm + 1),
                 (places[-1], end),
@@ -189,12 +189,15 @@ def curve_panel(study: Study, curve: Curve) -> Picture:
     return panel(curve.title, f"{curve.y} by {curve.x} of {', '.join(known)}.", 2.7, draw)
 
 
-def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending heights moved as little as this simple way allows so that neighbours are ``gap`` apart."""
+def apart(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Ascending heights moved a little: neighbours ``gap`` apart and, where there is room, none below or above."""
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + gap) if moved else height)
-    shift = sum(moved) / len(moved) - sum(heights) / len(heights) if moved else 0.0
+    if not moved:
+        return []
+    shift = sum(moved) / len(moved) - sum(heights) / len(heights)
+    shift = min(max(shift, moved[-1] - high), moved[0] - low)
     return [height - shift for height in moved]
 
 
