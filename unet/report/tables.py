@@ -26,6 +26,10 @@ class Table:
     rows: list[list[str]]
     note: str = ""
 
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"a row does not have the {len(self.columns)} cells of {self.columns}")
+
 
 def spread_text(mean: float, deviation: float) -> str:
     return short(mean) if math.isnan(deviation) else f"{short(mean)} ± {short(deviation)}"
@@ -193,7 +197,7 @@ def folklore(judged: Sequence[Judged]) -> Table:
         cells = [short(found.difference), *uncertain, str(found.seeds)] if found.seeds else [NONE] * 4
         said = [f"{entry.saying.number}. {entry.saying.sentence}", entry.saying.contrast, title(entry.saying.metric)]
         rows.append([*said, *cells, entry.verdict])
-    return Table([*columns, "verdict"], rows)
+    return Table(columns, rows)
 
 
 def gaps(study: Study) -> Table:
