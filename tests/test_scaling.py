@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_command import run
+from test_command import run, started
 
 from unet.errors import UserError
 from unet.sweep import keep_to_one_device
@@ -66,3 +66,14 @@ def test_the_cluster_config_composes(stack, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     result = run(stack, tmp_path, "hydra/launcher=slurm", "hydra.launcher.partition=gpu", "--cfg=hydra")
     assert "gpus_per_node: 1" in result.stdout and "partition: gpu" in result.stdout
+
+
+def test_ending_a_sweep_ends_what_its_launcher_started(stack, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    jobs = ("-m", "hydra.sweep.dir=sweep", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
+    process = started(stack, tmp_path, 1, *jobs, "isolate=false", "trainer.max_epochs=4000")
+    process.terminate()  # the first process alone, as a system that shuts down does
+    process.communicate(timeout=60)  # ends once nobody holds its output any more
+    assert process.returncode == 143
+    states = [json.loads(path.read_text())["state"] for path in (tmp_path / "sweep").glob("*/status.json")]
+    assert "done" not in states and len(states) == 2
