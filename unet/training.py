@@ -163,7 +163,7 @@ def build_data(config: DictConfig) -> SegmentationData:
             return instantiate(named, seed=config.seed, _convert_="all")
         except Exception as error:
             cause = error.__cause__ or error
-            raise UserError(f"data={config.data.name}: {cause}") from error
+            raise UserError(f"data={config.data.name}: {' '.join(str(cause).split())}") from error
 
 
 def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
