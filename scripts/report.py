@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 
 from unet.errors import UserError
 from unet.report import examine, save
-from unet.report.words import answer
+from unet.report.words import told
 
 
 def main() -> None:
@@ -32,9 +32,7 @@ def main() -> None:
         path = save(found)
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(path)
-    for sentence in [*answer(found), *found.choices, *(f"Warning: {warning}" for warning in found.warnings)]:
-        print(sentence)
+    print(path, *told(found), sep="\n")
 
 
 if __name__ == "__main__":

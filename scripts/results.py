@@ -59,7 +59,8 @@ def add_sweep(folder: Path, name: str) -> Path:
 
 
 def without_places(text: str) -> str:
-    return re.sub(r"""data\.root=[^\s,|"']+""", "data.root=PATH", text)
+    """Text in which no command says where data lie, whether the shell needed quotes for it or not."""
+    return re.sub(r"""(["'])data\.root=.*?\1|data\.root=[^\s,|"']+""", "data.root=PATH", text)
 
 
 def without_column(text: str, name: str) -> str:

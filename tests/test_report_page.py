@@ -215,7 +215,7 @@ def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
             }
             leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics_of(0.5, seed) | keys)
     page = Page(report.write(tmp_path).read_text())
-    for said in ("pole", "near the outlines", "information by level", "0.2500", "smallest objects"):
+    for said in ("pole", "near the boundaries", "information by level", "0.2500", "smallest objects"):
         assert said in page.text
 
 

@@ -58,6 +58,7 @@ def test_a_kept_sweep_has_its_words_values_and_figures_and_no_place(tmp_path, mo
     assert "=secret" not in report + values and "data.root=PATH" in report and "model/stages" not in values
     assert len(list(csv.DictReader(values.splitlines()))) == 4
     pictures = re.findall(r"!\[.*\]\((.*)\)", report)
+    assert results.without_places("train.py 'data.root=/my own/place' seed=1") == "train.py data.root=PATH seed=1"
     assert pictures and all((kept / name).read_text().rstrip().endswith("</svg>") for name in pictures)
 
 

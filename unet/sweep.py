@@ -83,17 +83,14 @@ def report(folder: Path) -> None:
     # These bring matplotlib, scipy and torch, which nothing before this needs.
     from unet.board import leave_columns
     from unet.report import examine, save
-    from unet.report.words import answer
+    from unet.report.words import told
 
     try:
         found = examine(folder)
-        print(save(found))
+        print(save(found), *told(found), sep="\n")
         leave_columns(found)
     except Exception as error:  # Hydra would only warn, and the sweep's exit status would be lost
-        print(f"no report: {explain(error)}", file=sys.stderr)
-        return
-    for sentence in [*answer(found), *(f"Warning: {warning}" for warning in found.warnings)]:
-        print(sentence)
+        print(f"the report is not complete: {explain(error)}", file=sys.stderr)
 
 
 def keep_to_one_device(config: DictConfig) -> None:

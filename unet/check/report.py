@@ -1,7 +1,7 @@
 """The report on a data set, for a terminal."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -89,7 +89,7 @@ def masks_table(survey: Survey) -> Table:
     table.add_row("values", value_line(survey.counts))
     first = facts[0].stored.palette
     if first:
-        colours = [f"{key}: {listed([first[key]])}" for key in survey.counts if key in first]  # type: ignore[index]
+        colours = [f"{index}: {listed([color])}" for index, color in first.items() if index in survey.counts]
         table.add_row("palette of the first", ", ".join(colours[:12]))
     return table
 
@@ -139,9 +139,9 @@ def numbers(values: Sequence[float]) -> str:
     return f"{found.min():.6g} to {found.max():.6g}" if found.size else "none"
 
 
-def tally(values: object) -> str:
+def tally(values: Iterable[Hashable]) -> str:
     """``3 x 12, 4 x 1``: each value, and how often, where there is more than one."""
-    found = Counter(values)  # type: ignore[call-overload]
+    found = Counter(values)
     if len(found) == 1:
         return str(next(iter(found)))
     return ", ".join(f"{value} ({count})" for value, count in found.most_common())

@@ -8,6 +8,7 @@ from scipy import ndimage
 from skimage.morphology import skeletonize
 
 from unet.data.source import Array
+from unet.diagnostics.objects import components
 
 MIDDLE = 2**22
 """Samples of a mask that are looked at: the middle, where it has more."""
@@ -71,9 +72,9 @@ def objects(mask: Array) -> Shapes:
     if not inside or inside[0] is None:
         return Shapes()
     mask = mask[inside[0]]
-    labels = np.empty(mask.shape, np.int32)
-    number = int(ndimage.label(mask, np.ones((3,) * mask.ndim), labels))  # type: ignore[arg-type]
-    areas = np.bincount(labels.ravel(), minlength=number + 1)[1:]
+    labels = components(mask)
+    areas = np.bincount(labels.ravel())[1:]
+    number = len(areas)
     extents = [max(side.stop - side.start for side in box) for box in ndimage.find_objects(labels)]
     lengths = np.ones(number)
     if mask.ndim > 1:

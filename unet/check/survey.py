@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from unet.check.encoding import Encoding, decode
 from unet.check.facts import Facts, ImageFacts, MaskFacts, examine
 from unet.check.levels import Key
 from unet.check.shapes import Shapes
 from unet.data.files import FilePair, LabelMap, image_files
 from unet.data.folder import Folder
-from unet.data.samples import progress
+from unet.data.samples import evenly_spaced, progress
 from unet.data.source import Item, Source
 from unet.errors import UserError
 
@@ -130,7 +128,7 @@ def survey(source: Source, named: bool = True) -> Survey:
     problems: list[str] = []
     items = found_items(source, problems)
     listed = [(split, item) for split, members in items.items() for item in members]
-    measured = set(np.linspace(0, len(listed) - 1, min(MEASURED, len(listed))).round().astype(int).tolist())
+    measured = set(evenly_spaced(len(listed), MEASURED))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read = pool.map(
             lambda place: examine(listed[place][1], listed[place][0], place in measured), range(len(listed))

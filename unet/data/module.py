@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compose
-from unet.data.samples import Samples, shared, unlike
+from unet.data.samples import Samples, evenly_spaced, shared, unlike
 from unet.data.source import Item, Source
 from unet.errors import UserError, did_you_mean
 from unet.inference import check_tile
@@ -108,7 +107,7 @@ class SegmentationData(L.LightningDataModule):
     def rehearse(self, split: str, most: int = 16) -> None:
         """Transform and batch images of up to ``most`` sizes, so that what cannot work is said before training."""
         sizes = sorted(self.samples[split].sizes.items())
-        chosen = {sizes[place][1] for place in np.linspace(0, len(sizes) - 1, most).astype(int)}
+        chosen = {sizes[place][1] for place in evenly_spaced(len(sizes), most)}
         dataset = self.dataset(split)
         batch = []
         for index in sorted(chosen):

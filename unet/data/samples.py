@@ -98,10 +98,9 @@ class Samples:
 
     def statistics(self, most: int = 64) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel over up to ``most`` evenly spaced images, in their own units."""
-        chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
         total, squares, count = np.zeros(self.channels), np.zeros(self.channels), 0
-        for index in chosen:
-            pixels = self[int(index)][0].reshape(-1, self.channels).astype(np.float64)
+        for index in evenly_spaced(len(self), most):
+            pixels = self[index][0].reshape(-1, self.channels).astype(np.float64)
             total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + len(pixels)
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
@@ -125,6 +124,11 @@ def checked(item: Item, num_classes: int, spatial_dims: int) -> tuple[Array, Arr
     if wrong.size:
         raise UserError(f"{item.name}: label {wrong[0]} is outside the {num_classes} classes")
     return image, target
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Up to ``most`` of the places 0 to ``count`` - 1, ascending, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()
 
 
 def digest(array: Array) -> bytes:

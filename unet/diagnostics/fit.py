@@ -1,10 +1,10 @@
 """How well the network knows what it was trained on: beside the evaluated score, what it has learned by heart."""
 
-import numpy as np
 import torch
 
 from unet.data.dataset import collate
 from unet.data.module import SegmentationData
+from unet.data.samples import evenly_spaced
 from unet.metrics import ConfusionMatrix
 from unet.task import SegmentationTask
 
@@ -12,10 +12,9 @@ from unet.task import SegmentationTask
 def fit(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
     """``train/miou``: the score on training images, whole and unaugmented, as many as ``split`` has, evenly spaced."""
     dataset = data.dataset("train", transforms="eval")
-    images = len(data.samples["train"])
     confusion = ConfusionMatrix(len(task.classes))
-    for index in np.unique(np.linspace(0, images - 1, min(images, len(data.samples[split])), dtype=int)):
-        batch = collate([dataset[0, int(index), int(index)]])
+    for index in evenly_spaced(len(data.samples["train"]), len(data.samples[split])):
+        batch = collate([dataset[0, index, index]])
         labels = task.decide(task.predict(batch["image"].to(task.device)))
         confusion.update(labels.cpu(), batch["target"].to(torch.int64))
     return {"train/miou": confusion.scores(task.classes)["miou"]}

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from unet.data.module import SegmentationData
+from unet.data.samples import evenly_spaced
 from unet.diagnostics.sparing import sparing
 from unet.errors import UserError
 from unet.task import SegmentationTask
@@ -46,10 +47,9 @@ def quarters(task: SegmentationTask, data: SegmentationData, split: str) -> list
     net: Any = task.net
     levels = [net.stem, *net.encoder]
     found = [[Moments() for _ in range(4)] for _ in levels]
-    count = len(data.samples[split])
     with watching(levels) as seen:
-        for index in np.unique(np.linspace(0, count - 1, min(count, IMAGES)).astype(int)):
-            image = data.example(split, int(index)).to(task.device)
+        for index in evenly_spaced(len(data.samples[split]), IMAGES):
+            image = data.example(split, index).to(task.device)
             net.forward(task.normalize(image))  # not its compiled form, which knows no hooks
             padded, *maps = (values[0].cpu().double().numpy() for values in seen)
             for parts, features in zip(found, maps, strict=True):

@@ -12,6 +12,13 @@ BORDERS = 4 ** np.arange(7)
 NAMES = [*(f"{low}-{high}" for low, high in pairwise(BORDERS)), f"{BORDERS[-1]}-inf"]
 
 
+def components(mask: Array) -> Array:
+    """(*S) int32: the number of the connected component of every sample of a mask (*S), 0 outside; corners connect."""
+    numbers = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, np.ones((3,) * mask.ndim), numbers)
+    return numbers
+
+
 class ObjectRecall:
     """The share of objects that are found, by class and by size.
 
@@ -26,8 +33,7 @@ class ObjectRecall:
 
     def add(self, target: Array, pred: Array) -> None:
         for label in range(len(self.all)):
-            objects = np.empty(target.shape, np.int32)
-            ndimage.label(target == label, np.ones((3,) * target.ndim), objects)
+            objects = components(target == label)
             sizes = np.bincount(objects.ravel())[1:]
             hits = np.bincount(objects[pred == label], minlength=len(sizes) + 1)[1:]
             bins = np.searchsorted(BORDERS, sizes, side="right") - 1

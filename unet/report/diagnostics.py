@@ -22,22 +22,24 @@ class Diagnostic:
 
 
 DIAGNOSTICS = (
-    Diagnostic("boundary/iou", "boundary IoU", "IoU of what lies near an outline; higher is better"),
-    Diagnostic("boundary/bf", "boundary F", "outlines met within a tolerance; higher is better"),
+    Diagnostic("boundary/iou", "boundary IoU", "IoU of the rims inside the contours; higher is better"),
+    Diagnostic("boundary/bf", "boundary F", "contours met within a tolerance; higher is better"),
     Diagnostic(
-        "thin/*", "thin structures", "recall of what is a few samples wide, mean over classes; higher is better"
+        "thin/*", "thin structures", "share of the skeletons that is right, mean over classes; higher is better"
     ),
     Diagnostic(
-        SMALLEST_OBJECTS, "smallest objects", "recall in each class's smallest range of sizes; higher is better"
+        SMALLEST_OBJECTS, "smallest objects", "share found in each class's smallest range of sizes; higher is better"
     ),
-    Diagnostic("shift/agreement", "shift agreement", "labels that stay when the input moves, mean; higher is better"),
+    Diagnostic("shift/agreement", "shift agreement", "labels that stay when the image moves, mean; higher is better"),
     Diagnostic("shift/worst", "worst shift", "the same at the worst shift; higher is better"),
-    Diagnostic("checkerboard/imbalance", "checkerboard", "how unlike the sampling phases are; lower is better"),
     Diagnostic(
-        "checkerboard/peak/*", "peaks", "energy of the logits at the strides' frequencies; near the truth's is best"
+        "checkerboard/imbalance", "checkerboard", "how the places of the grid differ on one colour; lower is better"
+    ),
+    Diagnostic(
+        "checkerboard/peak/*", "peaks", "power of the logits at the strides' frequencies over that around them; about 1"
     ),
     Diagnostic("checkerboard/peak_truth/*", "peaks of the truth", "the same of the true labels, for comparison"),
-    Diagnostic("information/*", "information", "what the levels still tell of the labels, mean over levels"),
+    Diagnostic("information/*", "information", "R² of a linear read-out of the image, mean over levels"),
 )
 
 
@@ -110,14 +112,14 @@ def object_curves(study: Study) -> list[Curve]:
 
 
 def trimap_curve(study: Study) -> list[Curve]:
-    """mIoU within a band around the true outlines, over the band's width; empty where it was not measured."""
+    """Accuracy near the true boundaries, over the distance to them; empty where it was not measured."""
     prefix = f"{study.split}/trimap/"
     keys = {key for runs in study.runs for run in runs.values() for key in run.metrics if key.startswith(prefix)}
     widths = sorted((key.removeprefix(prefix) for key in keys), key=first_number)
     if not widths:
         return []
     lines = mean_lines(study, [f"trimap/{width}" for width in widths])
-    return [Curve("near the outlines", "half width of the band (samples)", "mIoU in the band", widths, lines)]
+    return [Curve("near the boundaries", "distance to a true boundary (samples), up to", "accuracy", widths, lines)]
 
 
 def level_curves(study: Study) -> list[Curve]:

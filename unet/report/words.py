@@ -47,6 +47,11 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def told(study: Study) -> list[str]:
+    """What a terminal says of a study: the answer, what was tuned, what makes runs hard to compare."""
+    return [*answer(study), *study.choices, *(f"Warning: {warning}" for warning in study.warnings)]
+
+
 def answer(study: Study) -> list[str]:
     """What the sweep shows, the most important sentence first."""
     with_runs = sum(bool(runs) for runs in study.runs)
