@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unet.apply import How, label
 from unet.errors import UserError
 from unet.model import UNet
+from unet.receptive import Field, receptive_fields
 
 
 class Normalize(nn.Module):
@@ -44,7 +47,9 @@ class Segmenter(nn.Module):
 
     Args:
         description: what a checkpoint of this project says of itself: ``model`` (the arguments of :class:`UNet`),
-            ``classes``, ``colors``, ``mean`` and ``std`` per channel, ``log_weights``.
+            ``classes``, ``colors``, ``mean`` and ``std`` per channel, ``log_weights``; and, which older ones lack, how
+            the evaluation saw an image: ``eval_transforms``, ``eval_tile``, ``eval_overlap``, and the receptive
+            ``field``.
 
     Attributes:
         net, normalize: as in training, so that a checkpoint's weights fit.
@@ -66,6 +71,36 @@ class Segmenter(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return adjusted(self.net(self.normalize(image)), self.log_weights)
+
+    @cached_property
+    def field(self) -> Field:
+        """Samples a logit depends on along each axis; measured where the checkpoint does not say."""
+        known = self.description.get("field")
+        return tuple(known) if known else receptive_fields(self.description["model"]).logits
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """What evaluation does to an image first; see :func:`unet.fitting.fitted`."""
+        return self.description.get("eval_transforms") or []
+
+    def predict(self, image: Any, probabilities: bool = False, **how: Any) -> Any:
+        """The labels of one image of any size, tile by tile where it is large; the same numbers as scripts/predict.py.
+
+        Args:
+            image: (*S) or (*S, C) as stored (8-bit, 16-bit or float), an array of numpy or a tensor.
+            probabilities: return (labels, probabilities) instead, the second (*S, K) float16.
+            how: ``tile``, ``overlap``, ``tta``, ``batch``, ``precision`` and ``transforms``, see
+                :class:`unet.apply.How`.
+
+        Returns:
+            labels (*S) uint8, an array of numpy (a tensor where a tensor came).
+
+        Raises:
+            UserError: a shape, a number of channels or a value that the network cannot be given.
+        """
+        found = [one for one in label(self, image, How(**how), probabilities) if one is not None]
+        kept = [one if isinstance(image, Tensor) else one.numpy() for one in found]
+        return tuple(kept) if probabilities else kept[0]
 
 
 def load(path: str | Path) -> Segmenter:
