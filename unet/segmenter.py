@@ -103,31 +103,39 @@ class Segmenter(nn.Module):
         return tuple(kept) if probabilities else kept[0]
 
 
+EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
+
+
 def load(path: str | Path) -> Segmenter:
     """The trained network of a checkpoint, in evaluation mode on the CPU.
 
     Raises:
         UserError: no such file, one that is damaged or holds code, or one that this project did not write.
     """
-    expected = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # said below, if it matters
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise UserError(f"{path}: {error.strerror}; {expected}") from None
-    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path}: damaged, no checkpoint, or one that holds more than plain values and tensors, which could run "
-            f"code and is not loaded ({first}); {expected}"
-        ) from None
-    if not isinstance(checkpoint, dict) or not {"description", "state_dict"} <= checkpoint.keys():
-        raise UserError(f"{path}: not a checkpoint of this project: it has no description of its network; {expected}")
+    checkpoint = read_checkpoint(path)
     try:
         found = Segmenter(checkpoint["description"])
         found.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise UserError(f"{path}: its weights do not fit its own description ({first}); {expected}") from None
+        raise UserError(f"{path}: its weights do not fit its own description ({first}); {EXPECTED}") from None
     return found.eval()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint of this project holds: plain values and tensors, on the CPU. Raises as :func:`load` does."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # said below, if it matters
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: {error.strerror}; {EXPECTED}") from None
+    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path}: damaged, no checkpoint, or one that holds more than plain values and tensors, which could run "
+            f"code and is not loaded ({first}); {EXPECTED}"
+        ) from None
+    if not isinstance(checkpoint, dict) or not {"description", "state_dict"} <= checkpoint.keys():
+        raise UserError(f"{path}: not a checkpoint of this project: it has no description of its network; {EXPECTED}")
+    return checkpoint

@@ -274,11 +274,21 @@ def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:
     return {}
 
 
-def evaluate(trainer: L.Trainer, task: SegmentationTask, data: SegmentationData) -> dict[str, Any]:
-    """Score the test split, once; where the data set has none here, the validation split, under its own name."""
-    split = data.eval_split
-    run = trainer.test if split == "test" else trainer.validate
-    (scores,) = run(task, data, verbose=False)
+def evaluate(
+    trainer: L.Trainer, task: SegmentationTask, data: SegmentationData, split: str | None = None
+) -> dict[str, Any]:
+    """Score a split; None: the test split or, where the data set has none here, the validation split.
+
+    Every score has its split's name. Training images are scored as all others are: whole and unaugmented.
+    """
+    split = split or data.eval_split
+    if split == "test":
+        (scores,) = trainer.test(task, data, verbose=False)
+    elif split == "val":
+        (scores,) = trainer.validate(task, data, verbose=False)
+    else:
+        (scores,) = trainer.validate(task, data.eval_loader(split), verbose=False)
+        scores = {name.replace("val/", f"{split}/", 1): value for name, value in scores.items()}
     absent = task.confusion.absent(task.classes)
     return {name: value for name, value in scores.items() if name.startswith(f"{split}/")} | {f"{split}/absent": absent}
 

@@ -107,7 +107,7 @@ def predict_files(
         name = label_name(path, model.net.spatial_dims)
         first = names.setdefault(name, path)
         if first is not path:
-            row = Row(path, FAILED, f"its labels would be called {name}, as those of {first} are; rename one")
+            row = Row(path, FAILED, f"{path}: its labels would be called {name}, as those of {first} are; rename one")
         else:
             row = attempt(model, path, name, order)
         told(row)
