@@ -29,6 +29,11 @@ from unet.record import whole
 EXACT = How(tile=[32, 48], overlap=0.25, precision="32-true")
 
 
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as found:
+        return np.asarray(found)
+
+
 def written(folder: Path, image: np.ndarray) -> dict[str, Path]:
     """One picture in every way it is read in parts, and as PNG, which is not."""
     files = {
@@ -36,7 +41,9 @@ def written(folder: Path, image: np.ndarray) -> dict[str, Path]:
     }
     kind = {"photometric": "rgb"}
     tifffile.imwrite(files["raw.tif"], image, **kind)
-    tifffile.imwrite(files["tiles.tif"], image, tile=(16, 32), compression="zlib", predictor=True, **kind)
+    tifffile.imwrite(
+        files["tiles.tif"], image, tile=(16, 32), compression="zlib", predictor=image.dtype != np.float32, **kind
+    )
     tifffile.imwrite(files["strips.tiff"], image, rowsperstrip=7, compression="zlib", **kind)
     tifffile.imwrite(files["big_endian.tif"], image, byteorder=">", **kind)
     np.save(files["a.npy"], image)
@@ -104,11 +111,11 @@ def test_probabilities_and_overlay_stand_beside_the_labels(tmp_path: Path):
     labels, shares = model.predict(image, probabilities=True, precision="32-true")
     found = np.load(tmp_path / "out" / "probabilities" / "a.npy")
     assert found.dtype == np.float16 and np.array_equal(found, shares)
-    overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png"))
+    overlay = picture(tmp_path / "out" / "overlays" / "a.png")
     mixed = 0.55 * image[3, 4] + 0.45 * np.array(model.colors[labels[3, 4]])
     assert np.abs(overlay[3, 4] - mixed).max() <= 0.5
     sheet = sheet_of(rows, order, model)
-    assert sheet is not None and Image.open(sheet).size[0] > 200
+    assert sheet is not None and picture(sheet).shape[1] > 200
 
 
 @needs_volumes
@@ -159,7 +166,7 @@ def test_what_is_done_is_not_done_again_unless_something_changed(tmp_path: Path)
     (tmp_path / "out" / "records" / "a.png.json").unlink()
     rows = predict_files(model, files, Order(tmp_path / "out", "y", How(tta=True)))
     assert [row.state for row in rows] == [FAILED, FAILED] and "overwrite=true" in rows[0].told
-    assert Image.open(tmp_path / "out" / "a.png").size == (3, 3)
+    assert picture(tmp_path / "out" / "a.png").shape == (3, 3)
     assert states(overwrite=True) == [DONE, DONE]
 
 
@@ -265,7 +272,7 @@ def test_the_command_ends_with_a_table_and_the_status_of_the_worst(tmp_path: Pat
     assert first.returncode == 1 and "Traceback" not in first.stderr
     (line,) = first.stderr.splitlines()
     assert line.startswith("error: my images/bad.png: cannot be read as an image")
-    assert Image.open(tmp_path / "my labels" / "a, b.png").size == (40, 40)
+    assert picture(tmp_path / "my labels" / "a, b.png").shape == (40, 40)
     record = json.loads((tmp_path / "my labels" / "records" / "a, b.png.json").read_text())
     assert record["image"]["name"] == "a, b.png" and record["options"]["tta"] is False
     (tmp_path / "my images" / "bad.png").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,8 @@ def network(model: Segmenter, how: How) -> Network:
     narrow = how.precision == "bf16-mixed" or (how.precision == "auto" and native_bf16(kind))
 
     def forward(image: Tensor) -> Tensor:
-        with torch.autocast(kind, torch.bfloat16, enabled=narrow):
+        with torch.autocast(kind, torch.bfloat16, enabled=narrow), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="the bottleneck is")  # advice to who trains
             return model(image)
 
     return symmetric(forward, model.net.spatial_dims) if how.tta else forward

@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,22 +118,24 @@ def fits(path: Path, shape: Sequence[int], axes: int, spatial_dims: int) -> None
 
 
 def open_npy(path: Path, spatial_dims: int) -> Stored | None:
-    """None where the array is laid out by columns or is none of numbers."""
-    with path.open("rb") as file, suppress(ValueError):
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            return None
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_columns, dtype = header(file)
-        begins = file.tell()
-        if dtype.kind not in "buif" or (by_columns and len(shape) > 1) or not shape:
-            return None
-        if begins + math.prod(shape) * dtype.itemsize > path.stat().st_size:
-            raise UserError(f"{path}: cut short; save it anew with numpy.save")
-        shape = shape if len(shape) == spatial_dims + 1 else (*shape, 1)
-        fits(path, shape, len(shape) - 1, spatial_dims)
-        return Stored(path, shape[:-1], shape[-1], from_file(path, begins, dtype, shape))
-    return None
+    """None where the array is laid out by columns, is none of numbers, or is damaged: the other reader says so."""
+    try:
+        with path.open("rb") as file:
+            header = HEADERS[np.lib.format.read_magic(file)]
+            shape, by_columns, dtype = header(file)
+            begins = file.tell()
+    except (ValueError, KeyError):
+        return None
+    if dtype.kind not in "buif" or not shape or (by_columns and len(shape) > 1):
+        return None
+    if begins + math.prod(shape) * dtype.itemsize > path.stat().st_size:
+        raise UserError(f"{path}: cut short; save it anew with numpy.save")
+    shape = shape if len(shape) == spatial_dims + 1 else (*shape, 1)
+    fits(path, shape, len(shape) - 1, spatial_dims)
+    return Stored(path, shape[:-1], shape[-1], from_file(path, begins, dtype, shape))
+
+
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def from_file(path: Path, begins: int, dtype: np.dtype, shape: Sequence[int]) -> Callable[[int, int], Array]:
