@@ -36,7 +36,8 @@ def main(config: DictConfig) -> None:
     from unet.prediction.folder import FAILED, Order, digest, files_of, predict_files, sheet_of
 
     device = settle(config)
-    model = lay(load(config.ckpt), channels_last).to(device)
+    model = load(config.ckpt).to(device)
+    lay(model, channels_last)
     tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile
     how = How(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
     output = Path(config.output).expanduser()

@@ -41,11 +41,12 @@ def predict_file(
         picture = None
         if overlay is not None:
             picture = Overlay(stack.enter_context(whole(overlay)), image.size, model.colors)
-        for begin, *found in bands(model, image, how, probabilities is not None):
-            for sink, band in zip(sinks, found, strict=False):
-                sink.write(band)
+        for begin, found, shares in bands(model, image, how, probabilities is not None):
+            for sink, band in zip(sinks, (found, shares), strict=False):
+                if band is not None:
+                    sink.write(band)
             if picture is not None:
-                picture.write(image.rows(begin, begin + len(found[0])), found[0])
+                picture.write(image.rows(begin, begin + len(found)), found)
         if picture is not None:
             picture.close()
     return image.size

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import tifffile
@@ -116,11 +116,11 @@ def save_nifti(file: IO[bytes], labels: Array, image: Path, packed: bool) -> Non
     """Labels where the image is: with its affine and units."""
     import nibabel
 
-    header = nibabel.load(image).header.copy()  # type: ignore[attr-defined]
+    given: Any = nibabel.load(image)  # type: ignore[attr-defined]
+    header = given.header.copy()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
-    affine = nibabel.load(image).affine  # type: ignore[attr-defined]
-    data = nibabel.Nifti1Image(labels, affine, header).to_bytes()
+    data = nibabel.Nifti1Image(labels, given.affine, header).to_bytes()
     file.write(gzip.compress(data, 6, mtime=0) if packed else data)
 
 
