@@ -152,6 +152,7 @@ def blended(net: Network, read: Read, tiles: Tiling, batch: int = 1) -> Iterator
     shares: list[list[Tensor]] = []
     for place, part in predicted(net, read, tiles, batch):
         shares = shares or [tiles.shares(axis, part.device) for axis in range(len(tiles.size))]
+        # Narrower logits become float32 in this one pass.
         part = part * reduce(lambda a, b: a[..., None] * b, [axis[n] for axis, n in zip(shares, place, strict=True)])
         done: list[slice] = []
         for axis in reversed(range(len(place))):
@@ -161,11 +162,11 @@ def blended(net: Network, read: Read, tiles: Tiling, batch: int = 1) -> Iterator
 
 
 def predicted(net: Network, read: Read, tiles: Tiling, batch: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """Every tile's place and its logits (B, K, *tile) in float32."""
+    """Every tile's place and its logits (B, K, *tile)."""
     places = tiles.places()
     while chunk := list(islice(places, batch)):
         images = [tiles.read(read, place) for place in chunk]
-        logits = net(torch.cat(images) if len(images) > 1 else images[0]).float()
+        logits = net(torch.cat(images) if len(images) > 1 else images[0])
         yield from zip(chunk, logits.split(len(images[0])), strict=True)
 
 

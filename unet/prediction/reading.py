@@ -130,9 +130,10 @@ def open_npy(path: Path, spatial_dims: int) -> Stored | None:
         return None
     if begins + math.prod(shape) * dtype.itemsize > path.stat().st_size:
         raise UserError(f"{path}: cut short; save it anew with numpy.save")
-    *size, channels = shape if len(shape) == spatial_dims + 1 else (*shape, 1)
-    fits(path, (*size, channels), len(size), spatial_dims)
-    return Stored(path, tuple(size), channels, from_file(path, begins, dtype, (*size, channels)))
+    axes = len(shape) - (len(shape) == spatial_dims + 1)
+    shape = (*shape, 1)[: axes + 1]
+    fits(path, shape, axes, spatial_dims)
+    return Stored(path, shape[:axes], shape[axes], from_file(path, begins, dtype, shape))
 
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

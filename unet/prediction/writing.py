@@ -17,6 +17,10 @@ from unet.data.source import Array
 from unet.record import whole
 
 
+LEVEL = 3
+"""Of zlib: a third larger than its default 6 on real labels, in a third of the time."""
+
+
 class Sink(Protocol):
     """Takes bands of rows, in order."""
 
@@ -32,7 +36,7 @@ class Png:
     """
 
     def __init__(self, file: IO[bytes], size: Sequence[int], colors: Sequence[Sequence[int]]):
-        self.file, self.packer = file, zlib.compressobj(6)
+        self.file, self.packer = file, zlib.compressobj(LEVEL)
         file.write(b"\x89PNG\r\n\x1a\n")
         height, width = size
         self.chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
