@@ -16,7 +16,6 @@ from unet.data.formats import NIFTI, name_parts
 from unet.data.source import Array
 from unet.record import whole
 
-
 LEVEL = 3
 """Of zlib: a third larger than its default 6 on real labels, in a third of the time."""
 
