@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 import hydra
 from omegaconf import DictConfig
 
-from unet.command import CONFIGS, command, verbatim
+from unet.command import CONFIGS, command, outspoken, verbatim
 from unet.errors import UserError
 
 OF_THE_RUN = ("data=", "data.", "trainer.")
@@ -26,6 +26,7 @@ OF_THE_RUN = ("data=", "data.", "trainer.")
 def main(changes: list[str]) -> None:
     @command("evaluate")
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="evaluate")
+    @outspoken("evaluate")
     def scored(config: DictConfig) -> None:
         if config.ckpt is None:
             raise UserError("ckpt: is required; see python scripts/evaluate.py --help")

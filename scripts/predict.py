@@ -16,12 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import command, verbatim
+from unet.command import CONFIGS, command, outspoken, verbatim
 from unet.errors import UserError
 
 
 @command("predict")
-@hydra.main(version_base="1.3", config_path="../configs", config_name="predict")
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="predict")
+@outspoken("predict")
 def main(config: DictConfig) -> None:
     for key in ("ckpt", "input", "output"):
         if config[key] is None:

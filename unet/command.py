@@ -152,6 +152,24 @@ def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None
     return decorate
 
 
+def outspoken(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[DictConfig], None]]:
+    """Decorate what ``hydra.main`` is given: an error in it is said before Hydra adds a line of its own."""
+
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+        @functools.wraps(main)
+        def run(config: DictConfig) -> None:
+            try:
+                main(config)
+            except Exception as error:
+                if FULL_ERROR:
+                    raise
+                say(error, config_name)
+
+        return run
+
+    return decorate
+
+
 def say(error: Exception, config_name: str = "train") -> NoReturn:
     """Print what went wrong and exit."""
     sys.stdout.flush()
