@@ -109,6 +109,22 @@ OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 
 
+def verbatim(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """A command line on which the values of ``keys``, which are paths, mean what the shell gave: Hydra unquotes them.
+
+    ``["input=a, b (1).png"]`` -> ``["input='a, b (1).png'"]``; what is in quotes, or ``null``, stays as it is.
+    """
+
+    def quoted(argument: str) -> str:
+        key, equals, value = argument.partition("=")
+        if not equals or key not in keys or value in ("", "null") or value[0] in "'\"":
+            return argument
+        escaped = re.sub(r"(\\*)(?='|$)", r"\1\1", value).replace("'", r"\'")
+        return f"{key}='{escaped}'"
+
+    return [quoted(argument) for argument in arguments]
+
+
 def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
     """Decorate a ``hydra.main`` function: errors become one sentence and exit status 1 (2: wrong usage).
 
@@ -130,6 +146,24 @@ def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None
                 sys.exit(signal_status(signal.SIGINT))
             finally:
                 os.environ["HYDRA_FULL_ERROR"] = str(int(FULL_ERROR))
+
+        return run
+
+    return decorate
+
+
+def outspoken(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[DictConfig], None]]:
+    """Decorate what ``hydra.main`` is given: an error in it is said before Hydra adds a line of its own."""
+
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+        @functools.wraps(main)
+        def run(config: DictConfig) -> None:
+            try:
+                main(config)
+            except Exception as error:
+                if FULL_ERROR:
+                    raise
+                say(error, config_name)
 
         return run
 
