@@ -13,10 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
-import hydra
 from omegaconf import DictConfig
 
-from unet.command import CONFIGS, command, outspoken, verbatim
+from unet.command import script, verbatim
 from unet.errors import UserError
 
 OF_THE_RUN = ("data=", "data.", "trainer.")
@@ -24,9 +23,7 @@ OF_THE_RUN = ("data=", "data.", "trainer.")
 
 
 def main(changes: list[str]) -> None:
-    @command("evaluate")
-    @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="evaluate")
-    @outspoken("evaluate")
+    @script("evaluate")
     def scored(config: DictConfig) -> None:
         if config.ckpt is None:
             raise UserError("ckpt: is required; see python scripts/evaluate.py --help")
@@ -36,14 +33,13 @@ def main(changes: list[str]) -> None:
         from unet.evaluation import evaluate_checkpoint
         from unet.summary import print_diagnostics, print_scores
 
+        ckpt = Path(config.ckpt).expanduser()
         out = None if config.output is None else Path(config.output).expanduser()
-        metrics, task = evaluate_checkpoint(Path(config.ckpt), changes, config.split, out, config.diagnostics)
-        which = f"{metrics['checkpoint']}, epoch {metrics['checkpoint/epoch']}"
-        print_scores(metrics, metrics["split"], task.classes, which)
+        found = evaluate_checkpoint(ckpt, changes, config.split, out, config.diagnostics)
+        which = f"{ckpt}, epoch {found.metrics['checkpoint/epoch']}"
+        print_scores(found.metrics, found.split, found.classes, which)
         if config.diagnostics:
-            begins = tuple(f"{metrics['split']}/{name}" for name in ("boundary", "trimap", "objects", "thin"))
-            begins += tuple(f"{metrics['split']}/{name}" for name in ("shift", "checkerboard", "information"))
-            print_diagnostics({name: value for name, value in metrics.items() if name.startswith(begins)})
+            print_diagnostics(found.diagnostics)
         if out is not None:
             print(f"results in {out}")
 

@@ -13,16 +13,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import CONFIGS, command, outspoken, verbatim
+from unet.command import script, verbatim
 from unet.errors import UserError
 
 
-@command("predict")
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="predict")
-@outspoken("predict")
+@script("predict")
 def main(config: DictConfig) -> None:
     for key in ("ckpt", "input", "output"):
         if config[key] is None:
@@ -34,16 +31,18 @@ def main(config: DictConfig) -> None:
     from unet import load
     from unet.apply import How
     from unet.hardware import channels_last, lay
-    from unet.prediction.folder import FAILED, Order, digest, files_of, predict_files, sheet_of
+    from unet.prediction.folder import FAILED, Order, files_of, predict_files, sheet_of
+    from unet.record import sha256
 
     device = settle(config)
-    model = load(config.ckpt).to(device)
+    ckpt = Path(config.ckpt).expanduser()
+    model = load(ckpt).to(device)
     lay(model, channels_last)
     tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile
     how = How(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
     output = Path(config.output).expanduser()
     overlays = config.overlays or config.sheet
-    order = Order(output, digest(Path(config.ckpt)), how, config.probabilities, overlays, config.overwrite)
+    order = Order(output, sha256(ckpt), how, config.probabilities, overlays, config.overwrite)
     rows = predict_files(model, files_of(str(config.input)), order, say)
     if config.sheet and (sheet := sheet_of(rows, order, model)):
         print(sheet)

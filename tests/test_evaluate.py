@@ -47,7 +47,7 @@ def best(run: Path) -> Path:
 
 def test_the_numbers_of_the_training_come_again_to_the_last_digit(run: Path, tmp_path: Path):
     before = metrics_of(run)
-    found, _ = evaluate_checkpoint(best(run), out=tmp_path / "scores")
+    found = evaluate_checkpoint(best(run), out=tmp_path / "scores").metrics
     names = [name for name in before if name.startswith(("test/", "train/"))]
     assert {"test/miou", "test/loss", "test/boundary/iou", "test/shift/agreement", "train/miou"} <= set(names)
     assert {name: found[name] for name in names} == {name: before[name] for name in names}
@@ -59,11 +59,11 @@ def test_the_numbers_of_the_training_come_again_to_the_last_digit(run: Path, tmp
 
 def test_other_splits_are_scored_whole_and_unaugmented(run: Path):
     before = metrics_of(run)
-    val, _ = evaluate_checkpoint(best(run), split="val", diagnosing=False)
+    val = evaluate_checkpoint(best(run), split="val", diagnosing=False).metrics
     assert val["val/miou"] == pytest.approx(before["best/val_miou"], abs=1e-7)
     assert not [name for name in val if name.startswith(("test/", "train/"))]
-    train_split, _ = evaluate_checkpoint(best(run), split="train", diagnosing=False)
-    again, _ = evaluate_checkpoint(best(run), split="train", diagnosing=False)
+    train_split = evaluate_checkpoint(best(run), split="train", diagnosing=False).metrics
+    again = evaluate_checkpoint(best(run), split="train", diagnosing=False).metrics
     assert train_split["train/miou"] == again["train/miou"] > 0.5
     assert train_split["train/iou/cell"] > 0.5 and "val/miou" not in train_split
 
@@ -77,14 +77,14 @@ def test_a_checkpoint_of_before_its_description_grew_gives_the_same(run: Path, t
     (tmp_path / "checkpoints").mkdir()
     torch.save(checkpoint, best(tmp_path))
     shutil.copy(run / "config.yaml", tmp_path)
-    found, _ = evaluate_checkpoint(best(tmp_path), diagnosing=False)
+    found = evaluate_checkpoint(best(tmp_path), diagnosing=False).metrics
     for name in ("test/miou", "test/loss"):
         assert found[name] == metrics_of(run)[name]
 
 
 def test_data_can_lie_elsewhere_or_be_other_data(run: Path, stack: Path, tmp_path: Path):
     shutil.copytree(stack, tmp_path / "moved")
-    found, _ = evaluate_checkpoint(best(run), [f"data.root={tmp_path / 'moved'}"], diagnosing=False)
+    found = evaluate_checkpoint(best(run), [f"data.root={tmp_path / 'moved'}"], diagnosing=False).metrics
     assert found["test/miou"] == metrics_of(run)["test/miou"]
     config = config_of(best(run), [f"data.root={tmp_path / 'moved'}", "data.eval_batch_size=2"])
     assert config.data.source.root == str(tmp_path / "moved") and config.data.eval_batch_size == 2
@@ -95,7 +95,7 @@ def test_data_can_lie_elsewhere_or_be_other_data(run: Path, stack: Path, tmp_pat
         shutil.copytree(stack / name, folder / part)
     values = ["data=folder", f"data.root={folder}", "data.source.classes=[membrane,cell]"]
     values += ["data.source.values={0: membrane, 255: cell}"]
-    found, _ = evaluate_checkpoint(best(run), values, split="val", diagnosing=False)
+    found = evaluate_checkpoint(best(run), values, split="val", diagnosing=False).metrics
     assert 0.3 < found["val/miou"] <= 1 and found["data"] == "folder"
 
 
@@ -105,6 +105,8 @@ def test_what_does_not_fit_is_said_in_one_sentence(run: Path, stack: Path, tmp_p
             evaluate_checkpoint(path or best(run), *arguments, **options)
         return error
 
+    (tmp_path / "file").write_text("")
+    sentence(refused(out=tmp_path / "file" / "scores"), "cannot be made", "choose another folder")
     sentence(refused(split="tset"), "split=tset", "did you mean test", "train, val, test")
     sentence(refused(["data.rot=x"]), "data.rot: no such key", "did you mean data.root")
     sentence(refused([f"data.root={tmp_path / 'gone'}"]), "gone")

@@ -11,7 +11,7 @@ from torch import nn
 
 from unet import UNet
 from unet.errors import UserError
-from unet.inference import blended, bump, check_tile, predict, samples, tiling
+from unet.inference import blended, bump, check_tile, overlap_samples, predict, tiling
 from unet.receptive import receptive_fields
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -51,7 +51,7 @@ def test_an_image_that_fits_goes_through_at_once_and_is_the_networks_own():
 )
 def test_tiles_cover_every_sample_on_the_grid_and_overlap_enough(axes, overlap):
     size, tile, multiple = zip(*axes, strict=True)
-    wanted = samples(tile, overlap)
+    wanted = overlap_samples(tile, overlap)
     found = tiling(size, tile, wanted, multiple)
     for axis, (n, r) in enumerate(zip(size, multiple, strict=True)):
         begins, m, before = found.starts[axis], found.tile[axis], found.before[axis]
@@ -74,7 +74,7 @@ def test_tiles_cover_every_sample_on_the_grid_and_overlap_enough(axes, overlap):
 def test_parts_come_once_in_order_and_blend_as_if_all_were_held(axes, overlap, batch):
     """Against the plain sum of weighted tiles over the whole image; the network here depends on the tile."""
     size, tile, multiple = zip(*axes, strict=True)
-    tiles = tiling(size, tile, samples(tile, overlap), multiple)
+    tiles = tiling(size, tile, overlap_samples(tile, overlap), multiple)
     image = torch.rand(1, 1, *size)
 
     def net(image: torch.Tensor) -> torch.Tensor:

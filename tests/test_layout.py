@@ -23,10 +23,10 @@ NETWORK = {
     "unet.receptive": {"unet.model"},
     "unet.inference": {"unet.errors", "unet.geometry"},
     "unet.symmetry": set(),
-    "unet.fitting": {"unet.errors"},
+    "unet.preparation": {"unet.errors"},
     "unet.apply": {
         *("unet.errors", "unet.geometry", "unet.hardware"),
-        *("unet.inference", "unet.symmetry", "unet.fitting"),
+        *("unet.inference", "unet.symmetry", "unet.preparation"),
     },
     "unet.segmenter": {"unet.errors", "unet.model", "unet.receptive", "unet.apply"},
 }

@@ -11,7 +11,7 @@ from networks import network
 
 from unet.apply import TILE, How, field_overlap, tiles
 from unet.errors import UserError
-from unet.fitting import fitted
+from unet.preparation import prepared
 from unet.symmetry import symmetric, views
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
@@ -128,7 +128,7 @@ def test_what_evaluation_does_first_is_what_albumentations_does(steps: list[dict
         [getattr(A, s["_target_"].split(".")[1])(**{k: s[k] for k in s if k != "_target_"}) for s in steps]
     )
     expected = pipeline(image=image)["image"].astype(int)
-    found, undo = fitted(torch.from_numpy(image).movedim(-1, 0)[None], steps)
+    found, undo = prepared(torch.from_numpy(image).movedim(-1, 0)[None], steps)
     assert found.shape[2:] == expected.shape[:2]
     assert np.abs(found[0].movedim(0, -1).numpy() - expected).max() <= 1  # OpenCV weighs in integers
     assert undo(torch.zeros(1, 2, *found.shape[2:])).shape == (1, 2, *size)
@@ -136,7 +136,7 @@ def test_what_evaluation_does_first_is_what_albumentations_does(steps: list[dict
 
 def test_a_padding_is_taken_off_where_it_was_put_on():
     image = torch.arange(12.0).view(1, 1, 3, 4)
-    found, undo = fitted(image, STEPS[3])
+    found, undo = prepared(image, STEPS[3])
     assert torch.equal(undo(found), image) and (found == 3).sum() == 64 * 99 - 12 + 1
 
 

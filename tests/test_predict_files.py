@@ -1,5 +1,6 @@
 """Files predicted: read and written in bands, resumable, whole or absent, one bad file among good ones."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -168,6 +169,40 @@ def test_what_is_done_is_not_done_again_unless_something_changed(tmp_path: Path)
     assert [row.state for row in rows] == [FAILED, FAILED] and "overwrite=true" in rows[0].told
     assert picture(tmp_path / "out" / "a.png").shape == (3, 3)
     assert states(overwrite=True) == [DONE, DONE]
+    assert states(how=How(tile=(32, 48))) == [DONE, DONE]
+    assert states(how=How(tile=(32, 48))) == [SKIPPED, SKIPPED]
+
+
+def test_labels_that_were_being_replaced_when_all_stopped_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from unet.prediction import folder
+
+    model, order = network(tmp_path), Order(tmp_path / "out", "x")
+    files = [save(tmp_path / "in" / "a.png", noise(40, 40, 3))]
+    assert [row.state for row in predict_files(model, files, order)] == [DONE]
+    before = picture(tmp_path / "out" / "a.png")
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(folder, "predict_file", stopped)
+        predict_files(model, files, dataclasses.replace(order, how=EXACT))
+    assert np.array_equal(picture(tmp_path / "out" / "a.png"), before)
+    assert [row.state for row in predict_files(model, files, order)] == [DONE], "no longer known to be whole"
+
+
+@needs_volumes
+def test_files_whose_results_would_be_called_alike_are_refused(tmp_path: Path):
+    """Of these the labels would not be, a.npy and a.nii, but the probabilities."""
+    model = network(tmp_path, 3, channels=1)
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "a.npy", noise(16, 16, 16))
+    nibabel.save(nibabel.Nifti1Image(noise(16, 16, 16), np.eye(4)), tmp_path / "in" / "a.nii")
+    rows = predict_files(model, files_of(str(tmp_path / "in")), Order(tmp_path / "out", "x", probabilities=True))
+    assert sorted(row.state for row in rows) == [DONE, FAILED]
+    assert "would be called as those of" in rows[1].told
 
 
 def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
@@ -177,7 +212,7 @@ def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
         "cut.png": (good.read_bytes()[:700], "cannot be read as an image"),
         "empty.jpg": (b"", "cannot be read as an image"),
         "text.tif": (b"no picture", "cannot be read as an image"),
-        "good.jpg": (good.read_bytes(), "would be called good.png"),
+        "good.jpg": (good.read_bytes(), "would be called as those of"),
         "cut.npy": (b"\x93NUMPY\x01\x00v\x00", "cannot be read as an array"),
     }
     for name, (content, _) in bad.items():
@@ -195,7 +230,7 @@ def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
         "words.npy": "expected one of real numbers",
         "volume.tif": "4 x 9 x 9 x 1, channels last; the network takes images of 2 axes",
     }
-    said |= {"cut.npy": "would be called cut.png"}
+    said |= {"cut.npy": "would be called as those of"}
     files = sorted(files_of(str(tmp_path / "in")), key=lambda path: path.suffix != ".png")
     rows = {row.path.name: row for row in predict_files(model, files, Order(tmp_path / "out", "x"))}
     assert rows.pop("good.png").state == DONE and rows.keys() == said.keys()
@@ -246,13 +281,13 @@ def test_inputs_and_outputs_that_cannot_be_are_refused_before_anything_is_done(t
 
 
 @pytest.mark.parametrize(
-    "value", ["a b", "a, b (1).png", "it's", "back\\slash\\", "[x]{y}", "run/model.down=max,seed=1"]
+    "value", ["a b", "a, b (1).png", "it's", "back\\slash\\", "[x]{y}", "run/model.down=max,seed=1", "2024", "true"]
 )
 def test_a_path_means_what_the_shell_gave(value: str):
     (argument,) = verbatim([f"input={value}"], ["input"])
     (override,) = OverridesParser.create().parse_overrides([argument])
     assert override.value() == value and not override.is_sweep_override()
-    kept = ["input=null", "input='a'", "tile=[1,2]", "--help"]
+    kept = ["input=null", "input='a'", "input=a/b.ckpt", "tile=[1,2]", "--help"]
     assert verbatim(kept, ["input"]) == kept
 
 

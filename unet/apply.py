@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from unet.errors import UserError
-from unet.fitting import fitted
 from unet.geometry import times
 from unet.hardware import native_bf16
-from unet.inference import Network, Read, Tiling, Window, blended, check_tile, samples, tiling
+from unet.inference import Network, Read, Tiling, Window, blended, check_tile, overlap_samples, tiling
+from unet.preparation import prepared
 from unet.symmetry import symmetric
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def label(model: Segmenter, image: Any, how: How, probabilities: bool = False) -
         )
     stored = stored[..., None] if stored.ndim == spatial_dims else stored
     whole = channels_fit(stored, model.net.in_channels).movedim(-1, 0)[None]
-    whole, undo = fitted(whole, model.steps if how.transforms else ())
+    whole, undo = prepared(whole, model.steps if how.transforms else ())
     size = whole.shape[2:]
     logits = None
     for window, part in parts(model, lambda window: whole[:, :, *window], size, how):
@@ -137,9 +137,9 @@ def tiles(model: Segmenter, size: Sequence[int], how: How) -> Tiling:
     if all(m >= n for m, n in zip(tile, size, strict=True)):
         return tiling(size, size, [0] * len(size), stride)
     if how.overlap is not None:
-        overlap = samples(tile, how.overlap)
+        overlap = overlap_samples(tile, how.overlap)
     elif as_evaluated:
-        overlap = samples(tile, model.description["eval_overlap"])
+        overlap = overlap_samples(tile, model.description["eval_overlap"])
     else:
         overlap = field_overlap(tile, model.field)
     return tiling(size, tile, overlap, stride)

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -112,17 +113,25 @@ OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 def verbatim(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
     """A command line on which the values of ``keys``, which are paths, mean what the shell gave: Hydra unquotes them.
 
-    ``["input=a, b (1).png"]`` -> ``["input='a, b (1).png'"]``; what is in quotes, or ``null``, stays as it is.
+    ``["input=a, b (1).png"]`` -> ``["input='a, b (1).png'"]``; what is in quotes, ``null``, or means the same without
+    quotes, stays as it is.
     """
 
     def quoted(argument: str) -> str:
         key, equals, value = argument.partition("=")
-        if not equals or key not in keys or value in ("", "null") or value[0] in "'\"":
+        if not equals or key not in keys or value in ("", "null") or value[0] in "'\"" or taken_as(argument) == value:
             return argument
-        escaped = re.sub(r"(\\*)(?='|$)", r"\1\1", value).replace("'", r"\'")
-        return f"{key}='{escaped}'"
+        return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
     return [quoted(argument) for argument in arguments]
+
+
+def taken_as(argument: str) -> Any:
+    """The value that Hydra reads from one argument; None where it reads none."""
+    try:
+        return parse([argument], None)[0].value()
+    except OverrideParseException:
+        return None
 
 
 def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
@@ -152,12 +161,12 @@ def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None
     return decorate
 
 
-def outspoken(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[DictConfig], None]]:
-    """Decorate what ``hydra.main`` is given: an error in it is said before Hydra adds a line of its own."""
+def script(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Decorate what a script does with its config: :func:`command` and Hydra, which adds no line to an error of it."""
 
-    def decorate(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(main)
-        def run(config: DictConfig) -> None:
+        def outspoken(config: DictConfig) -> None:
             try:
                 main(config)
             except Exception as error:
@@ -165,7 +174,8 @@ def outspoken(config_name: str) -> Callable[[Callable[[DictConfig], None]], Call
                     raise
                 say(error, config_name)
 
-        return run
+        configured = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
+        return command(config_name)(configured(outspoken))
 
     return decorate
 

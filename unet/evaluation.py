@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,30 @@ TRAINER = ("accelerator", "deterministic", "benchmark", "inference_mode", "limit
 """The trainer's settings that an evaluation depends on, beside the precision."""
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What came out.
+
+    Attributes:
+        metrics: what ``metrics.json`` holds: scores, diagnostics and provenance.
+        diagnostics: those of them that are no scores.
+        split: what was scored.
+        classes: their names.
+    """
+
+    metrics: dict[str, Any]
+    diagnostics: dict[str, float]
+    split: str
+    classes: list[str]
+
+
 def evaluate_checkpoint(
     path: Path,
     overrides: Sequence[str] = (),
     split: str | None = None,
     out: Path | None = None,
     diagnosing: bool = True,
-) -> tuple[dict[str, Any], SegmentationTask]:
+) -> Evaluated:
     """Score the checkpoint's network.
 
     Args:
@@ -42,14 +60,12 @@ def evaluate_checkpoint(
         out: a folder that gets ``metrics.json`` and ``confusions.npz``; None: nothing is written.
         diagnosing: whether to compute the diagnostics too.
 
-    Returns:
-        What ``metrics.json`` holds of scores, diagnostics and provenance, and the task with the network.
-
     Raises:
-        UserError: a checkpoint, data or a split that is not there, or classes that are not the network's.
+        UserError: a checkpoint, data or a split that is not there, classes that are not the network's, or a folder that
+            cannot be written to or holds numbers already.
     """
-    if out is not None and (out / METRICS).exists():
-        raise UserError(f"{out / METRICS}: is there already; choose another output")
+    if out is not None:
+        make_room(out)
     checkpoint = read_checkpoint(path)
     config = config_of(path, overrides)
     settle_process(config)
@@ -62,13 +78,14 @@ def evaluate_checkpoint(
     trainer = evaluating_trainer(config, task, data)
     if config.get("compile"):
         task.net.compile()
-    metrics: dict[str, Any] = evaluate(trainer, task, data, chosen)
-    with tempfile.TemporaryDirectory() as spare:
-        folder = out or Path(spare)
-        folder.mkdir(parents=True, exist_ok=True)
-        if diagnosing:
-            metrics = diagnose(task, data, chosen, folder) | metrics
-    metrics |= {
+    scores = evaluate(trainer, task, data, chosen)
+    diagnosed: dict[str, float] = {}
+    if diagnosing:
+        with tempfile.TemporaryDirectory() as spare:
+            diagnosed = diagnose(task, data, chosen, out or Path(spare))
+    metrics = {
+        **diagnosed,
+        **scores,
         "checkpoint": str(path),
         "checkpoint/epoch": checkpoint["epoch"] + 1,
         "checkpoint/step": checkpoint["global_step"],
@@ -79,7 +96,18 @@ def evaluate_checkpoint(
     }
     if out is not None:
         write_json(out / METRICS, metrics)
-    return metrics, task
+    diagnosed = {name: value for name, value in diagnosed.items() if name not in scores}
+    return Evaluated(metrics, diagnosed, chosen, list(task.classes))
+
+
+def make_room(folder: Path) -> None:
+    """Make the folder; raise UserError where that cannot be, or where it holds numbers already."""
+    if (folder / METRICS).exists():
+        raise UserError(f"{folder / METRICS}: is there already; choose another output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={folder}: cannot be made ({error.strerror}); choose another folder") from None
 
 
 def listed(data: SegmentationData) -> str:
@@ -138,8 +166,9 @@ def loaded(path: Path, checkpoint: dict[str, Any], config: DictConfig, data: Seg
             f"{wanted[0]} channels and {wanted[1]} axes"
         )
     if "class_weights" not in description:  # an older checkpoint: of the training data, which this should be
-        choice: Any = OmegaConf.to_object(config.loss).get("class_weights", "none")  # type: ignore[union-attr]
-        description["class_weights"] = class_weights(choice, data.samples["train"].label_counts)
+        loss: Any = OmegaConf.to_container(config.loss, resolve=True)
+        weights = class_weights(loss.get("class_weights", "none"), data.samples["train"].label_counts)
+        description["class_weights"] = weights
     try:
         task = task_of(config, data, description)
         task.load_state_dict(checkpoint["state_dict"])

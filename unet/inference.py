@@ -4,6 +4,7 @@ There is one implementation, :func:`blended`, which never holds the logits of mo
 fills a tensor from it, ``scripts/predict.py`` writes files from it, whatever their size.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -66,7 +67,7 @@ class Tiling:
         return product(*(range(len(axis)) for axis in self.starts))
 
     def __len__(self) -> int:
-        return len(list(self.places()))
+        return math.prod(map(len, self.starts))
 
     def read(self, read: Read, place: tuple[int, ...]) -> Tensor:
         """A tile's samples (B, C, *tile); padding repeats the border's, as the network's own does."""
@@ -226,7 +227,7 @@ def predict(
     size = image.shape[2:]
     if tile is None or all(m >= n for m, n in zip(tile, size, strict=True)):
         return net(image)
-    tiles = tiling(size, tile, samples(tile, overlap), multiple)
+    tiles = tiling(size, tile, overlap_samples(tile, overlap), multiple)
     logits = None
     for window, part in blended(net, lambda window: image[:, :, *window], tiles):
         if logits is None:
@@ -236,6 +237,6 @@ def predict(
     return logits
 
 
-def samples(tile: Sequence[int], overlap: float) -> list[int]:
+def overlap_samples(tile: Sequence[int], overlap: float) -> list[int]:
     """A share of a tile in samples along each axis, at least that."""
     return [m - max(1, int(m * (1 - overlap))) for m in tile]

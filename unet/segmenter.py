@@ -80,7 +80,7 @@ class Segmenter(nn.Module):
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """What evaluation does to an image first; see :func:`unet.fitting.fitted`."""
+        """What evaluation does to an image first; see :func:`unet.preparation.prepared`."""
         return self.description.get("eval_transforms") or []
 
     def predict(self, image: Any, probabilities: bool = False, **how: Any) -> Any:

@@ -1,7 +1,6 @@
 """Many files predicted into a folder: what is done is not done again, what fails is named and stops nothing."""
 
 import glob
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,8 @@ from unet.segmenter import Segmenter
 
 RECORDS, PROBABILITIES, OVERLAYS, SHEET = "records", "probabilities", "overlays", "sheet.png"
 DONE, SKIPPED, FAILED = "done", "was done", "failed"
+BEGUN = {"state": "begun"}
+"""The record of labels that are being replaced."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Order:
         status = path.stat()
         made = {"probabilities": self.probabilities, "overlays": self.overlays}
         how = {key: value for key, value in asdict(self.how).items() if key != "batch"}
+        how["tile"] = self.how.tile and list(self.how.tile)  # as JSON gives it back
         return {
             "image": {"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns},
             "checkpoint": self.checkpoint,
@@ -102,14 +104,13 @@ def predict_files(
         if path.parent.resolve() == order.output.resolve():
             raise UserError(f"output={order.output}: holds {path.name}, an input; choose another folder")
     rows: list[Row] = []
-    names: dict[str, Path] = {}
+    stems: dict[str, Path] = {}
     for path in files:
-        name = label_name(path, model.net.spatial_dims)
-        first = names.setdefault(name, path)
+        first = stems.setdefault(name_parts(path)[0], path)
         if first is not path:
-            row = Row(path, FAILED, f"{path}: its labels would be called {name}, as those of {first} are; rename one")
+            row = Row(path, FAILED, f"{path}: its results would be called as those of {first} are; rename one")
         else:
-            row = attempt(model, path, name, order)
+            row = attempt(model, path, label_name(path, model.net.spatial_dims), order)
         told(row)
         rows.append(row)
     return rows
@@ -131,7 +132,8 @@ def attempt(model: Segmenter, path: Path, name: str, order: Order) -> Row:
             raise UserError(
                 f"{labels}: is there already and was not written by this command; overwrite=true replaces it"
             )
-        record.unlink(missing_ok=True)  # until all is written anew, nothing is done
+        if labels.exists():
+            write_json(record, BEGUN)  # until all is written anew nothing is done, but the labels stay this command's
         size = predict_file(model, path, labels, order.how, shares, overlay)
         write_json(record, wanted)
     except Exception as error:
@@ -166,9 +168,3 @@ def sheet_of(rows: Sequence[Row], order: Order, model: Segmenter) -> Path | None
         return None
     contact_sheet(order.output / SHEET, overlays, model.classes, model.colors)
     return order.output / SHEET
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

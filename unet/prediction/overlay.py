@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from unet.data.source import Array
-from unet.pictures import colorize, layout_legend, shown, to_rgb
+from unet.pictures import colorize, draw_legend, layout_legend, shown, to_rgb
 from unet.record import whole
 
 LONGEST = 2048
@@ -19,7 +20,7 @@ THUMBNAIL, COLUMNS, MOST, LINE = 240, 5, 40, 18
 class Overlay:
     """Gathers what an overlay shows of an image, band by band, and saves it to ``file`` as PNG."""
 
-    def __init__(self, file, size: Sequence[int], colors: Sequence[Sequence[int]]):
+    def __init__(self, file: IO[bytes], size: Sequence[int], colors: Sequence[Sequence[int]]):
         self.file, self.colors = file, colors
         self.step = -(-max(size) // LONGEST) if len(size) == 2 else 1
         self.images: list[Array] = []
@@ -54,9 +55,7 @@ def contact_sheet(
     top = 20 * (1 + max(row for row, _ in legend)) + 8
     page = Image.new("RGB", (width, top + rows * (THUMBNAIL + LINE + 6)), "white")
     draw = ImageDraw.Draw(page)
-    for (row, x), name, color in zip(legend, classes, colors, strict=False):
-        draw.rectangle((x, 20 * row + 5, x + 12, 20 * row + 17), tuple(color), "black")
-        draw.text((x + 17, 20 * row + 4), name, "black", font)
+    draw_legend(draw, 0, legend, classes, colors, font)
     for number, overlay in enumerate(chosen):
         x = 6 + number % columns * (THUMBNAIL + 6)
         y = top + number // columns * (THUMBNAIL + LINE + 6)

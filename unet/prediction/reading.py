@@ -169,12 +169,7 @@ def open_tiff(path: Path, spatial_dims: int) -> Stored | None:
             if page.is_memmappable:
                 dtype = page.dtype.newbyteorder(tiff.byteorder)
                 return Stored(path, shape[:2], channels, from_file(path, page.dataoffsets[0], dtype, shape))
-            segment = math.prod(page.chunks) * page.dtype.itemsize
-            if segment > SEGMENT:
-                if math.prod(shape) > Image.MAX_IMAGE_PIXELS:  # type: ignore[operator]
-                    raise UserError(
-                        f"{path}: its strips unpack to {segment >> 20} MiB each; save it in tiles, or uncompressed"
-                    )
+            if math.prod(page.chunks) * page.dtype.itemsize > SEGMENT:
                 return None
             read = segments(path, shape)
             read(0, 1)  # says now what cannot be unpacked

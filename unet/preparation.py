@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from unet.errors import UserError
 
 Undo = Callable[[Tensor], Tensor]
-"""Maps of the fitted picture (1, c, h, w) -> maps of the picture as it came (1, c, H, W)."""
+"""Maps of the prepared picture (1, c, h, w) -> maps of the picture as it came (1, c, H, W)."""
 LINEAR, CONSTANT = 1, 0
 """OpenCV's numbers of bilinear interpolation and of a constant border."""
 
 
-def fitted(image: Tensor, steps: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Undo]:
+def prepared(image: Tensor, steps: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Undo]:
     """A picture (1, C, H, W) as the steps make it, and the way back.
 
     Args:
