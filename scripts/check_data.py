@@ -14,15 +14,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from unet.command import command
+from unet.command import script, verbatim
 
 
-@command("check_data")
-@hydra.main(version_base="1.3", config_path="../configs", config_name="check_data")
+@script("check_data")
 def main(config: DictConfig) -> None:
     sys.exit(not check(config, HydraConfig.get().overrides.task))
 
@@ -99,5 +97,6 @@ def of_the_files(override: str) -> bool:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = verbatim(sys.argv[1:], ("data.root", "fix"))
     sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]  # nothing is left behind
     main()

@@ -1,5 +1,6 @@
 """What a run leaves behind: whole files, or none, that say what was run and how it went."""
 
+import hashlib
 import json
 import os
 import platform
@@ -58,6 +59,12 @@ def with_block(page: str, begin: str, block: str, end: str) -> str:
     """A page whose text between two marker lines is ``block``. Raises ValueError where a marker is missing."""
     before, rest = page.split(begin)
     return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
