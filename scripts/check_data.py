@@ -72,12 +72,11 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
 
 
 def name_classes(config: DictConfig) -> bool:
-    """Whether the user named the classes; where not, put in those that ``values`` names, or two that stand for any."""
+    """Whether the user named the classes; where not, put in two that stand for any."""
     source = config.data.source
-    if "classes" not in source or source.classes is not None:
+    if "classes" not in source or source.classes is not None or source.get("values") is not None:
         return True
-    names = [name for name in dict.fromkeys((source.get("values") or {}).values()) if name != "ignore"]
-    source.classes = names if len(names) > 1 else ["background", "foreground"]
+    source.classes = ["background", "foreground"]
     return False
 
 
