@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -189,6 +189,19 @@ def all_keys(config: DictConfig, prefix: str = "") -> list[str]:
         if isinstance(node, DictConfig) and not node._is_none():
             keys += all_keys(node, f"{prefix}{key}.")
     return keys
+
+
+def quoted_paths(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """A command line on which the values of ``keys`` are taken as they are: a run's folder has ``=`` in its name.
+
+    ``["ckpt=outputs/model.down=max/best.ckpt"]`` -> ``["ckpt='outputs/model.down=max/best.ckpt'"]``.
+    """
+    quoted = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        plain = key in keys and value not in ("", "null") and value[0] not in "'\""
+        quoted.append(f"{key}={QuotedString(value, Quote.single).with_quotes()}" if equals and plain else argument)
+    return quoted
 
 
 def signal_status(signum: int) -> int:

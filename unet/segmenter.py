@@ -44,7 +44,8 @@ class Segmenter(nn.Module):
 
     Args:
         description: what a checkpoint of this project says of itself: ``model`` (the arguments of :class:`UNet`),
-            ``classes``, ``colors``, ``mean`` and ``std`` per channel, ``log_weights``.
+            ``classes``, ``colors``, ``mean`` and ``std`` per channel, ``log_weights``; ``dtype`` and ``range``
+            of the training images.
 
     Attributes:
         net, normalize: as in training, so that a checkpoint's weights fit.

@@ -188,6 +188,8 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         "colors": [list(color) for color in data.source.colors],
         "mean": mean,
         "std": std,
+        "dtype": str(data.samples["train"].dtype),
+        "range": list(data.samples["train"].range),
         "log_weights": shift,
     }
     return SegmentationTask(

@@ -1,5 +1,6 @@
 """Items read once before training: checked, counted, and kept in memory while a budget lasts."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ class Samples:
     Attributes:
         item_counts: pixels of each class in every item (N, num_classes).
         channels: channels of every image.
+        dtype, range: what holds every image's values (uint8, uint16 or float32), the least and the largest of them.
         sizes: each size of a target that occurs, and the first item that has it.
         bytes: what is kept in memory.
     """
@@ -38,6 +40,7 @@ class Samples:
         self.bytes = 0
         self.kept: dict[int, tuple[Array, Array]] = {}
         self.channels = 0
+        self.dtype, self.range = np.dtype(np.uint8), (math.inf, -math.inf)
         self.sizes: dict[tuple[int, ...], int] = {}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             read = pool.map(lambda item: checked(item, num_classes, spatial_dims), items)
@@ -50,6 +53,8 @@ class Samples:
             raise unlike(self.items[index], image.shape[-1], self.items[0], self.channels)
         self.item_counts[index] = np.bincount(target.ravel(), minlength=256)[: self.num_classes]
         self.sizes.setdefault(target.shape, index)
+        self.dtype = np.result_type(self.dtype, image.dtype)
+        self.range = min(self.range[0], float(image.min())), max(self.range[1], float(image.max()))
         size = image.nbytes + target.nbytes
         if self.bytes + size <= budget:
             for kept in (image, target):

@@ -1,0 +1,95 @@
+"""Is what was written what was trained? Held against torch at other sizes, and tiled prediction against whole."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unet.errors import UserError
+from unet.export.deployed import Given
+from unet.export.formats import Program
+from unet.geometry import times
+from unet.inference import predict
+
+TOLERANCE = 1e-4
+"""Of a probability."""
+BATCHES = (1, 2)
+
+
+def odd_sizes(stride: Sequence[int]) -> list[tuple[int, ...]]:
+    """Three sizes, odd along every axis, unlike each other: two to four total strides and some."""
+    return [
+        tuple((2 + (place + axis) % 3) * n + 1 + 2 * place | 1 for axis, n in enumerate(stride)) for place in range(3)
+    ]
+
+
+@torch.no_grad()
+def parity(program: Program, net: Program, images: Given) -> dict[str, Any]:
+    """Hold a program against the network it was made from, at three odd sizes and at the smallest, one image and two.
+
+    Args:
+        program: gives probabilities (B, K, *S) or labels (B, *S).
+        net: gives probabilities.
+        images: what both take.
+
+    Returns:
+        The sizes, the tolerance, and how far the two are apart. Labels differ only at near ties, where the label the
+        program gives is no more than twice the tolerance less probable than the other.
+
+    Raises:
+        UserError: what differed, where, and by how much.
+    """
+    largest, ties, seen = 0.0, 0, 0
+    sizes = [*odd_sizes(images.stride), images.smallest]
+    for size in sizes:
+        for batch in BATCHES:
+            image = images.sample(batch, size, seed=seen)
+            expected, found = net(image), program(image)
+            place = f"at {times(size)}, batch {batch}"
+            whole = expected.shape if found.ndim == expected.ndim else expected[:, 0].shape
+            if found.shape != whole:
+                raise UserError(f"{place} it gives {tuple(found.shape)}, torch gives {tuple(whole)}")
+            if found.ndim == expected.ndim:
+                apart = (found - expected).abs().max().item()
+                if not apart <= TOLERANCE:  # NaN is not
+                    raise UserError(f"{place} probabilities are up to {apart:.2g} apart (at most {TOLERANCE:g})")
+                largest = max(largest, apart)
+            different, gap = labels_apart(found, expected)
+            if gap > 2 * TOLERANCE:
+                raise UserError(f"{place} {different} labels differ, of probabilities up to {gap:.2g} apart")
+            ties += different
+            seen += expected[:, 0].numel()
+    return {
+        "sizes": [list(size) for size in sizes],
+        "batches": list(BATCHES),
+        "tolerance": TOLERANCE,
+        "largest_difference": largest if found.ndim == expected.ndim else None,
+        "labels": seen,
+        "labels_differing_at_near_ties": ties,
+    }
+
+
+def labels_apart(found: Tensor, expected: Tensor) -> tuple[int, float]:
+    """How many labels of ``found``, labels or probabilities, are others, and by how much less probable at most."""
+    labels = found.argmax(1) if found.ndim == expected.ndim else found.long()
+    top, best = expected.max(1)
+    gap = top - expected.gather(1, labels[:, None])[:, 0]
+    return int((labels != best).sum()), gap.max().item()
+
+
+@torch.no_grad()
+def seam(net: Program, image: Tensor, tile: Sequence[int], overlap: float) -> dict[str, Any]:
+    """Tiled against whole prediction of an image that takes several tiles.
+
+    ``score`` is the share of labels that tiling leaves as they are: 1 without any seam. A network whose context or norm
+    looks at the whole image sees another one in every tile.
+    """
+    whole, tiled = net(image), predict(net, image, tile, overlap)
+    apart = (whole - tiled).abs()
+    return {
+        "score": (whole.argmax(1) == tiled.argmax(1)).float().mean().item(),
+        "mean_difference": apart.mean().item(),
+        "largest_difference": apart.max().item(),
+        "size": list(image.shape[2:]),
+    }
