@@ -1,5 +1,6 @@
 """A model file in fewer bits, and what that costs."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,17 +60,21 @@ def write_int8(path: Path, pictures: Sequence[Picture]) -> None:
     CalibrationDataReader.register(Calibration)
     graph = onnx.load(path).graph
     convolutions = [node.name for node in graph.node if node.op_type in CONVOLUTIONS]
-    quantize_static(
-        path,
-        path,
-        Calibration(pictures),  # type: ignore[arg-type]
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=[*CONVOLUTIONS, "MaxPool", "Concat", "Relu"],
-        nodes_to_exclude=convolutions[-1:],
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
+    logging.disable(logging.WARNING)  # it advises to fold batch norms, which the exporter has done
+    try:
+        quantize_static(
+            path,
+            path,
+            Calibration(pictures),  # type: ignore[arg-type]
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=[*CONVOLUTIONS, "MaxPool", "Concat", "Relu"],
+            nodes_to_exclude=convolutions[-1:],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @torch.no_grad()
