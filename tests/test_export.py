@@ -1,5 +1,6 @@
 """A bundle: the trained network's own numbers without the project, told in full, refused where anything is off."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -26,7 +27,7 @@ from unet.export import bundle, formats
 from unet.export.bundle import Wanted, export
 from unet.export.check import labels_apart, odd_sizes, parity, seam
 from unet.export.deployed import Deployed, Given, given
-from unet.export.formats import FORMATS, Format
+from unet.export.formats import FORMATS
 from unet.export.recipe import recipe
 from unet.registry import CONTEXT
 from unet.segmenter import Segmenter, load
@@ -44,7 +45,7 @@ DESCRIPTION = {
     "std": [60.0, 50.0, 40.0],
     "dtype": "uint8",
     "range": [0.0, 255.0],
-    "log_weights": [0.0, 0.5, -0.5],
+    "log_weights": [0.0, 0.1, -0.1],
 }
 
 
@@ -55,7 +56,9 @@ def saved(folder: Path, description: dict[str, Any] = DESCRIPTION, **model: Any)
     path = folder / "up=max" / "checkpoints" / "best.ckpt"
     path.parent.mkdir(parents=True)
     (path.parent.parent / "metrics.json").write_text('{"test/miou": 0.75}')
-    torch.save({"description": description, "state_dict": Segmenter(description).state_dict()}, path)
+    net = Segmenter(description)
+    net.net.head.weight.data *= 20  # so that every class is somewhere the likeliest
+    torch.save({"description": description, "state_dict": net.state_dict()}, path)
     return path
 
 
@@ -148,6 +151,7 @@ def test_labels_of_a_torch_program_and_its_example(tmp_path: Path):
     found = FORMATS["pt2"].open(folder / "model.pt2")(torch.from_numpy(image))
     assert found.dtype == torch.uint8 and (found.numpy() == by_hand(path, image).argmax(1)).all()
     assert said["output"] == {"name": "labels", "layout": "B H W", "dtype": "uint8"}
+    assert said["input"]["smallest"] == [3, 3], "torch.export leaves out a bottleneck of one sample"
     assert said["checked_against_torch"]["largest_difference"] is None
     save(tmp_path / "in.png", image[0].transpose(1, 2, 0))
     done = run_alone(folder, ["unet", "lightning", "onnxruntime"], tmp_path / "in.png", tmp_path / "out.png")
@@ -178,7 +182,7 @@ def left(folder: Path) -> list[str]:
 def swapped(monkeypatch: pytest.MonkeyPatch, opened: Any) -> None:
     """The ONNX format with another way to open a file."""
     form = FORMATS["onnx"]
-    monkeypatch.setitem(bundle.FORMATS, "onnx", Format(form.suffix, form.write, opened, form.needs, form.runs_on))
+    monkeypatch.setitem(bundle.FORMATS, "onnx", dataclasses.replace(form, open=opened))
 
 
 def shifted(path: Path) -> formats.Program:
@@ -219,7 +223,7 @@ class Counting(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("cls, said", [(Counting, "cannot be exported"), (Baked, "other numbers")])
+@pytest.mark.parametrize("cls, said", [(Counting, "cannot be exported"), (Baked, "than the traced one")])
 def test_an_operator_to_blame_is_named_with_another_to_take(cls, said, tmp_path, monkeypatch):
     monkeypatch.setitem(CONTEXT._classes, "odd_one", cls)
     path = saved(tmp_path, context="odd_one", down=["avg"])
@@ -263,7 +267,7 @@ def test_tiles_overlap_by_what_the_network_sees():
     assert wide.tile == (65536,) and wide.overlap == 0.5 and not wide.enough
     assert wide.described()["receptive_field"] == [None]
     deep = recipe({"depth": 3, "width": 4, "spatial_dims": 3, "up": "linear"}, (8, 8, 8))
-    assert deep.tile == (96, 96, 96) and deep.spanning() == (145, 96, 96)
+    assert deep.tile == (96, 96, 96) and deep.spanning() == (145, 145, 96)
 
 
 def test_a_network_that_looks_at_single_samples_has_no_seam_and_one_that_looks_at_all_has():

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from unet.errors import UserError, did_you_mean
-from unet.export.check import parity, seam
+from unet.export.check import parity, seam, traced_size
 from unet.export.deployed import AXES, Deployed, Given, given
 from unet.export.formats import FORMATS, INPUT, Format, Program, require
 from unet.export.operators import culprit, first_line
@@ -74,7 +74,7 @@ def export(checkpoint: Path, output: Path | None, wanted: Wanted) -> tuple[Path,
             written is not the one trained. Nothing is then left of the bundle.
     """
     segmenter = load(checkpoint)
-    takes = given(segmenter, wanted.dtype)
+    takes = given(segmenter, wanted.dtype, FORMATS[wanted.format].single)
     output = output or default_output(checkpoint, wanted)
     if output.exists():
         raise UserError(f"{output}: already there and not overwritten; remove it, or give another output=FOLDER")
@@ -122,7 +122,7 @@ def fill(
             "layout": takes.layout,
             "dtype": takes.dtype,
             "channels": takes.channels,
-            "range": takes.span,
+            "range": None if takes.span is None else list(takes.span),
             "mean": takes.mean,
             "std": takes.std,
             "smallest": list(takes.smallest),
@@ -161,14 +161,14 @@ def written(net: Deployed, probabilities: Deployed, takes: Given, wanted: Wanted
                 f"format={wanted.format}: the model written is not the one trained: {error}; nothing was kept"
             ) from error
         raise UserError(
-            f"format={wanted.format}: the network cannot be exported ({first_line(error)}), though each of its "
+            f"format={wanted.format}: the network cannot be exported or run ({first_line(error)}), though each of its "
             f"operators can; try {' or '.join(f'format={name}' for name in FORMATS if name != wanted.format)}"
         ) from error
 
 
 def example(takes: Given) -> Tensor:
     """The image a network is traced with: two, of a size that neither is the smallest nor the same along two axes."""
-    return takes.sample(2, tuple((3 + axis) * n for axis, n in enumerate(takes.stride)))
+    return takes.sample(2, traced_size(takes.stride))
 
 
 def output_name(wanted: Wanted) -> str:
@@ -188,7 +188,7 @@ def refuse_below(accuracy: Mapping[str, Any], wanted: Wanted) -> None:
         )
 
 
-def centred(picture: Picture, tiles: Recipe) -> Tensor | Picture:
+def centred(picture: Picture, tiles: Recipe) -> Picture:
     """The middle of a picture, at most a tile of it: calibration keeps every activation in memory."""
     size = picture.image.shape[2:]
     window = [slice((n - min(n, m)) // 2, (n + min(n, m)) // 2) for n, m in zip(size, tiles.tile, strict=True)]

@@ -24,6 +24,11 @@ def odd_sizes(stride: Sequence[int]) -> list[tuple[int, ...]]:
     ]
 
 
+def traced_size(stride: Sequence[int]) -> tuple[int, ...]:
+    """The size at which a network is traced: not the smallest, nor the same along two axes, and even."""
+    return tuple((3 + axis) * 2 * n for axis, n in enumerate(stride))
+
+
 @torch.no_grad()
 def parity(program: Program, net: Program, images: Given) -> dict[str, Any]:
     """Hold a program against the network it was made from, at three odd sizes and at the smallest, one image and two.

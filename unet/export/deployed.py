@@ -77,8 +77,13 @@ class Given:
         return (image if self.dtype == "float32" else image.round()).to(DTYPES[self.dtype])
 
 
-def given(segmenter: Segmenter, dtype: str | None = None) -> Given:
-    """What the network takes; ``dtype`` where the checkpoint, an old one, does not say.
+def given(segmenter: Segmenter, dtype: str | None = None, single: bool = True) -> Given:
+    """What the network takes.
+
+    Args:
+        segmenter: the network.
+        dtype: of its images, where the checkpoint, an old one, does not say.
+        single: whether a bottleneck of a single sample along an axis is served.
 
     Raises:
         UserError: a type that is none, contradicts the checkpoint, or is not said at all.
@@ -97,6 +102,6 @@ def given(segmenter: Segmenter, dtype: str | None = None) -> Given:
     whole = None if dtype == "float32" else torch.iinfo(DTYPES[dtype])
     span = said.get("range") if whole is None else (whole.min, whole.max)
     stride = tuple(segmenter.net.total_stride)
-    # Instance norm needs more than one value at the bottleneck.
-    least = tuple(n + 1 for n in stride) if segmenter.net.norm == "instance" else stride
+    # Instance norm cannot normalise a single value either.
+    least = stride if single and segmenter.net.norm != "instance" else tuple(n + 1 for n in stride)
     return Given(dtype, said["mean"], said["std"], None if span is None else (span[0], span[1]), stride, least)

@@ -25,6 +25,8 @@ class Format:
         suffix: of the file.
         write: (network, an image to trace it with, output's name, file).
         open: file -> program, on one thread where the runtime has its own.
+        single: whether what is written serves a bottleneck of a single sample along an axis. torch.export takes a size
+            of one for a special case and leaves it out.
         needs: packages beyond this project's own.
         runs_on: packages that someone who has the bundle needs; their versions are told.
     """
@@ -32,6 +34,7 @@ class Format:
     suffix: str
     write: Callable[[nn.Module, Tensor, str, Path], None]
     open: Callable[[Path], Program]
+    single: bool
     needs: tuple[str, ...]
     runs_on: tuple[str, ...]
 
@@ -46,8 +49,16 @@ def traced(net: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
 def write_onnx(net: nn.Module, image: Tensor, output: str, path: Path) -> None:
     if 4 * count_parameters(net) >= 2**31:
         raise UserError("format=onnx: a file holds no more than 2 GiB, the weights are larger; take format=pt2")
-    names = {"input_names": [INPUT], "output_names": [output]}
-    torch.onnx.export(traced(net, image), (image,), path, dynamo=True, verbose=False, external_data=False, **names)
+    torch.onnx.export(
+        traced(net, image),
+        (image,),
+        path,
+        input_names=[INPUT],
+        output_names=[output],
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
 
 
 def open_onnx(path: Path) -> Program:
@@ -55,7 +66,7 @@ def open_onnx(path: Path) -> Program:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda image: torch.from_numpy(session.run(None, {INPUT: image.numpy()})[0])
 
@@ -69,8 +80,8 @@ def open_pt2(path: Path) -> Program:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", write_onnx, open_onnx, ("onnx", "onnxscript", "onnxruntime"), ("onnxruntime",)),
-    "pt2": Format(".pt2", write_pt2, open_pt2, (), ("torch",)),
+    "onnx": Format(".onnx", write_onnx, open_onnx, True, ("onnx", "onnxscript", "onnxruntime"), ("onnxruntime",)),
+    "pt2": Format(".pt2", write_pt2, open_pt2, False, (), ("torch",)),
 }
 
 

@@ -13,7 +13,7 @@ takes, (source, target) = bundle["input"], sys.argv[1:]
 pixels = np.load(source) if source.endswith(".npy") else np.asarray(Image.open(source))
 pixels = pixels.reshape(*pixels.shape[: len(takes["total_stride"])], takes["channels"]).astype(takes["dtype"])
 session = onnxruntime.InferenceSession(Path(__file__).parent / bundle["model"]["file"])
-(output,) = session.run(None, {takes["name"]: np.moveaxis(pixels, -1, 0)[None]})
+output = np.asarray(session.run(None, {takes["name"]: np.moveaxis(pixels, -1, 0)[None]})[0])
 labels = (output[0] if bundle["output"]["name"] == "labels" else output[0].argmax(0)).astype(np.uint8)
 if target.endswith(".npy"):
     np.save(target, labels)
