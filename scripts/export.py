@@ -44,7 +44,7 @@ def main(config: DictConfig) -> None:
         f"{folder / said['model']['file']}: {said['model']['bytes'] / 2**20:.1f} MiB, sha256 {said['model']['sha256']}"
     )
     print(
-        f"as torch at {len(checked['sizes'])} sizes, batches of {' and '.join(map(str, checked['batches']))}: "
+        f"in float32 as torch at {len(checked['sizes'])} sizes, one image and two: "
         + ("" if apart is None else f"probabilities at most {apart:.1e} apart, ")
         + f"{checked['labels_differing_at_near_ties']} of {checked['labels']:,} labels differ (near ties)"
     )

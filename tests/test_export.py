@@ -25,7 +25,7 @@ from unet.data.source import Item, pair
 from unet.errors import UserError
 from unet.export import bundle, formats
 from unet.export.bundle import Wanted, export
-from unet.export.check import labels_apart, odd_sizes, parity, seam
+from unet.export.check import labels_apart, odd_sizes, parity, seam, side_by_side
 from unet.export.deployed import Deployed, Given, given
 from unet.export.formats import FORMATS
 from unet.export.recipe import recipe
@@ -164,17 +164,19 @@ def test_labels_of_a_torch_program_and_its_example(tmp_path: Path):
     assert (np.asarray(Image.open(tmp_path / "out.png")) == found[0].numpy()).all()
 
 
-@pytest.mark.parametrize("dtype, dims", [("uint16", 1), ("float32", 3)])
-def test_lines_volumes_and_other_types(dtype: str, dims: int, tmp_path: Path):
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype, dims, norm", [("uint16", 1, "instance"), ("float32", 3, "batch")])
+def test_lines_volumes_and_other_types(dtype: str, dims: int, norm: str, tmp_path: Path):
     one = {"mean": [300.0], "std": [200.0], "dtype": dtype, "range": [-2000.0, 2000.0]}
-    path = saved(tmp_path, {**DESCRIPTION, **one}, in_channels=1, spatial_dims=dims, norm="instance")
+    path = saved(tmp_path, {**DESCRIPTION, **one}, in_channels=1, spatial_dims=dims, norm=norm)
     folder, said = export(path, tmp_path / "bundle", Wanted("onnx", labels=dims == 3))
     program, net = FORMATS["onnx"].open(folder / "model.onnx"), Deployed(load(path))
     image = torch.from_numpy(noise(2, 1, *(5, 7, 9)[:dims], below=1000).astype(dtype))
     found, expected = program(image), net(image).detach()
     torch.testing.assert_close(found.long() if dims == 3 else found, expected.argmax(1) if dims == 3 else expected)
     assert said["input"]["range"] == ([0, 65535] if dtype == "uint16" else [-2000, 2000])
-    assert said["input"]["smallest"] == [3] * dims, "instance norm cannot normalise a single value"
+    # Instance norm cannot normalise a single value.
+    assert said["input"]["smallest"] == ([3] if norm == "instance" else [2] * dims)
 
 
 # What is checked -----------------------------------------------------------------------------------------------------
@@ -228,6 +230,7 @@ class Counting(nn.Module):
         return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls, said", [(Counting, "cannot be exported"), (Baked, "than the traced one")])
 def test_an_operator_to_blame_is_named_with_another_to_take(cls, said, tmp_path, monkeypatch):
     monkeypatch.setitem(CONTEXT._classes, "odd_one", cls)
@@ -249,9 +252,10 @@ def test_labels_may_differ_at_near_ties_only():
     assert parity(net, net, takes)["labels_differing_at_near_ties"] == 0
     with pytest.raises(UserError, match=r"at 5 x 7, batch 1 \d+ labels differ"):
         parity(lambda image: (net(image).argmax(1) + 1) % 3, net, takes)
+    assert [place for place, _, _ in side_by_side(net, net, takes)][-2:] == ["at 2 x 2, batch 1", "at 2 x 2, batch 2"]
     with pytest.raises(UserError, match="it gives"):
         parity(lambda image: net(image)[..., 1:], net, takes)
-    with pytest.raises(UserError, match="nan apart"):
+    with pytest.raises(UserError, match="not finite"):
         parity(lambda image: net(image) * torch.nan, net, takes)
 
 
@@ -272,7 +276,7 @@ def test_tiles_overlap_by_what_the_network_sees():
     assert wide.tile == (65536,) and wide.overlap == 0.5 and not wide.enough
     assert wide.described()["receptive_field"] == [None]
     deep = recipe({"depth": 3, "width": 4, "spatial_dims": 3, "up": "linear"}, (8, 8, 8))
-    assert deep.tile == (96, 96, 96) and deep.spanning() == (145, 145, 96)
+    assert deep.tile == (96, 96, 96) and deep.spanning() == (145, 96, 96)
 
 
 def test_a_network_that_looks_at_single_samples_has_no_seam_and_one_that_looks_at_all_has():
@@ -299,6 +303,7 @@ def pictured(folder: Path, count: int = 4, masks: bool = True) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant, form", [("int8", "onnx"), ("bf16", "pt2")])
 def test_a_variant_is_measured_and_refused_below_what_is_asked(variant: str, form: str, tmp_path: Path):
     path, data = saved(tmp_path), pictured(tmp_path / "data")

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from unet.errors import UserError, did_you_mean
-from unet.export.check import parity, seam, traced_size
+from unet.export.check import parity, seam, side_by_side, traced_size
 from unet.export.deployed import AXES, Deployed, Given, given
 from unet.export.formats import FORMATS, INPUT, Format, Program, require
 from unet.export.operators import culprit, first_line
@@ -107,6 +107,7 @@ def fill(
             write_int8(model, [centred(picture, tiles) for picture in calibrating])
         else:
             form.write(Deployed(segmenter, wanted.labels, bf16=True), example(takes), output_name(wanted), model)
+        serves_all_sizes(form.open(model), probabilities, takes, wanted)
         accuracy = cost(form.open(model), probabilities, measuring, len(segmenter.classes))
         refuse_below(accuracy, wanted)
     program = probabilities if wanted.labels else form.open(model)
@@ -137,7 +138,7 @@ def fill(
         "log_weights": segmenter.description.get("log_weights"),
         "tiles": tiles.described(),
         "seam": seam_score(program, takes, tiles, [*calibrating, *measuring]),
-        "checked_against_torch": checked,
+        "checked_against_torch": {"variant": "float32", **checked},
         "metrics": metrics_of(checkpoint),
         "versions": versions(form),
     }
@@ -173,6 +174,17 @@ def example(takes: Given) -> Tensor:
 
 def output_name(wanted: Wanted) -> str:
     return "labels" if wanted.labels else "probabilities"
+
+
+def serves_all_sizes(program: Program, net: Deployed, takes: Given, wanted: Wanted) -> None:
+    """Raise UserError where a variant's program does not run at a size at which the float32 one was checked."""
+    try:
+        for _ in side_by_side(program, net, takes):
+            pass
+    except Exception as error:
+        raise UserError(
+            f"variant={wanted.variant}: {first_line(error)}; nothing was kept, leave variant out"
+        ) from error
 
 
 def refuse_below(accuracy: Mapping[str, Any], wanted: Wanted) -> None:

@@ -1,6 +1,7 @@
 """Is what was written what was trained? Held against torch at other sizes, and tiled prediction against whole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from unet.errors import UserError
 from unet.export.deployed import Given
 from unet.export.formats import Program
+from unet.finite import is_finite
 from unet.geometry import times
 from unet.inference import predict
 
@@ -45,34 +47,49 @@ def parity(program: Program, net: Program, images: Given) -> dict[str, Any]:
     Raises:
         UserError: what differed, where, and by how much.
     """
-    largest, ties, seen = 0.0, 0, 0
-    sizes = [*odd_sizes(images.stride), images.smallest]
-    for size in sizes:
-        for batch in BATCHES:
-            image = images.sample(batch, size, seed=seen)
-            expected, found = net(image), program(image)
-            place = f"at {times(size)}, batch {batch}"
-            whole = expected.shape if found.ndim == expected.ndim else expected[:, 0].shape
-            if found.shape != whole:
-                raise UserError(f"{place} it gives {tuple(found.shape)}, torch gives {tuple(whole)}")
-            if found.ndim == expected.ndim:
-                apart = (found - expected).abs().max().item()
-                if not apart <= TOLERANCE:  # NaN is not
-                    raise UserError(f"{place} probabilities are up to {apart:.2g} apart (at most {TOLERANCE:g})")
-                largest = max(largest, apart)
-            different, gap = labels_apart(found, expected)
-            if gap > 2 * TOLERANCE:
-                raise UserError(f"{place} {different} labels differ, of probabilities up to {gap:.2g} apart")
-            ties += different
-            seen += expected[:, 0].numel()
+    largest, ties, seen, gave_probabilities = 0.0, 0, 0, False
+    for place, found, expected in side_by_side(program, net, images):
+        gave_probabilities = found.ndim == expected.ndim
+        if gave_probabilities:
+            apart = (found - expected).abs().max().item()
+            if not apart <= TOLERANCE:  # NaN is not
+                raise UserError(f"{place} probabilities are up to {apart:.2g} apart (at most {TOLERANCE:g})")
+            largest = max(largest, apart)
+        different, gap = labels_apart(found, expected)
+        if gap > 2 * TOLERANCE:
+            raise UserError(f"{place} {different} labels differ, of probabilities up to {gap:.2g} apart")
+        ties += different
+        seen += expected[:, 0].numel()
     return {
-        "sizes": [list(size) for size in sizes],
+        "sizes": [list(size) for size in sizes(images)],
         "batches": list(BATCHES),
         "tolerance": TOLERANCE,
-        "largest_difference": largest if found.ndim == expected.ndim else None,
+        "largest_difference": largest if gave_probabilities else None,
         "labels": seen,
         "labels_differing_at_near_ties": ties,
     }
+
+
+@torch.no_grad()
+def side_by_side(program: Program, net: Program, images: Given) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Where, in words; what a program gives there; and what the network does, at every size and batch that is checked.
+
+    Raises:
+        UserError: something of another shape, or that is not finite where the network's is.
+    """
+    for seed, (size, batch) in enumerate(product(sizes(images), BATCHES)):
+        image = images.sample(batch, size, seed)
+        expected, found, place = net(image), program(image), f"at {times(size)}, batch {batch}"
+        whole = expected.shape if found.ndim == expected.ndim else expected[:, 0].shape
+        if found.shape != whole:
+            raise UserError(f"{place} it gives {tuple(found.shape)}, torch gives {tuple(whole)}")
+        if not is_finite(found) and is_finite(expected):
+            raise UserError(f"{place} it gives numbers that are not finite, torch does not")
+        yield place, found, expected
+
+
+def sizes(images: Given) -> list[tuple[int, ...]]:
+    return [*odd_sizes(images.stride), images.smallest]
 
 
 def labels_apart(found: Tensor, expected: Tensor) -> tuple[int, float]:

@@ -10,7 +10,7 @@ from unet.receptive import Field, receptive_fields
 LEAST = {1: 4096, 2: 256, 3: 64}
 MOST = {1: 65536, 2: 1024, 3: 96}
 """Samples along an axis of a tile, by the number of axes; about as much memory in each."""
-SAMPLES = 2**21
+SAMPLES = 2**19
 """Of the image on which tiled and whole prediction are compared, at most."""
 
 
