@@ -10,6 +10,7 @@ gives; and run.py, an example. docs/export.md has the rest.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
@@ -26,14 +27,15 @@ def main(config: DictConfig) -> None:
 
     from unet.export.bundle import BUNDLE, EXAMPLE, Wanted, export
 
+    values: Any = None if config["values"] is None else OmegaConf.to_container(config["values"])
     wanted = Wanted(
-        config.format,
-        config.labels,
-        config.variant,
-        path_of(config.calibration),
-        None if config["values"] is None else OmegaConf.to_container(config["values"]),  # type: ignore[arg-type]
-        config.agreement,
-        config.dtype,
+        format=config.format,
+        labels=config.labels,
+        variant=config.variant,
+        calibration=path_of(config.calibration),
+        values=values,
+        agreement=config.agreement,
+        dtype=config.dtype,
     )
     folder, said = export(Path(config.ckpt).expanduser(), path_of(config.output), wanted)
     checked, seam, accuracy = said["checked_against_torch"], said["seam"], said["variant"]["against_float32"]

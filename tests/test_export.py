@@ -45,6 +45,9 @@ DESCRIPTION = {
     "dtype": "uint8",
     "range": [0.0, 255.0],
     "log_weights": [0.0, 0.1, -0.1],
+    "eval_tile": [22, 29],
+    "eval_overlap": 0.3,
+    "eval_transforms": [{"_target_": "albumentations.LongestMaxSize", "max_size": 256}],
 }
 
 
@@ -101,7 +104,9 @@ def test_a_bundle_tells_what_it_takes_gives_and_comes_from(made: Path):
     takes = said["input"]
     assert (takes["layout"], takes["dtype"], takes["channels"], takes["range"]) == ("B C H W", "uint8", 3, [0, 255])
     assert takes["smallest"] == takes["total_stride"] == [2, 2]
+    assert takes["eval_transforms"] == DESCRIPTION["eval_transforms"], "what the model leaves to its user"
     assert said["output"] == {"name": "probabilities", "layout": "B K H W", "dtype": "float32"}
+    assert (said["tiles"]["tile"], said["tiles"]["overlap"]) == ([22, 30], [7, 9])
     assert said["metrics"] == {"test/miou": 0.75}
     assert said["checked_against_torch"]["largest_difference"] <= 1e-4 and 0 <= said["seam"]["score"] <= 1
     assert {"torch", "onnxruntime", "python", "commit"} <= said["versions"].keys()
@@ -166,7 +171,7 @@ def test_labels_of_a_torch_program_and_its_example(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype, dims, norm", [("uint16", 1, "instance"), ("float32", 3, "batch")])
 def test_lines_volumes_and_other_types(dtype: str, dims: int, norm: str, tmp_path: Path):
-    one = {"mean": [300.0], "std": [200.0], "dtype": dtype, "range": [-2000.0, 2000.0]}
+    one = {"mean": [300.0], "std": [200.0], "dtype": dtype, "range": [-2000.0, 2000.0], "eval_tile": None}
     path = saved(tmp_path, {**DESCRIPTION, **one}, in_channels=1, spatial_dims=dims, norm=norm)
     folder, said = export(path, tmp_path / "bundle", Wanted("onnx", labels=dims == 3))
     program, net = FORMATS["onnx"].open(folder / "model.onnx"), Deployed(load(path))
@@ -285,10 +290,9 @@ def test_tiles_overlap_by_what_the_network_sees():
 
 def test_the_tiles_a_bundle_tells_of_are_those_of_our_own_prediction(tmp_path: Path):
     """Its words put into numpy, and nothing else, give the labels and probabilities of ``load(ckpt).predict``."""
-    path = saved(tmp_path, {**DESCRIPTION, "eval_tile": [22, 29], "eval_overlap": 0.3}, depth=2)
-    folder, said = export(path, tmp_path / "bundle", Wanted())
-    program, tiles, image = FORMATS["onnx"].open(folder / "model.onnx"), said["tiles"], noise(71, 83, 3)
-    assert tiles["tile"] == [24, 32] and tiles["overlap"] == [7, 9] and said["input"]["total_stride"] == [4, 4]
+    segmenter, image = load(saved(tmp_path, depth=2)), noise(71, 83, 3)
+    program, tiles = Deployed(segmenter), recipe(segmenter).described(labels=False)
+    assert tiles["tile"] == [24, 32] and tiles["overlap"] == [7, 9]
     ends, begins, weights = [], [], []
     for n, tile, overlap, r in zip(image.shape, tiles["tile"], tiles["overlap"], (4, 4), strict=False):
         ends.append((-n % r // 2, -n % r - -n % r // 2))
@@ -301,20 +305,16 @@ def test_the_tiles_a_bundle_tells_of_are_those_of_our_own_prediction(tmp_path: P
     total, weighed = np.zeros((3, *padded.shape[2:])), np.zeros(padded.shape[2:])
     for y, x in product(*begins):
         window = (slice(y, y + 24), slice(x, x + 32))
-        logarithm = np.log(program(torch.from_numpy(padded[:, :, *window].copy()))[0].numpy())
+        with torch.no_grad():
+            logarithm = program(torch.from_numpy(padded[:, :, *window].copy()))[0].log().numpy()
         weight = weights[0][:, None] * weights[1]
         total[:, *window] += weight * logarithm
         weighed[window] += weight
     exponent = np.exp(total / weighed)[:, ends[0][0] :, ends[1][0] :][:, :71, :83]
-    labels, shares = load(path).predict(image, probabilities=True, precision="32-true")
+    labels, shares = segmenter.predict(image, probabilities=True, precision="32-true", transforms=False)
     np.testing.assert_allclose(exponent / exponent.sum(0), shares.transpose(2, 0, 1), atol=2e-3)
     assert (exponent.argmax(0) == labels).mean() > 0.999 and len(np.unique(labels)) == 3
     assert len(begins[0]) * len(begins[1]) > 9
-
-
-def test_what_evaluation_does_first_is_told():
-    steps = [{"_target_": "albumentations.LongestMaxSize", "max_size": 256}]
-    assert Segmenter({**DESCRIPTION, "eval_transforms": steps}).steps == steps
 
 
 def test_a_network_that_looks_at_single_samples_has_no_seam_and_one_that_looks_at_all_has():

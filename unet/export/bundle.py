@@ -225,15 +225,19 @@ def seam_score(program: Program, takes: Given, tiles: Recipe, seen: list[Picture
 
 def default_output(checkpoint: Path, wanted: Wanted) -> Path:
     """In the run's folder where the checkpoint lies in one, else beside the checkpoint."""
-    folder = checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else checkpoint.parent
     parts = ("export", wanted.format, *[wanted.variant] * (wanted.variant != "float32"), *["labels"] * wanted.labels)
-    return folder / "_".join(parts)
+    return (run_of(checkpoint) or checkpoint.parent) / "_".join(parts)
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that left the checkpoint; None for one that lies elsewhere."""
+    return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else None
 
 
 def metrics_of(checkpoint: Path) -> dict[str, Any] | None:
-    """The scores of the run that left the checkpoint; None where there are none beside it."""
-    found = read_json(checkpoint.parent.parent / METRICS)
-    return found or None
+    """The scores of the run that left the checkpoint; None where there are none."""
+    run = run_of(checkpoint)
+    return (read_json(run / METRICS) or None) if run else None
 
 
 def versions(form: Format) -> dict[str, str]:
