@@ -14,7 +14,7 @@ from torch import Tensor
 from unet.errors import UserError
 from unet.geometry import times
 from unet.hardware import native_bf16
-from unet.inference import Network, Read, Tiling, Window, blended, check_tile, overlap_samples, tiling
+from unet.inference import Network, Read, Tiling, Window, blended, check_tile, gathered, overlap_samples, tiling
 from unet.preparation import prepared
 from unet.symmetry import symmetric
 
@@ -83,12 +83,7 @@ def label(model: Segmenter, image: Any, how: How, probabilities: bool = False) -
     whole = channels_fit(stored, model.net.in_channels).movedim(-1, 0)[None]
     whole, undo = prepared(whole, model.steps if how.transforms else ())
     size = whole.shape[2:]
-    logits = None
-    for window, part in parts(model, lambda window: whole[:, :, *window], size, how):
-        if logits is None:
-            logits = torch.empty(1, part.shape[1], *size)
-        logits[:, :, *window] = part.cpu()
-    assert logits is not None
+    logits = gathered(parts(model, lambda window: whole[:, :, *window], size, how), size, "cpu")
     labels, best = torch.zeros(stored.shape[:-1], dtype=torch.uint8), undo(logits[:, :1])[0, 0]
     for k in range(1, logits.shape[1]):  # class by class: all of them at the image's size may be too much
         other = undo(logits[:, k : k + 1])[0, 0]
@@ -131,18 +126,26 @@ def network(model: Segmenter, how: How) -> Network:
 
 def tiles(model: Segmenter, size: Sequence[int], how: How) -> Tiling:
     """The tiles of an image of ``size``."""
-    as_evaluated = how.tile is None and model.description.get("eval_tile")
-    tile = how.tile or as_evaluated or [TILE[len(size)]] * len(size)
-    stride = model.net.total_stride
+    tile, stride = tile_of(model, how), model.net.total_stride
     if all(m >= n for m, n in zip(tile, size, strict=True)):
         return tiling(size, size, [0] * len(size), stride)
+    return tiling(size, tile, overlap_of(model, how), stride)
+
+
+def tile_of(model: Segmenter, how: How) -> Sequence[int]:
+    """The size of a tile along each axis."""
+    dims = model.net.spatial_dims
+    return how.tile or model.description.get("eval_tile") or [TILE[dims]] * dims
+
+
+def overlap_of(model: Segmenter, how: How) -> list[int]:
+    """Samples that neighbouring tiles share at least, along each axis."""
+    tile = tile_of(model, how)
     if how.overlap is not None:
-        overlap = overlap_samples(tile, how.overlap)
-    elif as_evaluated:
-        overlap = overlap_samples(tile, model.description["eval_overlap"])
-    else:
-        overlap = field_overlap(tile, model.field)
-    return tiling(size, tile, overlap, stride)
+        return overlap_samples(tile, how.overlap)
+    if how.tile is None and model.description.get("eval_tile"):
+        return overlap_samples(tile, model.description["eval_overlap"])
+    return field_overlap(tile, model.field)
 
 
 def field_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:

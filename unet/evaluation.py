@@ -17,7 +17,7 @@ from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
 from unet.losses import class_weights
-from unet.record import CONFIG, METRICS, provenance, write_json
+from unet.record import CONFIG, METRICS, make_folder, provenance, write_json
 from unet.runs import run_config
 from unet.segmenter import EXPECTED, read_checkpoint
 from unet.task import SegmentationTask
@@ -104,10 +104,7 @@ def make_room(folder: Path) -> None:
     """Make the folder; raise UserError where that cannot be, or where it holds numbers already."""
     if (folder / METRICS).exists():
         raise UserError(f"{folder / METRICS}: is there already; choose another output")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output={folder}: cannot be made ({error.strerror}); choose another folder") from None
+    make_folder(folder, "output")
 
 
 def listed(data: SegmentationData) -> str:

@@ -5,7 +5,7 @@ fills a tensor from it, ``scripts/predict.py`` writes files from it, whatever th
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import islice, pairwise, product
@@ -228,11 +228,18 @@ def predict(
     if tile is None or all(m >= n for m, n in zip(tile, size, strict=True)):
         return net(image)
     tiles = tiling(size, tile, overlap_samples(tile, overlap), multiple)
+    return gathered(blended(net, lambda window: image[:, :, *window], tiles), size)
+
+
+def gathered(
+    parts: Iterable[tuple[Window, Tensor]], size: Sequence[int], device: torch.device | str | None = None
+) -> Tensor:
+    """The parts of :func:`blended` as one tensor (B, K, *size), on ``device`` (None: on theirs)."""
     logits = None
-    for window, part in blended(net, lambda window: image[:, :, *window], tiles):
+    for window, part in parts:
         if logits is None:
-            logits = part.new_empty(*part.shape[:2], *size)
-        logits[:, :, *window] = part
+            logits = part.new_empty(*part.shape[:2], *size, device=device or part.device)
+        logits[:, :, *window] = part.to(logits.device)
     assert logits is not None
     return logits
 

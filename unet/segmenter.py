@@ -47,9 +47,9 @@ class Segmenter(nn.Module):
 
     Args:
         description: what a checkpoint of this project says of itself: ``model`` (the arguments of :class:`UNet`),
-            ``classes``, ``colors``, ``mean`` and ``std`` per channel, ``log_weights``; and, which older ones lack, how
-            the evaluation saw an image: ``eval_transforms``, ``eval_tile``, ``eval_overlap``, and the receptive
-            ``field``.
+            ``classes``, ``colors``, ``mean`` and ``std`` per channel, ``log_weights``; and, which older ones lack,
+            ``dtype`` and ``range`` of the training images, how the evaluation saw an image (``eval_transforms``,
+            ``eval_tile``, ``eval_overlap``), and the receptive ``field``.
 
     Attributes:
         net, normalize: as in training, so that a checkpoint's weights fit.

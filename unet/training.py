@@ -194,6 +194,8 @@ def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, A
         "colors": [list(color) for color in data.source.colors],
         "mean": mean,
         "std": std,
+        "dtype": str(data.samples["train"].dtype),
+        "range": list(data.samples["train"].range),
         "class_weights": weights,
         "log_weights": log_weights(weights) if choice["logit_adjustment"] else None,
         "eval_transforms": for_axes(transforms, axes),

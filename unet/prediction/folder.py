@@ -15,7 +15,7 @@ from unet.geometry import times
 from unet.prediction.one import predict_file
 from unet.prediction.overlay import contact_sheet
 from unet.prediction.writing import label_name
-from unet.record import read_json, write_json
+from unet.record import make_folder, read_json, write_json
 from unet.segmenter import Segmenter
 
 RECORDS, PROBABILITIES, OVERLAYS, SHEET = "records", "probabilities", "overlays", "sheet.png"
@@ -95,11 +95,8 @@ def predict_files(
     """
     order.how.check(model.net.spatial_dims)
     folders = ["", RECORDS, *[PROBABILITIES] * order.probabilities, *[OVERLAYS] * order.overlays]
-    try:
-        for name in folders:
-            (order.output / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output={order.output}: cannot be made ({error.strerror}); choose another folder") from None
+    for name in folders:
+        make_folder(order.output / name, "output")
     for path in files:
         if path.parent.resolve() == order.output.resolve():
             raise UserError(f"output={order.output}: holds {path.name}, an input; choose another folder")
