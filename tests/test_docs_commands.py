@@ -100,7 +100,7 @@ def test_what_the_pages_call_is_there_and_is_tested():
         assert Path(name).stem in (ROOT / "tests" / test).read_text(encoding="utf-8")
 
 
-RUN = ("check_data", "describe", "predict", "evaluate", "report")
+RUN = ("check_data", "describe", "predict", "evaluate", "export", "report")
 
 
 @pytest.fixture(scope="module")
