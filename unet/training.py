@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -42,6 +43,7 @@ from unet.data import SegmentationData
 from unet.diagnostics import diagnose
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, device_name, lay, resolve_precision
+from unet.limits import check_limits
 from unet.losses import class_weights, log_weights, make_loss
 from unet.matching import matched
 from unet.model import UNet
@@ -65,6 +67,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         UserError: the config, the data or the training cannot go on, in one sentence.
         Interrupted: a signal stopped it; ``last.ckpt`` is saved.
     """
+    check_limits(config)
     settle_process(config)
     data = build_data(config)
     data.scan()
@@ -123,16 +126,12 @@ def describe(task: SegmentationTask, data: SegmentationData) -> Anatomy:
 
 def settle_process(config: DictConfig) -> None:
     """Set everything a process carries from one run to the next: seeds, threads, precision, determinism."""
-    if not isinstance(config.seed, int) or config.seed < 0:
-        raise UserError(f"seed: expected an integer of at least 0, found {config.seed!r}")
     random.seed(config.seed)
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
     reset_peak_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    if config.threads is not None and (not isinstance(config.threads, int) or config.threads < 1):
-        raise UserError(f"threads: expected null or an integer of at least 1, found {config.threads!r}")
     torch.set_num_threads(config.threads or THREADS)
     torch.use_deterministic_algorithms(False)
     # A debugging aid of deterministic mode that costs a pass over every new tensor.
@@ -180,6 +179,7 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         "spatial_dims": data.source.spatial_dims,
     }
     model = matched(model, data.example("train").shape[2:])
+    check_size(model, (data.batch_size, *data.example("train").shape[1:]))
     net = lay(UNet(**model), channels_last)
     mean, std = data.samples["train"].statistics()
     choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
@@ -205,6 +205,17 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
         data.eval_overlap,
         shift,
     )
+
+
+def check_size(model: Mapping[str, Any], shape: Sequence[int]) -> None:
+    """Refuse a network too deep for a training batch (B, C, *S) before memory is asked for: weights double in number.
+
+    Raises:
+        UserError: as :meth:`UNet.check` does.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the bottleneck is")  # the training itself will say it
+        UNet(**model).check(torch.empty(*shape))
 
 
 def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequence[tuple[int, ...]]) -> L.Trainer:
@@ -234,15 +245,18 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         callbacks.append(RichProgressBar(leave=False))
     plugins = [AtomicCheckpointIO(), *(settings.pop("plugins") or [])]
     logger = TensorBoardLogger(out, name="", version="", default_hp_metric=False)
-    return L.Trainer(
-        **settings,
-        default_root_dir=out,
-        logger=logger,
-        callbacks=callbacks,
-        plugins=plugins,
-        use_distributed_sampler=False,  # the sampler knows its rank
-        enable_autolog_hparams=False,  # logged once, at the end, with the results
-    )
+    try:
+        return L.Trainer(
+            **settings,
+            default_root_dir=out,
+            logger=logger,
+            callbacks=callbacks,
+            plugins=plugins,
+            use_distributed_sampler=False,  # the sampler knows its rank
+            enable_autolog_hparams=False,  # logged once, at the end, with the results
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: Lightning refuses its settings: {' '.join(str(error).split())}") from error
 
 
 def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:
