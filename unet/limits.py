@@ -90,7 +90,9 @@ def check_limits(config: DictConfig) -> None:
     for section in SECTIONS:
         found = OmegaConf.select(config, section, default={})
         if not isinstance(found, Mapping | DictConfig):
-            raise UserError(f"{section}: expected the keys below it, found {found!r}; leave it out, or set {section}.KEY")
+            raise UserError(
+                f"{section}: expected the keys below it, found {found!r}; leave it out, or set {section}.KEY"
+            )
     for key, limit in LIMITS.items():
         value = OmegaConf.select(config, key, default=Ellipsis)
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

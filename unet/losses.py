@@ -106,7 +106,9 @@ def log_weights(weights: Sequence[float] | None) -> list[float] | None:
 def make_loss(name: str, weights: Sequence[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name as a function of (logits, target)."""
     if not isinstance(name, str) or name not in LOSSES:
-        raise UserError(f"loss.name: unknown loss {name!r}{did_you_mean(str(name), LOSSES)} (valid: {', '.join(LOSSES)})")
+        raise UserError(
+            f"loss.name: unknown loss {name!r}{did_you_mean(str(name), LOSSES)} (valid: {', '.join(LOSSES)})"
+        )
     weight = None if weights is None else torch.tensor(weights, dtype=torch.float32)
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class UNet(nn.Module):
         check_integer("num_classes", num_classes, least=1)
         if isinstance(spatial_dims, bool) or spatial_dims not in (1, 2, 3):
             raise UserError(f"model.spatial_dims: expected 1, 2 or 3, found {spatial_dims!r}")
-        if not 0 <= dropout < 1:
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UserError(f"model.dropout: expected a probability of at least 0 and below 1, found {dropout!r}")
         self.in_channels, self.spatial_dims, self.norm, self.skip = in_channels, spatial_dims, norm, skip
         self.widths = level_widths(width, depth)
@@ -151,8 +151,8 @@ def level_widths(width: int | Sequence[int], depth: int) -> list[int]:
         check_integer("width", width, least=1)
         if width * 2**depth > WIDEST:
             raise UserError(
-                f"model.depth={depth}: from model.width={width} the bottleneck would have {width * 2**depth:,} channels, "
-                f"more than {WIDEST:,}; lower either, or give a width for every level"
+                f"model.depth={depth}: from model.width={width} the bottleneck would have {width * 2**depth:,} "
+                f"channels, more than {WIDEST:,}; lower either, or give a width for every level"
             )
         return [width * 2**level for level in range(depth + 1)]
     if isinstance(width, str) or not isinstance(width, Sequence) or len(width) != depth + 1:

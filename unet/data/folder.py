@@ -186,7 +186,9 @@ def class_colors(colors: Sequence[Sequence[int]] | None, labels: LabelMap) -> li
     number = len(labels.classes)
     if colors is not None:
         if not are_colors(colors) or len(colors) != number:
-            raise UserError(f"data.source.colors: expected {number} of [r, g, b], each 0 to 255, one a class, found {colors!r}")
+            raise UserError(
+                f"data.source.colors: expected {number} of [r, g, b], each 0 to 255, one a class, found {colors!r}"
+            )
         return [(red, green, blue) for red, green, blue in colors]
     found = [PALETTE[label % len(PALETTE)] for label in range(number)]
     for key, label in labels.stored.items():
@@ -209,7 +211,11 @@ def split_rules(splits: Mapping[str, float | str | None]) -> dict[str, float | s
     if not isinstance(splits, Mapping) or not set(splits) <= set(SPLITS):
         raise UserError(f"data.source.splits: expected train, val and test, {example}, found {splits!r}")
     for split, rule in splits.items():
-        if not isinstance(rule, str | int | float | None) or rule is True or (isinstance(rule, int | float) and not 0 <= rule < 1e9):
+        if (
+            not isinstance(rule, str | int | float | None)
+            or rule is True
+            or (isinstance(rule, int | float) and not 0 <= rule < 1e9)
+        ):
             raise UserError(
                 f"data.source.splits.{split}: expected a share of at least 0 or a text file, found {rule!r}"
             )
