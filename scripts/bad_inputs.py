@@ -10,13 +10,12 @@ import tempfile
 import warnings
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # run from a clone, uninstalled
-sys.path.insert(0, str(ROOT / "tests"))  # the table is theirs
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the table is theirs
 
 from bad_inputs import INPUTS, outcome, row
 
-from unet.record import write_text
+from unet.record import ROOT, write_text
 
 PAGE = ROOT / "docs" / "bad_inputs.md"
 HEAD = """# Bad input, and what it gets

@@ -115,7 +115,8 @@ def axes_and_channels(survey: Survey) -> Iterator[Finding]:
     kinds = Counter(image.channels for _, image in survey.images)
     if len(kinds) > 1:
         found = ", ".join(f"{count} images of {channels}" for channels, count in kinds.most_common())
-        remedy = "; 'data.source.mode=RGB' (or L) converts them" if survey.spatial_dims == 2 else ""
+        shallow = survey.spatial_dims == 2 and all(image.dtype == "uint8" for _, image in survey.images)
+        remedy = "; 'data.source.mode=RGB' (or L) converts them" if shallow else ""
         others = [one.name for one, image in survey.images if image.channels != survey.channels]
         text = f"images differ in their number of channels: {found}; all need the same{remedy}"
         yield Finding(ERROR, text, tuple(others))
