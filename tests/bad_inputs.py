@@ -193,7 +193,8 @@ def typed(wrong: str, script: str, *words: str, gets: str, status: int = 1, make
                     runpy.run_path(str(ROOT / script), run_name="__main__")
                 return Outcome(0, output.getvalue())
             except SystemExit as end:
-                lines = [line for line in error.getvalue().splitlines() if line.startswith(("error: ", script))]
+                told = ("error: ", f"{Path(script).name}: error: ")
+                lines = [line for line in error.getvalue().splitlines() if line.startswith(told)]
                 if isinstance(end.code, str):
                     return Outcome(1, end.code)
                 return Outcome(int(end.code or 0), lines[-1] if lines else error.getvalue())
@@ -367,8 +368,8 @@ def said_npy(shape: str) -> None:
 
 
 def one_pixel() -> None:
-    swap(X, np.array([[[1, 2, 3]]], np.uint8))
-    swap(M, np.array([[1]], np.uint8))
+    every("images", lambda path: swap(path, np.array([[[1, 2, 3]]], np.uint8)))
+    every("masks", lambda path: swap(path, np.array([[1]], np.uint8)))
 
 
 def nested(path: Path) -> None:
@@ -390,6 +391,10 @@ def archive() -> None:
 
 def describing(description: Any) -> None:
     torch.save({"description": description, "state_dict": state()}, CHECKPOINT)
+
+
+def untouched(sweep: Path) -> None:
+    """What is asked of the sweep is wrong, not the sweep."""
 
 
 def emptied(sweep: Path) -> None:
@@ -435,7 +440,7 @@ INPUTS: dict[str, list[Input]] = {
         ),
         in_data("no columns", lambda: write(X, png(0, 12)), rf"x\.png: {NONE_READ}"),
         in_data(
-            "one pixel, like its mask", one_pixel, "images of 1 x 1 and 12 x 10 cannot share a batch; crop or resize"
+            "images of one pixel", one_pixel, "1 x 1 x 3 of uint8, the first 1, 2, 3; labels: 0 of background, 1", 0
         ),
         in_data(
             "CMYK: read as RGB",
@@ -565,7 +570,10 @@ INPUTS: dict[str, list[Input]] = {
         in_data("what a Mac leaves behind", lambda: write(X.with_name("._x.png"), "mac"), "58 of background", 0),
         in_data("a name that is not UTF-8", lambda: named(os.fsdecode(b"x\xff.png")), "2 images train", 0),
         in_data(
-            "a name of two lines", lambda: (named("x\ny.png"), write(X.with_name("x\ny.png"), "")), "images/x y.png"
+            "a name of two lines, and nothing in the file",
+            lambda: (named("x\ny.png"), write(X.with_name("x\ny.png"), "")),
+            rf"images/x y\.png: {NONE_READ} \(the file is empty\)",
+            splits={"train": 1, "val": "val.txt"},
         ),
         in_data("the same image to train and to validate on", lambda: shutil.copy(X, X.with_name("c.png")), "58 of", 0),
         in_data(
@@ -702,7 +710,7 @@ INPUTS |= {
         typed("a bracket that stays open", "train.py", "model.down=[max", gets="is no KEY=VALUE", status=2),
         typed("an input of no size", "scripts/describe.py", "input=3x4x", gets="input=3x4x: expected positive numbers"),
         typed("an input of four axes", "scripts/describe.py", "input=3x9x9x9x9", gets="expected channels and 1 to 3"),
-        typed("no folder", "scripts/report.py", gets="usage: .*the following arguments are required: folder", status=2),
+        typed("no folder", "scripts/report.py", gets="the following arguments are required: folder", status=2),
         typed("a folder of no run", "scripts/results.py", "add", ".", "kept", gets="metrics.json: no such file"),
     ],
     "Checkpoints": [
@@ -770,10 +778,10 @@ INPUTS |= {
         ),
         in_report("a score that is NaN", lambda sweep: metric(sweep, "test/miou", float("nan")), "NaN|nan|diverged", 0),
         in_report(
-            "an unknown metric", list, "no run has test/mio in its metrics.json; did you mean miou", metric="mio"
+            "an unknown metric", untouched, "no run has test/mio in its metrics.json; did you mean miou", metric="mio"
         ),
-        in_report("an unknown reference", list, "no arm is called 'mean'", reference="mean"),
-        in_report("a key that was not swept", list, "cannot tune optim.lr.*it varied model.down", tune="optim.lr"),
+        in_report("an unknown reference", untouched, "no arm is called 'mean'", reference="mean"),
+        in_report("a key that was not swept", untouched, "cannot tune optim.lr.*it varied model.down", tune="optim.lr"),
     ],
 }
 """By kind, what is wrong, how it is given and what it gets."""

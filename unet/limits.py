@@ -60,7 +60,7 @@ LIMITS: Mapping[str, Limit] = {
     "optim.lr": POSITIVE,
     "optim.weight_decay": NOT_NEGATIVE,
     "optim.betas": BETAS,
-    "optim.warmup": share(),
+    "optim.warmup": Limit("a share of 0 to 1", lambda value: number(value) and 0 <= value <= 1),
     "data.cache_gb": NOT_NEGATIVE,
     "data.crop.sequence": integer(1),
     "data.crop.picture": integer(1),

@@ -166,7 +166,9 @@ def labels(survey: Survey) -> Iterator[Finding]:
     for split, facts in survey.splits.items():
         counts = survey.class_counts(facts)
         absent = [name for name in survey.encoding.classes if not counts[name]]
-        if absent:
+        if len(absent) == len(survey.encoding.classes):
+            yield Finding(ERROR, f"{split} has no labelled sample: all are ignored")
+        elif absent:
             kind = WARNING if split in SPLITS[:2] else NOTE
             yield Finding(kind, f"{split} has no pixel of {', '.join(absent)}")
 

@@ -42,7 +42,7 @@ def read_picture(path: Path, mode: Callable[[str], str] = str) -> tuple[Array, i
         mode: the Pillow mode to convert to, from the stored one; by default none.
     """
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:  # closed too where Pillow leaves it open
             pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
             frames = []
             for page in range(pages):
@@ -75,11 +75,13 @@ def missing(path: Path) -> UserError:
 
 def cause(error: Exception, path: Path) -> str:
     """Why a library could not read a file, in a few words that do not name the file again."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "its content is none of an image"
-    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+    told = str(error).strip()
     return told.splitlines()[0].rstrip(".") if told else type(error).__name__
 
 
