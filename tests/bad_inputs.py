@@ -674,7 +674,7 @@ INPUTS |= {
         in_config("data.eval_tile=[32]", "data.eval_tile: expected null or 2 integers"),
         in_config("data.eval_overlap=1", "data.eval_overlap: expected a share"),
         in_config("data.crop.picture=0", "data.crop.picture: expected an integer of at least 1"),
-        in_config("data.train_transforms=[{_target_: albumentations.RandomCrop, hight: 8, width: 8}]", "hight"),
+        in_config("data.train_transforms=[{_target_: albumentations.HorizontalFlip, chance: 1}]", "chance.* not valid"),
         in_config("data.train_transforms=[{_target_: albumentations.RandomCrp}]", "data=folder: .*RandomCrp"),
         in_config(
             "data.train_transforms=[{_target_: albumentations.RandomCrop, height: 64, width: 64}]",
