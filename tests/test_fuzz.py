@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from bad_inputs import DESCRIPTION, state
 from conftest import VOLUMES, config
@@ -204,6 +205,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.filterwarnings("ignore:the bottleneck is")
 @examples(80)
 @given(
     st.lists(
