@@ -21,6 +21,13 @@ def odd_kernel(operator: str, kernel_size: int) -> int:
     return kernel_size
 
 
+def positive_integer(operator: str, option: str, value: int) -> int:
+    """``value`` of an operator's option, refused unless it is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"model.{operator}: {option} must be an integer of at least 1, found {value!r}")
+    return value
+
+
 def covering_kernel(operator: str, kernel_size: int, stride: Sequence[int]) -> int:
     """``kernel_size``, refused where it is smaller than the stride: some samples would never be looked at."""
     if not isinstance(kernel_size, int) or kernel_size < max(stride):

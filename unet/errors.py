@@ -7,7 +7,13 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """Bad input, said in one sentence: the file or key, what was found, what was expected, what to do."""
+    """Bad input, said in one sentence: the file or key, what was found, what was expected, what to do.
+
+    One line, whatever a file's name or a library's message brings along.
+    """
+
+    def __init__(self, sentence: str):
+        super().__init__(" ".join(sentence.splitlines()))
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

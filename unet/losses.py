@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,10 +84,18 @@ def class_weights(choice: str | Sequence[float], counts: Sequence[int]) -> list[
                 f"(valid: {', '.join(CLASS_WEIGHTS)}, or one number a class)"
             )
         return CLASS_WEIGHTS[choice](counts)
-    weights = [float(weight) for weight in choice]
-    if len(weights) != len(counts) or min(weights) < 0:
-        raise UserError(f"loss.class_weights: expected {len(counts)} numbers of at least 0, found {weights}")
-    return weights
+    if not isinstance(choice, Sequence) or len(choice) != len(counts) or not are_weights(choice):
+        raise UserError(
+            f"loss.class_weights: expected {', '.join(CLASS_WEIGHTS)} or {len(counts)} numbers of at least 0, one a "
+            f"class and not all 0, found {choice!r}"
+        )
+    return [float(weight) for weight in choice]
+
+
+def are_weights(values: Sequence[Any]) -> bool:
+    """Finite numbers of at least 0, not all of them 0?"""
+    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value) and value >= 0]
+    return len(numbers) == len(values) and any(numbers)
 
 
 def log_weights(weights: Sequence[float] | None) -> list[float] | None:
@@ -96,8 +105,10 @@ def log_weights(weights: Sequence[float] | None) -> list[float] | None:
 
 def make_loss(name: str, weights: Sequence[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name as a function of (logits, target)."""
-    if name not in LOSSES:
-        raise UserError(f"loss.name: unknown loss {name!r}{did_you_mean(name, LOSSES)} (valid: {', '.join(LOSSES)})")
+    if not isinstance(name, str) or name not in LOSSES:
+        raise UserError(
+            f"loss.name: unknown loss {name!r}{did_you_mean(str(name), LOSSES)} (valid: {', '.join(LOSSES)})"
+        )
     weight = None if weights is None else torch.tensor(weights, dtype=torch.float32)
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ from unet.registry import CONTEXT, DOWN, UP, Spec
 SMALL_BOTTLENECK = 8
 """Samples along an axis of the bottleneck below which small objects have vanished."""
 
+WIDEST = 2**16
+"""Channels beyond which a width is a mistake: one convolution of so many has 150 GiB of weights."""
+
 # How a skip joins the decoder: how many times the level's width the block then receives, and the joining itself.
 SKIPS = {
     "concat": (2, lambda skip, x: torch.cat([skip, x], dim=1)),
@@ -72,7 +75,7 @@ class UNet(nn.Module):
         check_integer("num_classes", num_classes, least=1)
         if isinstance(spatial_dims, bool) or spatial_dims not in (1, 2, 3):
             raise UserError(f"model.spatial_dims: expected 1, 2 or 3, found {spatial_dims!r}")
-        if not 0 <= dropout < 1:
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UserError(f"model.dropout: expected a probability of at least 0 and below 1, found {dropout!r}")
         self.in_channels, self.spatial_dims, self.norm, self.skip = in_channels, spatial_dims, norm, skip
         self.widths = level_widths(width, depth)
@@ -146,6 +149,11 @@ def level_widths(width: int | Sequence[int], depth: int) -> list[int]:
     """Channels per level: ``width`` doubled at every level, or the list itself once checked."""
     if isinstance(width, int):
         check_integer("width", width, least=1)
+        if width * 2**depth > WIDEST:
+            raise UserError(
+                f"model.depth={depth}: from model.width={width} the bottleneck would have {width * 2**depth:,} "
+                f"channels, more than {WIDEST:,}; lower either, or give a width for every level"
+            )
         return [width * 2**level for level in range(depth + 1)]
     if isinstance(width, str) or not isinstance(width, Sequence) or len(width) != depth + 1:
         raise UserError(
@@ -170,9 +178,11 @@ def per_stage(key: str, value: Any, depth: int) -> list[Any]:
 
 def stage_stride(value: Any, spatial_dims: int) -> tuple[int, ...]:
     """One stage's stride as a tuple with an integer per axis."""
-    if isinstance(value, Sequence) and len(value) != spatial_dims:
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != spatial_dims:
         raise UserError(f"model.stride: a stage has {spatial_dims} axes, found {list(value)}")
-    stride = per_axis(value, spatial_dims) if isinstance(value, int | Sequence) else (value,)
+    if not isinstance(value, int | list | tuple):
+        check_integer("stride", value, least=1)
+    stride = per_axis(value, spatial_dims)
     for r in stride:
         check_integer("stride", r, least=1)
     return stride

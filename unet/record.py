@@ -98,8 +98,16 @@ def write_status(folder: Path, state: str, reason: str = "") -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The values of a JSON file, empty where there is none."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """The values of a JSON file, empty where there is none. Raises UserError where it holds something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        found, told = None, error.strerror if isinstance(error, OSError) else str(error)
+    else:
+        told = f"found {str(found)[:40]}"
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: cannot be read as names and values in JSON ({told}); repair it, or remove it")
+    return found
 
 
 def commit() -> str:

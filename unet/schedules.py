@@ -38,9 +38,10 @@ SCHEDULES: Mapping[str, Callable[[Optimizer, int, float], LRScheduler]] = {
 
 def make_schedule(name: str, optimizer: Optimizer, steps: float, warmup: float) -> LRScheduler:
     """The schedule of that name over ``steps`` optimizer steps."""
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise UserError(
-            f"optim.schedule: unknown schedule {name!r}{did_you_mean(name, SCHEDULES)} (valid: {', '.join(SCHEDULES)})"
+            f"optim.schedule: unknown schedule {name!r}{did_you_mean(str(name), SCHEDULES)} "
+            f"(valid: {', '.join(SCHEDULES)})"
         )
     if steps == float("inf"):
         if name != "constant":

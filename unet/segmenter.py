@@ -1,10 +1,10 @@
 """A trained network with all it needs to be used: torch alone, no trainer, nothing from a checkpoint is executed."""
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -67,6 +67,11 @@ class Segmenter(nn.Module):
         self.classes: list[str] = description["classes"]
         self.colors: list[list[int]] = description["colors"]
         shift = description.get("log_weights") or [0.0] * len(self.classes)
+        if not len(self.classes) == len(self.colors) == len(shift) == model["num_classes"]:
+            raise UserError(
+                f"{len(self.classes)} classes, {len(self.colors)} colours and {len(shift)} log weights for the "
+                f"{model['num_classes']} logits of the network"
+            )
         self.register_buffer("log_weights", torch.tensor(shift), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -114,11 +119,18 @@ def load(path: str | Path) -> Segmenter:
     """
     checkpoint = read_checkpoint(path)
     try:
+        with torch.device("meta"):  # before memory is asked for: a damaged description may ask for any amount
+            check_shapes(Segmenter(checkpoint["description"]).state_dict(), checkpoint["state_dict"])
         found = Segmenter(checkpoint["description"])
         found.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"{path}: its weights do not fit its own description ({first}); {EXPECTED}") from None
+    except Exception as error:  # a description of another make may fail anywhere in the network
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        told = f"no {error}" if isinstance(error, KeyError) else first
+        raise UserError(f"{path}: its weights do not fit its own description ({told}); {EXPECTED}") from None
+    held = [*found.named_parameters(), *found.named_buffers()]
+    broken = next((name for name, value in held if not torch.isfinite(value).all()), None)
+    if broken is not None:
+        raise UserError(f"{path}: {broken} holds NaN or infinite values; take an earlier checkpoint of the training")
     return found.eval()
 
 
@@ -130,12 +142,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise UserError(f"{path}: {error.strerror}; {EXPECTED}") from None
-    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # torch, zipfile and pickle each have errors of their own for what is damaged
+        # Of torch's message no more than the name: it says how to load the file all the same.
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        told = f" (it names {named[1]})" if named else ""
         raise UserError(
             f"{path}: damaged, no checkpoint, or one that holds more than plain values and tensors, which could run "
-            f"code and is not loaded ({first}); {EXPECTED}"
+            f"code and is not loaded{told}; {EXPECTED}"
         ) from None
     if not isinstance(checkpoint, dict) or not {"description", "state_dict"} <= checkpoint.keys():
         raise UserError(f"{path}: not a checkpoint of this project: it has no description of its network; {EXPECTED}")
     return checkpoint
+
+
+def check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise ValueError, naming the first of them, unless weights have the names and shapes they should have."""
+    for name in [*expected, *found]:
+        if name not in found or name not in expected:
+            raise ValueError(f"{name} is {'missing' if name not in found else 'one too many'}")
+        if expected[name].shape != found[name].shape:
+            raise ValueError(f"{name} is {list(found[name].shape)} and not {list(expected[name].shape)}")
+        if expected[name].is_floating_point() != found[name].is_floating_point():
+            raise ValueError(f"{name} is {found[name].dtype} and not {expected[name].dtype}")

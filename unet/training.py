@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
@@ -43,6 +44,7 @@ from unet.data.dataset import for_axes
 from unet.diagnostics import diagnose
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, device_name, lay, resolve_precision
+from unet.limits import check_limits
 from unet.losses import class_weights, log_weights, make_loss
 from unet.matching import matched
 from unet.model import UNet
@@ -124,17 +126,18 @@ def describe(task: SegmentationTask, data: SegmentationData) -> Anatomy:
 
 
 def settle_process(config: DictConfig) -> None:
-    """Set everything a process carries from one run to the next: seeds, threads, precision, determinism."""
-    if not isinstance(config.seed, int) or config.seed < 0:
-        raise UserError(f"seed: expected an integer of at least 0, found {config.seed!r}")
+    """Set everything a process carries from one run to the next: seeds, threads, precision, determinism.
+
+    Raises:
+        UserError: a value of the config that is none of what its key may hold.
+    """
+    check_limits(config)
     random.seed(config.seed)
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
     reset_peak_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    if config.threads is not None and (not isinstance(config.threads, int) or config.threads < 1):
-        raise UserError(f"threads: expected null or an integer of at least 1, found {config.threads!r}")
     torch.set_num_threads(config.threads or THREADS)
     torch.use_deterministic_algorithms(False)
     # A debugging aid of deterministic mode that costs a pass over every new tensor.
@@ -184,6 +187,7 @@ def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, A
         )
     model |= {"in_channels": data.channels, "num_classes": data.source.num_classes, "spatial_dims": axes}
     model = matched(model, data.example("train").shape[2:])
+    check_size(model, (data.batch_size, *data.example("train").shape[1:]))
     mean, std = data.samples["train"].statistics()
     choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
     weights = class_weights(choice["class_weights"], data.samples["train"].label_counts)
@@ -220,6 +224,17 @@ def task_of(config: DictConfig, data: SegmentationData, description: Mapping[str
     )
 
 
+def check_size(model: Mapping[str, Any], shape: Sequence[int]) -> None:
+    """Refuse a network too deep for a training batch (B, C, *S) before memory is asked for: weights double in number.
+
+    Raises:
+        UserError: as :meth:`UNet.check` does.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the bottleneck is")  # the training itself will say it
+        UNet(**model).check(torch.empty(*shape))
+
+
 def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequence[tuple[int, ...]]) -> L.Trainer:
     """Lightning's trainer with the callbacks every run has; ``sizes`` are those of the maps it will train on."""
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
@@ -247,15 +262,18 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         callbacks.append(RichProgressBar(leave=False))
     plugins = [AtomicCheckpointIO(), *(settings.pop("plugins") or [])]
     logger = TensorBoardLogger(out, name="", version="", default_hp_metric=False)
-    return L.Trainer(
-        **settings,
-        default_root_dir=out,
-        logger=logger,
-        callbacks=callbacks,
-        plugins=plugins,
-        use_distributed_sampler=False,  # the sampler knows its rank
-        enable_autolog_hparams=False,  # logged once, at the end, with the results
-    )
+    try:
+        return L.Trainer(
+            **settings,
+            default_root_dir=out,
+            logger=logger,
+            callbacks=callbacks,
+            plugins=plugins,
+            use_distributed_sampler=False,  # the sampler knows its rank
+            enable_autolog_hparams=False,  # logged once, at the end, with the results
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: Lightning refuses its settings: {' '.join(str(error).split())}") from error
 
 
 def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:

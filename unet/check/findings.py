@@ -115,7 +115,8 @@ def axes_and_channels(survey: Survey) -> Iterator[Finding]:
     kinds = Counter(image.channels for _, image in survey.images)
     if len(kinds) > 1:
         found = ", ".join(f"{count} images of {channels}" for channels, count in kinds.most_common())
-        remedy = "; 'data.source.mode=RGB' (or L) converts them" if survey.spatial_dims == 2 else ""
+        shallow = survey.spatial_dims == 2 and all(image.dtype == "uint8" for _, image in survey.images)
+        remedy = "; 'data.source.mode=RGB' (or L) converts them" if shallow else ""
         others = [one.name for one, image in survey.images if image.channels != survey.channels]
         text = f"images differ in their number of channels: {found}; all need the same{remedy}"
         yield Finding(ERROR, text, tuple(others))
@@ -165,7 +166,9 @@ def labels(survey: Survey) -> Iterator[Finding]:
     for split, facts in survey.splits.items():
         counts = survey.class_counts(facts)
         absent = [name for name in survey.encoding.classes if not counts[name]]
-        if absent:
+        if len(absent) == len(survey.encoding.classes):
+            yield Finding(ERROR, f"{split} has no labelled sample: all are ignored")
+        elif absent:
             kind = WARNING if split in SPLITS[:2] else NOTE
             yield Finding(kind, f"{split} has no pixel of {', '.join(absent)}")
 

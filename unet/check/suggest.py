@@ -192,7 +192,8 @@ def weighting(survey: Survey) -> Iterator[Suggestion]:
 
 def channels(survey: Survey) -> Iterator[Suggestion]:
     kinds = {image.channels for _, image in survey.images}
-    if len(kinds) > 1 and survey.spatial_dims == 2 and isinstance(survey.source, Folder):
+    shallow = all(image.dtype == "uint8" for _, image in survey.images)
+    if len(kinds) > 1 and shallow and survey.spatial_dims == 2 and isinstance(survey.source, Folder):
         yield Suggestion(("data.source.mode=RGB",), "one number of channels for all images")
     yield Suggestion((), "normalisation needs no setting: the mean and deviation of the training images are used")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.data.formats import PICTURES, SUFFIXES, name_parts, read_image, read_numbers, read_picture
+from unet.data.formats import PICTURES, SHOWN_AS, SUFFIXES, name_parts, read_image, read_numbers, read_picture
 from unet.data.source import Array, Item, stop
 from unet.errors import UserError, did_you_mean
 from unet.labels import IGNORE_INDEX
@@ -24,6 +24,11 @@ class LabelMap:
     """
 
     def __init__(self, values: Mapping[Any, str] | None, classes: Sequence[str]):
+        if values is not None and (not isinstance(values, Mapping) or not values):
+            raise UserError(
+                f"data.source.values: expected a class, or ignore, for every value of the masks, such as "
+                f"'{{0: {classes[0]}, 255: {classes[1]}}}', found {values!r}"
+            )
         self.classes = list(classes)
         self.stated = values is not None
         names = dict(enumerate(self.classes)) if values is None else values
@@ -52,8 +57,9 @@ class LabelMap:
         colours are mapped; an axis of one sample after a NIfTI's three is none.
         """
         if name_parts(path)[1] in PICTURES:
+            indices = ("1",) if self.colored else ("1", "P", "PA")
             pixels, spatial_dims = read_picture(
-                path, (lambda mode: "RGB" if mode == "P" else mode) if self.colored else str
+                path, lambda mode: mode if mode in indices else SHOWN_AS.get(mode, mode)
             )
         else:
             pixels = read_numbers(path)
@@ -230,16 +236,26 @@ def pairs(
             continue
         items[stem] = file_item(path, mask, labels, mode)
     for mask in targets.values():
-        problem(UserError(f"{mask}: a mask without an image in {images}; add the image or take the mask out"))
+        problem(UserError(f"{mask}: a mask without an image in {images}{other_formats(images, mask)}"))
     return items
+
+
+def other_formats(images: Path, mask: Path) -> str:
+    """What to do about a mask without an image: one of another format may be there."""
+    stem, _ = name_parts(mask)
+    others = sorted(path.name for path in images.glob("*.*") if path.stem == stem)
+    if others:
+        return f" but {others[0]}, which is no format that is read ({', '.join(sorted(SUFFIXES))}); convert it"
+    return "; add the image or take the mask out"
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, without blanks around them, empty ones left out."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a list ({error})") from None
+        told = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise UserError(f"{path}: cannot be read as a list ({told}); expected a text file with a stem a line") from None
 
 
 def installed_file(package: str, name: str) -> Path | None:

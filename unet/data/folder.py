@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from unet.data.files import LabelMap, pairs, read_lines
+from unet.data.files import LabelMap, listed, pairs, read_lines
 from unet.data.formats import SUFFIXES, name_parts
 from unet.data.source import PALETTE, SPLITS, Color, Item, Source
 from unet.errors import UserError, did_you_mean
 from unet.labels import IGNORE_INDEX
 
+MODES = ("L", "RGB", "RGBA")
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
@@ -30,7 +31,7 @@ class Folder(Source):
         colors: one ``[r, g, b]`` a class, for pictures; None: those of a colour mask, or a palette.
         values: what a mask stores -> class name or ``ignore``; see :class:`unet.data.files.LabelMap`.
         mask_stem: the mask's stem from the image's, such as ``"{stem}_mask"``.
-        mode: a Pillow mode (``L``, ``RGB``) to which every image is converted; None: as it is stored.
+        mode: a Pillow mode (``L``, ``RGB`` or ``RGBA``) to which every image is converted; None: as it is stored.
         splits: for each split a text file of stems (found from ``root`` or from the working directory), or its share
             of the images that no list names, or null for a split that is not wanted. The shares are dealt by a fixed
             seed, which is not the run's.
@@ -49,12 +50,16 @@ class Folder(Source):
         splits: Mapping[str, float | str | None] = SHARES,
         group: str | None = None,
     ):
+        if not isinstance(root, str):
+            raise UserError(f"data.root: expected a folder, found {root!r}")
         self.root = Path(root)
         self.classes = class_names(classes if classes is not None else names_in(values))
         self.labels = LabelMap(values, self.classes)
         self.colors = class_colors(colors, self.labels)
-        if "{stem}" not in mask_stem:
+        if not isinstance(mask_stem, str) or "{stem}" not in mask_stem:
             raise UserError(f'data.source.mask_stem: expected a pattern such as "{{stem}}_mask", found {mask_stem!r}')
+        if mode is not None and mode not in MODES:
+            raise UserError(f"data.source.mode: expected null or one of {', '.join(MODES)}, found {mode!r}")
         self.mask_stem, self.mode = mask_stem, mode
         self.splits = split_rules(splits)
         self.group = group_pattern(group)
@@ -170,13 +175,15 @@ def names_in(values: Mapping[Any, str] | None) -> list[str] | None:
 
 def class_names(classes: Sequence[str] | None) -> tuple[str, ...]:
     example = "such as 'data.source.classes=[background,cell]'"
-    if classes is None or isinstance(classes, str) or len(classes) < 2:
+    if isinstance(classes, str) or not isinstance(classes, Sequence) or len(classes) < 2:
         raise UserError(f"data.source.classes: expected a list of at least two names, {example}, found {classes!r}")
+    if not all(isinstance(name, str | int | float) and str(name).strip() for name in classes):
+        raise UserError(f"data.source.classes: expected a name each, {example}, found {list(classes)!r}")
     names = tuple(map(str, classes))
     if len(set(names)) < len(names) or "ignore" in names or len(names) > IGNORE_INDEX:
         raise UserError(
             f"data.source.classes: expected up to {IGNORE_INDEX} different names, none of them ignore, {example}, "
-            f"found {', '.join(names)}"
+            f"found {len(names)}: {listed(names)}"
         )
     return names
 
@@ -185,14 +192,24 @@ def class_colors(colors: Sequence[Sequence[int]] | None, labels: LabelMap) -> li
     """The colours as stated; else those of the masks; else the palette, over again where it is too short."""
     number = len(labels.classes)
     if colors is not None:
-        if len(colors) != number or any(len(color) != 3 for color in colors):
-            raise UserError(f"data.source.colors: expected {number} of [r, g, b], one a class, found {colors!r}")
-        return [(int(red), int(green), int(blue)) for red, green, blue in colors]
+        if not are_colors(colors) or len(colors) != number:
+            raise UserError(
+                f"data.source.colors: expected {number} of [r, g, b], each 0 to 255, one a class, found {colors!r}"
+            )
+        return [(red, green, blue) for red, green, blue in colors]
     found = [PALETTE[label % len(PALETTE)] for label in range(number)]
     for key, label in labels.stored.items():
         if isinstance(key, tuple) and label != IGNORE_INDEX:
             found[label] = (key[0], key[1], key[2])
     return found
+
+
+def are_colors(colors: Any) -> bool:
+    """A list of lists of three integers from 0 to 255?"""
+    return isinstance(colors, Sequence) and all(
+        isinstance(color, Sequence) and len(color) == 3 and all(type(part) is int and 0 <= part < 256 for part in color)
+        for color in colors
+    )
 
 
 def split_rules(splits: Mapping[str, float | str | None]) -> dict[str, float | str]:
@@ -201,7 +218,11 @@ def split_rules(splits: Mapping[str, float | str | None]) -> dict[str, float | s
     if not isinstance(splits, Mapping) or not set(splits) <= set(SPLITS):
         raise UserError(f"data.source.splits: expected train, val and test, {example}, found {splits!r}")
     for split, rule in splits.items():
-        if not isinstance(rule, str | int | float | None) or (isinstance(rule, int | float) and not 0 <= rule < 1e9):
+        if (
+            not isinstance(rule, str | int | float | None)
+            or rule is True
+            or (isinstance(rule, int | float) and not 0 <= rule < 1e9)
+        ):
             raise UserError(
                 f"data.source.splits.{split}: expected a share of at least 0 or a text file, found {rule!r}"
             )
@@ -213,7 +234,7 @@ def group_pattern(group: str | None) -> re.Pattern[str] | None:
         return None
     try:
         pattern = re.compile(group)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise UserError(f"data.source.group: {group!r} is no regular expression ({error})") from None
     if not pattern.groups:
         raise UserError(f"data.source.group: {group!r} has no group; put the part that names it in parentheses")

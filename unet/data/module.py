@@ -58,15 +58,17 @@ class SegmentationData(L.LightningDataModule):
     ):
         super().__init__()
         for key, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"data.{key}: expected an integer of at least 1, found {value!r}")
         if samples_per_epoch is not None and (not isinstance(samples_per_epoch, int) or samples_per_epoch < batch_size):
             raise UserError(
                 f"data.samples_per_epoch: expected at least one batch ({batch_size}), found {samples_per_epoch!r}"
             )
-        if draw not in DRAWS:
-            raise UserError(f"data.draw: unknown {draw!r}{did_you_mean(draw, DRAWS)} (valid: {', '.join(DRAWS)})")
-        if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
+        if not isinstance(draw, str) or draw not in DRAWS:
+            raise UserError(f"data.draw: unknown {draw!r}{did_you_mean(str(draw), DRAWS)} (valid: {', '.join(DRAWS)})")
+        if num_workers != "auto" and (
+            not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0
+        ):
             raise UserError(f"data.num_workers: expected auto or an integer of at least 0, found {num_workers!r}")
         self.source, self.seed = source, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
@@ -99,6 +101,12 @@ class SegmentationData(L.LightningDataModule):
         for part in samples.values():
             if part.channels != first.channels:
                 raise unlike(part.items[0], part.channels, first.items[0], first.channels)
+        for split, part in samples.items():
+            if not part.item_counts.any():
+                raise UserError(
+                    f"{part.items[0].name}: no sample is labelled, here or in any other mask of {split}: all are "
+                    f"ignore; correct the masks, or data.source.values"
+                )
         self.in_two_splits = shared(samples.values())
         self.samples = samples
         for split in samples:

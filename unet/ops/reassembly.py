@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unet.blocks import conv, full_precision, odd_kernel
-from unet.errors import UserError
+from unet.blocks import conv, full_precision, odd_kernel, positive_integer
 from unet.ops.windows import join_windows, split_windows
 from unet.registry import UP
 
@@ -60,6 +59,7 @@ class CarafeUp(nn.Module):
     ):
         super().__init__()
         odd_kernel("up=carafe", kernel_size)
+        positive_integer("up=carafe", "compressed", compressed)
         self.stride, self.kernel_size = stride, kernel_size
         self.mix = conv(spatial_dims)(in_channels, out_channels, 1)
         places, neighbours = math.prod(stride), kernel_size**spatial_dims
@@ -103,6 +103,7 @@ class SimilarityUp(nn.Module):
     ):
         super().__init__()
         odd_kernel("up=sapa", kernel_size)
+        positive_integer("up=sapa", "embedding", embedding)
         self.stride, self.kernel_size = stride, kernel_size
         make = conv(spatial_dims)
         self.mix = make(in_channels, out_channels, 1)
@@ -133,10 +134,8 @@ class DySampleUp(nn.Module):
         self, in_channels: int, out_channels: int, spatial_dims: int, stride: tuple[int, ...], groups: int = 4
     ):
         super().__init__()
-        if not isinstance(groups, int) or groups < 1:
-            raise UserError(f"model.up=dysample: groups must be an integer of at least 1, found {groups!r}")
         self.stride = stride
-        self.groups = math.gcd(groups, out_channels)
+        self.groups = math.gcd(positive_integer("up=dysample", "groups", groups), out_channels)
         self.mix = conv(spatial_dims)(in_channels, out_channels, 1)
         self.offset = conv(spatial_dims)(in_channels, self.groups * spatial_dims * math.prod(stride), 1)
         nn.init.normal_(self.offset.weight, std=0.001)

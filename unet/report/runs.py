@@ -80,6 +80,8 @@ def read(folder: Path) -> Sweep:
         plan = read_json(folder / SWEEP)
         expected = {name: [str(word) for word in overrides] for name, overrides in plan.get("jobs", {}).items()}
         commands = [str(command) for command in plan.get("commands", [])]
+    except UserError:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{folder / SWEEP}: cannot be read ({error!r}); expected {{'commands': [...], 'jobs': {{FOLDER: "
@@ -111,27 +113,28 @@ def read_run(folder: Path, overrides: Sequence[str] = ()) -> Run:
 
     status: dict[str, Any] = whole(STATUS, read_json, {})
     metrics: dict[str, Any] = whole(METRICS, read_json, {})
-    command, config = whole(CONFIG, read_config, ("", {}))
-    words = [word for word in shlex.split(command) if "=" in word] or list(overrides)
-    state, reason = status.get("state") or ("done" if metrics else "missing"), status.get("reason", "")
+    command, config = whole(CONFIG, read_config, ([], {}))
+    words = [word for word in command if "=" in word] or list(overrides)
+    state = str(status.get("state") or ("done" if metrics else "missing"))
+    reason = str(status.get("reason", ""))
     if broken:
         state, reason = "unreadable", "; ".join(broken)
     elif state == "missing":
         reason = "planned, and nothing of it is there" if overrides else "no status and no metrics"
     elif state == "done" and not metrics:
         state, reason = "unreadable", f"marked done, without {METRICS}"
-    return Run(folder, state, reason, command or shlex.join([*COMMAND, *overrides]), parsed(words), config, metrics)
+    return Run(folder, state, reason, shlex.join(command or [*COMMAND, *overrides]), parsed(words), config, metrics)
 
 
-def read_config(path: Path) -> tuple[str, dict[str, Any]]:
+def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
     """The command at its head (may be empty) and its values by dotted key; both empty where there is no file."""
-    if not path.is_file():
-        return "", {}
+    if not path.exists():
+        return [], {}
     text = path.read_text(encoding="utf-8")
     config = OmegaConf.create(text)
     if not isinstance(config, DictConfig):
         raise ValueError("it holds no mapping")
-    command = text.splitlines()[0].removeprefix("# ") if text.startswith("# ") else ""
+    command = shlex.split(text.splitlines()[0].removeprefix("# ")) if text.startswith("# ") else []
     return command, flatten(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 

@@ -1,0 +1,802 @@
+"""Bad input of every kind, and what each gets: one table, which the tests run and docs/bad_inputs.md shows.
+
+An :class:`Input` is made and given in a folder of its own, which is the working directory meanwhile: no path of the
+machine comes into a sentence. To add one, add a line to ``INPUTS`` and run ``python scripts/bad_inputs.py``.
+"""
+
+import contextlib
+import copy
+import functools
+import io
+import json
+import os
+import pickle
+import re
+import runpy
+import shutil
+import struct
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2
+import numpy as np
+import torch
+from conftest import ROOT, TINY, config
+from folders import CLASSES, LISTS, folder_of, noise, save, scanned, swap
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from PIL import Image
+from sweeps import sweep_of
+
+from unet import load
+from unet.check.findings import ERROR, findings
+from unet.check.survey import survey
+from unet.command import explain
+from unet.data.folder import Folder
+from unet.errors import UserError
+from unet.record import claim
+from unet.report import examine
+from unet.report.words import told
+from unet.segmenter import Segmenter
+from unet.training import train
+
+DATA = Path("data")
+X, M = DATA / "images" / "x.png", DATA / "masks" / "x.png"
+"""The image, or its mask, that is spoilt."""
+
+CHECKPOINT = Path("best.ckpt")
+DESCRIPTION: dict[str, Any] = {
+    "model": {"in_channels": 2, "num_classes": 3, "width": 4, "depth": 2, "spatial_dims": 2},
+    "classes": ["sky", "sea", "land"],
+    "colors": [[0, 0, 0], [0, 0, 255], [0, 255, 0]],
+    "mean": [10.0, 20.0],
+    "std": [2.0, 4.0],
+    "log_weights": None,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Attributes: the exit status, and what is said; of a right result a few words on it."""
+
+    status: int
+    said: str
+
+
+@dataclass(frozen=True)
+class Input:
+    """A bad input.
+
+    Attributes:
+        wrong: what is wrong with it.
+        given: how it is given, for people.
+        give: makes it in the working directory and gives it.
+        gets: a regular expression that what is said has to match.
+        status: 1 refused, 2 wrong usage, 0 a right result.
+    """
+
+    wrong: str
+    given: str
+    give: Callable[[], Outcome]
+    gets: str
+    status: int = 1
+
+
+def outcome(entry: Input, place: Path) -> Outcome:
+    """Make ``entry`` in the empty folder ``place``, give it, and return what it gets. Other errors are raised."""
+    with contextlib.chdir(place):
+        return entry.give()
+
+
+def said(give: Callable[[], str]) -> Outcome:
+    """What a function returns, or its refusal as the command would print it."""
+    try:
+        return Outcome(0, give())
+    except UserError as error:
+        return Outcome(1, explain(error))
+
+
+# How an input is given
+
+
+def training_data() -> None:
+    """Five images in RGB with masks of two classes: a, b and x train, c and d val."""
+    folder_of(DATA, list("abcdx"))
+    (DATA / "train.txt").write_text("a\nb\nx\n")
+    (DATA / "val.txt").write_text("c\nd\n")
+
+
+def in_data(wrong: str, spoil: Callable[[], Any], gets: str, status: int = 1, **options: Any) -> Input:
+    """A folder of images in which something is spoilt, read as a training reads it; the check must agree with it."""
+
+    def give() -> Outcome:
+        training_data()
+        spoil()
+        found = said(read)
+        agrees(found, options)
+        return found
+
+    def read() -> str:
+        samples = scanned(DATA, **options).samples["train"]
+        places = [place for place, item in enumerate(samples.items) if Path(item.name).name.startswith("x")]
+        if not places:
+            return f"{len(samples)} images train"
+        image, target = samples[places[0]]
+        size, first = (
+            " x ".join(map(str, image.shape)),
+            ", ".join(f"{v:g}" for v in image.reshape(-1, image.shape[-1])[0]),
+        )
+        counts = [int((target == label).sum()) for label in (0, 1, 255)]
+        return (
+            f"{size} of {image.dtype}, the first {first}; labels: {counts[0]} of background, {counts[1]} of cell, "
+            f"{counts[2]} ignored"
+        )
+
+    shown = " ".join(["training", *(f"{key}={value}" for key, value in options.items())])
+    return Input(wrong, shown, give, gets, status)
+
+
+def agrees(found: Outcome, options: dict[str, Any]) -> None:
+    """What stops a training is an error of ``scripts/check_data.py`` too, and nothing else is."""
+    try:
+        data = survey(Folder(str(DATA), **{"classes": CLASSES, "splits": LISTS, **options}))
+        errors = [finding.text for finding in findings(data) if finding.kind == ERROR]
+    except UserError as error:
+        errors = [str(error)]
+    assert bool(errors) == (found.status == 1), (found, errors)
+
+
+@functools.cache
+def composed() -> Any:
+    values = ["data=folder", "data.root=data", "data.source.classes=[background,cell]", "data.batch_size=2"]
+    small = [value for value in TINY if not value.startswith("data.")]
+    splits = "data.source.splits={train: train.txt, val: val.txt, test: null}"
+    return config(*values, *small, splits, "data.crop.picture=32", "trainer.enable_progress_bar=false")
+
+
+def in_config(override: str, gets: str, wrong: str = "", spoil: Callable[[], Any] = lambda: None) -> Input:
+    """A training with a value that cannot be."""
+
+    def give() -> Outcome:
+        training_data()
+        spoil()
+        values = copy.deepcopy(composed())
+        for one in OverridesParser.create().parse_overrides([override]):
+            OmegaConf.update(values, one.key_or_group, one.value())
+
+        def start() -> str:
+            with contextlib.redirect_stdout(io.StringIO()):
+                claim(Path("run"), values.ckpt_path)
+                train(values, Path("run"))
+            return "trained"
+
+        return said(start)
+
+    return Input(wrong or f"`{override}`", "training", give, gets)
+
+
+def typed(wrong: str, script: str, *words: str, gets: str, status: int = 1, make: Callable[[], Any] = list) -> Input:
+    """A command as it is typed."""
+
+    def give() -> Outcome:
+        make()
+        error = io.StringIO()
+        with mock.patch.object(sys, "argv", [script, *words]), contextlib.redirect_stdout(io.StringIO()) as output:
+            try:
+                with contextlib.redirect_stderr(error):
+                    runpy.run_path(str(ROOT / script), run_name="__main__")
+                return Outcome(0, output.getvalue())
+            except SystemExit as end:
+                told = ("error: ", f"{Path(script).name}: error: ")
+                lines = [line for line in error.getvalue().splitlines() if line.startswith(told)]
+                if isinstance(end.code, str):
+                    return Outcome(1, end.code)
+                return Outcome(int(end.code or 0), lines[-1] if lines else error.getvalue())
+
+    return Input(wrong, f"`python {' '.join([script, *words])}`", give, gets, status)
+
+
+def in_checkpoint(wrong: str, spoil: Callable[[], Any], gets: str) -> Input:
+    """A checkpoint that is spoilt, loaded for use."""
+
+    def give() -> Outcome:
+        torch.save({"description": DESCRIPTION, "state_dict": state()}, CHECKPOINT)
+        spoil()
+        return said(lambda: f"a network of {len(load(CHECKPOINT).classes)} classes")
+
+    return Input(wrong, 'load("best.ckpt")', give, gets)
+
+
+def state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return Segmenter(DESCRIPTION).state_dict()
+
+
+def altered(**keys: Any) -> Callable[[], None]:
+    """Of a checkpoint's description ``keys`` are others; those of the network have the prefix ``model_``."""
+
+    def spoil() -> None:
+        description = copy.deepcopy(DESCRIPTION)
+        for key, value in keys.items():
+            inner = description["model"] if key.startswith("model_") else description
+            inner[key.removeprefix("model_")] = value
+        torch.save({"description": description, "state_dict": state()}, CHECKPOINT)
+
+    return spoil
+
+
+def weighing(name: str, value: Any) -> Callable[[], None]:
+    """Of a checkpoint's weights one is another, or gone."""
+
+    def spoil() -> None:
+        weights = {**state(), name: value}
+        kept = {key: found for key, found in weights.items() if found is not None}
+        torch.save({"description": DESCRIPTION, "state_dict": kept}, CHECKPOINT)
+
+    return spoil
+
+
+def in_report(wrong: str, spoil: Callable[[Path], Any], gets: str, status: int = 1, **options: Any) -> Input:
+    """The report of a sweep of two arms and two seeds, whose first run (or the sweep itself) is spoilt."""
+
+    def give() -> Outcome:
+        sweep = Path("sweep")
+        sweep.mkdir()
+        sweep_of(sweep, [{"model.down": "max"}, {"model.down": "avg"}], np.array([[0.5, 0.6], [0.4, 0.45]]))
+        spoil(sweep)
+        return said(lambda: report(sweep))
+
+    def report(sweep: Path) -> str:
+        found = examine(sweep, **options)
+        gaps = "; ".join(f"{gap.name} is {gap.state}: {gap.reason}" for gap in found.gaps)
+        return gaps or " ".join(told(found))
+
+    shown = " ".join(["`python scripts/report.py sweep", *(f"--{key} {value}" for key, value in options.items())])
+    return Input(wrong, f"{shown}`", give, gets, status)
+
+
+def first(sweep: Path, name: str) -> Path:
+    """A file of a sweep's first run."""
+    return min(path for path in sweep.iterdir() if path.is_dir()) / name
+
+
+# How it is made
+
+
+def cut(path: Path, part: float) -> None:
+    """Keep the beginning of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+
+
+def stored(path: Path, image: Image.Image, suffix: str = "", **options: Any) -> Path:
+    """Another picture in a file's place."""
+    path.unlink()
+    path = path.with_suffix(suffix or path.suffix)
+    image.save(path, **options)
+    return path
+
+
+def array(path: Path, values: Any) -> Path:
+    """An array in a picture's place."""
+    path.unlink()
+    path = path.with_suffix(".npy")
+    np.save(path, values, allow_pickle=True)
+    return path
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that says it is of that size, and has ten bytes of pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(10))), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def npy(shape: str) -> bytes:
+    """An array file that says it is of that shape, and has a hundred bytes."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00\x76\x00" + header + bytes(100)
+
+
+def named(name: str, *lists: str) -> None:
+    """Image and mask x under another name, which the lists do not know."""
+    for path in (X, M):
+        path.rename(path.with_name(name))
+    (DATA / "train.txt").write_text("\n".join(["a", "b", *lists]))
+
+
+def every(folder: str, make: Callable[[Path], Any]) -> None:
+    for path in sorted((DATA / folder).iterdir()):
+        make(path)
+
+
+def volumes() -> None:
+    for folder in ("images", "masks"):
+        every(folder, lambda path: array(path, noise(6, 12, 10, below=2)))
+
+
+def sequences() -> None:
+    for folder in ("images", "masks"):
+        every(folder, lambda path: array(path, noise(64, below=2)))
+
+
+def turned(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored(path, Image.new("RGB", (10, 12), (9, 9, 9)), ".jpg", exif=exif, quality=100)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch ran",)
+
+
+def write(path: Path, content: bytes | str) -> None:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def metric(sweep: Path, key: str, value: Any) -> None:
+    path = first(sweep, "metrics.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+
+
+def flipped(path: Path, place: int) -> bytes:
+    """A file's bytes with one of them changed."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 255
+    return bytes(content)
+
+
+def pages(path: Path, *rest: Image.Image) -> Path:
+    """A TIFF whose first page is of the usual size."""
+    return stored(path, rest[0].resize((10, 12)), ".tif", save_all=True, append_images=list(rest))
+
+
+def said_npy(shape: str) -> None:
+    X.unlink()
+    write(X.with_suffix(".npy"), npy(shape))
+
+
+def one_pixel() -> None:
+    every("images", lambda path: swap(path, np.array([[[1, 2, 3]]], np.uint8)))
+    every("masks", lambda path: swap(path, np.array([[1]], np.uint8)))
+
+
+def nested(path: Path) -> None:
+    inner = path.parent / "more"
+    inner.mkdir()
+    path.rename(inner / path.name)
+
+
+def few() -> None:
+    for folder in ("images", "masks"):
+        for stem in "abc":
+            (DATA / folder / f"{stem}.png").unlink()
+
+
+def archive() -> None:
+    with zipfile.ZipFile(CHECKPOINT, "w") as file:
+        file.writestr("../../climbed", "x")
+
+
+def describing(description: Any) -> None:
+    torch.save({"description": description, "state_dict": state()}, CHECKPOINT)
+
+
+def untouched(sweep: Path) -> None:
+    """What is asked of the sweep is wrong, not the sweep."""
+
+
+def emptied(sweep: Path) -> None:
+    shutil.rmtree(sweep)
+    sweep.mkdir()
+    write(sweep / "notes.txt", "nothing here")
+
+
+GREY = functools.partial(Image.new, "L", (10, 12))
+RGB = functools.partial(Image.new, "RGB", (10, 12))
+NINE = {0: "background", 1: "cell", 9: "ignore"}
+SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+TWO = noise(12, 10, below=2)
+NONE_READ = "cannot be read as an image"
+
+# The table
+
+INPUTS: dict[str, list[Input]] = {
+    "Image files": [
+        in_data("a PNG cut off in the middle", lambda: cut(X, 0.5), rf"images/x\.png: {NONE_READ} .*truncated"),
+        in_data("a PNG of which only the header is left", lambda: cut(X, 0.05), rf"x\.png: {NONE_READ}"),
+        in_data("a PNG with a byte changed", lambda: write(X, flipped(X, 60)), rf"x\.png: {NONE_READ} .*broken"),
+        in_data("a JPEG cut off", lambda: cut(stored(X, RGB(), ".jpg"), 0.6), rf"x\.jpg: {NONE_READ} .*[Tt]runcated"),
+        in_data("a TIFF cut off", lambda: cut(stored(X, RGB(), ".tif"), 0.6), rf"x\.tif: {NONE_READ} .*truncated"),
+        in_data("a BMP cut off", lambda: cut(stored(X, RGB(), ".bmp"), 0.6), rf"x\.bmp: {NONE_READ} .*truncated"),
+        in_data("a WebP cut off", lambda: cut(stored(X, RGB(), ".webp"), 0.6), rf"x\.webp: {NONE_READ}"),
+        in_data("a file of no bytes", lambda: write(X, b""), rf"x\.png: {NONE_READ} \(the file is empty\)"),
+        in_data("a text called .png", lambda: write(X, "hello"), rf"x\.png: {NONE_READ} \(its content is none"),
+        in_data("a PDF called .png", lambda: RGB().save(X, "PDF"), rf"x\.png: {NONE_READ} \(its content is none"),
+        in_data("an array called .png", lambda: write(X, npy("(2, 5)")), rf"x\.png: {NONE_READ}"),
+        in_data(
+            "a GIF called .png: read by its content",
+            lambda: Image.new("RGB", (10, 12), (0, 0, 255)).save(X, "GIF"),
+            "12 x 10 x 3 of uint8, the first 0, 0, 25[45]",
+            0,
+        ),
+        in_data("a PNG called .npy", lambda: X.rename(X.with_suffix(".npy")), "x.npy: cannot .* array .*magic string"),
+        in_data("a PNG called .nii", lambda: X.rename(X.with_suffix(".nii")), "x.nii: cannot be read as NIfTI"),
+        in_data("a GIF, which is not read", lambda: stored(X, RGB(), ".gif"), r"x\.gif, which is no format .*convert"),
+        in_data("4 000 000 000 000 000 000 pixels, by its header", lambda: write(X, png(2**31 - 1, 2**31 - 1)), "bomb"),
+        in_data(
+            "225 000 000 pixels", lambda: write(X, png(15000, 15000)), r"more than [\d,]+ pixels.*divide the image"
+        ),
+        in_data("no columns", lambda: write(X, png(0, 12)), rf"x\.png: {NONE_READ}"),
+        in_data(
+            "images of one pixel", one_pixel, "1 x 1 x 3 of uint8, the first 1, 2, 3; labels: 0 of background, 1", 0
+        ),
+        in_data(
+            "CMYK: read as RGB",
+            lambda: stored(X, Image.new("CMYK", (10, 12), (255, 0, 0, 0)), ".tif"),
+            "12 x 10 x 3 of uint8, the first 0, 255, 255",
+            0,
+        ),
+        in_data(
+            "a palette with transparency: read in its colours",
+            lambda: stored(X, Image.new("RGB", (10, 12), (7, 8, 9)).quantize(2), transparency=b"\0\x80"),
+            "12 x 10 x 3 of uint8, the first 7, 8, 9",
+            0,
+        ),
+        in_data(
+            "animated: its first picture is read",
+            lambda: stored(X, RGB((7, 8, 9)), ".png", save_all=True, append_images=[RGB()]),
+            "12 x 10 x 3 of uint8, the first 7, 8, 9",
+            0,
+        ),
+        in_data(
+            "16-bit colour: read with 8 bits, of which check_data warns",
+            lambda: cv2.imwrite(str(X), np.full((12, 10, 3), 40000, np.uint16)),
+            "12 x 10 x 3 of uint8, the first 156, 156, 156",
+            0,
+        ),
+        in_data(
+            "16-bit grey throughout: read with all 16",
+            lambda: every("images", lambda path: swap(path, np.full((12, 10), 1000, "uint16"))),
+            "12 x 10 x 1 of uint16, the first 1000",
+            0,
+        ),
+        in_data("16-bit grey among RGB", lambda: swap(X, np.full((12, 10), 9, "uint16")), "1 channels, but .* has 3"),
+        in_data(
+            "16-bit grey to be converted to RGB",
+            lambda: swap(X, np.full((12, 10), 1000, "uint16")),
+            r"x\.png: more than 8 bits .*data\.source\.mode=RGB would cut off",
+            mode="RGB",
+        ),
+        in_data("transparency in one image alone", lambda: stored(X, Image.new("RGBA", (10, 12))), "4 channels, but"),
+        in_data("turned by EXIF: read as stored, of which check_data warns", lambda: turned(X), "12 x 10 x 3", 0),
+        in_data("a TIFF of two pages", lambda: pages(X, RGB()), r"x\.tif: 2 x 12 x 10 x 3, but its mask has 2 axes"),
+        in_data("pages of different sizes", lambda: pages(X, Image.new("RGB", (3, 3))), "2 pages of different sizes"),
+        in_data("a TIFF of NaN", lambda: swap(X, np.full((12, 10), np.nan, "float32"), ".tif"), "x.tif: holds NaN"),
+        in_data("an array with an infinite value", lambda: array(X, np.full((12, 10, 3), np.inf)), "x.npy: holds NaN"),
+        in_data("values of 1e300", lambda: array(X, np.full((12, 10, 3), 1e300)), "beyond those of float32.*rescale"),
+        in_data("complex numbers", lambda: array(X, np.ones((12, 10, 3), complex)), "complex128, expected .*real"),
+        in_data("an array of text", lambda: array(X, np.array(["a", "b"])), "an array of <U1, expected .*real numbers"),
+        in_data("an array of Python objects", lambda: array(X, np.array([{}], object)), "Object arrays cannot be load"),
+        in_data("a pickle called .npy", lambda: (X.unlink(), write(X.with_suffix(".npy"), pickle.dumps([1]))), "magic"),
+        in_data("an array cut off", lambda: cut(array(X, noise(12, 10, 3)), 0.6), "x.npy: cannot be read .*numpy.save"),
+        in_data("an array of 8 EB, by its header", lambda: said_npy("(1000000000, 1000000000)"), "Unable to allocate"),
+        in_data("an array of -1 rows", lambda: said_npy("(-1, 3)"), "x.npy: cannot be read as an array"),
+        in_data("an array without axes", lambda: array(X, np.float32(3)), "x.npy: .* at least one axis"),
+        in_data("an array of no rows", lambda: array(X, np.zeros((0, 10, 3))), "none of them empty; found 0 x 10 x 3"),
+        in_data("an array with channels first", lambda: array(X, noise(3, 12, 10)), "12 x 10, the image 3 x 12"),
+        in_data(
+            "an array with an axis too many", lambda: array(X, noise(2, 12, 10, 3)), "2 x 12 x 10 x 3, but its mask"
+        ),
+        in_data("a folder called x.png", lambda: (X.unlink(), X.mkdir()), rf"x\.png: {NONE_READ} \(Is a directory\)"),
+        in_data("a link to nowhere", lambda: (X.unlink(), X.symlink_to("gone")), "x.png: a link to what is not there"),
+        in_data("a link to itself", lambda: (X.unlink(), X.symlink_to("x.png")), "Too many levels of symbolic links"),
+        in_data(
+            "a disk that fails as it is read",
+            lambda: (X.unlink(), X.symlink_to("/proc/self/mem")),
+            rf"x\.png: {NONE_READ} \(Input/output error\)",
+        ),
+    ],
+    "Masks": [
+        in_data("cut off", lambda: cut(M, 0.6), rf"masks/x\.png: {NONE_READ}"),
+        in_data("of no bytes", lambda: write(M, b""), rf"masks/x\.png: {NONE_READ} \(the file is empty\)"),
+        in_data(
+            "of 0 and 255", lambda: swap(M, TWO * np.uint8(255)), r"label 255 .*add 'data\.source\.values=\{0: back"
+        ),
+        in_data("a JPEG, which blurs", lambda: stored(M, Image.fromarray(TWO * np.uint8(255)), ".jpg"), "x.jpg: label"),
+        in_data("a label too many", lambda: swap(M, np.full((12, 10), 7, "uint8")), r"label 7 .*\(expected 0, 1\)"),
+        in_data(
+            "label 256, which 8 bits would take for 0", lambda: swap(M, np.full((12, 10), 256, "uint16")), "256 is"
+        ),
+        in_data("label -1", lambda: array(M, np.full((12, 10), -1)), r"masks/x\.npy: label -1 is outside"),
+        in_data("label 0.5", lambda: swap(M, np.full((12, 10), 0.5, "float32"), ".tif"), "label 0.5 is outside"),
+        in_data("label NaN", lambda: swap(M, np.full((12, 10), np.nan, "float32"), ".tif"), "label nan is outside"),
+        in_data("floats that are whole", lambda: swap(M, TWO.astype("float32"), ".tif"), "54 of background, 66", 0),
+        in_data("of 16 bits, with labels in range", lambda: swap(M, TWO.astype("uint16")), "54 of background, 66", 0),
+        in_data("true and false", lambda: array(M, TWO > 0), "54 of background, 66 of cell", 0),
+        in_data("one bit a pixel", lambda: stored(M, Image.new("1", (10, 12), 1)), "0 of background, 120 of cell", 0),
+        in_data("a palette: its indices are taken", lambda: stored(M, Image.fromarray(TWO).convert("P")), "54 of b", 0),
+        in_data("grey saved as RGB", lambda: swap(M, np.repeat(TWO[..., None], 3, -1)), "54 of background, 66", 0),
+        in_data("colours nobody named", lambda: swap(M, noise(12, 10, 3, below=2)), "a colour mask of 8 .*0 0 1: NAME"),
+        in_data("CMYK", lambda: stored(M, Image.new("CMYK", (10, 12), (0, 0, 0, 255)), ".tif"), "0 of b|120 of b", 0),
+        in_data("another height than the image", lambda: swap(M, noise(9, 10, below=2)), "9 x 10, the image 12 x 10"),
+        in_data("turned against the image", lambda: swap(M, noise(10, 12, below=2)), "10 x 12, the image 12 x 10"),
+        in_data("of two pages", lambda: pages(M, GREY(), GREY()), "x.png: 12 x 10 x 3, but its mask has 3 axes"),
+        in_data("one channel a class", lambda: array(M, noise(12, 10, 2, below=2)), "but its mask has 3 axes"),
+        in_data(
+            "of four axes", lambda: array(M, noise(2, 2, 12, 10)), "a mask of 2 x 2 x 12 x 10, expected one to three"
+        ),
+        in_data(
+            "nothing but ignored samples, in one mask",
+            lambda: swap(M, np.full((12, 10), 9, "uint8")),
+            "120 ignored",
+            0,
+            values=NINE,
+        ),
+        in_data(
+            "nothing but ignored samples, in all",
+            lambda: every("masks", lambda path: swap(path, np.full((12, 10), 9, "uint8"))),
+            "no sample is labelled, here or in any other mask of train",
+            values=NINE,
+        ),
+        in_data(
+            "a class that never occurs", lambda: every("masks", lambda path: swap(path, TWO * 0)), "120 of back", 0
+        ),
+    ],
+    "Folders": [
+        in_data("no such folder", lambda: DATA.rename("other"), "data/images: no such folder"),
+        in_data("a file for a folder", lambda: (shutil.rmtree(DATA), write(DATA, "x")), "data/images: no such folder"),
+        in_data("no images/", lambda: (DATA / "images").rename(DATA / "pictures"), "data/images: no such folder"),
+        in_data("no masks/", lambda: (DATA / "masks").rename(DATA / "labels"), "data/masks: no such folder"),
+        in_data("an empty images/", lambda: every("images", Path.unlink), r"no images here \(looked for \.bmp, "),
+        in_data("an image without a mask", M.unlink, r"images/x\.png: no mask data/masks/x\.\*; add it or take"),
+        in_data("a mask without an image", X.unlink, r"masks/x\.png: a mask without an image in data/images; add"),
+        in_data(
+            "two images of one stem", lambda: save(X.with_suffix(".jpg"), noise(12, 10, 3)), "two files with one st"
+        ),
+        in_data("two masks of one stem", lambda: save(M.with_suffix(".bmp"), TWO), "x.png and x.bmp: two files"),
+        in_data("an image in a folder of its own", lambda: nested(X), "masks/x.png: a mask without an image"),
+        in_data("what a Mac leaves behind", lambda: write(X.with_name("._x.png"), "mac"), "58 of background", 0),
+        in_data("a name that is not UTF-8", lambda: named(os.fsdecode(b"x\xff.png")), "2 images train", 0),
+        in_data(
+            "a name of two lines, and nothing in the file",
+            lambda: (named("x\ny.png"), write(X.with_name("x\ny.png"), "")),
+            rf"images/x y\.png: {NONE_READ} \(the file is empty\)",
+            splits={"train": 1, "val": "val.txt"},
+        ),
+        in_data("the same image to train and to validate on", lambda: shutil.copy(X, X.with_name("c.png")), "58 of", 0),
+        in_data(
+            "a list that is missing", list, "gone.txt: cannot be read as a list", splits={"train": 1, "val": "gone.txt"}
+        ),
+        in_data(
+            "a list in UTF-16", lambda: write(DATA / "val.txt", "c\nd".encode("utf-16")), "val.txt: .*not text in UTF"
+        ),
+        in_data(
+            "a list with a byte order mark", lambda: write(DATA / "val.txt", b"\xef\xbb\xbfc\r\nd\r\n"), "58 of ba", 0
+        ),
+        in_data(
+            "a list with a misspelt name", lambda: write(DATA / "val.txt", "cc\nd"), "no image cc .*did you mean c"
+        ),
+        in_data(
+            "an empty list", lambda: write(DATA / "val.txt", ""), "no images for val; training needs train and val"
+        ),
+        in_data(
+            "a list that says an image twice", lambda: write(DATA / "val.txt", "c\nc"), "c.png: listed for val and ag"
+        ),
+        in_data(
+            "one list for both",
+            list,
+            "listed for train and again for val",
+            splits={"train": "val.txt", "val": "val.txt"},
+        ),
+        in_data("fewer images than splits", few, "cannot be divided into", splits=SHARES),
+        in_data("a group that no name has", list, r"image a does not match data\.source\.group", group="(patient)"),
+    ],
+}
+
+INPUTS |= {
+    "Class lists and colours": [
+        in_data(
+            "no classes", list, "data.source.classes: expected a list of at least two names, such as", classes=None
+        ),
+        in_data("one class", list, "at least two names", classes=["cell"]),
+        in_data("a text for a list", list, "at least two names", classes="cell"),
+        in_data("a number for a list", list, "at least two names", classes=3),
+        in_data("two classes of one name", list, "different names", classes=["cell", "cell"]),
+        in_data("a class called ignore", list, "none of them ignore", classes=["cell", "ignore"]),
+        in_data("a class without a name", list, "expected a name each", classes=["", "cell"]),
+        in_data("256 classes", list, "up to 255 .*found 256: 0, 1, 2", classes=[str(label) for label in range(256)]),
+        in_data("values for an unknown class", list, "unknown class 'sell'; did you mean cell", values={0: "sell"}),
+        in_data("a value that is no number", list, "expected an integer or \"r g b\", found 'a'", values={"a": "cell"}),
+        in_data("a list for the values", list, "data.source.values: expected a class, or ignore", values=["cell"]),
+        in_data("no values", list, "data.source.values: expected a class, or ignore", values={}),
+        in_data("a colour too few", list, "data.source.colors: expected 2", colors=[[0, 0, 0]]),
+        in_data("a colour by name", list, "each 0 to 255", colors=["red", "sky"]),
+        in_data("a colour of 300", list, "each 0 to 255", colors=[[0, 0, 300], [0, 0, 0]]),
+        in_data("an unknown mode", list, "data.source.mode: expected null or one of L, RGB", mode="XYZ"),
+        in_data("a pattern without {stem}", list, 'data.source.mask_stem: .*"{stem}_mask"', mask_stem="mask"),
+        in_data("a broken expression", list, "data.source.group: .* no regular expression", group="("),
+        in_data("a misspelt split", list, "data.source.splits: expected train, val and test", splits={"trian": 1}),
+        in_data("a share below 0", list, "data.source.splits.train: .*found -1", splits={"train": -1, "val": 1}),
+    ],
+    "Configuration": [
+        in_config("model.down=stride", "model.down: unknown operator 'stride'; did you mean strided"),
+        in_config("model.down=null", "model.down: expected a name or {name: "),
+        in_config("model.down=[max]", r"model.down: expected one value or 2 \(one per stage"),
+        in_config("model.down={name: max, kernel: 3}", "no option 'kernel'; did you mean kernel_size"),
+        in_config("model.down={name: max, kernel_size: 1}", "at least the stride .2., found 1: .*leave samples out"),
+        in_config("model.down={name: strided_blur, kernel_size: 2}", "kernel_size must be a positive odd integer"),
+        in_config("model.down={name: gem, p: 0}", "p must be a number of at least 1, found 0"),
+        in_config("model.up={name: carafe, compressed: 0}", "compressed must be an integer of at least 1, found 0"),
+        in_config("model.up={name: sapa, embedding: -1}", "embedding must be an integer of at least 1, found -1"),
+        in_config("model.context={name: spp, bins: [0]}", "bins must be positive integers"),
+        in_config("model.width=0", "model.width: expected an integer of at least 1, found 0"),
+        in_config("model.width=[4,8]", r"model.width: expected a number or 3 numbers \(depth 2 has 3 levels\)"),
+        in_config("model.depth=two", "model.depth: expected an integer of at least 0, found 'two'"),
+        in_config("model.depth=9", "input of 32 x 32 is too small for depth 9: .* smaller model.depth"),
+        in_config("model.depth=30", "model.depth=30: .*channels, more than 65,536; lower"),
+        in_config("model.stride=64", "too small for depth 2: the smallest that works is 4096 x 4096"),
+        in_config("model.stride=[[2,2,2],2]", "model.stride: a stage has 2 axes"),
+        in_config("model.stride=x", "model.stride: expected an integer of at least 1, found 'x'"),
+        in_config("model.dropout=1", "model.dropout: expected a probability"),
+        in_config("model.norm=bach", "model.norm: unknown 'bach'; did you mean batch"),
+        in_config("model.skip=sum", r"model.skip: unknown 'sum' \(valid: concat, add, none\)"),
+        in_config("model.match=params", "model.match: unknown 'params'; did you mean parameters"),
+        in_config("model.spatial_dims=3", "data=folder has 2 spatial axes; leave the key out"),
+        in_config("loss.name=dyce", "loss.name: unknown loss 'dyce'; did you mean dice"),
+        in_config("loss.class_weights=[1,2,3]", "loss.class_weights: .* 2 numbers of at least 0"),
+        in_config("loss.class_weights=[0,0]", "not all 0, found"),
+        in_config("loss.logit_adjustment=maybe", "expected true or false, found 'maybe'"),
+        in_config("optim.lr=-1", "optim.lr: expected a number above 0, found -1"),
+        in_config("optim.lr=nan", "optim.lr: expected a number above 0, found nan"),
+        in_config("optim.betas=[0.9,1.5]", "optim.betas: expected two numbers"),
+        in_config("optim.warmup=2", "optim.warmup: expected a share"),
+        in_config("seed=-1", "seed: expected an integer of 0 to 4294967295, found -1"),
+        in_config("threads=100000", "threads: expected null or an integer of 1 to 1024"),
+        in_config("ema=2", "ema: expected null or a decay of at least 0 and below 1"),
+        in_config("pictures=-1", "pictures: expected an integer of at least 0, found -1"),
+        in_config("data.batch_size=0", "data.batch_size: expected an integer of at least 1"),
+        in_config("data.batch_size=99", "3 training images are fewer than data.batch_size=99"),
+        in_config("data.draw=byclass", "data.draw: unknown 'byclass'; did you mean by_class"),
+        in_config("data.num_workers=many", "data.num_workers: expected auto or an integer"),
+        in_config("data.cache_gb=x", "data.cache_gb: expected a number of at least 0"),
+        in_config("data.eval_tile=[32]", "data.eval_tile: expected null or 2 integers"),
+        in_config("data.eval_overlap=1", "data.eval_overlap: expected a share"),
+        in_config("data.crop.picture=0", "data.crop.picture: expected an integer of at least 1"),
+        in_config("data.train_transforms=[{_target_: albumentations.HorizontalFlip, chance: 1}]", "chance.* not valid"),
+        in_config("data.train_transforms=[{_target_: albumentations.RandomCrp}]", "data=folder: .*RandomCrp"),
+        in_config(
+            "data.train_transforms=[{_target_: albumentations.RandomCrop, height: 64, width: 64}]",
+            "a.png: data.train_transforms fail on it .*Crop size",
+            "a crop larger than the images",
+        ),
+        in_config("data.train_transforms=[3]", "3 is no albumentations transform"),
+        in_config("data.source._target_=nowhere.Folder", "data=folder: .*nowhere"),
+        in_config("data.root=null", "data.root: expected a folder, found None"),
+        in_config("optim=null", "optim: expected the keys below it, found None"),
+        in_config("trainer.max_epochs=x", "trainer.max_epochs: expected null or an integer of at least -1, found 'x'"),
+        in_config("trainer.accumulate_grad_batches=0", "accumulate_grad_batches: expected an integer of at least 1"),
+        in_config("trainer.log_every_n_steps=0", "trainer.log_every_n_steps: expected an integer of at least 1"),
+        in_config("trainer.limit_val_batches=0", "trainer.limit_val_batches: expected null or a number above 0"),
+        in_config("trainer.precision=bf17", "trainer: Lightning refuses its settings: Precision 'bf17' is invalid"),
+        in_config(
+            "trainer.accelerator=tpu9",
+            "trainer.accelerator: expected one of auto, cpu, gpu, cuda, mps, tpu, found 'tpu9'",
+        ),
+        in_config("trainer.max_time=x", "trainer: Lightning refuses its settings: .*DD:HH:MM:SS"),
+        in_config("ckpt_path=gone.ckpt", "ckpt_path=gone.ckpt: no such file; expected a checkpoint"),
+        in_config("model.up=bicubic", "model.up=bicubic: for images of 2 axes, found 3", "bicubic on volumes", volumes),
+        in_config(
+            "data.eval_tile=[32,32]", "expected null or 1 integers", "a tile of two axes on sequences", sequences
+        ),
+        in_config(
+            "model.stride=[[2,2],2]", "model.stride: a stage has 1 axes", "a stride of two axes on sequences", sequences
+        ),
+    ],
+    "Command lines": [
+        typed("a misspelt key", "train.py", "model.depht=3", gets="model.depht: no such key; did you mean model.depth"),
+        typed(
+            "a misspelt data set", "train.py", "data=camvit", gets="data=camvit: no such choice; did you mean camvid"
+        ),
+        typed("a key without a value", "train.py", "model.down", gets="'model.down' is no KEY=VALUE", status=2),
+        typed("a bracket that stays open", "train.py", "model.down=[max", gets="is no KEY=VALUE", status=2),
+        typed("an input of no size", "scripts/describe.py", "input=3x4x", gets="input=3x4x: expected positive numbers"),
+        typed("an input of four axes", "scripts/describe.py", "input=3x9x9x9x9", gets="expected channels and 1 to 3"),
+        typed("no folder", "scripts/report.py", gets="the following arguments are required: folder", status=2),
+        typed("a folder of no run", "scripts/results.py", "add", ".", "kept", gets="metrics.json: no such file"),
+    ],
+    "Checkpoints": [
+        in_checkpoint("no such file", CHECKPOINT.unlink, "best.ckpt: No such file or directory; expected a checkpoint"),
+        in_checkpoint(
+            "a folder", lambda: (CHECKPOINT.unlink(), CHECKPOINT.mkdir()), "best.ckpt: Is a directory; expec"
+        ),
+        in_checkpoint("cut off", lambda: cut(CHECKPOINT, 0.5), "best.ckpt: damaged"),
+        in_checkpoint("its end is missing", lambda: cut(CHECKPOINT, 0.99), "best.ckpt: damaged"),
+        in_checkpoint("of no bytes", lambda: write(CHECKPOINT, b""), "best.ckpt: damaged"),
+        in_checkpoint("a text", lambda: write(CHECKPOINT, "hello"), "best.ckpt: damaged, no checkpoint"),
+        in_checkpoint("a picture", lambda: RGB().save(CHECKPOINT, "PNG"), "best.ckpt: damaged, no checkpoint"),
+        in_checkpoint("another archive", archive, "best.ckpt: damaged, no checkpoint"),
+        in_checkpoint("code in it", lambda: torch.save({"description": Evil()}, CHECKPOINT), "could run code .*system"),
+        in_checkpoint("a bare pickle with code", lambda: write(CHECKPOINT, pickle.dumps(Evil())), "could run code"),
+        in_checkpoint(
+            "a whole module", lambda: torch.save(torch.nn.Linear(1, 1), CHECKPOINT), "could run code .*Linear"
+        ),
+        in_checkpoint("a list", lambda: torch.save([1], CHECKPOINT), "not a checkpoint of this project"),
+        in_checkpoint(
+            "of another project", lambda: torch.save({"state_dict": {}}, CHECKPOINT), "not a checkpoint of th"
+        ),
+        in_checkpoint("an empty description", lambda: describing({}), r"do not fit its own description \(no 'model'\)"),
+        in_checkpoint("a description that is a list", lambda: describing([1]), "do not fit its own description"),
+        in_checkpoint("an unknown operator", altered(model_down="strid"), "did you mean strided"),
+        in_checkpoint("an unknown argument", altered(model_wings=2), "unexpected keyword argument 'wings'"),
+        in_checkpoint("99 levels", altered(model_depth=99), "more than 65,536"),
+        in_checkpoint(
+            "a billion channels", altered(model_in_channels=10**9), r"\[4, 2, 3, 3\] and not \[4, 1000000000"
+        ),
+        in_checkpoint("a class too few", altered(classes=["sky", "sea"]), "2 classes, 3 colours"),
+        in_checkpoint("no mean", altered(mean=[]), "do not fit its own description"),
+        in_checkpoint("a weight that is missing", weighing("net.head.bias", None), "net.head.bias is missing"),
+        in_checkpoint("a weight too many", weighing("net.tail", torch.ones(1)), "net.tail is one too many"),
+        in_checkpoint("a weight of another shape", weighing("net.head.bias", torch.ones(9)), r"is \[9\] and not \[3\]"),
+        in_checkpoint("a complex weight", weighing("net.head.bias", torch.ones(3) * 1j), "is torch.complex64 and not"),
+        in_checkpoint("a weight that is a text", weighing("net.head.bias", "x"), "do not fit its own description"),
+        in_checkpoint("NaN weights", weighing("net.head.bias", torch.full((3,), torch.nan)), "net.head.bias holds NaN"),
+    ],
+    "Reports of sweeps": [
+        in_report("no such folder", shutil.rmtree, "sweep: no such folder; expected the folder of a sweep"),
+        in_report("a folder of other things", emptied, "sweep: no runs in it; expected"),
+        in_report(
+            "the folder of one run", lambda sweep: write(sweep / "metrics.json", "{}"), "is the folder of one run"
+        ),
+        in_report("a plan that is a list", lambda sweep: write(sweep / "sweep.json", "[1]"), "sweep.json: .*repair it"),
+        in_report(
+            "a plan cut off", lambda sweep: write(sweep / "sweep.json", '{"jobs": '), "sweep.json: cannot be read"
+        ),
+        in_report(
+            "scores cut off", lambda s: write(first(s, "metrics.json"), '{"test/'), "is unreadable: metrics.json", 0
+        ),
+        in_report(
+            "scores that are a list", lambda s: write(first(s, "metrics.json"), "[1]"), "is unreadable: metrics", 0
+        ),
+        in_report("a status of no text", lambda s: write(first(s, "status.json"), b"\xff"), "is unreadable: status", 0),
+        in_report(
+            "a status nested too deep", lambda s: write(first(s, "status.json"), "[" * 10**5), "is unreadable", 0
+        ),
+        in_report(
+            "a config that is no YAML", lambda s: write(first(s, "config.yaml"), "a: ["), "is unreadable: config", 0
+        ),
+        in_report(
+            "a command with a quote open", lambda s: write(first(s, "config.yaml"), "# a 'b\nc: 1"), "unreadable", 0
+        ),
+        in_report("a score that is NaN", lambda sweep: metric(sweep, "test/miou", float("nan")), "NaN|nan|diverged", 0),
+        in_report(
+            "an unknown metric", untouched, "no run has test/mio in its metrics.json; did you mean miou", metric="mio"
+        ),
+        in_report("an unknown reference", untouched, "no arm is called 'mean'", reference="mean"),
+        in_report("a key that was not swept", untouched, "cannot tune optim.lr.*it varied model.down", tune="optim.lr"),
+    ],
+}
+"""By kind, what is wrong, how it is given and what it gets."""
+
+
+def entries() -> Iterable[tuple[str, Input]]:
+    """Every input with its kind."""
+    return ((kind, entry) for kind, members in INPUTS.items() for entry in members)
+
+
+def row(entry: Input, found: Outcome) -> str:
+    """An input's line in the page's table."""
+    text = re.sub(r"0x[0-9a-f]+", "0x...", " ".join(found.said.removeprefix("error: ").split()))
+    cells = (entry.wrong, entry.given, text if len(text) <= 400 else f"{text[:400]} ...")
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} | {found.status} |"
