@@ -182,7 +182,7 @@ def started(stack: Path, cwd: Path, epoch: int, *overrides: str) -> subprocess.P
 
 def interrupted(stack: Path, cwd: Path, signum: int, *overrides: str) -> int:
     """Start a run in ``parted``, signal its whole process group (as a terminal does) in epoch 3; its exit status."""
-    process = started(stack, cwd, 2, "hydra.run.dir=parted", *overrides)
+    process = started(stack, cwd, 3, "hydra.run.dir=parted", *overrides)  # the third's line: the second is saved
     time.sleep(0.05)
     os.killpg(process.pid, signum)
     process.communicate(timeout=60)

@@ -430,7 +430,7 @@ def test_a_picture_that_does_not_fit_is_named(image, mask, parts, made: Path, tm
 
 def test_too_few_pictures_and_a_missing_mask_are_refused(made: Path, tmp_path: Path):
     data = pictured(tmp_path / "data", 1)
-    with pytest.raises(UserError, match="calibration needs at least two"):
+    with pytest.raises(UserError, match="1 images; it needs at least two"):
         export(made, tmp_path / "bundle", Wanted(variant="int8", calibration=data))
     save(data / "images" / "1.png", noise(9, 9, 3))
     with pytest.raises(UserError, match=r"1\.png: no mask"):
