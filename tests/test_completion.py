@@ -1,0 +1,33 @@
+"""Shell completion as the README turns it on: keys, and the choices of a group, in a real bash."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+INSTALL = 'eval "$(python train.py -sc install=bash)"'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_keys_and_choices():
+    assert INSTALL in README
+    typed = {"model.dr": "model.dropout=", "data=": "data=camvid", "experiment=cam": "experiment=camvid_cpu"}
+    lines = [INSTALL]
+    for word in typed:
+        line = f"python train.py {word}"
+        lines += [f"COMP_LINE='{line}' COMP_POINT={len(line)} COMP_WORDS=({line}) COMP_CWORD=2"]
+        lines += ["hydra_bash_completion", 'echo "${COMPREPLY[@]}"']
+    given = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)], cwd=ROOT, env=given, capture_output=True, text=True, timeout=120
+    )
+    found = done.stdout.splitlines()
+    assert len(found) == len(typed), done.stderr
+    for line, wanted in zip(found, typed.values(), strict=True):
+        assert wanted in line.split()
