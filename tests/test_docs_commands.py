@@ -60,6 +60,8 @@ def commands() -> list[tuple[str, ...]]:
         if page.name == "bad_inputs.md" or page.parent.parent.name == "results":
             continue  # commands that are wrong, and lists of runs
         for name, given in COMMAND.findall(page.read_text(encoding="utf-8")):
+            if "-sc" in given.split():
+                continue  # shell completion, see test_completion.py
             words = shlex.split(given.replace("\\\n", " ").replace("$gpu", "0"))
             found[name, *(word for word in words if word != "...")] = None
     return list(found)
