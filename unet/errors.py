@@ -10,6 +10,10 @@ class UserError(ValueError):
     """Bad input, said in one sentence: the file or key, what was found, what was expected, what to do."""
 
 
+class Lost(UserError):
+    """A file that could be read when the run began cannot be read any more."""
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """``'; did you mean strided?'`` when a valid name is near, else an empty string."""
     near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)

@@ -17,6 +17,8 @@ from unet.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG, STATUS, METRICS = "config.yaml", "status.json", "metrics.json"
 CHECKPOINTS, CONFUSIONS = "checkpoints", "confusions.npz"
+LAST = "last.ckpt"
+PARTIAL = ".partial"
 SWEEP = "sweep.json"
 """In a sweep's folder: the commands that ran there, and the overrides of every job by the name of its folder."""
 
@@ -35,17 +37,30 @@ def claim(folder: Path, ckpt_path: str | None) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that becomes ``path`` only once it is complete and on the disk; nothing is left of a failed one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """A binary file that becomes ``path`` only once it is complete and on the disk; nothing is left of a failed one.
+
+    Raises:
+        OSError: it cannot be written; names ``path``.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # on a disk that has become read-only, or is gone
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def sweep_up(folder: Path) -> None:
+    """Remove what SIGKILL left of files that were being written; the caller holds the folder."""
+    for partial in folder.rglob(f".*{PARTIAL}"):
+        partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from torch import Tensor
 
 from unet.errors import Interrupted
-from unet.record import whole
-
-LAST = "last.ckpt"
+from unet.finite import is_finite
+from unet.record import LAST, whole
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -37,11 +38,77 @@ def best_and_last(folder: Path, monitor: str) -> list[Callback]:
     return [best, last]
 
 
+class SaveOnError(Callback):
+    """When an error ends the training, save ``last.ckpt`` as it would have been after the last whole step.
+
+    A forward or backward pass that failed has changed nothing but buffers (running statistics), of which a copy is
+    kept, and the loops' counters. An error while the optimizer updates the weights is not saved: what is half updated
+    would not resume exactly. Nor is one where several processes train together, which would wait for each other. The
+    checkpoint of the last epoch stays then.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / LAST
+        self.loops: dict[str, Any] | None = None  # the counters after the last whole step; None: nothing to be saved
+        self.buffers: list[Tensor] = []
+        self.averaged = False  # whether the weights stand in for their moving average, as they do in validation
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not whole_step(trainer, batch_idx) or trainer.world_size > 1:
+            return
+        buffers = list(pl_module.buffers())
+        if self.buffers:
+            torch._foreach_copy_(self.buffers, buffers)  # type: ignore[attr-defined]
+        else:
+            self.buffers = [buffer.clone() for buffer in buffers]
+        self.loops = trainer.fit_loop.state_dict()
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.loops = None
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.averaged = True
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.averaged = False
+        self.loops = None  # from here on, other callbacks may have counted this validation: it must not come again
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Exception) and not isinstance(exception, Interrupted):
+            with suppress(Exception):  # the error that ends the run is the one to hear of; the last checkpoint is whole
+                self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> bool:
+        """Save what the last whole step left, after which the training cannot go on; False where that is not known."""
+        module = trainer.lightning_module
+        if self.loops is None or not all(map(is_finite, module.parameters())):
+            return False
+        if self.averaged:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    callback.on_validation_epoch_end(trainer, module)  # puts the weights back
+            self.averaged = False
+        torch._foreach_copy_(list(module.buffers()), self.buffers)  # type: ignore[attr-defined]
+        trainer.fit_loop.load_state_dict(self.loops)
+        trainer.save_checkpoint(self.path)
+        return True
+
+
+def whole_step(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether the weights were updated after this batch, and not only gradients gathered."""
+    done = batch_idx + 1
+    return done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches
+
+
 class StopOnSignal(Callback):
     """On SIGINT or SIGTERM finish the current step, save ``last.ckpt``, and raise :class:`Interrupted`.
 
-    Between two steps nothing is half updated, so the saved run resumes exactly. A second signal ends at once, with the
-    checkpoint of the last epoch. Nothing is lost either way.
+    Between two steps nothing is half updated, so the saved run resumes exactly. A second SIGINT ends at once, with the
+    checkpoint of the last epoch; SIGTERM may come again, as schedulers repeat it. Nothing is lost either way.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -55,19 +122,18 @@ class StopOnSignal(Callback):
         self.before = {signum: signal.signal(signum, self.handle) for signum in self.signals}
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = signum
+            print(f"\n{signal.Signals(signum).name}: saving after this step; Ctrl-C then stops at once", flush=True)
+        elif signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signum
-        print(f"\n{signal.Signals(signum).name}: saving after this step; once more stops at once", flush=True)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done, batches = batch_idx + 1, trainer.num_training_batches
-        whole = done % trainer.accumulate_grad_batches == 0 or done == batches
         # After the very last step only the validation is left: it runs, and on_train_end stops.
-        last = done == batches and trainer.current_epoch + 1 == trainer.max_epochs
-        if self.received is not None and whole and not last:
+        last = batch_idx + 1 == trainer.num_training_batches and trainer.current_epoch + 1 == trainer.max_epochs
+        if self.received is not None and whole_step(trainer, batch_idx) and not last:
             trainer.save_checkpoint(self.path)
             raise Interrupted(self.received, trainer.global_step, self.path)
 
