@@ -225,7 +225,8 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
     if config.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
     # After the average, so that what is saved holds the step that has just been made.
-    callbacks += [SaveOnError(folder), StopOnSignal(folder), *best_and_last(folder, "val/miou")]
+    last_step = SaveOnError(folder)
+    callbacks += [last_step, StopOnSignal(last_step), *best_and_last(folder, "val/miou")]
     if config.early_stopping is not None:
         callbacks.append(EarlyStopping("val/miou", mode="max", patience=config.early_stopping))
     if settings["enable_progress_bar"] is None:

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from unet.errors import Interrupted
@@ -39,7 +40,7 @@ def best_and_last(folder: Path, monitor: str) -> list[Callback]:
 
 
 class SaveOnError(Callback):
-    """When an error ends the training, save ``last.ckpt`` as it would have been after the last whole step.
+    """When an error ends the training, save ``last.ckpt`` as of the last whole step, from which the run is exact.
 
     A forward or backward pass that failed has changed nothing but buffers (running statistics), of which a copy is
     kept, and the loops' counters. An error while the optimizer updates the weights is not saved: what is half updated
@@ -56,14 +57,14 @@ class SaveOnError(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not whole_step(trainer, batch_idx) or trainer.world_size > 1:
+        if not whole_step(trainer, batch_idx):
             return
         buffers = list(pl_module.buffers())
         if self.buffers:
             torch._foreach_copy_(self.buffers, buffers)  # type: ignore[attr-defined]
         else:
             self.buffers = [buffer.clone() for buffer in buffers]
-        self.loops = trainer.fit_loop.state_dict()
+        self.loops = counters(trainer, batch_idx)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -78,14 +79,15 @@ class SaveOnError(Callback):
         self.loops = None  # from here on, other callbacks may have counted this validation: it must not come again
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, Exception) and not isinstance(exception, Interrupted):
+        ended = isinstance(exception, Exception) and not isinstance(exception, Interrupted)
+        if ended and trainer.world_size == 1 and all(map(is_finite, pl_module.parameters())):
             with suppress(Exception):  # the error that ends the run is the one to hear of; the last checkpoint is whole
                 self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> bool:
         """Save what the last whole step left, after which the training cannot go on; False where that is not known."""
         module = trainer.lightning_module
-        if self.loops is None or not all(map(is_finite, module.parameters())):
+        if self.loops is None:
             return False
         if self.averaged:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -104,17 +106,48 @@ def whole_step(trainer: L.Trainer, batch_idx: int) -> bool:
     return done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches
 
 
+def validates(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether a validation follows this batch."""
+    every, between = trainer.check_val_every_n_epoch, trainer.val_check_batch  # type: ignore[attr-defined]
+    due = every is None or (trainer.current_epoch + 1) % every == 0
+    done = (trainer.fit_loop.total_batch_idx if every is None else batch_idx) + 1
+    return trainer.enable_validation and due and isinstance(between, int) and done % between == 0
+
+
+def counters(trainer: L.Trainer, batch_idx: int) -> dict[str, Any] | None:
+    """The loops' state in on_train_batch_end, such that a run resumed from it does next what comes next here.
+
+    A checkpoint saved before a validation would be taken for one saved after it, and the resumed run would leave that
+    validation out, and perhaps its best epoch. So where one follows, the state says that its first batch has begun, and
+    the resumed run begins it anew. After the last of a given number of steps even that would be left out: None.
+    """
+    state = trainer.fit_loop.state_dict()
+    if not validates(trainer, batch_idx):
+        return state
+    if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+        return None
+    for count in (state["epoch_loop.batch_progress"][span] for span in ("total", "current")):
+        count["completed"] = count["processed"]
+    begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    state["epoch_loop.val_loop.batch_progress"] |= {"total": begun, "current": dict(begun), "is_last_batch": False}
+    return state
+
+
 class StopOnSignal(Callback):
     """On SIGINT or SIGTERM finish the current step, save ``last.ckpt``, and raise :class:`Interrupted`.
 
-    Between two steps nothing is half updated, so the saved run resumes exactly. A second SIGINT ends at once, with the
-    checkpoint of the last epoch; SIGTERM may come again, as schedulers repeat it. Nothing is lost either way.
+    Between two steps nothing is half updated, so the saved run resumes exactly; a validation is broken off and comes
+    again. A second SIGINT ends at once, with the checkpoint of the last epoch; SIGTERM may come again, as schedulers
+    repeat it. Nothing is lost either way.
+
+    Args:
+        last_step: knows what there is to be saved; its hooks have to be called before those of this callback.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, folder: Path):
-        self.path = folder / LAST
+    def __init__(self, last_step: SaveOnError):
+        self.last_step = last_step
         self.received: int | None = None
         self.before: dict[int, Any] = {}
 
@@ -131,11 +164,17 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # After the very last step only the validation is left: it runs, and on_train_end stops.
-        last = batch_idx + 1 == trainer.num_training_batches and trainer.current_epoch + 1 == trainer.max_epochs
-        if self.received is not None and whole_step(trainer, batch_idx) and not last:
-            trainer.save_checkpoint(self.path)
-            raise Interrupted(self.received, trainer.global_step, self.path)
+        if whole_step(trainer, batch_idx):
+            self.stop(trainer)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *arguments: Any, **named: Any) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self.stop(trainer)
+
+    def stop(self, trainer: L.Trainer) -> None:
+        """Save and raise, if told to; where nothing can be saved now, at the next occasion."""
+        if self.received is not None and self.last_step.save(trainer):
+            raise Interrupted(self.received, trainer.global_step, self.last_step.path)
 
     def restore(self) -> None:
         for signum, handler in self.before.items():
@@ -145,7 +184,7 @@ class StopOnSignal(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.restore()
         if self.received is not None:  # during the last validation: all is trained and saved
-            raise Interrupted(self.received, trainer.global_step, self.path)
+            raise Interrupted(self.received, trainer.global_step, self.last_step.path)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.restore()
