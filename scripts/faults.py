@@ -20,7 +20,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,11 @@ TRAINING = (
     "diagnostics=false",
     "resume=auto",
 )
-WRITES = 8
-"""Checkpoints that the training writes: the last of every epoch, and some of them as the best."""
+WRITES = 6
+"""The training writes at least as many checkpoints: the last of each of its epochs, and the best."""
 LATEST = 0.9
 """Share of the undisturbed run's seconds after which no kill from outside is planned."""
+KEPT = ("state_dict", "optimizer_states")
 SCORES = ("test/", "best/", "steps")
 
 
@@ -117,6 +118,7 @@ def train(overrides: Sequence[str], log: Path, kill: Kill) -> None:
     with log.open("a") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
+    multiprocessing.set_start_method(None, force=True)  # loader processes start as they do elsewhere
     if kill.write:
         die_writing(kill.write, kill.share)
     sys.argv = [str(ROOT / "train.py"), *overrides]
@@ -212,29 +214,25 @@ def differences(whole: Path, other: Path) -> list[str]:
 
     found = []
     for name in ("best.ckpt", LAST):
-        first, second = (
-            dict(tensors(torch.load(folder / CHECKPOINTS / name, weights_only=True))) for folder in (whole, other)
-        )
+        paths = (folder / CHECKPOINTS / name for folder in (whole, other))
+        saved = (torch.load(path, weights_only=True) for path in paths)
+        first, second = (dict(tensors({key: values[key] for key in KEPT})) for values in saved)
         names = first.keys() | second.keys()
         same = {key for key in first.keys() & second.keys() if torch.equal(first[key], second[key])}
-        found += [f"{name}: {key}" for key in sorted(names - same)]
+        found += [f"{name}{key}" for key in sorted(names - same)]
     first, second = (json.loads((folder / METRICS).read_text()) for folder in (whole, other))
     return found + [key for key in first if key.startswith(SCORES) and first[key] != second.get(key)]
 
 
-def tensors(checkpoint: Any, prefix: str = "") -> Any:
-    """Name and tensor of the weights and of what the optimiser keeps."""
+def tensors(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and tensor of all in nested mappings and lists."""
     import torch
 
-    parts = ("state_dict", "optimizer_states") if not prefix else checkpoint
-    if isinstance(checkpoint, list):
-        parts = range(len(checkpoint))
-    for key in parts:
-        value = checkpoint[key]
-        if isinstance(value, torch.Tensor):
-            yield f"{prefix}{key}", value
-        elif isinstance(value, dict | list):
-            yield from tensors(value, f"{prefix}{key}.")
+    if isinstance(values, torch.Tensor):
+        yield name, values
+    elif isinstance(values, Mapping | list):
+        for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+            yield from tensors(value, f"{name}.{key}")
 
 
 def told(number: int, outcome: Outcome) -> str:

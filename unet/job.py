@@ -20,13 +20,12 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import AUTO, FULL_ERROR, explain, say, signal_status, what
+from unet.command import AUTO, FULL_ERROR, explain, say, signal_status
 from unet.errors import Interrupted, UserError
 from unet.faults import fault
 from unet.record import (
     CHECKPOINTS,
     CONFIG,
-    LAST,
     METRICS,
     ROOT,
     STATUS,
@@ -36,6 +35,7 @@ from unet.record import (
     write_status,
     write_text,
 )
+from unet.resume import checkpoint_of, refuse_another, to_go_on
 
 OBJECTIVE = "miou"
 UNDECIDED = float("nan")
@@ -90,32 +90,6 @@ def the_same_again(job: Job, config: DictConfig, folder: Path, overrides: Sequen
     if config.ckpt_path is not None:
         print(f"going on from {config.ckpt_path}", flush=True)
     return attempt(job, config, folder, overrides)
-
-
-def refuse_another(folder: Path, config: DictConfig) -> None:
-    """Raise UserError, naming the first key that differs, unless ``folder`` holds a run of this configuration."""
-    there, here = (dict(leaves(what(found))) for found in (OmegaConf.load(folder / CONFIG), config))  # type: ignore[arg-type]
-    for key in here | there:
-        if here.get(key) != there.get(key):
-            raise UserError(
-                f"{folder} holds a run with {key}={there.get(key)}, this one has {key}={here.get(key)}; choose another "
-                f"hydra.run.dir, or leave it out: with resume={AUTO} the configuration decides"
-            )
-
-
-def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of all that is no mapping."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def checkpoint_of(folder: Path) -> str | None:
-    """Where a run in ``folder`` can go on."""
-    last = folder / CHECKPOINTS / LAST
-    return str(last) if last.is_file() else None
 
 
 def is_follower() -> bool:
@@ -183,18 +157,6 @@ def attempt(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
             raise
         write_status(folder, "done")
     return objective(metrics)
-
-
-def to_go_on(folder: Path, config: DictConfig, overrides: Sequence[str], more: Sequence[str] = ()) -> str:
-    """The command with which a run that ended before its time goes on, with ``more`` overrides where it has to."""
-    last = checkpoint_of(folder)
-    if config.resume == AUTO and not more:
-        place = [override for override in HydraConfig.get().overrides.hydra if override.startswith("hydra.run.dir=")]
-        return f"the same command goes on: {shlex.join(['python', 'train.py', *overrides, *place])}"
-    if last is None:
-        return "no epoch was finished, so begin again"
-    chosen = [override for override in overrides if not override.startswith("resume=")]
-    return f"go on with: {shlex.join(['python', 'train.py', *chosen, *more, f'ckpt_path={last}'])}"
 
 
 @contextmanager
