@@ -28,7 +28,7 @@ def claim(folder: Path, ckpt_path: str | None) -> None:
     if ckpt_path is not None and not Path(ckpt_path).is_file():
         raise UserError(f"ckpt_path={ckpt_path}: no such file; expected a checkpoint such as outputs/.../last.ckpt")
     resuming = ckpt_path is not None and folder.resolve() in Path(ckpt_path).resolve().parents
-    if not resuming and ((folder / METRICS).exists() or (folder / CHECKPOINTS).exists()):
+    if not resuming and ((folder / METRICS).exists() or any((folder / CHECKPOINTS).glob("*.ckpt"))):
         raise UserError(
             f"{folder} already holds a run; choose another hydra.run.dir, or resume it with "
             f"ckpt_path={folder / CHECKPOINTS / 'last.ckpt'}"
