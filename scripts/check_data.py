@@ -14,15 +14,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from unet.command import command
+from unet.command import script, verbatim
 
 
-@command("check_data")
-@hydra.main(version_base="1.3", config_path="../configs", config_name="check_data")
+@script("check_data")
 def main(config: DictConfig) -> None:
     sys.exit(not check(config, HydraConfig.get().overrides.task))
 
@@ -74,12 +72,11 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
 
 
 def name_classes(config: DictConfig) -> bool:
-    """Whether the user named the classes; where not, put in those that ``values`` names, or two that stand for any."""
+    """Whether the user named the classes; where not, put in two that stand for any."""
     source = config.data.source
-    if "classes" not in source or source.classes is not None:
+    if "classes" not in source or source.classes is not None or source.get("values") is not None:
         return True
-    names = [name for name in dict.fromkeys((source.get("values") or {}).values()) if name != "ignore"]
-    source.classes = names if len(names) > 1 else ["background", "foreground"]
+    source.classes = ["background", "foreground"]
     return False
 
 
@@ -99,5 +96,6 @@ def of_the_files(override: str) -> bool:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = verbatim(sys.argv[1:], ("data.root", "fix"))
     sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]  # nothing is left behind
     main()

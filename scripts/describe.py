@@ -14,15 +14,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import command
+from unet.command import script
 from unet.errors import UserError
 
 
-@command("describe")
-@hydra.main(version_base="1.3", config_path="../configs", config_name="describe")
+@script("describe")
 def main(config: DictConfig) -> None:
     import warnings
 

@@ -18,6 +18,7 @@ from tensorboard import program
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
 from unet.errors import UserError
+from unet.record import whole
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 TABS = {"hparams": (1500, 900), "custom_scalars": (1500, 1000), "images": (1500, 1100)}
@@ -45,20 +46,24 @@ def serve(folder: Path) -> str:
     return board.launch()
 
 
-def shoot(address: str, size: tuple[int, int], path: Path, seconds: int) -> None:
-    """One picture of a page, after as many seconds of its own time as it takes to load its data.
+def shoot(chosen: str, address: str, size: tuple[int, int], path: Path, seconds: int) -> None:
+    """One picture of a page by the browser ``chosen``, after as many seconds of its own time as its data take to load.
 
     Raises:
         UserError: the browser left none.
     """
     with tempfile.TemporaryDirectory() as profile:
+        picture = Path(profile) / "picture.png"
         command = [
-            browser(), *QUIET, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}",
-            f"--virtual-time-budget={1000 * seconds}", f"--screenshot={path}", "--no-sandbox", address,
+            chosen, *QUIET, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}",
+            f"--virtual-time-budget={1000 * seconds}", f"--screenshot={picture}", "--no-sandbox", address,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    if not path.is_file():
-        raise UserError(f"{path}: the browser left no picture (status {done.returncode}): {done.stderr.strip()[-300:]}")
+        if not picture.is_file():
+            said = " ".join(done.stderr.split())[-300:]
+            raise UserError(f"{path}: the browser left no picture (status {done.returncode}): {said}")
+        with whole(path) as file:  # in few colours: a third of the size
+            Image.open(picture).convert("RGB").quantize(COLOURS).save(file, "PNG", optimize=True)
 
 
 def main() -> None:
@@ -70,13 +75,12 @@ def main() -> None:
     try:
         if not any(arguments.folder.rglob("events.out.tfevents.*")):
             raise UserError(f"{arguments.folder}: no TensorBoard events in it; expected the folder of a run or a sweep")
+        chosen = browser()
         arguments.output.mkdir(parents=True, exist_ok=True)
         address = serve(arguments.folder)
         for tab, size in TABS.items():
             path = arguments.output / f"tensorboard_{tab}.png"
-            path.unlink(missing_ok=True)
-            shoot(f"{address}#{tab}", size, path, arguments.seconds)
-            Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)  # a third of the size
+            shoot(chosen, f"{address}#{tab}", size, path, arguments.seconds)
             print(path)
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -91,9 +91,9 @@ def test_a_0_255_mask_gets_the_line_that_maps_it(ten):
 def test_classes_that_nobody_named_are_made_up_from_the_masks(ten):
     masks_of(ten, lambda labels: 255 * labels)
     settings = parsed(surveyed(ten, named=False).encoding.overrides)
-    assert settings == {"classes": ["background", "foreground"], "values": {0: "background", 255: "foreground"}}
+    assert settings == {"values": {0: "background", 255: "foreground"}}
     assert found(ten, ERROR, named=False) == []
-    assert len(scanned(ten, splits={"train": 0.7, "val": 0.3}, **settings).samples["train"]) == 7
+    assert len(scanned(ten, splits={"train": 0.7, "val": 0.3}, classes=None, **settings).samples["train"]) == 7
 
 
 def test_a_palette_mask_stores_its_indices(ten):
@@ -142,7 +142,7 @@ def test_masks_that_number_their_objects_are_told_from_classes(ten):
         ({1: 5, 2: 3}, True, False, (("values",), {1: "background", 2: "cell"})),
         ({0: 5, 255: 3, 3: 1, 250: 1}, True, True, (("values",), {0: "background", 255: "cell"})),
         ({0: 5, 1: 3, 2: 1}, False, False, (("classes",), {0: "background", 1: "class_1", 2: "class_2"})),
-        ({0: 9, 255: 1}, False, False, (("classes", "values"), {0: "background", 255: "foreground"})),
+        ({0: 9, 255: 1}, False, False, (("values",), {0: "background", 255: "foreground"})),
     ],
 )
 def test_what_values_stand_for(counts, named, lossy, expected):

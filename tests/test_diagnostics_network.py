@@ -30,7 +30,7 @@ def data_of(images: Tensor, targets: Tensor) -> Any:
     items = [SimpleNamespace(name=f"{index}.png") for index in range(len(images))]
     samples = SimpleNamespace(items=items, most_varied=lambda count: list(range(len(images)))[:count])
     dataset = {(0, i, i): {"image": images[i], "target": targets[i]} for i in range(len(images))}
-    return SimpleNamespace(samples={"test": samples}, dataset=lambda split: dataset)
+    return SimpleNamespace(samples={"test": samples}, dataset=lambda split, transforms: dataset)
 
 
 def task_of(network: Callable[[Tensor], Tensor]) -> Any:

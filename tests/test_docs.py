@@ -10,8 +10,13 @@ from conftest import ROOT, script
 from torch import Tensor
 
 from unet import DOWN, UP
+from unet.data.isbi2012 import Isbi2012
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").glob("**/README.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("**/*.md")),
+    *sorted((ROOT / "data").glob("**/README.md")),
+]
 
 
 def links(page: Path) -> list[str]:
@@ -30,7 +35,8 @@ def test_every_picture_is_shown():
     assert set((ROOT / "docs").glob("**/*.png")) <= shown
 
 
-def test_the_walk_through_shows_the_code_as_it_is():
+def test_the_walk_throughs_show_the_code_as_it_is():
+    assert inspect.getsource(Isbi2012).strip() in (ROOT / "docs" / "adding_a_data_set.md").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "adding_an_operator.md").read_text(encoding="utf-8")
     assert inspect.getsource(DOWN["gem"]).strip() in page
     contract = re.search(r"```\n(DOWN .+?)```", page, re.DOTALL)

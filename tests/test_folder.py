@@ -45,6 +45,16 @@ def test_colours_need_a_mapping_whose_keys_the_error_prints(five):
     assert list(data.source.colors) == [(0, 0, 0), (128, 0, 64)]
 
 
+def test_what_masks_store_names_the_classes(five):
+    for path in (five / "masks").iterdir():
+        swap(path, np.uint8([255, 7, 0])[noise(12, 10, below=3)])
+    data = scanned(five, classes=None, values={255: "cell", 7: "ignore", 0: "background"})
+    assert data.source.classes == ("cell", "background")
+    stored = np.uint8([255, 7, 0])[noise(12, 10, below=3)]
+    assert np.array_equal(data.samples["train"][0][1] == 0, stored == 255)
+    assert np.array_equal(data.samples["train"][0][1] == 255, stored == 7)
+
+
 def test_masks_may_have_names_of_their_own(five):
     for path in (five / "masks").iterdir():
         path.rename(path.with_stem(f"{path.stem}_mask"))
@@ -56,6 +66,7 @@ def test_masks_may_have_names_of_their_own(five):
 @pytest.mark.parametrize(
     "options, parts",
     [
+        ({"classes": None, "values": {0: "ignore", 255: "cell"}}, ("at least two names", "found ['cell']")),
         ({"classes": None}, ("data.source.classes", "'data.source.classes=[background,cell]'")),
         ({"classes": "background"}, ("data.source.classes", "a list")),
         ({"classes": ["cell", "cell"]}, ("data.source.classes", "different")),

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from unet import UNet
 from unet.errors import UserError
-from unet.inference import check_tile, predict, tent, windows
+from unet.inference import blended, bump, check_tile, overlap_samples, predict, tiling
+from unet.receptive import receptive_fields
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 SIZES = {1: (37,), 2: (23, 31), 3: (9, 14, 11)}
@@ -43,34 +45,106 @@ def test_an_image_that_fits_goes_through_at_once_and_is_the_networks_own():
     assert torch.equal(predict(net, image), net(image))
 
 
-@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 20)), min_size=1, max_size=3), st.floats(0, 0.95))
-def test_every_position_is_covered_by_tiles_that_overlap_enough(axes, overlap):
-    size, tile = [n for n, _ in axes], [min(axis) for axis in axes]
-    for n, m in zip(size, tile, strict=True):
-        found = [window[0] for window in windows([n], [m], overlap)]
-        assert found[0].start == 0 and found[-1].stop == n
-        assert {part.stop - part.start for part in found} == {m}
-        for before, after in pairwise(found):
-            assert before.start < after.start <= before.stop
-            assert before.stop - after.start >= math.floor(m * overlap) or after.start == before.start + 1
-    count = torch.zeros(size)
-    for window in windows(size, tile, max(overlap, 0.2)):
-        count[window] += 1
-    assert count.min() >= 1
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 20), st.integers(1, 4)), min_size=1, max_size=3),
+    st.floats(0, 0.95),
+)
+def test_tiles_cover_every_sample_on_the_grid_and_overlap_enough(axes, overlap):
+    size, tile, multiple = zip(*axes, strict=True)
+    wanted = overlap_samples(tile, overlap)
+    found = tiling(size, tile, wanted, multiple)
+    for axis, (n, r) in enumerate(zip(size, multiple, strict=True)):
+        begins, m, before = found.starts[axis], found.tile[axis], found.before[axis]
+        assert begins[0] == 0 and before == -n % r // 2 and begins[-1] + m == -(-n // r) * r
+        assert m % r == 0 and not [start for start in begins if start % r]
+        for first, second in pairwise(begins):
+            assert first < second <= first + m
+            assert first + m - second >= wanted[axis] or second == first + r
+        total = torch.zeros(begins[-1] + m)
+        for start, share in zip(begins, found.shares(axis, total.device), strict=True):
+            total[start : start + m] += share
+        torch.testing.assert_close(total, torch.ones_like(total))
 
 
-def test_weights_rise_from_the_rim_to_the_middle():
-    cpu = torch.device("cpu")
-    assert (tent([5], cpu) * 3).tolist() == pytest.approx([1, 2, 3, 2, 1])
-    assert (tent([4], cpu) * 2).tolist() == pytest.approx([1, 2, 2, 1])
-    torch.testing.assert_close(tent([4, 3], cpu) * 4, torch.tensor([[1, 2, 1], [2, 4, 2], [2, 4, 2], [1, 2, 1.0]]))
+@given(
+    st.lists(st.tuples(st.integers(1, 23), st.integers(1, 9), st.integers(1, 3)), min_size=1, max_size=3),
+    st.floats(0, 0.8),
+    st.integers(1, 3),
+)
+def test_parts_come_once_in_order_and_blend_as_if_all_were_held(axes, overlap, batch):
+    """Against the plain sum of weighted tiles over the whole image; the network here depends on the tile."""
+    size, tile, multiple = zip(*axes, strict=True)
+    tiles = tiling(size, tile, overlap_samples(tile, overlap), multiple)
+    image = torch.rand(1, 1, *size)
+
+    def net(image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([image + image.flatten(1).mean(1).view(-1, 1, *[1] * len(size)), -image], 1)
+
+    total = torch.zeros(1, 2, *[axis[-1] + m for axis, m in zip(tiles.starts, tiles.tile, strict=True)])
+    weights = torch.zeros_like(total)
+    for place in tiles.places():
+        window = tuple(slice(axis[n], axis[n] + m) for axis, n, m in zip(tiles.starts, place, tiles.tile, strict=True))
+        weight = torch.ones(())
+        for m in tiles.tile:
+            weight = weight[..., None] * bump(m, weight.device)
+        total[:, :, *window] += net(tiles.read(lambda window: image[:, :, *window], place)) * weight
+        weights[:, :, *window] += weight
+    inside = [slice(before, before + n) for before, n in zip(tiles.before, size, strict=True)]
+    expected = (total / weights)[:, :, *inside]
+    seen, last = torch.zeros(size), ()
+    for window, part in blended(net, lambda window: image[:, :, *window], tiles, batch):
+        torch.testing.assert_close(part, expected[:, :, *window], rtol=1e-4, atol=1e-5)
+        seen[window] += 1
+        corner = tuple(axis.start for axis in window)
+        assert corner > last
+        last = corner
+    assert (seen == 1).all()
+
+
+def test_away_from_seams_tiles_say_what_the_whole_image_says():
+    """A field of 14 samples about a grid of 4: tiles that share 16 leave each sample to one that sees all it needs."""
+    settings = {"in_channels": 1, "num_classes": 2, "width": 4, "depth": 2, "up": "nearest", "down": "avg"}
+    net, image = UNet(**settings).eval(), torch.randn(1, 1, 91, 118)
+    field = receptive_fields(settings).logits
+    reach = int(max(field)) // 2 + 1
+    tiles = tiling((91, 118), (48, 48), (24, 24), net.total_stride)
+    with torch.no_grad():
+        whole = net(image)
+    parts = torch.zeros_like(whole)
+    for window, part in blended(net, lambda window: image[:, :, *window], tiles):
+        parts[:, :, *window] = part
+    alone = []  # samples of one tile only, farther than the network reaches from its rims inside the image
+    for axis, n in enumerate((91, 118)):
+        begins, m, p = tiles.starts[axis], tiles.tile[axis], tiles.before[axis]
+        count, far = torch.zeros(n), torch.zeros(n, dtype=torch.bool)
+        for start in begins:
+            first, stop = max(start - p, 0), min(start - p + m, n)
+            count[first:stop] += 1
+            low, high = (first + reach if first else 0), (stop - reach if stop < n else n)
+            far[low : max(high, low)] = True
+        alone.append((count == 1) & far)
+    inside = alone[0][:, None] & alone[1]
+    assert inside.sum() > 500
+    torch.testing.assert_close(parts[..., inside], whole[..., inside], rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_a_gaussian_about_the_middle():
+    """Three samples of sigma 3/8: exp(-(1 / (3/8))^2 / 2) = exp(-32/9) at the rims."""
+    weight = bump(3, torch.device("cpu"))
+    assert weight.tolist() == pytest.approx([math.exp(-32 / 9), 1, math.exp(-32 / 9)])
+    assert 1 / 3200 < bump(1024, torch.device("cpu"))[0] < 1 / 2800
 
 
 def test_overlapping_tiles_are_blended_as_by_hand():
-    """Two tiles of 4 over 6 samples: the first says 0, the second 1; weights 1 2 2 1, shared on samples 2 and 3."""
+    """Two tiles of 4 over 6 samples, the first says 0, the second 1; they share samples 2 and 3.
+
+    Sigma is 1/2, so weights are exp(-(3/2)^2 2) = exp(-4.5) at the rims and exp(-0.5) inside: the rim has a say of
+    1 / (1 + exp(4)).
+    """
     tiles = iter([0.0, 1.0])
     logits = predict(lambda image: torch.full_like(image, next(tiles)), torch.zeros(1, 1, 6), [4], 0.25)
-    assert logits.flatten().tolist() == pytest.approx([0, 0, 1 / 3, 2 / 3, 1, 1])
+    rim = 1 / (1 + math.exp(4))
+    assert logits.flatten().tolist() == pytest.approx([0, 0, rim, 1 - rim, 1, 1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

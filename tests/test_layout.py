@@ -19,7 +19,16 @@ NETWORK = {
     "unet.blocks": {"unet.errors"},
     "unet.ops": {"unet.errors", "unet.registry", "unet.geometry", "unet.blocks", "unet.ops"},
     "unet.model": {"unet.errors", "unet.registry", "unet.geometry", "unet.blocks", "unet.ops"},
-    "unet.segmenter": {"unet.errors", "unet.model"},
+    "unet.hardware": {"unet.errors", "unet.geometry"},
+    "unet.receptive": {"unet.model"},
+    "unet.inference": {"unet.errors", "unet.geometry"},
+    "unet.symmetry": set(),
+    "unet.preparation": {"unet.errors"},
+    "unet.apply": {
+        *("unet.errors", "unet.geometry", "unet.hardware"),
+        *("unet.inference", "unet.symmetry", "unet.preparation"),
+    },
+    "unet.segmenter": {"unet.errors", "unet.model", "unet.receptive", "unet.apply"},
 }
 """The modules of the network, and of which others of this package each may know; ``unet.ops`` stands for its files."""
 
@@ -107,7 +116,7 @@ def test_what_surrounds_the_network_knows_no_operator(package: str):
 def test_the_network_is_imported_without_lightning_hydra_or_image_libraries():
     source = f"""
 import sys
-from unet import CONTEXT, DOWN, UP, UNet
+from unet import CONTEXT, DOWN, UP, UNet, load
 assert "torch" in sys.modules and DOWN and UP and CONTEXT
 found = {NOT_THE_NETWORKS!r} & sys.modules.keys()
 assert not found, found

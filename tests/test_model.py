@@ -385,28 +385,3 @@ def test_a_program_exported_from_an_odd_size_serves_sizes_that_divide():
     for size in ((32, 48), (41, 64), (64, 41), (19, 21), (5, 6)):
         image = torch.randn(1, 3, *size)
         torch.testing.assert_close(program(image), model(image))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", ONCE)
-def test_an_onnx_file_is_right_at_other_sizes(settings: dict, tmp_path: Path):
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    auto = torch.export.Dim.AUTO
-    model = small(**settings)
-    torch.onnx.export(
-        model,
-        (traced_input(),),
-        tmp_path / "model.onnx",
-        dynamo=True,
-        dynamic_shapes=({0: auto, 2: auto, 3: auto},),
-        verbose=False,
-    )
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(tmp_path / "model.onnx", options, providers=["CPUExecutionProvider"])
-    (name,) = (entry.name for entry in session.get_inputs())
-    for batch, *size in [*ODD_SIZES, (1, *model.total_stride)]:  # the last: a bottleneck of one value
-        image = torch.randn(batch, 3, *size)
-        (logits,) = session.run(None, {name: image.numpy()})
-        torch.testing.assert_close(torch.from_numpy(logits), model(image), atol=1e-5, rtol=1e-4)

@@ -14,6 +14,7 @@ from sweeps import leave_run, metrics_of
 from unet import CONTEXT, DOWN, UP
 from unet.data.samples import Samples
 from unet.data.source import Item
+from unet.errors import UserError
 
 
 def test_the_colour_baseline_counts_each_colours_classes():
@@ -84,3 +85,25 @@ def test_keeping_what_is_no_run_is_refused_in_one_sentence(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "results.py"), "add", str(tmp_path), "x"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1 and "Traceback" not in result.stderr and str(tmp_path) in result.stderr
+
+
+def test_screenshots_say_what_is_missing(tmp_path, monkeypatch, capsys):
+    screenshots = script("screenshots")
+    sweep, pictures = tmp_path / "sweep", tmp_path / "pictures"
+    sweep.mkdir()
+    monkeypatch.setattr(screenshots, "BROWSERS", ("no-browser-of-this-name",))
+    monkeypatch.setattr(screenshots.sys, "argv", ["screenshots.py", str(sweep), str(pictures)])
+    with pytest.raises(SystemExit, match=f"{sweep}: no TensorBoard events"):
+        screenshots.main()
+    (sweep / "events.out.tfevents.0").touch()
+    with pytest.raises(SystemExit, match="expected one of no-browser-of-this-name"):
+        screenshots.main()
+    assert not pictures.exists()
+
+
+def test_a_browser_that_leaves_no_picture_loses_none(tmp_path):
+    kept = tmp_path / "tensorboard_images.png"
+    kept.write_bytes(b"an older one")
+    with pytest.raises(UserError, match="left no picture"):
+        script("screenshots").shoot("true", "http://127.0.0.1:1", (80, 60), kept, 1)
+    assert kept.read_bytes() == b"an older one"

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -134,6 +135,30 @@ OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 
 
+def verbatim(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """A command line on which the values of ``keys``, which are paths, mean what the shell gave: Hydra unquotes them.
+
+    ``["input=a, b (1).png"]`` -> ``["input='a, b (1).png'"]``; what is in quotes, ``null``, or means the same without
+    quotes, stays as it is.
+    """
+
+    def quoted(argument: str) -> str:
+        key, equals, value = argument.partition("=")
+        if not equals or key not in keys or value in ("", "null") or value[0] in "'\"" or taken_as(argument) == value:
+            return argument
+        return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+
+    return [quoted(argument) for argument in arguments]
+
+
+def taken_as(argument: str) -> Any:
+    """The value that Hydra reads from one argument; None where it reads none."""
+    try:
+        return parse([argument], None)[0].value()
+    except OverrideParseException:
+        return None
+
+
 def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
     """Decorate a ``hydra.main`` function: errors become one sentence and exit status 1 (2: wrong usage).
 
@@ -157,6 +182,25 @@ def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None
                 os.environ["HYDRA_FULL_ERROR"] = str(int(FULL_ERROR))
 
         return run
+
+    return decorate
+
+
+def script(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Decorate what a script does with its config: :func:`command` and Hydra, which adds no line to an error of it."""
+
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @functools.wraps(main)
+        def outspoken(config: DictConfig) -> None:
+            try:
+                main(config)
+            except Exception as error:
+                if FULL_ERROR:
+                    raise
+                say(error, config_name)
+
+        configured = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
+        return command(config_name)(configured(outspoken))
 
     return decorate
 

@@ -96,9 +96,7 @@ def sheet(
         y += len(piece) + gap
     for place, title in enumerate(() if spatial_dims == 1 else TITLES):
         draw.text((place * (panels[0].shape[1] + GAP) / 4 + 2, 3), title, "black", font)
-    for (row, x), name, color in zip(legend, classes, colors, strict=False):
-        draw.rectangle((x, y + 20 * row + 5, x + 12, y + 20 * row + 17), tuple(color), "black")
-        draw.text((x + 17, y + 20 * row + 3), name, "black", font)
+    draw_legend(draw, y, legend, classes, colors, font)
     return page
 
 
@@ -112,6 +110,20 @@ def layout_legend(classes: Sequence[str], font, width: int) -> list[tuple[int, i
         places.append((row, x))
         x += length
     return places
+
+
+def draw_legend(
+    draw: ImageDraw.ImageDraw,
+    top: int,
+    places: Sequence[tuple[int, int]],
+    classes: Sequence[str],
+    colors: Sequence[Sequence[int]],
+    font,
+) -> None:
+    """Every class's colour and name below ``top``, at the places of :func:`layout_legend`."""
+    for (row, x), name, color in zip(places, classes, colors, strict=False):
+        draw.rectangle((x, top + 20 * row + 5, x + 12, top + 20 * row + 17), tuple(color), "black")
+        draw.text((x + 17, top + 20 * row + 3), name, "black", font)
 
 
 def confusion_picture(counts: Array, classes: Sequence[str]) -> Array:

@@ -1,9 +1,11 @@
 """What a run leaves behind: whole files, or none, that say what was run and how it went."""
 
+import hashlib
 import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -60,7 +62,28 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
 def sweep_up(folder: Path) -> None:
     """Remove what SIGKILL left of files that were being written; the caller holds the folder."""
     for partial in folder.rglob(f".*{PARTIAL}"):
-        partial.unlink()
+        if partial.is_file():
+            partial.unlink()
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` that becomes it only once it is complete; nothing is left of a failed one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Make a folder that a config's ``key`` names, and those above it; UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{key}={folder}: cannot be made ({error.strerror}); choose another folder") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -73,6 +96,12 @@ def with_block(page: str, begin: str, block: str, end: str) -> str:
     """A page whose text between two marker lines is ``block``. Raises ValueError where a marker is missing."""
     before, rest = page.split(begin)
     return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

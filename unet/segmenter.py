@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unet.apply import How, label
 from unet.errors import UserError
 from unet.model import UNet
+from unet.receptive import Field, receptive_fields
 
 
 class Normalize(nn.Module):
@@ -44,7 +47,9 @@ class Segmenter(nn.Module):
 
     Args:
         description: what a checkpoint of this project says of itself: ``model`` (the arguments of :class:`UNet`),
-            ``classes``, ``colors``, ``mean`` and ``std`` per channel, ``log_weights``.
+            ``classes``, ``colors``, ``mean`` and ``std`` per channel, ``log_weights``; and, which older ones lack,
+            ``dtype`` and ``range`` of the training images, how the evaluation saw an image (``eval_transforms``,
+            ``eval_tile``, ``eval_overlap``), and the receptive ``field``.
 
     Attributes:
         net, normalize: as in training, so that a checkpoint's weights fit.
@@ -67,6 +72,39 @@ class Segmenter(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return adjusted(self.net(self.normalize(image)), self.log_weights)
 
+    @cached_property
+    def field(self) -> Field:
+        """Samples a logit depends on along each axis; measured where the checkpoint does not say."""
+        known = self.description.get("field")
+        return tuple(known) if known else receptive_fields(self.description["model"]).logits
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """What evaluation does to an image first; see :func:`unet.preparation.prepared`."""
+        return self.description.get("eval_transforms") or []
+
+    def predict(self, image: Any, probabilities: bool = False, **how: Any) -> Any:
+        """The labels of one image of any size, tile by tile where it is large; the same numbers as scripts/predict.py.
+
+        Args:
+            image: (*S) or (*S, C) as stored (8-bit, 16-bit or float), an array of numpy or a tensor.
+            probabilities: return (labels, probabilities) instead, the second (*S, K) float16.
+            how: ``tile``, ``overlap``, ``tta``, ``batch``, ``precision`` and ``transforms``, see
+                :class:`unet.apply.How`.
+
+        Returns:
+            labels (*S) uint8, an array of numpy (a tensor where a tensor came).
+
+        Raises:
+            UserError: a shape, a number of channels or a value that the network cannot be given.
+        """
+        found = [one for one in label(self, image, How(**how), probabilities) if one is not None]
+        kept = [one if isinstance(image, Tensor) else one.numpy() for one in found]
+        return tuple(kept) if probabilities else kept[0]
+
+
+EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
+
 
 def load(path: str | Path) -> Segmenter:
     """The trained network of a checkpoint, in evaluation mode on the CPU.
@@ -74,25 +112,30 @@ def load(path: str | Path) -> Segmenter:
     Raises:
         UserError: no such file, one that is damaged or holds code, or one that this project did not write.
     """
-    expected = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # said below, if it matters
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise UserError(f"{path}: {error.strerror}; {expected}") from None
-    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path}: damaged, no checkpoint, or one that holds more than plain values and tensors, which could run "
-            f"code and is not loaded ({first}); {expected}"
-        ) from None
-    if not isinstance(checkpoint, dict) or not {"description", "state_dict"} <= checkpoint.keys():
-        raise UserError(f"{path}: not a checkpoint of this project: it has no description of its network; {expected}")
+    checkpoint = read_checkpoint(path)
     try:
         found = Segmenter(checkpoint["description"])
         found.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise UserError(f"{path}: its weights do not fit its own description ({first}); {expected}") from None
+        raise UserError(f"{path}: its weights do not fit its own description ({first}); {EXPECTED}") from None
     return found.eval()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint of this project holds: plain values and tensors, on the CPU. Raises as :func:`load` does."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # said below, if it matters
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: {error.strerror}; {EXPECTED}") from None
+    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path}: damaged, no checkpoint, or one that holds more than plain values and tensors, which could run "
+            f"code and is not loaded ({first}); {EXPECTED}"
+        ) from None
+    if not isinstance(checkpoint, dict) or not {"description", "state_dict"} <= checkpoint.keys():
+        raise UserError(f"{path}: not a checkpoint of this project: it has no description of its network; {EXPECTED}")
+    return checkpoint

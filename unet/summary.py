@@ -1,6 +1,6 @@
 """The tables a run prints: what is about to be trained, and how it went."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +49,35 @@ def print_summary(task: SegmentationTask, data: SegmentationData, found: Anatomy
 
 def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: SegmentationTask, out: Path) -> None:
     """The final scores, the folder, and how to look at it."""
-    split = data.eval_split
     which = "best checkpoint by val/miou" if "best/epoch" in metrics else "last checkpoint, as none was validated"
+    print_scores(metrics, data.eval_split, task.classes, which)
+    console.print(
+        f"trained {metrics['time/train_seconds']:.0f} s at {metrics['time/samples_per_second']:.1f} samples/s"
+    )
+    console.print(f"results in {out}")
+    console.print(f"tensorboard --logdir {out}")
+
+
+def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str], which: str) -> None:
+    """The scores of a split, class by class; ``which`` says of what network."""
     table = Table("class", "IoU", "Dice", title=f"{split}, {which}", title_justify="left")
 
     def number(key: str) -> str:
         return f"{metrics[key]:.4f}" if key in metrics else "absent"
 
-    for name in task.classes:
+    for name in classes:
         table.add_row(name, number(f"{split}/iou/{name}"), number(f"{split}/dice/{name}"))
     table.add_section()
     table.add_row("mean", number(f"{split}/miou"), number(f"{split}/dice"))
     console.print(table)
     console.print(
-        f"pixel accuracy {number(f'{split}/accuracy')}, mean class accuracy {number(f'{split}/class_accuracy')}; "
-        f"trained {metrics['time/train_seconds']:.0f} s at {metrics['time/samples_per_second']:.1f} samples/s"
+        f"pixel accuracy {number(f'{split}/accuracy')}, mean class accuracy {number(f'{split}/class_accuracy')}"
     )
-    console.print(f"results in {out}")
-    console.print(f"tensorboard --logdir {out}")
+
+
+def print_diagnostics(diagnosed: Mapping[str, float]) -> None:
+    """Every diagnostic of a split and its value."""
+    table = Table("diagnostic", "value", title_justify="left")
+    for name, value in diagnosed.items():
+        table.add_row(name, f"{value:.4f}")
+    console.print(table)

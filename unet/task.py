@@ -61,7 +61,8 @@ class SegmentationTask(L.LightningModule):
 
     def predict(self, image: Tensor) -> Tensor:
         """:meth:`forward` in evaluation: tile by tile where that is chosen."""
-        return predict(self, image, self.tile, self.overlap)
+        net: Any = self.net
+        return predict(self, image, self.tile, self.overlap, net.total_stride)
 
     def decide(self, logits: Tensor) -> Tensor:
         """logits (B, K, *S) -> labels (B, *S): the largest, less the log weights."""

@@ -39,6 +39,7 @@ from unet.callbacks.tensorboard import (
 )
 from unet.command import HOW
 from unet.data import SegmentationData
+from unet.data.dataset import for_axes
 from unet.diagnostics import diagnose
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, device_name, lay, resolve_precision
@@ -71,6 +72,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     task = build_task(config, data)
     progress = Progress()
     found = describe(task, data)
+    task.description["field"] = list(found.fields.logits)
     trainer = build_trainer(config, out, progress, [stage.size for stage in found.stages])
     print_summary(task, data, found, trainer.precision, device_name(accelerator_name(config.trainer.accelerator)))
     writer = writer_of(trainer)
@@ -168,42 +170,53 @@ def build_data(config: DictConfig) -> SegmentationData:
 
 def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
     """The network for this data, with loss and optimisation."""
+    return task_of(config, data, plain_description(config, data))
+
+
+def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, Any]:
+    """What every checkpoint says of itself, in plain values: network, classes, preprocessing, evaluation."""
     model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
-    if model["spatial_dims"] not in (None, data.source.spatial_dims):
+    axes = data.source.spatial_dims
+    if model["spatial_dims"] not in (None, axes):
         raise UserError(
-            f"model.spatial_dims={model['spatial_dims']}: data={config.data.name} has {data.source.spatial_dims} "
+            f"model.spatial_dims={model['spatial_dims']}: data={config.data.name} has {axes} "
             f"spatial axes; leave the key out, it follows from the data"
         )
-    model |= {
-        "in_channels": data.channels,
-        "num_classes": data.source.num_classes,
-        "spatial_dims": data.source.spatial_dims,
-    }
+    model |= {"in_channels": data.channels, "num_classes": data.source.num_classes, "spatial_dims": axes}
     model = matched(model, data.example("train").shape[2:])
-    net = lay(UNet(**model), channels_last)
     mean, std = data.samples["train"].statistics()
     choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
     weights = class_weights(choice["class_weights"], data.samples["train"].label_counts)
-    shift = log_weights(weights) if choice["logit_adjustment"] else None
-    description = {
+    transforms: Any = OmegaConf.to_container(config.data.eval_transforms, resolve=True)
+    return {
         "model": model,
         "classes": list(data.source.classes),
         "colors": [list(color) for color in data.source.colors],
         "mean": mean,
         "std": std,
-        "log_weights": shift,
+        "dtype": str(data.samples["train"].dtype),
+        "range": list(data.samples["train"].range),
+        "class_weights": weights,
+        "log_weights": log_weights(weights) if choice["logit_adjustment"] else None,
+        "eval_transforms": for_axes(transforms, axes),
+        "eval_tile": data.eval_tile and list(data.eval_tile),
+        "eval_overlap": data.eval_overlap,
     }
+
+
+def task_of(config: DictConfig, data: SegmentationData, description: Mapping[str, Any]) -> SegmentationTask:
+    """The task a description tells of; loss and optimisation are the config's, and how evaluation sees an image."""
     return SegmentationTask(
-        net,
-        Normalize(mean, std, data.source.spatial_dims),
-        make_loss(choice["name"], weights),
-        data.source.classes,
+        lay(UNet(**description["model"]), channels_last),
+        Normalize(description["mean"], description["std"], data.source.spatial_dims),
+        make_loss(config.loss.name, description["class_weights"]),
+        description["classes"],
         OmegaConf.to_container(config.optim, resolve=True),  # type: ignore[arg-type]
         description,
         config.seed,
         data.eval_tile,
         data.eval_overlap,
-        shift,
+        description["log_weights"],
     )
 
 
@@ -267,11 +280,21 @@ def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:
     return {}
 
 
-def evaluate(trainer: L.Trainer, task: SegmentationTask, data: SegmentationData) -> dict[str, Any]:
-    """Score the test split, once; where the data set has none here, the validation split, under its own name."""
-    split = data.eval_split
-    run = trainer.test if split == "test" else trainer.validate
-    (scores,) = run(task, data, verbose=False)
+def evaluate(
+    trainer: L.Trainer, task: SegmentationTask, data: SegmentationData, split: str | None = None
+) -> dict[str, Any]:
+    """Score a split; None: the test split or, where the data set has none here, the validation split.
+
+    Every score has its split's name. Training images are scored as all others are: whole and unaugmented.
+    """
+    split = split or data.eval_split
+    if split == "test":
+        (scores,) = trainer.test(task, data, verbose=False)
+    elif split == "val":
+        (scores,) = trainer.validate(task, data, verbose=False)
+    else:
+        (scores,) = trainer.validate(task, data.eval_loader(split), verbose=False)
+        scores = {name.replace("val/", f"{split}/", 1): value for name, value in scores.items()}
     absent = task.confusion.absent(task.classes)
     return {name: value for name, value in scores.items() if name.startswith(f"{split}/")} | {f"{split}/absent": absent}
 

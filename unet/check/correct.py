@@ -21,6 +21,7 @@ from unet.data.formats import SHOWN_AS, name_parts
 from unet.data.samples import progress
 from unet.data.source import SPLITS, Array
 from unet.errors import UserError
+from unet.record import whole_folder
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,15 @@ def correct(survey: Survey, out: Path) -> Correction:
     chosen = list(usable(survey, left_out))
     if not chosen:
         raise UserError(f"fix={out}: no item can be used; correct what the report names")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        for split in {one.split for one in chosen}:
-            for kind in ("images", "masks"):
-                (split_folder(partial, split) / kind).mkdir(parents=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = pool.map(lambda one: write(one, survey.encoding, split_folder(partial, one.split)), chosen)
+        with whole_folder(out) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+            for split in {one.split for one in chosen}:
+                for kind in ("images", "masks"):
+                    (split_folder(folder, split) / kind).mkdir(parents=True)
+            done = pool.map(lambda one: write(one, survey.encoding, split_folder(folder, one.split)), chosen)
             list(progress(done, len(chosen), "writing"))
-        partial.replace(out)
     except OSError as error:
         raise UserError(f"fix={out}: cannot be written ({error}); nothing is left there") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Correction(*as_folder(survey, out), left_out)
 
 

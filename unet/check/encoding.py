@@ -54,8 +54,7 @@ def decode(counts: Mapping[Key, int], labels: LabelMap, named: bool, lossy: bool
     """
     stated = {key: name_of(label, labels.classes) for key, label in labels.stored.items()}
     if labels.stated or (named and set(counts) <= set(stated)):
-        overrides = () if named else (classes_override(labels.classes),)
-        return snapped(counts, stated, tuple(labels.classes), overrides, lossy)
+        return snapped(counts, stated, tuple(labels.classes), (), lossy)
     levels = levels_of(counts) if lossy else list(counts)
     if not counts or not all_of_one_kind(levels) or any(isinstance(key, float) for key in levels):
         odd = tuple(key for key in counts if isinstance(key, float))
@@ -71,7 +70,7 @@ def decode(counts: Mapping[Key, int], labels: LabelMap, named: bool, lossy: bool
     classes = tuple(labels.classes) if named else tuple(name for name in meaning.values() if name != IGNORE)
     overrides = () if named else (classes_override(classes),)
     if meaning != dict(enumerate(classes)):
-        overrides += (values_override(meaning),)
+        overrides = (values_override(meaning),)  # which names the classes, too
     return snapped(counts, meaning, classes, overrides, lossy)
 
 

@@ -169,16 +169,22 @@ def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {"image": images.movedim(-1, 1), "target": torch.stack([sample["target"] for sample in batch])}
 
 
-def compose(transforms: Sequence[Any], spatial_dims: int = 2) -> A.Compose:
-    """An albumentations pipeline that says which entry is no transform.
+def for_axes(transforms: Sequence[Any], spatial_dims: int) -> list[Any]:
+    """A list of transforms, or of what they are made from, for that many spatial axes.
 
-    Where files decide how many spatial axes there are, an entry may be a mapping ``{1: [...], 2: [...], 3: [...]}``, in
-    whose place the list of ``spatial_dims`` is taken.
+    Where files decide how many there are, an entry may be a mapping ``{1: [...], 2: [...], 3: [...]}``, in whose place
+    the list of ``spatial_dims`` is taken.
     """
     steps = []
     for entry in transforms:
         by_axes = isinstance(entry, Mapping) and set(entry) <= APPLY.keys()
         steps += entry.get(spatial_dims, ()) if by_axes else [entry]
+    return steps
+
+
+def compose(transforms: Sequence[Any], spatial_dims: int = 2) -> A.Compose:
+    """An albumentations pipeline, see :func:`for_axes`, that says which entry is no transform."""
+    steps = for_axes(transforms, spatial_dims)
     for step in steps:
         if not isinstance(step, A.BasicTransform | A.BaseCompose):
             raise UserError(f"data transforms: {step!r} is no albumentations transform (write it with _target_)")

@@ -26,7 +26,7 @@ class Folder(Source):
 
     Args:
         root: the folder.
-        classes: class names; their place is the label.
+        classes: class names; their place is the label. None: those that ``values`` names, in that order.
         colors: one ``[r, g, b]`` a class, for pictures; None: those of a colour mask, or a palette.
         values: what a mask stores -> class name or ``ignore``; see :class:`unet.data.files.LabelMap`.
         mask_stem: the mask's stem from the image's, such as ``"{stem}_mask"``.
@@ -50,7 +50,7 @@ class Folder(Source):
         group: str | None = None,
     ):
         self.root = Path(root)
-        self.classes = class_names(classes)
+        self.classes = class_names(classes if classes is not None else names_in(values))
         self.labels = LabelMap(values, self.classes)
         self.colors = class_colors(colors, self.labels)
         if "{stem}" not in mask_stem:
@@ -159,6 +159,13 @@ def deal(groups: Mapping[str, Sequence[str]], shares: Mapping[str, float]) -> di
         split = max(open_splits, key=lambda split: wanted[split] - len(dealt[split]))
         dealt[split] += groups[name]
     return dealt
+
+
+def names_in(values: Mapping[Any, str] | None) -> list[str] | None:
+    """The classes that values stand for, in the order in which they come first; None where nothing is stated."""
+    if not isinstance(values, Mapping):
+        return None
+    return [name for name in dict.fromkeys(map(str, values.values())) if name != "ignore"]
 
 
 def class_names(classes: Sequence[str] | None) -> tuple[str, ...]:

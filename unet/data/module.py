@@ -141,7 +141,7 @@ class SegmentationData(L.LightningDataModule):
         # Lightning makes the first iterator before it tells the sampler its epoch.
         sampler.set_epoch(self.start["epoch"])
         sampler.skip = self.start["batch"] * self.batch_size
-        return self.loader("train", sampler, self.batch_size)
+        return self.loader(self.dataset("train"), sampler, self.batch_size, training=True)
 
     def state_dict(self) -> dict[str, int]:
         """Kept in every checkpoint: the epoch, and the batches of it that are done.
@@ -166,7 +166,7 @@ class SegmentationData(L.LightningDataModule):
     def eval_loader(self, split: str) -> DataLoader:
         """A split once, in order; under several processes each evaluates all of it, so nothing is counted twice."""
         sampler = EpochSampler(len(self.samples[split]), len(self.samples[split]), self.seed, shuffle=False)
-        return self.loader(split, sampler, self.eval_batch_size)
+        return self.loader(self.dataset(split, "eval"), sampler, self.eval_batch_size, training=False)
 
     def dataset(self, split: str, transforms: str | None = None) -> SegmentationDataset:
         """A split's samples under the ``train`` or ``eval`` transforms, if not told those that belong to it.
@@ -184,14 +184,15 @@ class SegmentationData(L.LightningDataModule):
             return image
         return image[:, :, *(slice(n) for n in self.eval_tile)]
 
-    def loader(self, split: str, sampler: EpochSampler, batch_size: int) -> DataLoader:
-        training = split == "train"
+    def loader(
+        self, dataset: SegmentationDataset, sampler: EpochSampler, batch_size: int, training: bool
+    ) -> DataLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.num_workers
         if workers == "auto":
             workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
         return DataLoader(
-            self.dataset(split),
+            dataset,
             batch_size=batch_size,
             sampler=sampler,
             num_workers=int(workers),

@@ -1,6 +1,7 @@
 """Items read once before training: checked, counted, and kept in memory while a budget lasts."""
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ class Samples:
     Attributes:
         item_counts: pixels of each class in every item (N, num_classes).
         channels: channels of every image.
+        dtype, range: what holds every image's values (uint8, uint16 or float32), the least and the largest of them.
         sizes: each size of a target that occurs, and the first item that has it.
         digests: of every image, equal for equal pixels.
         bytes: what is kept in memory.
@@ -40,6 +42,7 @@ class Samples:
         self.bytes = 0
         self.kept: dict[int, tuple[Array, Array]] = {}
         self.channels = 0
+        self.dtype, self.range = np.dtype(np.uint8), (math.inf, -math.inf)
         self.sizes: dict[tuple[int, ...], int] = {}
         self.digests: list[bytes] = []
 
@@ -59,6 +62,8 @@ class Samples:
             raise unlike(self.items[index], image.shape[-1], self.items[0], self.channels)
         self.item_counts[index] = np.bincount(target.ravel(), minlength=256)[: self.num_classes]
         self.sizes.setdefault(target.shape, index)
+        self.dtype = np.result_type(self.dtype, image.dtype)
+        self.range = min(self.range[0], float(image.min())), max(self.range[1], float(image.max()))
         size = image.nbytes + target.nbytes
         if self.bytes + size <= budget:
             for kept in (image, target):

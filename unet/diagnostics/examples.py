@@ -26,7 +26,7 @@ def examples(
     Raises:
         UserError: an image of less than ``least`` total strides along an axis.
     """
-    dataset = data.dataset(split)
+    dataset = data.dataset(split, "eval")
     found = []
     for index in data.samples[split].most_varied(count):
         batch = collate([dataset[0, index, index]])

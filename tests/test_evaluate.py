@@ -1,0 +1,125 @@
+"""A checkpoint scored again: the training's own numbers, on every split, and nothing where data and network differ."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import script
+from folders import sentence
+from omegaconf import OmegaConf
+
+from unet.errors import UserError
+from unet.evaluation import config_of, evaluate_checkpoint
+from unet.training import train
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the bottleneck is:UserWarning",
+    "ignore:.*torch.jit.*:DeprecationWarning",
+    "ignore:.*tree.*:FutureWarning",
+)
+
+
+@pytest.fixture(scope="module")
+def run(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with diagnostics; its classes are weighted and its evaluation goes tile by tile."""
+    from conftest import TINY, config
+
+    folder = tmp_path_factory.mktemp("run")
+    chosen = config(
+        *("data=isbi2012", f"data.root={stack}", *TINY, "diagnostics=true", "data.class_weights=median_frequency"),
+        *("data.eval_tile=[32,32]", "loss.logit_adjustment=true", "optim.lr=0.02", "pictures=0", "feature_maps=0"),
+    )
+    train(chosen, folder)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(chosen, resolve=True))
+    return folder
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def best(run: Path) -> Path:
+    return run / "checkpoints" / "best.ckpt"
+
+
+def test_the_numbers_of_the_training_come_again_to_the_last_digit(run: Path, tmp_path: Path):
+    before = metrics_of(run)
+    found = evaluate_checkpoint(best(run), out=tmp_path / "scores").metrics
+    names = [name for name in before if name.startswith(("test/", "train/"))]
+    assert {"test/miou", "test/loss", "test/boundary/iou", "test/shift/agreement", "train/miou"} <= set(names)
+    assert {name: found[name] for name in names} == {name: before[name] for name in names}
+    assert json.loads((tmp_path / "scores" / "metrics.json").read_text()) == found
+    assert (tmp_path / "scores" / "confusions.npz").is_file()
+    with pytest.raises(UserError, match=r"metrics\.json: is there already"):
+        evaluate_checkpoint(best(run), out=tmp_path / "scores")
+
+
+def test_other_splits_are_scored_whole_and_unaugmented(run: Path):
+    before = metrics_of(run)
+    val = evaluate_checkpoint(best(run), split="val", diagnosing=False).metrics
+    assert val["val/miou"] == pytest.approx(before["best/val_miou"], abs=1e-7)
+    assert not [name for name in val if name.startswith(("test/", "train/"))]
+    train_split = evaluate_checkpoint(best(run), split="train", diagnosing=False).metrics
+    again = evaluate_checkpoint(best(run), split="train", diagnosing=False).metrics
+    assert train_split["train/miou"] == again["train/miou"] > 0.5
+    assert train_split["train/iou/cell"] > 0.5 and "val/miou" not in train_split
+
+
+def test_a_checkpoint_of_before_its_description_grew_gives_the_same(run: Path, tmp_path: Path):
+    checkpoint = torch.load(best(run), weights_only=True)
+    added = ("class_weights", "eval_transforms", "eval_tile", "eval_overlap", "field")
+    assert set(added) <= set(checkpoint["description"])
+    for key in added:
+        del checkpoint["description"][key]
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(checkpoint, best(tmp_path))
+    shutil.copy(run / "config.yaml", tmp_path)
+    found = evaluate_checkpoint(best(tmp_path), diagnosing=False).metrics
+    for name in ("test/miou", "test/loss"):
+        assert found[name] == metrics_of(run)[name]
+
+
+def test_data_can_lie_elsewhere_or_be_other_data(run: Path, stack: Path, tmp_path: Path):
+    shutil.copytree(stack, tmp_path / "moved")
+    found = evaluate_checkpoint(best(run), [f"data.root={tmp_path / 'moved'}"], diagnosing=False).metrics
+    assert found["test/miou"] == metrics_of(run)["test/miou"]
+    config = config_of(best(run), [f"data.root={tmp_path / 'moved'}", "data.eval_batch_size=2"])
+    assert config.data.source.root == str(tmp_path / "moved") and config.data.eval_batch_size == 2
+    other = config_of(best(run), ["data=blue_marble", "data.source.gamma=1"])
+    assert other.data.name == "blue_marble" and other.data.source.gamma == 1 and other.model.width == 4
+    folder = tmp_path / "mine"
+    for part, name in (("images", "image"), ("masks", "label")):
+        shutil.copytree(stack / name, folder / part)
+    values = ["data=folder", f"data.root={folder}", "data.source.classes=[membrane,cell]"]
+    values += ["data.source.values={0: membrane, 255: cell}"]
+    found = evaluate_checkpoint(best(run), values, split="val", diagnosing=False).metrics
+    assert 0.3 < found["val/miou"] <= 1 and found["data"] == "folder"
+
+
+def test_what_does_not_fit_is_said_in_one_sentence(run: Path, stack: Path, tmp_path: Path):
+    def refused(*arguments: Any, path: Path | None = None, **options: Any) -> pytest.ExceptionInfo:
+        with pytest.raises(UserError) as error:
+            evaluate_checkpoint(path or best(run), *arguments, **options)
+        return error
+
+    (tmp_path / "file").write_text("")
+    sentence(refused(out=tmp_path / "file" / "scores"), "cannot be made", "choose another folder")
+    sentence(refused(split="tset"), "split=tset", "did you mean test", "train, val, test")
+    sentence(refused(["data.rot=x"]), "data.rot: no such key", "did you mean data.root")
+    sentence(refused([f"data.root={tmp_path / 'gone'}"]), "gone")
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(best(run), best(tmp_path))
+    sentence(refused(path=best(tmp_path)), "config.yaml: no such file", "data=NAME")
+    for part, name in (("images", "image"), ("masks", "label")):
+        shutil.copytree(stack / name, tmp_path / part)
+    values = [f"data.root={tmp_path}", "data.source.values={0: wall, 255: cell}", "data.source.classes=[wall,cell]"]
+    sentence(refused(["data=folder", *values]), "wall, cell", "membrane, cell", "the same, in the same order")
+
+
+def test_the_command_prints_the_scores(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr("sys.argv", ["evaluate.py", f"ckpt='{best(run)}'", "diagnostics=false"])
+    script("evaluate").main([])
+    assert f"{metrics_of(run)['test/iou/cell']:.4f}" in capsys.readouterr().out

@@ -1,0 +1,498 @@
+"""A bundle: the trained network's own numbers without the project, told in full, refused where anything is off."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from folders import noise, save, sentence
+from PIL import Image
+from torch import nn
+
+from unet.data.samples import Samples
+from unet.data.source import Item, pair
+from unet.errors import UserError
+from unet.export import bundle, formats
+from unet.export.bundle import Wanted, export
+from unet.export.check import labels_apart, odd_sizes, parity, seam, side_by_side
+from unet.export.deployed import Deployed, Given, given
+from unet.export.formats import FORMATS
+from unet.export.recipe import Recipe, recipe
+from unet.registry import CONTEXT
+from unet.segmenter import Segmenter, load
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")  # small on purpose
+
+DESCRIPTION = {
+    "model": {"in_channels": 3, "num_classes": 3, "width": 4, "depth": 1, "spatial_dims": 2},
+    "classes": ["sky", "sea", "land"],
+    "colors": [[10, 20, 30], [0, 0, 255], [0, 255, 0]],
+    "mean": [120.0, 110.0, 100.0],
+    "std": [60.0, 50.0, 40.0],
+    "dtype": "uint8",
+    "range": [0.0, 255.0],
+    "log_weights": [0.0, 0.1, -0.1],
+    "eval_tile": [22, 29],
+    "eval_overlap": 0.3,
+    "eval_transforms": [{"_target_": "albumentations.LongestMaxSize", "max_size": 256}],
+}
+
+
+def saved(folder: Path, description: dict[str, Any] = DESCRIPTION, **model: Any) -> Path:
+    """A run's folder with a checkpoint of a random network and a score."""
+    torch.manual_seed(0)
+    description = {**description, "model": {**description["model"], **model}}
+    path = folder / "up=max" / "checkpoints" / "best.ckpt"
+    path.parent.mkdir(parents=True)
+    (path.parent.parent / "metrics.json").write_text('{"test/miou": 0.75}')
+    net = Segmenter(description)
+    net.net.head.weight.data *= 20
+    takes = given(net)
+    logits = net.eval()(takes.sample(1, (32,) * len(takes.stride))).detach()
+    net.net.head.bias.data -= (
+        logits.transpose(0, 1).flatten(1).mean(1)
+    )  # so that every class is somewhere the likeliest
+    torch.save({"description": description, "state_dict": net.state_dict()}, path)
+    return path
+
+
+def by_hand(path: Path, image: np.ndarray) -> np.ndarray:
+    """Probabilities (B, K, H, W) of stored pixels (B, C, H, W): normalised, the network, less log weights, softmax."""
+    column = [np.array(DESCRIPTION[key], np.float32).reshape(1, -1, 1, 1) for key in ("mean", "std", "log_weights")]
+    with torch.no_grad():
+        logits = load(path).net(torch.from_numpy((image.astype(np.float32) - column[0]) / column[1])).numpy()
+    exponent = np.exp(logits - column[2])
+    return exponent / exponent.sum(1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of :func:`saved` and, in the run's folder, its bundle."""
+    path = saved(tmp_path_factory.mktemp("run"))
+    folder, _ = export(path, None, Wanted())
+    assert folder == path.parent.parent / "export_onnx"
+    return path
+
+
+def test_the_model_takes_stored_pixels_and_gives_probabilities(made: Path):
+    program = FORMATS["onnx"].open(made.parent.parent / "export_onnx" / "model.onnx")
+    for batch, *size in ((1, 7, 9), (3, 13, 2)):
+        image = noise(batch, 3, *size)
+        np.testing.assert_allclose(program(torch.from_numpy(image)), by_hand(made, image), atol=1e-5)
+
+
+def test_a_bundle_tells_what_it_takes_gives_and_comes_from(made: Path):
+    folder = made.parent.parent / "export_onnx"
+    assert sorted(path.name for path in folder.iterdir()) == ["bundle.json", "model.onnx", "run.py"]
+    said = json.loads((folder / "bundle.json").read_text())
+    assert said["model"]["sha256"] == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    assert said["checkpoint"] == {"file": "best.ckpt", "sha256": hashlib.sha256(made.read_bytes()).hexdigest()}
+    assert said["classes"] == DESCRIPTION["classes"] and said["colors"] == DESCRIPTION["colors"]
+    takes = said["input"]
+    assert (takes["layout"], takes["dtype"], takes["channels"], takes["range"]) == ("B C H W", "uint8", 3, [0, 255])
+    assert takes["smallest"] == takes["total_stride"] == [2, 2]
+    assert takes["eval_transforms"] == DESCRIPTION["eval_transforms"], "what the model leaves to its user"
+    assert said["output"] == {"name": "probabilities", "layout": "B K H W", "dtype": "float32"}
+    assert (said["tiles"]["tile"], said["tiles"]["overlap"]) == ([22, 30], [7, 9])
+    assert said["metrics"] == {"test/miou": 0.75}
+    assert said["checked_against_torch"]["largest_difference"] <= 1e-4 and 0 <= said["seam"]["score"] <= 1
+    assert {"torch", "onnxruntime", "python", "commit"} <= said["versions"].keys()
+    assert str(made.parent.parent.parent) not in (folder / "bundle.json").read_text(), "no path of this machine"
+
+
+def run_alone(folder: Path, forbidden: list[str], *arguments: Path) -> subprocess.CompletedProcess:
+    """The bundle's example in a process of its own, where ``forbidden`` packages cannot be imported."""
+    source = (
+        "import runpy, sys\n"
+        f"sys.modules.update(dict.fromkeys({forbidden!r}))\n"
+        f"sys.argv = {['run.py', *map(str, arguments)]!r}\n"
+        "runpy.run_path('run.py', run_name='__main__')\n"
+        f"assert not [name for name in sys.modules if name.partition('.')[0] in {forbidden!r} and sys.modules[name]]"
+    )
+    return subprocess.run([sys.executable, "-c", source], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_the_example_needs_neither_torch_nor_this_project(made: Path, tmp_path: Path):
+    folder = shutil.copytree(made.parent.parent / "export_onnx", tmp_path / "elsewhere")
+    picture = noise(11, 13, 3)
+    save(tmp_path / "in.png", picture)
+    done = run_alone(folder, ["torch", "unet", "lightning", "onnx"], tmp_path / "in.png", tmp_path / "out.png")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "out.png") as image:
+        expected = by_hand(made, picture.transpose(2, 0, 1)[None]).argmax(1)[0]
+        assert (np.asarray(image) == expected).all() and len(np.unique(expected)) > 1
+        assert np.array(image.getpalette())[:9].tolist() == np.ravel(DESCRIPTION["colors"]).tolist()
+    np.save(tmp_path / "in.npy", picture)
+    assert run_alone(folder, ["torch", "unet"], tmp_path / "in.npy", tmp_path / "out.npy").returncode == 0
+    assert (np.load(tmp_path / "out.npy") == expected).all()
+
+
+def test_the_code_of_the_page_runs(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    source = page.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(made.parent.parent)
+    picture = noise(12, 10, 3)
+    save(Path("street.png"), picture)
+    exec(source, {})
+    expected = by_hand(made, picture.transpose(2, 0, 1)[None]).argmax(1)
+    assert eval(capsys.readouterr().out) == {
+        name: float((expected == label).mean()) for label, name in enumerate(DESCRIPTION["classes"])
+    }
+
+
+def test_labels_of_a_torch_program_and_its_example(tmp_path: Path):
+    path = saved(tmp_path)
+    folder, said = export(path, tmp_path / "bundle", Wanted("pt2", labels=True))
+    image = noise(2, 3, 9, 15)
+    found = FORMATS["pt2"].open(folder / "model.pt2")(torch.from_numpy(image))
+    assert found.dtype == torch.uint8 and (found.numpy() == by_hand(path, image).argmax(1)).all()
+    assert said["output"] == {"name": "labels", "layout": "B H W", "dtype": "uint8"}
+    assert said["input"]["smallest"] == [3, 3], "torch.export leaves out a bottleneck of one sample"
+    assert said["checked_against_torch"]["largest_difference"] is None
+    save(tmp_path / "in.png", image[0].transpose(1, 2, 0))
+    done = run_alone(folder, ["unet", "lightning", "onnxruntime"], tmp_path / "in.png", tmp_path / "out.png")
+    assert done.returncode == 0, done.stderr
+    assert (np.asarray(Image.open(tmp_path / "out.png")) == found[0].numpy()).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype, dims, norm", [("uint16", 1, "instance"), ("float32", 3, "batch")])
+def test_lines_volumes_and_other_types(dtype: str, dims: int, norm: str, tmp_path: Path):
+    one = {"mean": [300.0], "std": [200.0], "dtype": dtype, "range": [-2000.0, 2000.0], "eval_tile": None}
+    path = saved(tmp_path, {**DESCRIPTION, **one}, in_channels=1, spatial_dims=dims, norm=norm)
+    folder, said = export(path, tmp_path / "bundle", Wanted("onnx", labels=dims == 3))
+    program, net = FORMATS["onnx"].open(folder / "model.onnx"), Deployed(load(path))
+    image = torch.from_numpy(noise(2, 1, *(5, 7, 9)[:dims], below=1000).astype(dtype))
+    found, expected = program(image), net(image).detach()
+    torch.testing.assert_close(found.long() if dims == 3 else found, expected.argmax(1) if dims == 3 else expected)
+    assert said["input"]["range"] == ([0, 65535] if dtype == "uint16" else [-2000, 2000])
+    # Instance norm cannot normalise a single value.
+    assert said["input"]["smallest"] == ([3] if norm == "instance" else [2] * dims)
+
+
+# What is checked -----------------------------------------------------------------------------------------------------
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def swapped(monkeypatch: pytest.MonkeyPatch, opened: Any) -> None:
+    """The ONNX format with another way to open a file."""
+    form = FORMATS["onnx"]
+    monkeypatch.setitem(bundle.FORMATS, "onnx", dataclasses.replace(form, open=opened))
+
+
+def shifted(path: Path) -> formats.Program:
+    program = formats.open_onnx(path)
+    return lambda image: program(image) + 0.01
+
+
+def test_a_model_that_gives_other_probabilities_is_not_handed_over(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bundle, "culprit", lambda model, form: None)
+    swapped(monkeypatch, shifted)
+    with pytest.raises(UserError) as error:
+        export(made, tmp_path / "bundle", Wanted())
+    sentence(error, "not the one trained", "batch 1", "up to 0.01 apart", "nothing was kept")
+    assert left(tmp_path) == []
+
+
+class Baked(nn.Module):
+    """Adaptive pooling: exported, its bins are those of the traced size."""
+
+    def __init__(self, channels: int, spatial_dims: int):
+        super().__init__()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + nn.functional.interpolate(nn.functional.adaptive_avg_pool2d(x, 3), x.shape[2:])
+
+
+class Counting(nn.Module):
+    """A loop over what the image holds, which no exporter can follow."""
+
+    def __init__(self, channels: int, spatial_dims: int):
+        super().__init__()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(int(x.abs().sum()) % 3):
+            x = x + 1
+        return x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls, said", [(Counting, "cannot be exported"), (Baked, "than the traced one")])
+def test_an_operator_to_blame_is_named_with_another_to_take(cls, said, tmp_path, monkeypatch):
+    monkeypatch.setitem(CONTEXT._classes, "odd_one", cls)
+    path = saved(tmp_path, context="odd_one", down=["avg"])
+    before = left(path.parent.parent)
+    with pytest.raises(UserError) as error:
+        export(path, None, Wanted())
+    sentence(error, "format=onnx", "the operator model.context=odd_one", said, "train with model.context=none instead")
+    assert left(path.parent.parent) == before
+
+
+def test_labels_may_differ_at_near_ties_only():
+    expected = torch.tensor([[0.50005, 0.8], [0.49995, 0.2]]).view(1, 2, 2)  # two samples, two classes
+    assert labels_apart(torch.tensor([[0, 0]], dtype=torch.uint8), expected) == (0, 0)
+    assert labels_apart(torch.tensor([[1, 0]], dtype=torch.uint8), expected) == (1, pytest.approx(1e-4, rel=1e-2))
+    assert labels_apart(torch.tensor([[0, 1]], dtype=torch.uint8), expected) == (1, pytest.approx(0.6))
+    net = Deployed(Segmenter(DESCRIPTION))
+    takes = given(net.segmenter)
+    assert parity(net, net, takes)["labels_differing_at_near_ties"] == 0
+    with pytest.raises(UserError, match=r"at 5 x 7, batch 1 \d+ labels differ"):
+        parity(lambda image: (net(image).argmax(1) + 1) % 3, net, takes)
+    assert [place for place, _, _ in side_by_side(net, net, takes)][-2:] == ["at 2 x 2, batch 1", "at 2 x 2, batch 2"]
+    with pytest.raises(UserError, match="it gives"):
+        parity(lambda image: net(image)[..., 1:], net, takes)
+    with pytest.raises(UserError, match="not finite"):
+        parity(lambda image: net(image) * torch.nan, net, takes)
+
+
+@pytest.mark.parametrize("stride", [(1,), (2, 2), (16, 16), (3, 4), (8, 4, 2)])
+def test_sizes_to_check_are_three_odd_ones_that_the_network_takes(stride: tuple[int, ...]):
+    sizes = odd_sizes(stride)
+    assert len(set(sizes)) == 3
+    assert all(n % 2 and n > 2 * least for size in sizes for n, least in zip(size, stride, strict=True))
+
+
+def test_tiles_overlap_by_what_the_network_sees():
+    """Depth 0: two 3-wide convolutions see 5 samples."""
+
+    def of(evaluated: list[int] | None = None, **model: Any) -> Recipe:
+        model = {"in_channels": 3, "num_classes": 3, "width": 4, **model}
+        return recipe(Segmenter({**DESCRIPTION, "model": model, "eval_tile": evaluated, "eval_overlap": 0.5}))
+
+    found = of(depth=0, spatial_dims=2)
+    assert found.field == (5, 5) and found.tile == (1024, 1024) and found.overlap == (5, 5) and found.enough
+    assert found.spanning() == (1537, 2**19 // 1537)
+    told = of([30, 40], depth=2, spatial_dims=2)
+    assert told.tile == (32, 40) and told.overlap == (15, 20) and not told.enough, "as evaluation was told"
+    assert told.spanning() == (49, 61)
+    wide = of(depth=1, norm="instance", spatial_dims=1)
+    assert wide.tile == (2**18,) and wide.overlap == (2**16,) and not wide.enough
+    assert wide.described(labels=False)["receptive_field"] == [None]
+
+
+def test_the_tiles_a_bundle_tells_of_are_those_of_our_own_prediction(tmp_path: Path):
+    """Its words put into numpy, and nothing else, give the labels and probabilities of ``load(ckpt).predict``."""
+    segmenter, image = load(saved(tmp_path, depth=2)), noise(71, 83, 3)
+    program, tiles = Deployed(segmenter), recipe(segmenter).described(labels=False)
+    assert tiles["tile"] == [24, 32] and tiles["overlap"] == [7, 9]
+    ends, begins, weights = [], [], []
+    for n, tile, overlap, r in zip(image.shape, tiles["tile"], tiles["overlap"], (4, 4), strict=False):
+        ends.append((-n % r // 2, -n % r - -n % r // 2))
+        padded = n + -n % r
+        beyond, step = (padded - tile) // r, max(1, (tile - overlap) // r)
+        steps = -(-beyond // step)
+        begins.append([i * beyond // steps * r for i in range(steps + 1)])
+        weights.append(np.exp(-0.5 * ((np.arange(tile) - (tile - 1) / 2) / (tile * 0.125)) ** 2))
+    padded = np.pad(image, (*ends, (0, 0)), mode="edge").transpose(2, 0, 1)[None]
+    total, weighed = np.zeros((3, *padded.shape[2:])), np.zeros(padded.shape[2:])
+    for y, x in product(*begins):
+        window = (slice(y, y + 24), slice(x, x + 32))
+        with torch.no_grad():
+            logarithm = program(torch.from_numpy(padded[:, :, *window].copy()))[0].log().numpy()
+        weight = weights[0][:, None] * weights[1]
+        total[:, *window] += weight * logarithm
+        weighed[window] += weight
+    exponent = np.exp(total / weighed)[:, ends[0][0] :, ends[1][0] :][:, :71, :83]
+    labels, shares = segmenter.predict(image, probabilities=True, precision="32-true", transforms=False)
+    np.testing.assert_allclose(exponent / exponent.sum(0), shares.transpose(2, 0, 1), atol=2e-3)
+    assert (exponent.argmax(0) == labels).mean() > 0.999 and len(np.unique(labels)) == 3
+    assert len(begins[0]) * len(begins[1]) > 9
+
+
+def test_a_network_that_looks_at_single_samples_has_no_seam_and_one_that_looks_at_all_has():
+    image = torch.rand(1, 2, 24, 31)
+    tiles = Recipe((8, 8), (2, 2), (1, 1), (1, 1))
+
+    def looks_at_all(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x[:, :1], x.mean(dim=(1, 2, 3), keepdim=True).expand_as(x[:, :1])], 1).softmax(1)
+
+    alone = seam(lambda x: x.softmax(1), image, tiles)
+    assert alone["score"] == 1 and alone["largest_difference"] < 1e-6
+    aware = seam(looks_at_all, image, tiles)
+    assert aware["score"] < 1 and aware["largest_difference"] > 0.01
+
+
+# Variants ------------------------------------------------------------------------------------------------------------
+
+
+def pictured(folder: Path, count: int = 4, masks: bool = True) -> Path:
+    """Smooth pictures, and masks in which 255 is unlabelled."""
+    for seed in range(count):
+        small = Image.fromarray(noise(4, 5, 3, seed=seed))
+        small.resize((34, 27), Image.Resampling.BICUBIC).save(save(folder / "images" / f"{seed}.png", noise(1, 1, 3)))
+        if masks:
+            target = noise(27, 34, below=3, seed=seed)
+            target[0] = 255
+            save(folder / "masks" / f"{seed}.png", target)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant, form", [("int8", "onnx"), ("bf16", "pt2")])
+def test_a_variant_is_measured_and_refused_below_what_is_asked(variant: str, form: str, tmp_path: Path):
+    path, data = saved(tmp_path), pictured(tmp_path / "data")
+    folder, said = export(path, tmp_path / "bundle", Wanted(form, variant=variant, calibration=data, agreement=0.5))
+    measured = said["variant"]["against_float32"]
+    assert measured["images"] == 2 and 0.5 <= measured["label_agreement"] <= 1
+    program, image = FORMATS[form].open(folder / said["model"]["file"]), noise(2, 3, 19, 23)
+    apart = np.abs(program(torch.from_numpy(image)).detach().numpy() - by_hand(path, image)).max()
+    assert 1e-4 < apart < 0.2, "fewer bits, but the same network"
+    with pytest.raises(UserError) as error:
+        export(path, tmp_path / "second", Wanted(form, variant=variant, calibration=data, agreement=1))
+    sentence(error, f"variant={variant}", "of the samples of 2 images", "mIoU", "agreement=1 is asked for")
+    assert left(tmp_path) == ["bundle", "data", "up=max"]
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, parts",
+    [
+        ({"format": "onx"}, ["format: unknown 'onx'; did you mean onnx?", "valid: onnx, pt2"]),
+        ({"variant": "int4"}, ["variant: unknown 'int4'; did you mean int8?"]),
+        ({"labels": "maybe"}, ["labels: expected true or false, found 'maybe'"]),
+        ({"variant": "bf16", "calibration": Path()}, ["format=onnx", "no bfloat16 convolution", "take format=pt2"]),
+        ({"variant": "int8", "format": "pt2"}, ["variant=int8 format=pt2", "take format=onnx"]),
+        ({"variant": "int8"}, ["add calibration=FOLDER"]),
+        (
+            {"variant": "int8", "calibration": Path(), "agreement": 2},
+            ["agreement: expected a share of 0 to 1, found 2"],
+        ),
+    ],
+    ids=str,
+)
+def test_choices_that_do_not_go_together_are_refused(options: dict, parts: list[str]):
+    with pytest.raises(UserError) as error:
+        Wanted(**options)
+    sentence(error, *parts)
+
+
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxruntime" else name)
+    with pytest.raises(UserError, match=r"format=onnx needs onnxruntime; run: pip install -e '\.\[export\]'"):
+        Wanted()
+    Wanted("pt2")
+
+
+def test_the_type_of_the_images_is_the_checkpoints_or_asked_for():
+    old = Segmenter({key: value for key, value in DESCRIPTION.items() if key not in ("dtype", "range")})
+    with pytest.raises(UserError, match=r"does not say how its training images were stored .* add dtype=uint8"):
+        given(old)
+    assert given(old, "uint16").span == (0, 65535) and given(old, "float32").span is None
+    with pytest.raises(UserError, match=r"dtype: unknown 'uint9'; did you mean uint8\?"):
+        given(old, "uint9")
+    with pytest.raises(UserError, match=r"dtype=float32: the network was trained on uint8 images"):
+        given(Segmenter(DESCRIPTION), "float32")
+
+
+@pytest.mark.parametrize(
+    "image, mask, parts",
+    [
+        (noise(9, 9), noise(9, 9, below=3), ["1.png: 9 x 9 x 1", "expected 3 channels of uint8"]),
+        (noise(9, 9, 3), noise(9, 8, below=3), ["1.png: its mask is 9 x 8, the image 9 x 9"]),
+        (
+            noise(9, 9, 3),
+            np.full((9, 9), 7, np.uint8),
+            ["masks", "1.png: label 7 is outside the 3 classes", "with values"],
+        ),
+        (noise(1, 9, 3), noise(1, 9, below=3), ["1.png: 1 x 9, smaller than the network takes (2 x 2)"]),
+    ],
+    ids=["grey", "sizes", "label", "small"],
+)
+def test_a_picture_that_does_not_fit_is_named(image, mask, parts, made: Path, tmp_path: Path):
+    data = pictured(tmp_path / "data", 1)
+    save(data / "images" / "1.png", image)
+    save(data / "masks" / "1.png", mask)
+    with pytest.raises(UserError) as error:
+        export(made, tmp_path / "bundle", Wanted(variant="int8", calibration=data))
+    sentence(error, *parts)
+    assert left(tmp_path) == ["data"]
+
+
+def test_too_few_pictures_and_a_missing_mask_are_refused(made: Path, tmp_path: Path):
+    data = pictured(tmp_path / "data", 1)
+    with pytest.raises(UserError, match="calibration needs at least two"):
+        export(made, tmp_path / "bundle", Wanted(variant="int8", calibration=data))
+    save(data / "images" / "1.png", noise(9, 9, 3))
+    with pytest.raises(UserError, match=r"1\.png: no mask"):
+        export(made, tmp_path / "bundle", Wanted(variant="int8", calibration=data))
+    with pytest.raises(UserError, match="gone: no such folder"):
+        export(made, tmp_path / "bundle", Wanted(variant="int8", calibration=tmp_path / "gone"))
+
+
+def test_nothing_is_overwritten_and_a_folder_that_cannot_be_made_is_named(made: Path, tmp_path: Path):
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(UserError, match="bundle: already there and not overwritten"):
+        export(made, tmp_path / "bundle", Wanted())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="bundle: cannot be written"):
+        export(made, tmp_path / "file" / "bundle", Wanted())
+
+
+def test_samples_are_like_the_training_images():
+    takes = Given("uint8", [100.0, 50.0], [30.0, 10.0], (0, 255), (2, 2), (2, 2))
+    image = takes.sample(4, (65, 64)).double()
+    assert image.mean(dim=(0, 2, 3)).tolist() == pytest.approx([100, 50], abs=6)
+    assert image.std(dim=(0, 2, 3)).tolist() == pytest.approx([30, 10], rel=0.15)
+    assert torch.equal(takes.sample(1, (3, 3)), takes.sample(1, (3, 3)))
+
+
+def test_a_training_keeps_how_its_images_are_stored():
+    def of(*images: np.ndarray) -> Samples:
+        items = [Item("one", partial(pair, image, np.zeros(image.shape[:-1], np.uint8))) for image in images]
+        return Samples(items, 2, 1, 0, "train")
+
+    assert (of(noise(5, 1, below=7)).dtype, of(np.uint8([[3], [9]])).range) == (np.uint8, (3, 9))
+    mixed = of(np.uint8([[3], [9]]), np.float32([[-0.5], [2]]))
+    assert mixed.dtype == np.float32 and mixed.range == (-0.5, 9)
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    script = [sys.executable, str(ROOT / "scripts" / "export.py")]
+    return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=250)
+
+
+@pytest.mark.slow
+def test_the_command_takes_a_path_with_an_equals_sign_and_says_what_it_made(tmp_path: Path):
+    path = saved(tmp_path)
+    done = command(f"ckpt={path}", "format=pt2", f"output={tmp_path / 'x=1'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x=1" / "model.pt2").is_file() and "probabilities at most" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments, status, said",
+    [
+        ([], 1, "error: ckpt: is required"),
+        (["ckpt=gone.ckpt"], 1, "error: gone.ckpt: No such file"),
+        (["ckp=gone.ckpt"], 1, "error: ckp: no such key; did you mean ckpt?"),
+        (["format"], 2, "is no KEY=VALUE"),
+    ],
+    ids=str,
+)
+def test_the_command_refuses_in_one_sentence(arguments: list[str], status: int, said: str):
+    done = command(*arguments)
+    assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr

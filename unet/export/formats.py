@@ -1,0 +1,94 @@
+"""What a network can be written as, and how what was written is run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unet.errors import UserError
+from unet.geometry import count_parameters
+
+Program = Callable[[Tensor], Tensor]
+"""What is in a model file: image as stored (B, C, *S) -> its output, at every batch and size."""
+
+INPUT = "image"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way of writing a network.
+
+    Attributes:
+        suffix: of the file.
+        write: (network, an image to trace it with, output's name, file).
+        open: file -> program, on one thread where the runtime has its own.
+        single: whether what is written serves a bottleneck of a single sample along an axis. torch.export takes a size
+            of one for a special case and leaves it out.
+        needs: packages beyond this project's own.
+        runs_on: packages that someone who has the bundle needs; their versions are told.
+    """
+
+    suffix: str
+    write: Callable[[nn.Module, Tensor, str, Path], None]
+    open: Callable[[Path], Program]
+    single: bool
+    needs: tuple[str, ...]
+    runs_on: tuple[str, ...]
+
+
+def traced(net: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
+    """The network as a graph for every batch and every size along the spatial axes."""
+    auto = torch.export.Dim.AUTO
+    free = dict.fromkeys((0, *range(2, image.ndim)), auto)
+    return torch.export.export(net, (image,), dynamic_shapes=(free,))
+
+
+def write_onnx(net: nn.Module, image: Tensor, output: str, path: Path) -> None:
+    if 4 * count_parameters(net) >= 2**31:
+        raise UserError("format=onnx: a file holds no more than 2 GiB, the weights are larger; take format=pt2")
+    torch.onnx.export(
+        traced(net, image),
+        (image,),
+        path,
+        input_names=[INPUT],
+        output_names=[output],
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+
+
+def open_onnx(path: Path) -> Program:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what goes wrong is raised
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(None, {INPUT: image.numpy()})[0])
+
+
+def write_pt2(net: nn.Module, image: Tensor, output: str, path: Path) -> None:
+    torch.export.save(traced(net, image), path)
+
+
+def open_pt2(path: Path) -> Program:
+    return torch.export.load(path).module()
+
+
+FORMATS = {
+    "onnx": Format(".onnx", write_onnx, open_onnx, True, ("onnx", "onnxscript", "onnxruntime"), ("onnxruntime",)),
+    "pt2": Format(".pt2", write_pt2, open_pt2, False, (), ("torch",)),
+}
+
+
+def require(name: str) -> None:
+    """Raise UserError where a package that format ``name`` needs is missing."""
+    missing = [package for package in FORMATS[name].needs if find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f"format={name} needs {', '.join(missing)}; run: pip install -e '.[export]', or take format=pt2"
+        )

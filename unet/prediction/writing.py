@@ -1,0 +1,134 @@
+"""Labels and probabilities written band by band; what is written becomes a file only once it is complete."""
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import tifffile
+
+from unet.data.formats import NIFTI, name_parts
+from unet.data.source import Array
+from unet.record import whole
+
+LEVEL = 3
+"""Of zlib: a third larger than its default 6 on real labels, in a third of the time."""
+
+
+class Sink(Protocol):
+    """Takes bands of rows, in order."""
+
+    def write(self, band: Array) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Png:
+    """An 8-bit palette picture, of any size, from bands of labels (rows, W).
+
+    Pillow wants the whole picture at once. Source: the PNG specification, https://www.w3.org/TR/png-3.
+    """
+
+    def __init__(self, file: IO[bytes], size: Sequence[int], colors: Sequence[Sequence[int]]):
+        self.file, self.packer = file, zlib.compressobj(LEVEL)
+        file.write(b"\x89PNG\r\n\x1a\n")
+        height, width = size
+        self.chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
+        self.chunk(b"PLTE", bytes(value for color in colors for value in color))
+
+    def chunk(self, kind: bytes, data: bytes) -> None:
+        self.file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+
+    def write(self, band: Array) -> None:
+        unfiltered = np.pad(band.astype(np.uint8), ((0, 0), (1, 0)))  # each row begins with its filter: 0, none
+        if data := self.packer.compress(unfiltered.tobytes()):
+            self.chunk(b"IDAT", data)
+
+    def close(self) -> None:
+        self.chunk(b"IDAT", self.packer.flush())
+        self.chunk(b"IEND", b"")
+
+
+class Npy:
+    """An array file of a known shape, from bands along its first axis."""
+
+    def __init__(self, file: IO[bytes], shape: Sequence[int], dtype: str):
+        self.file, self.dtype, self.left = file, np.dtype(dtype), math.prod(shape)
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": tuple(shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+
+    def write(self, band: Array) -> None:
+        self.left -= band.size
+        self.file.write(np.ascontiguousarray(band, self.dtype).tobytes())
+
+    def close(self) -> None:
+        assert self.left == 0, "the bands make the whole"
+
+
+class Volume:
+    """All bands together, for a format that is written at once."""
+
+    def __init__(self, save: Callable[[Array], None]):
+        self.save, self.bands = save, []
+
+    def write(self, band: Array) -> None:
+        self.bands.append(band)
+
+    def close(self) -> None:
+        self.save(np.concatenate(self.bands))
+
+
+def label_name(path: Path, spatial_dims: int) -> str:
+    """What the labels of an image file are called: its stem, and the suffix of what they are written as."""
+    stem, suffix = name_parts(path)
+    return stem + (".png" if spatial_dims == 2 else suffix)
+
+
+@contextmanager
+def labels_to(path: Path, image: Path, size: Sequence[int], colors: Sequence[Sequence[int]]) -> Iterator[Sink]:
+    """A sink of labels (rows, *S[1:]) for ``path``, by its suffix: PNG, .npy, NIfTI in the image's space, or TIFF."""
+    suffix = name_parts(path)[1]
+    with whole(path) as file:
+        if suffix == ".png":
+            sink: Sink = Png(file, size, colors)
+        elif suffix == ".npy":
+            sink = Npy(file, size, "uint8")
+        elif suffix in NIFTI:
+            sink = Volume(lambda labels: save_nifti(file, labels, image, suffix == ".nii.gz"))
+        else:
+            sink = Volume(lambda labels: save_tiff(file, labels, colors))
+        yield sink
+        sink.close()
+
+
+@contextmanager
+def numbers_to(path: Path, shape: Sequence[int], dtype: str) -> Iterator[Sink]:
+    """A sink of an array file."""
+    with whole(path) as file:
+        sink = Npy(file, shape, dtype)
+        yield sink
+        sink.close()
+
+
+def save_nifti(file: IO[bytes], labels: Array, image: Path, packed: bool) -> None:
+    """Labels where the image is: with its affine and units."""
+    import nibabel
+
+    given: Any = nibabel.load(image)  # type: ignore[attr-defined]
+    header = given.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    data = nibabel.Nifti1Image(labels, given.affine, header).to_bytes()
+    file.write(gzip.compress(data, 6, mtime=0) if packed else data)
+
+
+def save_tiff(file: IO[bytes], labels: Array, colors: Sequence[Sequence[int]]) -> None:
+    """A volume's slices as pages, in the classes' colours."""
+    table = np.zeros((3, 256), np.uint16)
+    table[:, : len(colors)] = np.array(colors, np.uint16).T * 257
+    tifffile.imwrite(file, labels, photometric="palette", colormap=table, compression="zlib", metadata=None)
