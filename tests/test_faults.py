@@ -1,14 +1,18 @@
 """What the machine does to a run: each fault ends in one sentence, and in a checkpoint from which the run is exact."""
 
 import errno
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, script
 from test_training import assert_same, weights
 
 from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal
@@ -248,3 +252,31 @@ def test_what_a_kill_left_half_written_is_swept_up(tmp_path):
         (tmp_path / name).touch()
     sweep_up(tmp_path)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".lock", "last.ckpt"]
+
+
+@pytest.mark.slow
+def test_killed_trainings_end_as_if_they_had_not_been():
+    command = [sys.executable, str(ROOT / "scripts" / "faults.py"), "--trainings", "3", "--seed", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    assert said.count("  same  killed ") == 3 and "3 of 3 trainings" in said and "0 unreadable" in said
+
+
+def test_the_fault_script_sees_what_differs_and_what_does_not_load(tmp_path):
+    faults = script("faults")
+    for name, value in (("one", 1.0), ("other", 1.0), ("third", 2.0)):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        values = {"state_dict": {"w": torch.tensor(value)}, "optimizer_states": [{"state": {0: torch.tensor(3.0)}}]}
+        for file in ("best.ckpt", "last.ckpt"):
+            torch.save(values, tmp_path / name / "checkpoints" / file)
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"test/miou": value, "time/train_seconds": 1}))
+    assert faults.differences(tmp_path / "one", tmp_path / "other") == []
+    found = faults.differences(tmp_path / "one", tmp_path / "third")
+    assert found == ["best.ckpt.state_dict.w", "last.ckpt.state_dict.w", "test/miou"]
+    (bad,) = [path for path in (tmp_path / "one" / "checkpoints").iterdir() if path.name == "last.ckpt"]
+    bad.write_bytes(bad.read_bytes()[:100])
+    assert "last.ckpt: damaged" in faults.unreadable(tmp_path / "one")[-1]
+    outcome = faults.Outcome(kills=[faults.Kill(write=2, share=0.5)], unreadable=["gone"])
+    assert not outcome.sound and not faults.Outcome().sound and faults.Outcome(kills=outcome.kills).sound
+    assert faults.told(4, outcome) == "  4  FAILED  killed 50% into writing checkpoint 2; does not load: gone"

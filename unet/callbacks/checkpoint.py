@@ -17,10 +17,13 @@ from torch import Tensor
 from unet.errors import Interrupted
 from unet.finite import is_finite
 from unet.record import LAST, whole
+from unet.segmenter import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, flushes to the disk, then renames: SIGKILL or a full disk leaves the old file whole.
+
+    Reads nothing that could run code.
 
     Lightning stages in $TMPDIR, and across file systems its last move is a copy (Lightning issue 21253).
     """
@@ -30,6 +33,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: str | os.PathLike, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """Plain values and tensors, on the CPU. Raises UserError where the file is damaged or holds code."""
+        return read_checkpoint(Path(path))
 
 
 def best_and_last(folder: Path, monitor: str) -> list[Callback]:
