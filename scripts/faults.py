@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import sys
 import tempfile
@@ -183,8 +184,12 @@ def disturbed(trainings: Trainings, folder: Path, whole: Path, rng: np.random.Ge
     while len(outcome.kills) < wanted:
         kill = planned(rng, seconds)
         status = trainings.run(folder, workers, kill)
-        if status == 0:
-            break  # it was faster than its kill
+        if status == 0 and outcome.kills:
+            break  # it was faster than its next kill
+        if status == 0:  # and than its first: once more, killed earlier
+            shutil.rmtree(folder)
+            seconds /= 2
+            continue
         if status != -signal.SIGKILL:
             raise UserError(f"a training ended with status {status}: {folder.with_suffix('.log').read_text()[-2000:]}")
         outcome.kills.append(kill)
@@ -237,7 +242,7 @@ def tensors(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def told(number: int, outcome: Outcome) -> str:
     """One line on a training."""
-    kills = ", ".join(map(str, outcome.kills)) or "it ended before its kill"
+    kills = ", ".join(map(str, outcome.kills))
     wrong = [*(f"does not load: {sentence}" for sentence in outcome.unreadable), *outcome.differing[:3]]
     return f"{number:3}  {'same' if outcome.sound else 'FAILED'}  killed {kills}{'; '.join(['', *wrong])}"
 

@@ -245,17 +245,19 @@ def passing_signals_to(child: subprocess.Popen) -> Iterator[list[int]]:
 def held(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold a run's folder: no two processes run one job. The system lets go of it however the process ends.
 
+    With ``lockf``, as a lock of ``flock`` would be inherited by loader processes and outlive a training that is killed.
+
     Raises:
         UserError: another process holds it and ``wait`` is false.
     """
     with (folder / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # as the system has it
             if not wait:
                 raise UserError(f"{folder}: another process is running this; wait for it, or stop it") from None
             print(f"{folder}: waiting for the process that is running this", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 
 

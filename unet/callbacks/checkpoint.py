@@ -58,7 +58,8 @@ class SaveOnError(Callback):
     def __init__(self, folder: Path):
         self.path = folder / LAST
         self.loops: dict[str, Any] | None = None  # the counters after the last whole step; None: nothing to be saved
-        self.buffers: list[Tensor] = []
+        self.buffers: list[Tensor] = []  # the module's own, found once: looking for them takes longer than the copy
+        self.copies: list[Tensor] = []
         self.averaged = False  # whether the weights stand in for their moving average, as they do in validation
 
     def on_train_batch_end(
@@ -66,11 +67,10 @@ class SaveOnError(Callback):
     ) -> None:
         if not whole_step(trainer, batch_idx):
             return
-        buffers = list(pl_module.buffers())
-        if self.buffers:
-            torch._foreach_copy_(self.buffers, buffers)  # type: ignore[attr-defined]
-        else:
-            self.buffers = [buffer.clone() for buffer in buffers]
+        if not self.buffers:
+            self.buffers = list(pl_module.buffers())
+            self.copies = [buffer.clone() for buffer in self.buffers]
+        torch._foreach_copy_(self.copies, self.buffers)  # type: ignore[attr-defined]
         self.loops = counters(trainer, batch_idx)
 
     def on_before_optimizer_step(
@@ -101,7 +101,7 @@ class SaveOnError(Callback):
                 if isinstance(callback, WeightAveraging):
                     callback.on_validation_epoch_end(trainer, module)  # puts the weights back
             self.averaged = False
-        torch._foreach_copy_(list(module.buffers()), self.buffers)  # type: ignore[attr-defined]
+        torch._foreach_copy_(self.buffers, self.copies)  # type: ignore[attr-defined]
         trainer.fit_loop.load_state_dict(self.loops)
         trainer.save_checkpoint(self.path)
         return True
