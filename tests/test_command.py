@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TINY
+from omegaconf import OmegaConf
 from PIL import Image
 
 from unet.command import explain, run_dir, slug
@@ -239,9 +240,11 @@ def test_names_for_folders():
     long = slug("", ["a=" + "x" * 400, "seed=3"])
     assert long.endswith(",seed=3") and len(long) < 60 and long != slug("", ["a=" + "x" * 401, "seed=3"])
     assert len(slug("", [f"key{number}={number}" for number in range(99)])) == 150
-    assert run_dir(None, "new") == "new"
-    assert run_dir("outputs/x/checkpoints/last.ckpt", "new") == "outputs/x"
-    assert run_dir("somewhere/model.ckpt", "new") == "new"
+    root = OmegaConf.create()
+    assert run_dir(None, "new", _root_=root) == "new"
+    assert run_dir("outputs/x/checkpoints/last.ckpt", "new", _root_=root) == "outputs/x"
+    assert run_dir("outputs/x/checkpoints/last.ckpt", "new", "auto", _root_=root) == "outputs/x"
+    assert run_dir("somewhere/model.ckpt", "new", _root_=root) == "new"
 
 
 def test_an_unexpected_error_says_where_it_happened():

@@ -87,18 +87,23 @@ def test_a_folder_is_held_by_one_process(tmp_path):
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from unet.job import held
+import multiprocessing, time
 with held(Path({str(tmp_path)!r})):
-    print("held", flush=True)
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))  # as a loader process is
+    child.start()
+    print(child.pid, flush=True)
     sys.stdin.read()
 """
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    assert other.stdout is not None
+    child = int(other.stdout.readline())
     with pytest.raises(UserError, match="another process is running this"), held(tmp_path):
         pass
     other.kill()
+    other.wait()
+    with held(tmp_path):  # though the child lives on
+        os.kill(child, signal.SIGKILL)
     other.communicate()
-    with held(tmp_path):
-        pass
 
 
 def test_only_what_a_run_left_is_forgotten(tmp_path):

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unet.errors import UserError, did_you_mean
+from unet.faults import fault, plain
 
 # OpenMP threads that spin at every barrier stand in each other's way on a busy machine, and sleeping ones wake late: a
 # short spin (tens of microseconds) is near the best of both. Read by OpenMP when torch is loaded.
@@ -34,8 +35,11 @@ if "OMP_WAIT_POLICY" not in os.environ:
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 """Whether the user asked for tracebacks; read before this module sets the variable for Hydra itself."""
 
-HOW = ("ckpt_path", "threads", "isolate", "retry_failed")
+HOW = ("ckpt_path", "resume", "threads", "isolate", "retry_failed")
 """Keys that say how a run is made, not what it is."""
+
+AUTO = "auto"
+"""The value of ``resume`` with which a command finds the run that it began."""
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -89,18 +93,39 @@ def job_name(overrides: Sequence[str], keys: Sequence[str], *, _root_: DictConfi
 
     The same configuration has the same folder, however it is written and whenever it is run.
     """
-    what = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in ("hydra", *HOW)])
-    text = json.dumps(OmegaConf.to_container(what, resolve=True), sort_keys=True)
+    chosen = [override for override in overrides if override.partition("=")[0] in keys]
+    return name_by_what(Path(_root_.hydra.sweep.dir), chosen, _root_)
+
+
+def name_by_what(parent: Path, chosen: Sequence[str], config: DictConfig) -> str:
+    """The folder in ``parent`` of just this configuration: the one that is there, or what was chosen and a hash."""
+    text = json.dumps(what(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    existing = next(Path(_root_.hydra.sweep.dir).glob(f"*{digest}"), None)
-    readable = slug("", [override for override in overrides if override.partition("=")[0] in keys])
-    return existing.name if existing else "_".join(filter(None, [readable, digest]))
+    existing = next(parent.glob(f"*{digest}"), None)
+    return existing.name if existing else "_".join(filter(None, [slug("", chosen), digest]))
 
 
-def run_dir(ckpt_path: str | None, new: str) -> str:
-    """A resumed run goes on in its own folder, the one that holds ``checkpoints/<file>``; any other gets ``new``."""
+def what(config: DictConfig) -> dict[str, Any]:
+    """What a run is, resolved: the keys that say only how it is made are left out."""
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *HOW)])
+    return OmegaConf.to_container(kept, resolve=True)  # type: ignore[return-value]
+
+
+def run_dir(
+    ckpt_path: str | None, new: str, resume: str | None = None, overrides: Sequence[str] = (), *, _root_: DictConfig
+) -> str:
+    """The folder of a single run.
+
+    A resumed run goes on in its own, the one that holds ``checkpoints/<file>``. With ``resume=auto`` the configuration
+    decides, so that the same command finds it again, beside ``new``. Any other gets ``new``.
+    """
     path = Path(ckpt_path or "")
-    return str(path.parent.parent) if ckpt_path and path.parent.name == "checkpoints" else new
+    if ckpt_path and path.parent.name == "checkpoints":
+        return str(path.parent.parent)
+    if resume == AUTO:
+        chosen = [override for override in overrides if override.partition("=")[0] not in HOW]
+        return str(Path(new).parent / name_by_what(Path(new).parent, chosen, _root_))
+    return new
 
 
 OmegaConf.register_new_resolver("slug", slug, replace=True)
@@ -189,8 +214,11 @@ def say(error: Exception, config_name: str = "train") -> NoReturn:
 
 def explain(error: Exception, config_name: str = "train") -> str:
     """One sentence for the person at the terminal."""
+    found = fault(error)
+    if found is not None:
+        return found.sentence
     if isinstance(error, UserError):
-        return str(error)
+        return plain(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         options = [option for option in error.options if not option.startswith("_")]

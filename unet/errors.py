@@ -16,6 +16,10 @@ class UserError(ValueError):
         super().__init__(" ".join(sentence.splitlines()))
 
 
+class Lost(UserError):
+    """A file that could be read when the run began cannot be read any more."""
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """``'; did you mean strided?'`` when a valid name is near, else an empty string."""
     near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)

@@ -7,21 +7,35 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import FULL_ERROR, explain, say, signal_status
+from unet.command import AUTO, FULL_ERROR, explain, say, signal_status
 from unet.errors import Interrupted, UserError
-from unet.record import CHECKPOINTS, CONFIG, METRICS, ROOT, STATUS, claim, read_json, write_status, write_text
+from unet.faults import fault
+from unet.record import (
+    CHECKPOINTS,
+    CONFIG,
+    METRICS,
+    ROOT,
+    STATUS,
+    claim,
+    read_json,
+    sweep_up,
+    write_status,
+    write_text,
+)
+from unet.resume import checkpoint_of, refuse_another, to_go_on
 
 OBJECTIVE = "miou"
 UNDECIDED = float("nan")
@@ -42,11 +56,45 @@ def run_job(job: Job, config: DictConfig) -> float:
     if hydra.mode == RunMode.MULTIRUN:
         return one_of_many(job, config, folder, overrides)
     try:
+        if config.resume is not None and config.ckpt_path is None:
+            return the_same_again(job, config, folder, overrides)
         return attempt(job, config, folder, overrides)
     except Exception as error:
         if FULL_ERROR:
             raise
         say(error)
+
+
+def the_same_again(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
+    """A single run with ``resume=auto``: begun, taken up where it stopped, or found finished.
+
+    Raises:
+        UserError: the folder, which was chosen by hand, holds a run of another configuration.
+    """
+    if config.resume != AUTO:
+        raise UserError(f"resume={config.resume}: expected {AUTO} or null")
+    if is_follower():
+        config.ckpt_path = checkpoint_of(folder)
+        return attempt(job, config, folder, overrides)
+    with held(folder):
+        before = read_json(folder / STATUS)
+        if (folder / CONFIG).is_file():
+            refuse_another(folder, config)
+        if before.get("state") == "done":
+            scores = read_json(folder / METRICS)
+            print(f"{folder}: this run is finished, mIoU {objective(scores):.4f}; another seed would be another run")
+            return objective(scores)
+        config.ckpt_path = checkpoint_of(folder)
+        if before and config.ckpt_path is None:
+            forget(folder)
+    if config.ckpt_path is not None:
+        print(f"going on from {config.ckpt_path}", flush=True)
+    return attempt(job, config, folder, overrides)
+
+
+def is_follower() -> bool:
+    """Is this one of several processes of a run, but the first, which keeps the record?"""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def one_of_many(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
@@ -59,9 +107,9 @@ def one_of_many(job: Job, config: DictConfig, folder: Path, overrides: Sequence[
     if before.get("state") == "failed" and not config.retry_failed:
         print(f"failed before: {before['reason']} (retry_failed=true tries again)", file=sys.stderr)
         return UNDECIDED
-    last = folder / CHECKPOINTS / "last.ckpt"
-    if last.is_file():
-        settings["ckpt_path"] = str(last)
+    last = checkpoint_of(folder)
+    if last is not None:
+        settings["ckpt_path"] = last
     elif before:
         forget(folder)
     if config.isolate:
@@ -77,29 +125,69 @@ def one_of_many(job: Job, config: DictConfig, folder: Path, overrides: Sequence[
 
 def attempt(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     """Run the job here and now and write down how it went."""
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
-        return objective(job(config, folder))  # one of several processes of a run; the first one keeps the record
+    if is_follower():
+        return objective(job(config, folder))
     with held(folder):
         claim(folder, config.ckpt_path)
+        sweep_up(folder)
         write_status(folder, "running")
         kept = [override for override in overrides if not override.startswith("ckpt_path=")]
         command = shlex.join(["python", "train.py", *kept])
         write_text(folder / CONFIG, f"# {command}\n{OmegaConf.to_yaml(config, resolve=True)}")
         try:
-            metrics = job(config, folder)
+            with ending_on_sigterm(), told_once():
+                metrics = job(config, folder)
         except Interrupted as error:
             write_status(folder, "interrupted", str(error))
-            print(f"{error}; to go on, repeat the command with ckpt_path={error.checkpoint}", file=sys.stderr)
+            print(f"{error}; {to_go_on(folder, config, kept)}", file=sys.stderr)
             sys.exit(signal_status(error.signum))
-        except (KeyboardInterrupt, SystemExit):  # a second signal: Lightning turns it into an exit
+        except (KeyboardInterrupt, SystemExit) as error:  # a second SIGINT: Lightning turns it into an exit
             write_status(folder, "interrupted", "stopped at once")
-            sys.exit(signal_status(signal.SIGINT))
+            print(f"stopped at once; {to_go_on(folder, config, kept)}", file=sys.stderr)
+            ended = signal_status(signal.SIGTERM)
+            sys.exit(ended if getattr(error, "code", None) == ended else signal_status(signal.SIGINT))
         except Exception as error:
-            write_status(folder, "failed", explain(error))
-            (folder / "error.txt").write_text(traceback.format_exc())
+            found = fault(error, config, folder)
+            reason = f"{found.sentence}; {to_go_on(folder, config, kept, found.overrides)}" if found else explain(error)
+            with suppress(OSError):  # of a disk that is full, or gone, the terminal alone hears
+                write_status(folder, "failed", reason)
+                write_text(folder / "error.txt", traceback.format_exc())
+            if found:
+                raise UserError(reason) from error
             raise
         write_status(folder, "done")
     return objective(metrics)
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """While it lasts, SIGTERM leaves as on an error; a training puts its own handler in place of it, which saves."""
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end(signum: int, frame: FrameType | None) -> NoReturn:
+    """Leave as on an error, so that what was started is ended."""
+    sys.exit(signal_status(signum))
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """While it lasts, a thread that cannot write prints nothing: TensorBoard raises that again at the next event."""
+    before = threading.excepthook
+
+    def hear(failed: threading.ExceptHookArgs) -> None:
+        if not issubclass(failed.exc_type, OSError):
+            before(failed)
+
+    threading.excepthook = hear
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def in_own_process(folder: Path, overrides: Sequence[str], settings: Mapping[str, Any]) -> float:
@@ -157,17 +245,19 @@ def passing_signals_to(child: subprocess.Popen) -> Iterator[list[int]]:
 def held(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold a run's folder: no two processes run one job. The system lets go of it however the process ends.
 
+    With ``lockf``, as a lock of ``flock`` would be inherited by loader processes and outlive a training that is killed.
+
     Raises:
         UserError: another process holds it and ``wait`` is false.
     """
     with (folder / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # as the system has it
             if not wait:
                 raise UserError(f"{folder}: another process is running this; wait for it, or stop it") from None
             print(f"{folder}: waiting for the process that is running this", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 
 

@@ -19,6 +19,8 @@ from unet.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG, STATUS, METRICS = "config.yaml", "status.json", "metrics.json"
 CHECKPOINTS, CONFUSIONS = "checkpoints", "confusions.npz"
+LAST = "last.ckpt"
+PARTIAL = ".partial"
 SWEEP = "sweep.json"
 """In a sweep's folder: the commands that ran there, and the overrides of every job by the name of its folder."""
 
@@ -28,7 +30,7 @@ def claim(folder: Path, ckpt_path: str | None) -> None:
     if ckpt_path is not None and not Path(ckpt_path).is_file():
         raise UserError(f"ckpt_path={ckpt_path}: no such file; expected a checkpoint such as outputs/.../last.ckpt")
     resuming = ckpt_path is not None and folder.resolve() in Path(ckpt_path).resolve().parents
-    if not resuming and ((folder / METRICS).exists() or (folder / CHECKPOINTS).exists()):
+    if not resuming and ((folder / METRICS).exists() or any((folder / CHECKPOINTS).glob("*.ckpt"))):
         raise UserError(
             f"{folder} already holds a run; choose another hydra.run.dir, or resume it with "
             f"ckpt_path={folder / CHECKPOINTS / 'last.ckpt'}"
@@ -37,23 +39,37 @@ def claim(folder: Path, ckpt_path: str | None) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that becomes ``path`` only once it is complete and on the disk; nothing is left of a failed one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """A binary file that becomes ``path`` only once it is complete and on the disk; nothing is left of a failed one.
+
+    Raises:
+        OSError: it cannot be written; names ``path``.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # on a disk that has become read-only, or is gone
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def sweep_up(folder: Path) -> None:
+    """Remove what SIGKILL left of files that were being written; the caller holds the folder."""
+    for partial in folder.rglob(f".*{PARTIAL}"):
+        if partial.is_file():
+            partial.unlink()
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside ``path`` that becomes it only once it is complete; nothing is left of a failed one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         partial.mkdir(parents=True)
         yield partial

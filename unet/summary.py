@@ -54,8 +54,7 @@ def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: Segme
     console.print(
         f"trained {metrics['time/train_seconds']:.0f} s at {metrics['time/samples_per_second']:.1f} samples/s"
     )
-    console.print(f"results in {out}")
-    console.print(f"tensorboard --logdir {out}")
+    console.print(f"results in {out}\ntensorboard --logdir {out}", markup=False)  # a name may hold [brackets]
 
 
 def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str], which: str) -> None:

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -17,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from unet.command import explain, parse, say, signal_status
+from unet.command import explain, parse, say
 from unet.errors import UserError
-from unet.job import OBJECTIVE, held, objective
+from unet.job import OBJECTIVE, end, held, objective
 from unet.record import METRICS, STATUS, SWEEP, minutes, read_json, write_json, write_status
 
 
@@ -71,11 +70,6 @@ class Sweep(Callback):
             count = f"{len(unfinished)} of {len(self.names)} jobs did not finish"
             print(f"error: {count}; the reasons are above", file=sys.stderr)
             sys.exit(1)
-
-
-def end(signum: int, frame: FrameType | None) -> NoReturn:
-    """Leave as on an error, so that a launcher ends the processes that it has started."""
-    sys.exit(signal_status(signum))
 
 
 def report(folder: Path) -> None:

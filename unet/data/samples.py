@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from unet.data.source import Array, Item
-from unet.errors import UserError
+from unet.errors import Lost, UserError
 from unet.labels import IGNORE_INDEX, variety
 
 
@@ -75,8 +75,15 @@ class Samples:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Array, Array]:
-        """image (*S, C) and target (*S)."""
-        return self.kept.get(index) or checked(self.items[index], self.num_classes, self.spatial_dims)
+        """image (*S, C) and target (*S).
+
+        Raises:
+            Lost: the item, which was read once before, cannot be read again.
+        """
+        try:
+            return self.kept.get(index) or checked(self.items[index], self.num_classes, self.spatial_dims)
+        except (UserError, OSError) as error:
+            raise Lost(f"{error} (it could be read when the run began; see that its disk is there)") from error
 
     @property
     def label_counts(self) -> list[int]:

@@ -1,0 +1,96 @@
+"""The same command again: it finds its run by its configuration, goes on, or says that it is finished."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import config
+from omegaconf import OmegaConf
+from test_command import assert_same, interrupted, refused, run, started
+from test_segmenter import Evil
+
+from unet.command import run_dir
+from unet.errors import UserError
+from unet.job import checkpoint_of, the_same_again
+from unet.record import claim
+from unet.resume import refuse_another
+from unet.training import train
+
+LONGER = ("trainer.max_epochs=12", "optim.lr=0.001", "pictures=0", "feature_maps=0", "resume=auto")
+
+
+def folder_of(*overrides: str) -> str:
+    return run_dir(None, "outputs/2026-01-01", "auto", overrides, _root_=config(*overrides))
+
+
+def test_the_folder_is_named_by_what_was_chosen_and_a_hash_of_all_there_is():
+    name = folder_of("model.down=avg", "resume=auto", "threads=1")
+    assert name.startswith("outputs/model.down=avg_") and "resume" not in name
+    assert name == folder_of("model.down=avg", "resume=auto"), "how a run is made does not count"
+    assert name.rpartition("_")[2] == folder_of("model.down=avg", "seed=0").rpartition("_")[2], "nor how it is written"
+    assert name != folder_of("model.down=avg", "optim.lr=0.5") and name != folder_of("model.down=avg", "seed=1")
+
+
+def test_a_folder_chosen_by_hand_has_to_hold_the_same_run(tmp_path: Path):
+    OmegaConf.save(config("optim.lr=0.5", "threads=1"), tmp_path / "config.yaml")
+    refuse_another(tmp_path, config("optim.lr=0.5", "resume=auto"))
+    with pytest.raises(UserError, match=r"holds a run with optim.lr=0.5, this one has optim.lr=0.001"):
+        refuse_another(tmp_path, config())
+    with pytest.raises(UserError, match="resume=yes: expected auto or null"):
+        the_same_again(train, config("resume=yes"), tmp_path, [])
+
+
+def test_a_folder_without_a_checkpoint_may_be_begun_again(tmp_path: Path):
+    (tmp_path / "checkpoints").mkdir()
+    claim(tmp_path, None)
+    assert checkpoint_of(tmp_path) is None
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert checkpoint_of(tmp_path) == str(tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match="already holds a run"):
+        claim(tmp_path, None)
+
+
+@pytest.mark.filterwarnings("ignore:the bottleneck is", "ignore:.*torch.jit.*", "ignore:.*tree.*:FutureWarning")
+def test_a_checkpoint_to_go_on_from_that_holds_code_is_refused_unrun(composed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"description": {}, "state_dict": {}, "loops": Evil()}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="could run code and is not loaded"):
+        train(composed(f"ckpt_path={tmp_path / 'last.ckpt'}"), tmp_path / "run")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_after_sigterm_and_then_says_that_it_is_finished(stack, tmp_path):
+    assert run(stack, tmp_path, *LONGER[:-1], "hydra.run.dir=whole").returncode == 0
+    process = started(stack, tmp_path, 2, *LONGER)
+    time.sleep(0.05)
+    for _ in range(2):  # a scheduler may repeat it
+        os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    assert 8 <= torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] < 48
+    again = run(stack, tmp_path, *reversed(LONGER))
+    assert again.returncode == 0 and "going on from" in again.stdout and "epoch 1/" not in again.stdout
+    assert_same(folder, tmp_path / "whole")
+    third = run(stack, tmp_path, *LONGER)
+    assert third.returncode == 0 and "this run is finished, mIoU" in third.stdout
+    assert third.stdout.count("\n") == 1, "one sentence"
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == [folder.name]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(stack, tmp_path):
+    longer = (*LONGER, "hydra.run.dir=parted", "data.num_workers=0")
+    assert interrupted(stack, tmp_path, signal.SIGKILL, *longer) == -signal.SIGKILL
+    for path in (tmp_path / "parted" / "checkpoints").iterdir():
+        path.unlink()
+    again = run(stack, tmp_path, *longer)
+    assert again.returncode == 0 and "epoch 1/12" in again.stdout
+    assert len(list((tmp_path / "parted").glob("events*"))) == 3, "a run's own, and none of the one before"
+    assert "holds a run with seed=0, this one has seed=1" in refused(stack, tmp_path, *longer, "seed=1")

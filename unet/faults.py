@@ -1,0 +1,134 @@
+"""What the machine does to a run, in one sentence: a full disk, memory that ran out, a loader process that was killed.
+
+Nothing here imports torch, so that a command without it can say these things too: its errors are known by their names
+and words.
+"""
+
+import errno
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+
+from unet.errors import Lost, UserError
+
+ELSEWHERE = "choose another folder (hydra.run.dir=... of a training)"
+ABSENT = "the disk does not answer; see that it is there"
+DISKS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "your share of the disk is full; free some space",
+    errno.EFBIG: "larger than a file may be here; raise the limit (ulimit -f)",
+    errno.EROFS: f"the disk can only be read; {ELSEWHERE}",
+    errno.EACCES: f"permission denied; {ELSEWHERE}",
+    errno.EPERM: f"permission denied; {ELSEWHERE}",
+    errno.ENOTDIR: f"a part of this path is a file; {ELSEWHERE}",
+    errno.EIO: ABSENT,
+    errno.ESTALE: ABSENT,
+    errno.ENODEV: ABSENT,
+    errno.ENXIO: ABSENT,
+    errno.ENOTCONN: ABSENT,
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n) or lower data.num_workers",
+}
+"""What an error of the system's means, and what to do, by its number."""
+
+MEMORY = re.compile(r"can't allocate memory|out of memory|ALLOC_FAILED|Cannot allocate memory", re.IGNORECASE)
+"""Words of torch, CUDA and the system; torch says so in a plain RuntimeError on the CPU."""
+WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal: (?P<signal>[\w ]+)|exited unexpectedly)")
+IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
+WRITER = "PytorchStreamWriter"
+
+
+class Fault(NamedTuple):
+    """What happened and what to do.
+
+    Attributes:
+        sentence: for the person at the terminal.
+        overrides: what the command that goes on has to change, if anything.
+    """
+
+    sentence: str
+    overrides: tuple[str, ...] = ()
+
+
+def fault(error: BaseException, config: DictConfig | None = None, folder: Path | None = None) -> Fault | None:
+    """The machine's fault behind ``error``, or behind what it was raised from; None where it is another's.
+
+    Args:
+        error: what ended a run or a command.
+        config: the training's, where it is one: what it asks of memory.
+        folder: where the run writes, in case that an error names no file.
+    """
+    for cause in chain(error):
+        if isinstance(cause, Lost):
+            return Fault(plain(cause))
+        if isinstance(cause, UserError):
+            return None  # it says itself what was wrong
+        if is_memory(cause):
+            return of_memory(cause, config)
+        if isinstance(cause, OSError) and cause.errno in DISKS:
+            return Fault(f"{cause.filename or folder or 'writing'}: {DISKS[cause.errno]}")
+        if WRITER in str(cause):  # torch has swallowed the system's reason
+            return Fault(f"{folder or 'writing'}: cannot be written ({plain(cause)}); see that the disk is not full")
+        if found := WORKER.search(str(cause)):
+            return Fault(of_worker(found["signal"]))
+    return None
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def plain(error: BaseException) -> str:
+    """The words of an error in one line; of one that a loader process had, its own without the traceback."""
+    lines = str(error).strip().splitlines()
+    if lines and IN_WORKER.match(lines[0]):
+        return lines[-1].partition(": ")[2]
+    return " ".join(str(error).split())
+
+
+def is_memory(error: BaseException) -> bool:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"MemoryError", "OutOfMemoryError"} or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError) and MEMORY.search(str(error)) is not None
+
+
+def of_memory(error: BaseException, config: DictConfig | None) -> Fault:
+    """Halve what is in memory at once: of a training batch with as many samples to a step, or of an evaluation."""
+    said = re.sub(r"^\[.*?\] (\. |err == 0\. )?", "", plain(error)).split(". ")[0] or type(error).__name__
+    if config is None:
+        return Fault(f"memory ran out ({said}); try smaller batches, tiles or files")
+    called = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    if "predict" in called:  # every evaluation calls it, no training step does
+        least = "data.eval_batch_size=1" if config.data.eval_batch_size > 1 else "data.eval_tile=[256,256]"
+        return Fault(f"memory ran out in evaluation ({said}); {least} needs less", (least.replace(" ", ""),))
+    parts = smallest_factor(config.data.batch_size)
+    if parts is None:
+        return Fault(
+            f"memory ran out in training ({said}), with one sample a batch: take smaller crops "
+            f"(data.train_transforms) or a smaller model.width for a new run"
+        )
+    batch, steps = config.data.batch_size // parts, config.trainer.accumulate_grad_batches * parts
+    return Fault(
+        f"memory ran out in training ({said}): a new run with data.batch_size={batch} "
+        f"trainer.accumulate_grad_batches={steps} needs less and gives every step as many samples; where another "
+        f"program had taken the memory, nothing need change"
+    )
+
+
+def smallest_factor(number: int) -> int | None:
+    """2 for an even number, 3 for 9, None for 1."""
+    return next((factor for factor in range(2, number + 1) if number % factor == 0), None)
+
+
+def of_worker(signal: str | None) -> str:
+    if signal and "Bus error" in signal:
+        return "a loader process found no shared memory (/dev/shm is full); enlarge it, or set data.num_workers=0"
+    how = f"killed ({signal.strip()})" if signal else "ended"
+    return f"a loader process was {how} from outside, most often for its memory; data.num_workers=0 does without"
