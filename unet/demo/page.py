@@ -38,7 +38,8 @@ STYLE = """
 #summary { margin: 0; } #summary.refused { color: #b00020; font-weight: 600; }
 .dark #summary.refused { color: #ff8a80; }
 .swatch { display: inline-block; width: 1em; height: 1em; border: 1px solid #888; vertical-align: middle; }
-.facts table { width: 100%; border-collapse: collapse; border: 0 !important; }
+.facts table { width: 100%; border-collapse: collapse; }
+.facts table, .facts thead, .facts tbody, .facts tr { border: 0 !important; }
 .facts th, .facts td { text-align: left; padding: 2px 6px; overflow-wrap: anywhere; }
 .facts th, .facts td { border: 0 !important; border-bottom: 1px solid #8886 !important; }
 """
@@ -160,10 +161,10 @@ def local_only(upload: gr.File) -> None:
     """Gradio would fetch a file that a client names by an address; this page takes files that were uploaded."""
     ours = upload.async_move_resource_to_block_cache
 
-    async def moved(path: Any) -> str | None:
-        if str(path).startswith(("http:", "https:")):
+    async def moved(url_or_file_path: str | Path | None) -> str | None:
+        if str(url_or_file_path).startswith(("http:", "https:")):
             raise gr.Error("the page takes files, no addresses", print_exception=False)
-        return await ours(path)
+        return await ours(url_or_file_path)
 
     upload.async_move_resource_to_block_cache = moved
 

@@ -58,17 +58,18 @@ def application(page: "gr.Blocks", host: str, port: int, megabytes: float) -> An
     """The page as an ASGI application: uploads limited, no footer, no history, nothing from other hosts."""
     import fastapi
     import gradio as gr
+    from gradio.themes import Default
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from unet.demo.page import STYLE
 
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guarded)
     if loopback(host):  # a page elsewhere, whose name was pointed here, is told so
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
-    from unet.demo.page import STYLE
-
     app = gr.mount_gradio_app(
         app, page, path="", server_name=host, server_port=port, footer_links=[], run_history=False, show_error=True,
-        max_file_size=int(megabytes * 2**20), theme=gr.themes.Default(font=FONT, font_mono=MONO), css=STYLE,
+        max_file_size=int(megabytes * 2**20), theme=Default(font=FONT, font_mono=MONO), css=STYLE,
         ssr_mode=False, mcp_server=False, pwa=False, enable_monitoring=False,
     )  # fmt: skip
     page.has_launched = True  # mounting leaves it unset, and Gradio then takes any file of this machine for an upload

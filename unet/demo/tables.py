@@ -48,7 +48,7 @@ def percent(share: float) -> str:
 def summary(name: str, answer: Answer) -> str:
     """The picture's name and size, the time it took, and how far two networks differ."""
     height, width = answer.size
-    words = [f"<b>{escape(name)}</b>: {times((width, height))} pixels, {answer.seconds:.1f} s"]
+    words = [f"<b>{escape(name)}</b>: {times((width, height))} pixels, {answer.seconds:.2f} s"]
     if answer.step > 1:
         words.append(f"every {answer.step}th pixel of each row and column is shown")
     if len(answer.said) == 2:
