@@ -30,11 +30,11 @@ def main(config: DictConfig) -> None:
 
     from unet import load
     from unet.apply import How
-    from unet.hardware import channels_last, lay
+    from unet.hardware import channels_last, lay, settle
     from unet.prediction.folder import FAILED, Order, files_of, predict_files, sheet_of
     from unet.record import sha256
 
-    device = settle(config)
+    device = settle(str(config.device), config.threads)
     ckpt = Path(config.ckpt).expanduser()
     model = load(ckpt).to(device)
     lay(model, channels_last)
@@ -49,25 +49,6 @@ def main(config: DictConfig) -> None:
     show(rows, output)
     if any(row.state == FAILED for row in rows):
         sys.exit(1)
-
-
-def settle(config: DictConfig) -> str:
-    """Set the threads; the device that ``device`` means here."""
-    import torch
-
-    from unet.hardware import accelerator_name
-
-    if config.threads is not None and (not isinstance(config.threads, int) or config.threads < 1):
-        raise UserError(f"threads: expected null or an integer of at least 1, found {config.threads!r}")
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = accelerator_name(str(config.device))
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device, False):
-        raise UserError(
-            f"device={config.device}: not here; expected one of auto, {', '.join(k for k in there if there[k])}"
-        )
-    return device
 
 
 def say(row: Any) -> None:

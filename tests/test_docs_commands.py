@@ -44,6 +44,7 @@ CELLS = "data.source.values={0: background, 255: cell}"
 ELSEWHERE = {
     "scripts/baseline.py": "test_scripts.py",
     "scripts/benchmark.py": "test_benchmark.py",
+    "scripts/demo.py": "test_demo.py",
     "scripts/faults.py": "test_faults.py",
     "scripts/gallery.py": "test_docs.py",
     "scripts/operator_table.py": "test_scripts.py",

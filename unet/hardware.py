@@ -45,6 +45,23 @@ def accelerator_name(requested: str = "auto") -> str:
     return requested
 
 
+def settle(device: str, threads: int | None) -> str:
+    """Set the threads of torch (None: leave them); the device that a command's ``device`` means here.
+
+    Raises:
+        UserError: no such device, or no number of threads.
+    """
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise UserError(f"threads: expected null or an integer of at least 1, found {threads!r}")
+    if threads:
+        torch.set_num_threads(threads)
+    found = accelerator_name(device)
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(found, False):
+        raise UserError(f"device={device}: not here; expected one of auto, {', '.join(k for k in there if there[k])}")
+    return found
+
+
 def resolve_precision(
     requested: str | int | None, accelerator: str, sizes: Sequence[Sequence[int]] = ()
 ) -> str | int | None:

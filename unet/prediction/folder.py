@@ -64,8 +64,8 @@ class Order:
         }
 
 
-def files_of(chosen: str) -> list[Path]:
-    """The files that ``input`` names: one, all images of a folder, or what a pattern matches.
+def files_of(chosen: str, key: str = "input") -> list[Path]:
+    """The files that ``input`` (or another ``key``) names: one, all images of a folder, or what a pattern matches.
 
     Raises:
         UserError: nothing there.
@@ -81,7 +81,7 @@ def files_of(chosen: str) -> list[Path]:
         expected = "a file, a folder, or a pattern such as 'scans/*.tif'"
     found = [one for one in found if not one.name.startswith(".")]
     if not found:
-        raise UserError(f"input={chosen}: no images here; expected {expected}")
+        raise UserError(f"{key}={chosen}: no images here; expected {expected}")
     return sorted(found, key=lambda one: (str(one.parent), natural(one)))
 
 

@@ -38,8 +38,13 @@ class Overlay:
     def close(self) -> None:
         image, labels = np.concatenate(self.images), np.concatenate(self.labels)
         image, labels, _ = shown(image, labels, labels)
-        mixed = (1 - OPAQUE) * to_rgb(image) + OPAQUE * colorize(labels, self.colors)
-        Image.fromarray(mixed.round().astype(np.uint8)).save(self.file, "PNG")
+        Image.fromarray(overlaid(to_rgb(image), labels, self.colors)).save(self.file, "PNG")
+
+
+def overlaid(image: Array, labels: Array, colors: Sequence[Sequence[int]]) -> Array:
+    """An RGB image (H, W, 3) under its labels' (H, W) colours, uint8."""
+    mixed = (1 - OPAQUE) * image + OPAQUE * colorize(labels, colors)
+    return mixed.round().astype(np.uint8)
 
 
 def contact_sheet(
