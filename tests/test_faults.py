@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, script
+from conftest import ROOT, TINY, script
+from omegaconf import OmegaConf
 from test_training import assert_same, weights
 
 from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal
 from unet.callbacks.progress import Progress
 from unet.errors import Interrupted, Lost, UserError
 from unet.faults import fault
+from unet.halving import as_it_was, may_begin_again
 from unet.record import sweep_up
 from unet.training import train
 
@@ -173,6 +176,7 @@ KILLED = "DataLoader worker (pid 7) is killed by signal: {}."
         (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), ["a loader process was ended"]),
         (CUDA, ["memory ran out in training (CUDA out of memory)", "batch_size=2 trainer.accumulate_grad_batches=2"]),
         (TORCH, ["(DefaultCPUAllocator: can't allocate memory", "trainer.accumulate_grad_batches=2"]),
+        (RuntimeError("could not create a primitive"), ["(could not create a primitive)", "data.batch_size=2"]),
         (MemoryError("Unable to allocate 8 PiB"), ["(Unable to allocate 8 PiB)", "data.batch_size=2"]),
     ],
     ids=lambda value: type(value).__name__,
@@ -186,6 +190,7 @@ def test_each_fault_is_said_in_one_sentence(composed, error, parts):
 
 def test_what_is_no_fault_of_the_machine_is_left_alone():
     assert fault(raised(RuntimeError("shapes differ"))) is None
+    assert fault(raised(RuntimeError("could not create a primitive descriptor for a matmul"))) is None
     assert fault(raised(UserError("said already"), OSError(errno.ENOSPC, "full"))) is None
 
 
@@ -194,6 +199,7 @@ def test_a_smaller_batch_leaves_every_step_as_many_samples(composed, batch, step
     config = composed(f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={steps}")
     found = fault(raised(CUDA), config)
     assert found is not None
+    assert found.smaller == (f"data.batch_size={halved[0]}", f"trainer.accumulate_grad_batches={halved[1]}")
     assert f"data.batch_size={halved[0]} trainer.accumulate_grad_batches={halved[1]} needs" in found.sentence
     assert halved[0] * halved[1] == batch * steps
 
@@ -201,6 +207,79 @@ def test_a_smaller_batch_leaves_every_step_as_many_samples(composed, batch, step
 def test_of_one_sample_a_batch_there_is_no_half(composed):
     found = fault(raised(CUDA), composed("data.batch_size=1"))
     assert found is not None and "smaller crops" in found.sentence and "accumulate" not in found.sentence
+
+
+SMALL_MEMORY = """
+import torch
+import unet.model
+forward = unet.model.UNet.forward
+def limited(self, image):
+    if self.training and len(image) > 2:
+        torch.empty(2**50, dtype=torch.uint8)
+    return forward(self, image)
+unet.model.UNet.forward = limited
+"""
+"""What makes this a machine with memory for two images at a time, where Python loads it before it begins."""
+
+
+@pytest.mark.slow
+def test_a_batch_too_large_is_halved_and_gathered_if_asked(stack, composed, tmp_path):
+    """Eight samples a step, twice four, four times two: as if that had been asked for."""
+    (tmp_path / "sitecustomize.py").write_text(SMALL_MEMORY)
+    common = ["data.batch_size=8", "pictures=0", "feature_maps=0"]
+    given = [
+        "data=isbi2012",
+        f"data.root={stack}",
+        *TINY,
+        *common,
+        "data.num_workers=1",
+        "resume=auto",
+        "halve_batch=true",
+    ]
+
+    def run(*more: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(ROOT / "train.py"), *given, *more]
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    first = run()
+    assert first.returncode == 0, first.stderr
+    assert re.findall("beginning again with (.*)", first.stdout) == [
+        "data.batch_size=4 trainer.accumulate_grad_batches=2",
+        "data.batch_size=2 trainer.accumulate_grad_batches=4",
+    ]
+    (folder,) = (tmp_path / "outputs").iterdir()
+    kept = OmegaConf.load(folder / "config.yaml")
+    assert (kept.data.batch_size, kept.trainer.accumulate_grad_batches) == (2, 4)
+    assert not (folder / "error.txt").exists() and len(list(folder.glob("events*"))) == 3, "of the last beginning only"
+    train(composed(*common[1:], "data.batch_size=2", "trainer.accumulate_grad_batches=4"), tmp_path / "asked")
+    assert_same(weights(folder), weights(tmp_path / "asked"))
+    assert "this run is finished" in run().stdout, "the same command knows it by what was asked"
+
+
+def test_a_run_goes_on_with_the_batch_it_came_down_to(composed, tmp_path):
+    asked = composed("data.batch_size=8", "halve_batch=true")
+    assert as_it_was(asked, tmp_path).data.batch_size == 8
+    OmegaConf.save(composed("data.batch_size=2", "trainer.accumulate_grad_batches=4"), tmp_path / "config.yaml")
+    found = as_it_was(asked, tmp_path)
+    assert (found.data.batch_size, found.trainer.accumulate_grad_batches) == (2, 4)
+    other = composed("data.batch_size=3", "halve_batch=true")
+    assert as_it_was(other, tmp_path).data.batch_size == 3, "another number of samples to a step is another run"
+
+
+def test_nothing_is_begun_again_unasked_or_once_it_is_under_way(composed, tmp_path, monkeypatch):
+    asked = composed("halve_batch=true")
+    assert may_begin_again(asked, tmp_path)
+    assert not may_begin_again(composed(), tmp_path)
+    assert not may_begin_again(composed("halve_batch=true", "ckpt_path=last.ckpt"), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        assert not may_begin_again(asked, tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()  # saved by the very error
+    assert may_begin_again(asked, tmp_path)
+    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    assert not may_begin_again(asked, tmp_path)
 
 
 @pytest.mark.parametrize(("size", "said"), [(2, "data.eval_batch_size=1"), (1, "data.eval_tile=[256,256]")])

@@ -8,7 +8,7 @@ import pytest
 from test_command import run, started
 
 from unet.errors import UserError
-from unet.sweep import keep_to_one_device
+from unet.sweep import keep_the_batch, keep_to_one_device
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +54,12 @@ def test_several_devices_in_a_job_of_a_sweep_are_refused_with_advice(composed, a
 @pytest.mark.parametrize("asked", ["trainer.devices=auto", "trainer.devices=1", "trainer.devices=[3]"])
 def test_one_device_is_not(composed, asked):
     keep_to_one_device(composed(asked))
+
+
+def test_a_sweep_keeps_the_batch_it_is_given(composed):
+    keep_the_batch(composed())
+    with pytest.raises(UserError, match="halve_batch=true: the jobs of a sweep are compared"):
+        keep_the_batch(composed("halve_batch=true"))
 
 
 def test_a_refused_sweep_leaves_no_jobs(stack, tmp_path):

@@ -13,9 +13,10 @@ import torch
 from conftest import ROOT
 from test_command import assert_same, run, started
 
-from unet.command import job_name, sweep_name, swept
+from unet.command import job_name, quoted, sweep_name, swept
 from unet.errors import UserError
-from unet.job import forget, held, quoted
+from unet.job import held
+from unet.record import forget
 from unet.sweep import progress
 from unet.sweep import states as states_of
 

@@ -111,6 +111,11 @@ def what(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(kept, resolve=True)  # type: ignore[return-value]
 
 
+def quoted(value: str) -> str:
+    """A text as Hydra's command line takes it, whatever it holds."""
+    return QuotedString(value, Quote.single).with_quotes()
+
+
 def run_dir(
     ckpt_path: str | None, new: str, resume: str | None = None, overrides: Sequence[str] = (), *, _root_: DictConfig
 ) -> str:
@@ -142,13 +147,13 @@ def verbatim(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
     quotes, stays as it is.
     """
 
-    def quoted(argument: str) -> str:
+    def plainly(argument: str) -> str:
         key, equals, value = argument.partition("=")
         if not equals or key not in keys or value in ("", "null") or value[0] in "'\"" or taken_as(argument) == value:
             return argument
-        return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+        return f"{key}={quoted(value)}"
 
-    return [quoted(argument) for argument in arguments]
+    return [plainly(argument) for argument in arguments]
 
 
 def taken_as(argument: str) -> Any:

@@ -34,8 +34,12 @@ DISKS = {
 }
 """What an error of the system's means, and what to do, by its number."""
 
-MEMORY = re.compile(r"can't allocate memory|out of memory|ALLOC_FAILED|Cannot allocate memory", re.IGNORECASE)
-"""Words of torch, CUDA and the system; torch says so in a plain RuntimeError on the CPU."""
+MEMORY = re.compile(
+    r"can't allocate memory|out of memory|ALLOC_FAILED|Cannot allocate memory|"
+    r"could not create a primitive(?! descriptor)",
+    re.IGNORECASE,
+)
+"""Words of torch, CUDA, the system and oneDNN; torch says so in a plain RuntimeError on the CPU."""
 WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal: (?P<signal>[\w ]+)|exited unexpectedly)")
 IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 WRITER = "PytorchStreamWriter"
@@ -47,10 +51,12 @@ class Fault(NamedTuple):
     Attributes:
         sentence: for the person at the terminal.
         overrides: what the command that goes on has to change, if anything.
+        smaller: what a training begun anew has to change to need less memory.
     """
 
     sentence: str
     overrides: tuple[str, ...] = ()
+    smaller: tuple[str, ...] = ()
 
 
 def fault(error: BaseException, config: DictConfig | None = None, folder: Path | None = None) -> Fault | None:
@@ -115,10 +121,11 @@ def of_memory(error: BaseException, config: DictConfig | None) -> Fault:
             f"(data.train_transforms) or a smaller model.width for a new run"
         )
     batch, steps = config.data.batch_size // parts, config.trainer.accumulate_grad_batches * parts
+    smaller = (f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={steps}")
     return Fault(
-        f"memory ran out in training ({said}): a new run with data.batch_size={batch} "
-        f"trainer.accumulate_grad_batches={steps} needs less and gives every step as many samples; where another "
-        f"program had taken the memory, nothing need change"
+        f"memory ran out in training ({said}): a new run with {' '.join(smaller)} needs less and gives every step as "
+        f"many samples (halve_batch=true sees to it); where another program had taken the memory, nothing need change",
+        smaller=smaller,
     )
 
 

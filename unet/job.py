@@ -3,7 +3,6 @@
 import fcntl
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,20 +15,20 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import AUTO, FULL_ERROR, explain, say, signal_status
-from unet.errors import Interrupted, UserError
+from unet.command import AUTO, FULL_ERROR, explain, quoted, say, signal_status
+from unet.errors import Interrupted, MemoryOut, UserError
 from unet.faults import fault
+from unet.halving import as_it_was, begin_again, may_begin_again
 from unet.record import (
-    CHECKPOINTS,
     CONFIG,
     METRICS,
     ROOT,
     STATUS,
     claim,
+    forget,
     read_json,
     sweep_up,
     write_status,
@@ -55,11 +54,15 @@ def run_job(job: Job, config: DictConfig) -> float:
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
     if hydra.mode == RunMode.MULTIRUN:
         return one_of_many(job, config, folder, overrides)
+
+    config = as_it_was(config, folder)
     try:
         if config.resume is not None and config.ckpt_path is None:
             return the_same_again(job, config, folder, overrides)
         return attempt(job, config, folder, overrides)
     except Exception as error:
+        if isinstance(error, MemoryOut) and may_begin_again(config, folder):
+            begin_again(folder, error.smaller)
         if FULL_ERROR:
             raise
         say(error)
@@ -152,6 +155,8 @@ def attempt(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
             with suppress(OSError):  # of a disk that is full, or gone, the terminal alone hears
                 write_status(folder, "failed", reason)
                 write_text(folder / "error.txt", traceback.format_exc())
+            if found and found.smaller:
+                raise MemoryOut(reason, found.smaller) from error
             if found:
                 raise UserError(reason) from error
             raise
@@ -219,11 +224,6 @@ def settings_of_a_job(config: DictConfig) -> dict[str, int]:
     return settings
 
 
-def quoted(value: str) -> str:
-    """A text as Hydra's command line takes it, whatever it holds."""
-    return QuotedString(value, Quote.single).with_quotes()
-
-
 @contextmanager
 def passing_signals_to(child: subprocess.Popen) -> Iterator[list[int]]:
     """While it lasts, SIGINT and SIGTERM go to ``child``, which saves and ends; yields those that came."""
@@ -259,14 +259,6 @@ def held(folder: Path, wait: bool = False) -> Iterator[None]:
             print(f"{folder}: waiting for the process that is running this", file=sys.stderr)
             fcntl.lockf(file, fcntl.LOCK_EX)
         yield
-
-
-def forget(folder: Path) -> None:
-    """Remove what a run left that never came to its first ``last.ckpt``, and nothing else: it begins again."""
-    for pattern in ("events.out.tfevents.*", "error.txt"):
-        for path in folder.glob(pattern):
-            path.unlink()
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def objective(metrics: Mapping[str, Any]) -> float:

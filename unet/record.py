@@ -19,7 +19,7 @@ from unet.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG, STATUS, METRICS = "config.yaml", "status.json", "metrics.json"
 CHECKPOINTS, CONFUSIONS = "checkpoints", "confusions.npz"
-LAST = "last.ckpt"
+BEST, LAST = "best.ckpt", "last.ckpt"
 PARTIAL = ".partial"
 SWEEP = "sweep.json"
 """In a sweep's folder: the commands that ran there, and the overrides of every job by the name of its folder."""
@@ -57,6 +57,14 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(partial)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def forget(folder: Path) -> None:
+    """Remove what a run left that never came to its first checkpoint, and nothing else: it begins again."""
+    for pattern in ("events.out.tfevents.*", "error.txt"):
+        for path in folder.glob(pattern):
+            path.unlink()
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def sweep_up(folder: Path) -> None:

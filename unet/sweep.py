@@ -41,6 +41,7 @@ class Sweep(Callback):
 
     def begin(self, config: DictConfig) -> None:
         keep_to_one_device(config)
+        keep_the_batch(config)
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # notes which keys are swept; a job's own config cannot tell
         jobs = {name_of(config, overrides): overrides for overrides in combinations(config)}
@@ -100,6 +101,15 @@ def keep_to_one_device(config: DictConfig) -> None:
         raise UserError(
             f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: a job of a sweep trains on one "
             f"device; run several jobs at once instead (hydra/launcher=joblib or slurm), or one training without -m"
+        )
+
+
+def keep_the_batch(config: DictConfig) -> None:
+    """Refuse a sweep in which one arm might train with another batch than the rest. Raises UserError."""
+    if config.halve_batch:
+        raise UserError(
+            "halve_batch=true: the jobs of a sweep are compared, so all have the batch that is asked for; choose one "
+            "that the largest arm has memory for (data.batch_size=..., trainer.accumulate_grad_batches=...)"
         )
 
 
