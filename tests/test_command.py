@@ -247,6 +247,17 @@ def test_names_for_folders():
     assert run_dir("somewhere/model.ckpt", "new", _root_=root) == "new"
 
 
+@pytest.mark.parametrize("words", [["train.py", "--cfg", "job"], ["scripts/describe.py"]], ids=lambda words: words[0])
+def test_a_reader_of_a_pipe_that_leaves_is_no_error(words):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, ROOT / words[0], *words[1:]], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert done.stderr == "" and done.returncode in (128 + signal.SIGPIPE, 1), "1 is what rich has for it"
+
+
 def test_an_unexpected_error_says_where_it_happened():
     try:
         raise RuntimeError("a\nb")

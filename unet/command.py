@@ -176,6 +176,7 @@ def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the sentence is made here
             try:
                 main()
+                sys.stdout.flush()  # here, where an error of it is still heard
             except Exception as error:
                 if FULL_ERROR:
                     raise
@@ -211,7 +212,10 @@ def script(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callabl
 
 
 def say(error: Exception, config_name: str = "train") -> NoReturn:
-    """Print what went wrong and exit."""
+    """Print what went wrong and exit; where the reader of a pipe has left (``| head``), exit without a word."""
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        sys.exit(signal_status(signal.SIGPIPE))
     sys.stdout.flush()
     print(f"error: {explain(error, config_name)}", file=sys.stderr)
     sys.exit(2 if isinstance(error, OverrideParseException) else 1)
