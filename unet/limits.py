@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import UserError
+from unet.hardware import THREADS
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
     "seed": integer(0, 2**32 - 1),  # what numpy takes
-    "threads": or_null(integer(1, 1024)),  # torch crashes where the system refuses it as many
+    "threads": or_null(integer(1, THREADS)),
     "compile": SWITCH,
     "diagnostics": SWITCH,
     "pictures": integer(0),
