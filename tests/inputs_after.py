@@ -219,6 +219,12 @@ def halved(pixels: Any = PIXELS, suffix: str = ".png", **options: Any) -> None:
     cut(PHOTO.with_suffix(suffix), 0.5)
 
 
+def stored(pixels: Array) -> Array:
+    """``PIXELS`` in another form, as photos/x.npy."""
+    photo(pixels, ".npy")
+    return PIXELS
+
+
 def others(path: Path) -> None:
     """A file of that name that predict did not write."""
     photo()
@@ -297,7 +303,6 @@ AFTER: dict[str, list[Input]] = {
             status=0,
         ),
         predicted("a TIFF of three pages", lambda: photo(noise(3, 24, 32), **PAGES), gets="takes images of 2 axes"),
-        predicted("a picture for a network of volumes", photo, net=(3, 3), gets=r"x\.png: .* takes images of 3 axes"),
         predicted("4 000 000 000 000 000 000 pixels, by its header", lambda: write(PHOTO, HUGE), gets="too large to"),
         predicted(
             "an array of -1 rows",
@@ -307,10 +312,8 @@ AFTER: dict[str, list[Input]] = {
         predicted("one pixel", lambda: photo(PIXELS[:1, :1]), gets="1 x 1 labels", status=0),
         predicted("16-bit grey: read with all 16", lambda: photo(GREY16), gets="24 x 32 labels", status=0),
         predicted("true and false", lambda: photo(PIXELS[..., 0] > 99, ".npy"), gets="24 x 32 labels", status=0),
-        predicted(
-            "an array laid out by columns", lambda: photo(np.asfortranarray(PIXELS), ".npy"), gets="24 x 32", status=0
-        ),
-        predicted("big-endian numbers", lambda: photo(PIXELS.astype(">u2"), ".npy"), gets="24 x 32", status=0),
+        predicted("an array laid out by columns", lambda: stored(np.asfortranarray(PIXELS)), gets="24 x 32", status=0),
+        predicted("big-endian numbers", lambda: stored(PIXELS.astype(">u2")), gets="24 x 32", status=0),
         predicted("objects with code in them", lambda: photo(np.array([Evil()]), ".npy"), gets="Object arrays cannot"),
         predicted("complex numbers", lambda: photo(PIXELS * 1j, ".npy"), gets="complex128, expected one of real"),
         predicted(
@@ -350,10 +353,8 @@ AFTER: dict[str, list[Input]] = {
             "a config of no bytes", gets="run/config.yaml: holds no seed; expected the whole", spoil=configured("")
         ),
         evaluated("a config cut off", gets="config.yaml: holds no .*", spoil=lambda: cut(RUN / "config.yaml", 0.4)),
-        evaluated("a config that is a list", gets="run/config.yaml: .* found a list", spoil=configured("[1]")),
         evaluated("a config that is no text", gets="run/config.yaml: cannot be read", spoil=configured(b"\xff\xfe\0")),
         evaluated("NaN weights", gets="best.ckpt: net.head.bias holds NaN .*; take an earlier", spoil=weights_of_nan),
-        evaluated("no such data", "data.root=gone", gets="gone/images: no such folder"),
         evaluated(
             "data of other classes",
             *("data=folder", "data.root=data", "data.source.classes=[sky,sea]"),
@@ -364,7 +365,6 @@ AFTER: dict[str, list[Input]] = {
             gets="images of 1 channels and 2 axes, but .*best.ckpt was trained on 3",
             spoil=lambda: [swap(path, noise(12, 10)) for path in (DATA / "images").iterdir()],
         ),
-        evaluated("an image cut off", gets=rf"images/x\.png: {NONE_READ} .*truncated", spoil=lambda: cut(X, 0.5)),
         evaluated("half precision", "trainer.precision=half", gets="trainer: Lightning refuses .* 'half' is invalid"),
         evaluated(
             "output holds scores",
@@ -381,7 +381,6 @@ AFTER: dict[str, list[Input]] = {
         exported("a variant of the other format", "variant=bf16", gets="variant=bf16 format=onnx: .*; take format=pt2"),
         exported("output is there", "format=pt2", "output=data", gets="data: already there and not over"),
         exported("an agreement in percent", "format=pt2", "agreement=98", gets="agreement: .*, found 98"),
-        exported("a type that is none", "format=pt2", "dtype=int8", gets="dtype: unknown 'int8'; did you mean uint8"),
         exported("another type than the training's", "format=pt2", "dtype=uint16", gets="dtype=uint16: .* on uint8 im"),
         exported(
             "a checkpoint that does not say its images' type",
