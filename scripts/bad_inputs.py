@@ -1,4 +1,4 @@
-"""docs/bad_inputs.md: every bad input that tests/inputs.py knows, and what each really gets.
+"""docs/bad_inputs.md: every bad input that tests/inputs.py and tests/inputs_after.py know, and what each gets.
 
 python scripts/bad_inputs.py          make every input, give it, write the page
 python scripts/bad_inputs.py --print  only show it
@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the table is theirs
 
-from inputs import INPUTS, outcome, row
+from inputs import outcome, row
+from inputs_after import EVERY
 
 from unet.record import ROOT, write_text
 
@@ -30,8 +31,8 @@ COLUMNS = "| what is wrong | given to | what it gets | status |\n|---|---|---|--
 
 def page() -> str:
     """The page as it should be."""
-    parts = [HEAD.format(number=sum(map(len, INPUTS.values())))]
-    for kind, members in INPUTS.items():
+    parts = [HEAD.format(number=sum(map(len, EVERY.values())))]
+    for kind, members in EVERY.items():
         rows = []
         for entry in members:
             with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():

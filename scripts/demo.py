@@ -7,6 +7,7 @@
 It is on this machine alone, and fetches nothing. --help lists the keys; docs/demo.md says more. Ctrl-C ends it.
 """
 
+import socket
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
@@ -31,13 +32,17 @@ def main(config: DictConfig) -> None:
     if find_spec("gradio") is None:
         raise UserError("the page is made with Gradio, which is not installed; run: pip install -e '.[demo]'")
 
-    from unet.demo.server import bound, loopback, serve, spare_folder
+    from unet.demo.server import bound
 
-    host = str(config.host)
-    listening = bound(host, config.port)
+    with bound(str(config.host), config.port) as listening:
+        shown(config, listening)
 
+
+def shown(config: DictConfig, listening: socket.socket) -> None:
+    """The page, until Ctrl-C ends it."""
     from unet.apply import How
     from unet.demo.networks import networks_of
+    from unet.demo.server import loopback, serve, spare_folder
     from unet.hardware import settle
 
     device = settle(str(config.device), config.threads)
@@ -53,6 +58,7 @@ def main(config: DictConfig) -> None:
         from unet.demo.page import Page
 
         page = Page(networks, choices, How(), config.max_megapixels).build()
+        host = str(config.host)
         address = f"[{host}]" if ":" in host else host
         print(f"http://{address}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
         if not loopback(host):

@@ -36,7 +36,8 @@ def main(changes: list[str]) -> None:
         ckpt = Path(config.ckpt).expanduser()
         out = None if config.output is None else Path(config.output).expanduser()
         found = evaluate_checkpoint(ckpt, changes, config.split, out, config.diagnostics)
-        which = f"{ckpt}, epoch {found.metrics['checkpoint/epoch']}"
+        epoch = found.metrics.get("checkpoint/epoch")
+        which = str(ckpt) if epoch is None else f"{ckpt}, epoch {epoch}"
         print_scores(found.metrics, found.split, found.classes, which)
         if config.diagnostics:
             print_diagnostics(found.diagnostics)

@@ -27,7 +27,8 @@ def main(config: DictConfig) -> None:
 
     from unet.export.bundle import BUNDLE, EXAMPLE, Wanted, export
 
-    values: Any = None if config["values"] is None else OmegaConf.to_container(config["values"])
+    values: Any = config["values"]
+    values = OmegaConf.to_container(values) if OmegaConf.is_config(values) else values
     wanted = Wanted(
         format=config.format,
         labels=config.labels,

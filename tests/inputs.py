@@ -1,7 +1,8 @@
-"""Bad input of every kind, and what each gets: one table, which the tests run and docs/bad_inputs.md shows.
+"""Bad input of every kind, and what each gets: a table, which the tests run and docs/bad_inputs.md shows.
 
 An :class:`Input` is made and given in a folder of its own, which is the working directory meanwhile: no path of the
 machine comes into a sentence. To add one, add a line to ``INPUTS`` and run ``python scripts/bad_inputs.py``.
+What comes after training is in inputs_after.py.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -788,11 +789,6 @@ INPUTS |= {
     ],
 }
 """By kind, what is wrong, how it is given and what it gets."""
-
-
-def entries() -> Iterable[tuple[str, Input]]:
-    """Every input with its kind."""
-    return ((kind, entry) for kind, members in INPUTS.items() for entry in members)
 
 
 def row(entry: Input, found: Outcome) -> str:

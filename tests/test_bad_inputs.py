@@ -1,11 +1,12 @@
-"""Bad input gets one clear sentence, or a right result: the table of inputs.py, line by line."""
+"""Bad input gets one clear sentence, or a right result: the tables of inputs.py and inputs_after.py, line by line."""
 
 import re
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from inputs import INPUTS, Input, entries, outcome, row
+from inputs import Input, outcome, row
+from inputs_after import EVERY, entries
 
 PAGE = (ROOT / "docs" / "bad_inputs.md").read_text(encoding="utf-8")
 
@@ -25,4 +26,4 @@ def test_a_bad_input_gets_what_the_table_says(kind: str, entry: Input, tmp_path:
 def test_the_page_has_a_line_for_every_input_and_no_other():
     lines = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| what is wrong")]
     assert len(lines) == len(list(entries())) >= 60
-    assert [line.removeprefix("## ") for line in PAGE.splitlines() if line.startswith("## ")] == list(INPUTS)
+    assert [line.removeprefix("## ") for line in PAGE.splitlines() if line.startswith("## ")] == list(EVERY)

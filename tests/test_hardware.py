@@ -5,7 +5,7 @@ import torch
 
 from unet import DOWN, UP, UNet, hardware
 from unet.errors import UserError
-from unet.hardware import channels_last, lay, resolve_precision
+from unet.hardware import channels_last, lay, resolve_precision, settle
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
@@ -51,3 +51,15 @@ def test_every_operator_trains_in_mixed_precision(down: str, up: str, spatial_di
         logits = net(torch.randn(2, 3, *(8,) * spatial_dims))
     logits.float().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_a_command_s_device_and_threads_are_here_or_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert settle("auto", None) == settle("cpu", 1) == "cpu"
+    for device in ("gpu", "cuda", "mps", "abacus"):
+        with pytest.raises(UserError, match=f"device={device}: not here; expected one of auto, cpu$"):
+            settle(device, None)
+    for threads in (0, -1, True, 1.5, "many", 1025, 10**10):
+        with pytest.raises(UserError, match="threads: expected null or an integer of 1 to 1024, found"):
+            settle("cpu", threads)  # pyright: ignore[reportArgumentType]

@@ -9,7 +9,7 @@ import torch
 from folders import noise, sentence
 from networks import network
 
-from unet.apply import TILE, How, field_overlap, tiles
+from unet.apply import TILE, How, as_tensor, field_overlap, tiles
 from unet.errors import UserError
 from unet.preparation import prepared
 from unet.symmetry import symmetric, views
@@ -169,3 +169,9 @@ def test_a_transform_that_is_not_in_the_table_is_refused_uncalled(tmp_path: Path
         network(tmp_path, eval_transforms=[step]).predict(noise(33, 40, 3))
     sentence(error, words, "transforms=false")
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_image_that_may_not_be_written_to_is_taken_without_a_warning():
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    image.flags.writeable = False
+    assert as_tensor(image).tolist() == [[0, 1, 2], [3, 4, 5]]

@@ -228,7 +228,7 @@ def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
         "nan.npy": "NaN or infinite",
         "five.npy": "5 channels, but the network was trained on 3",
         "words.npy": "expected one of real numbers",
-        "volume.tif": "4 x 9 x 9 x 1, channels last; the network takes images of 2 axes",
+        "volume.tif": "an image of 4 x 9 x 9 with 1 channels; the network takes images of 2 axes",
     }
     said |= {"cut.npy": "would be called as those of"}
     files = sorted(files_of(str(tmp_path / "in")), key=lambda path: path.suffix != ".png")

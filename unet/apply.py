@@ -164,7 +164,8 @@ def as_tensor(image: Any) -> Tensor:
         return image
     if getattr(getattr(image, "dtype", None), "kind", "") not in tuple("buif"):
         raise UserError(f"an image of {getattr(image, 'dtype', type(image).__name__)}: expected an array of numbers")
-    return torch.as_tensor(image.astype(image.dtype.newbyteorder("="), order="C", copy=False))
+    kind, fixed = image.dtype.newbyteorder("="), not image.flags.writeable  # of which torch would warn
+    return torch.as_tensor(image.astype(kind, order="C", copy=fixed))
 
 
 def channels_fit(image: Any, wanted: int) -> Any:

@@ -1,7 +1,7 @@
 """A checkpoint scored again, with the numbers and diagnostics of its training, on any split of any data."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from unet.command import CONFIGS, all_keys, parse
@@ -19,12 +20,18 @@ from unet.hardware import accelerator_name, resolve_precision
 from unet.losses import class_weights
 from unet.record import CONFIG, METRICS, make_folder, provenance, write_json
 from unet.runs import run_config
-from unet.segmenter import EXPECTED, read_checkpoint
+from unet.segmenter import EXPECTED, load, read_checkpoint
 from unet.task import SegmentationTask
 from unet.training import build_data, describe, evaluate, settle_process, task_of
 
 TRAINER = ("accelerator", "deterministic", "benchmark", "inference_mode", "limit_val_batches", "limit_test_batches")
 """The trainer's settings that an evaluation depends on, beside the precision."""
+
+NEEDED = (
+    *("seed", "threads", "loss", "data._target_", "data.source"),
+    *(f"trainer.{key}" for key in ("precision", *TRAINER)),
+)
+"""Keys of a run's config without which nothing can be scored."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ def evaluate_checkpoint(
     """
     if out is not None:
         make_room(out)
+    load(path)  # says what is wrong with it
     checkpoint = read_checkpoint(path)
     config = config_of(path, overrides)
     settle_process(config)
@@ -74,7 +82,7 @@ def evaluate_checkpoint(
     task = loaded(path, checkpoint, config, data)
     chosen = split or data.eval_split
     if chosen not in data.samples:
-        raise UserError(f"split={chosen}: the data has none{did_you_mean(chosen, data.samples)} ({listed(data)})")
+        raise UserError(f"split={chosen}: the data has none{did_you_mean(str(chosen), data.samples)} ({listed(data)})")
     trainer = evaluating_trainer(config, task, data)
     if config.get("compile"):
         task.net.compile()
@@ -87,8 +95,7 @@ def evaluate_checkpoint(
         **diagnosed,
         **scores,
         "checkpoint": str(path),
-        "checkpoint/epoch": checkpoint["epoch"] + 1,
-        "checkpoint/step": checkpoint["global_step"],
+        **reached(checkpoint),
         "split": chosen,
         "data": config.data.name,
         "precision": str(trainer.precision),
@@ -105,6 +112,13 @@ def make_room(folder: Path) -> None:
     if (folder / METRICS).exists():
         raise UserError(f"{folder / METRICS}: is there already; choose another output")
     make_folder(folder, "output")
+
+
+def reached(checkpoint: Mapping[str, Any]) -> dict[str, int]:
+    """How far the training was; nothing of a checkpoint that was stripped to the network."""
+    if not {"epoch", "global_step"} <= checkpoint.keys():
+        return {}
+    return {"checkpoint/epoch": checkpoint["epoch"] + 1, "checkpoint/step": checkpoint["global_step"]}
 
 
 def listed(data: SegmentationData) -> str:
@@ -136,6 +150,9 @@ def config_of(path: Path, overrides: Sequence[str]) -> DictConfig:
             f"{folder / CONFIG}: no such file, so the run cannot say which data to score {path.name} on; say it with "
             f"data=NAME and data.root=PATH"
         )
+    gone = next((key for key in NEEDED if OmegaConf.select(config, key, default=Ellipsis) is Ellipsis), None)
+    if gone is not None:
+        raise UserError(f"{folder / CONFIG}: holds no {gone}; expected the whole config that a training left")
     for override in parse(changes, None):
         key = override.key_or_group
         if key not in all_keys(config):
@@ -181,13 +198,16 @@ def evaluating_trainer(config: DictConfig, task: SegmentationTask, data: Segment
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     sizes = [stage.size for stage in describe(task, data).stages]
     precision: Any = resolve_precision(settings["precision"], accelerator_name(settings["accelerator"]), sizes)
-    return L.Trainer(
-        **{key: settings[key] for key in TRAINER},
-        precision=precision,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    try:
+        return L.Trainer(
+            **{key: settings[key] for key in TRAINER},
+            precision=precision,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: Lightning refuses its settings: {' '.join(str(error).split())}") from error

@@ -11,6 +11,9 @@ from unet.geometry import times
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """torch's name of the layout for a tensor (B, C, *S) of that many axes; one spatial axis has none."""
 
+THREADS = 1024
+"""torch crashes where the system refuses it as many."""
+
 
 def channels_last(x: Tensor) -> Tensor:
     """x (B, C, *S) laid out channels last where torch has such a layout, contiguous elsewhere."""
@@ -51,13 +54,14 @@ def settle(device: str, threads: int | None) -> str:
     Raises:
         UserError: no such device, or no number of threads.
     """
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise UserError(f"threads: expected null or an integer of at least 1, found {threads!r}")
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and 1 <= threads <= THREADS):
+        raise UserError(f"threads: expected null or an integer of 1 to {THREADS}, found {threads!r}")
     if threads:
         torch.set_num_threads(threads)
     found = accelerator_name(device)
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(found, False):
+    if not there.get(found, False) or (device == "gpu" and found == "cpu"):
         raise UserError(f"device={device}: not here; expected one of auto, {', '.join(k for k in there if there[k])}")
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import UserError
+from unet.hardware import THREADS
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
     "seed": integer(0, 2**32 - 1),  # what numpy takes
-    "threads": or_null(integer(1, 1024)),  # torch crashes where the system refuses it as many
+    "threads": or_null(integer(1, THREADS)),
     "compile": SWITCH,
     "diagnostics": SWITCH,
+    "halve_batch": SWITCH,
     "pictures": integer(0),
     "feature_maps": integer(0),
     "ema": or_null(share("a decay")),

@@ -149,10 +149,10 @@ def level_widths(width: int | Sequence[int], depth: int) -> list[int]:
     """Channels per level: ``width`` doubled at every level, or the list itself once checked."""
     if isinstance(width, int):
         check_integer("width", width, least=1)
-        if width * 2**depth > WIDEST:
+        if depth >= WIDEST.bit_length() or width * 2**depth > WIDEST:  # else a number that fills the memory
             raise UserError(
-                f"model.depth={depth}: from model.width={width} the bottleneck would have {width * 2**depth:,} "
-                f"channels, more than {WIDEST:,}; lower either, or give a width for every level"
+                f"model.depth={depth}: model.width={width} doubled so often makes more than {WIDEST:,} channels at the "
+                f"bottleneck; lower either, or give a width for every level"
             )
         return [width * 2**level for level in range(depth + 1)]
     if isinstance(width, str) or not isinstance(width, Sequence) or len(width) != depth + 1:

@@ -35,8 +35,10 @@ def run_config(folder: Path) -> DictConfig:
         raise UserError(f"{path}: no such file; expected the folder of a finished run, which holds {METRICS}")
     try:
         config = OmegaConf.load(path)
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); expected the config of a run"
+        ) from None
     if not isinstance(config, DictConfig):
         raise UserError(f"{path}: expected the config of a run, found a list")
     return config

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ def pictures(
     images, masks = folder / "images", folder / "masks"
     reads: list[Callable[[], Picture]]
     if images.is_dir() and masks.is_dir():
-        labels = LabelMap(values or {**dict(enumerate(classes)), IGNORE_INDEX: "ignore"}, classes)
+        named = {**dict(enumerate(classes)), IGNORE_INDEX: "ignore"} if values is None else values
+        labels = ours(partial(LabelMap, named, classes))
         reads = [partial(labelled, item, given, len(classes)) for item in pairs(images, masks, labels).values()]
     else:
         files = image_files(images if images.is_dir() else folder)
@@ -62,11 +63,19 @@ def pictures(
     return found[::2], found[1::2]
 
 
-def labelled(item: Item, given: Given, num_classes: int) -> Picture:
+T = TypeVar("T")
+
+
+def ours(make: Callable[[], T]) -> T:
+    """What ``make`` makes; the key its refusals name is this command's."""
     try:
-        pixels, target = checked(item, num_classes, len(given.stride))
+        return make()
     except UserError as error:
         raise UserError(str(error).replace("data.source.values", "values")) from None
+
+
+def labelled(item: Item, given: Given, num_classes: int) -> Picture:
+    pixels, target = ours(partial(checked, item, num_classes, len(given.stride)))
     return picture(item.name, pixels, given, torch.from_numpy(target[None].astype(np.int64)))
 
 
@@ -79,8 +88,12 @@ def picture(name: str, pixels: Array, given: Given, target: Tensor | None) -> Pi
     dims = len(given.stride)
     expected = f"{given.channels} channels of {given.dtype} and {dims} spatial axes ({AXES[dims]})"
     if pixels.ndim != dims + 1 or pixels.shape[-1] != given.channels or pixels.dtype != given.dtype:
-        raise UserError(f"{name}: {times(pixels.shape)} (channels last) of {pixels.dtype}, expected {expected}")
+        raise UserError(
+            f"{name}: {times(pixels.shape)} (channels last) of {pixels.dtype}, expected {expected}; take it out"
+        )
     if any(n < least for n, least in zip(pixels.shape, given.smallest, strict=False)):
-        raise UserError(f"{name}: {times(pixels.shape[:-1])}, smaller than the network takes ({times(given.smallest)})")
+        raise UserError(
+            f"{name}: {times(pixels.shape[:-1])}, smaller than the network takes ({times(given.smallest)}); take it out"
+        )
     image = torch.from_numpy(np.moveaxis(pixels, -1, 0)[None].astype(given.dtype))
     return Picture(Path(name).name, image, target)

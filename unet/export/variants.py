@@ -119,5 +119,5 @@ def check_variant(name: str, format: str, calibration: Path | None, agreement: f
             f"variant={name}: add calibration=FOLDER of images like those of the training (with images/ and masks/ in "
             f"it mIoU is measured as well); without it nothing says what the variant costs"
         )
-    if not isinstance(agreement, int | float) or not 0 <= agreement <= 1:
+    if not isinstance(agreement, int | float) or isinstance(agreement, bool) or not 0 <= agreement <= 1:
         raise UserError(f"agreement: expected a share of 0 to 1, found {agreement!r}")

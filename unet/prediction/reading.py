@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from unet.apply import channels_fit
-from unet.data.formats import PICTURES, SHOWN_AS, name_parts, read_numbers, read_picture
+from unet.data.formats import PICTURES, SHOWN_AS, SUFFIXES, name_parts, read_numbers, read_picture
 from unet.data.source import Array
 from unet.errors import UserError
 from unet.geometry import times
@@ -56,9 +56,17 @@ class Stored:
     def converted(self, begin: int, end: int) -> Array:
         try:
             rows = self.read(begin, end)
-        except (OSError, ValueError, tifffile.TiffFileError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a decoder may fail in any way
             raise UserError(f"{self.path}: rows {begin} to {end} cannot be read ({error}); replace the file") from None
-        return rows if rows.dtype in KEPT and rows.dtype.isnative else rows.astype(np.float32)
+        if rows.dtype in KEPT and rows.dtype.isnative:
+            return rows
+        try:
+            with np.errstate(over="raise"):
+                return rows.astype(np.float32)
+        except FloatingPointError:
+            raise UserError(f"{self.path}: values beyond those of float32 (3.4e38); rescale them") from None
 
     def window(self, window: Window, channels: int) -> Tensor:
         """A window (1, channels, *window), channels last in memory, for :func:`unet.apply.parts`."""
@@ -75,11 +83,14 @@ def open_image(path: Path, spatial_dims: int) -> Stored:
     PackBits; more with the package imagecodecs). All other formats are read as a data set reads them, at once.
 
     Raises:
-        UserError: a file that is missing, damaged, too large to be read at once, or of other axes.
+        UserError: a file that is missing, of no format that is read, damaged, too large to be read at once, or of
+            other axes.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     suffix = name_parts(path)[1]
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: no format that is read ({', '.join(sorted(SUFFIXES))}); convert it")
     found = OPENED[suffix](path, spatial_dims) if suffix in OPENED else None
     return found or at_once(path, spatial_dims)
 
@@ -110,10 +121,11 @@ def of_array(path: Path, pixels: Array, axes: int, spatial_dims: int) -> Stored:
 
 def fits(path: Path, shape: Sequence[int], axes: int, spatial_dims: int) -> None:
     """Raise UserError unless ``shape`` is ``spatial_dims`` axes and channels, none of them empty."""
-    if axes != spatial_dims or len(shape) != axes + 1 or 0 in shape:
+    if axes != spatial_dims or len(shape) != axes + 1 or any(n < 1 for n in shape):
+        found = f"{times(shape[:axes])} with {shape[axes]} channels" if len(shape) == axes + 1 else times(shape)
         raise UserError(
-            f"{path}: {times(shape)}, channels last; the network takes images of {spatial_dims} axes and channels, "
-            f"none of them empty"
+            f"{path}: an image of {found}; the network takes images of {spatial_dims} axes and channels, last, none of "
+            f"them empty"
         )
 
 
@@ -128,8 +140,6 @@ def open_npy(path: Path, spatial_dims: int) -> Stored | None:
         return None
     if dtype.kind not in "buif" or not shape or (by_columns and len(shape) > 1):
         return None
-    if begins + math.prod(shape) * dtype.itemsize > path.stat().st_size:
-        raise UserError(f"{path}: cut short; save it anew with numpy.save")
     axes = len(shape) - (len(shape) == spatial_dims + 1)
     shape = (*shape, 1)[: axes + 1]
     fits(path, shape, axes, spatial_dims)
@@ -141,6 +151,8 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 def from_file(path: Path, begins: int, dtype: np.dtype, shape: Sequence[int]) -> Callable[[int, int], Array]:
     """Rows that lie one after another in a file. They are read, not mapped: pages of a map count as memory."""
+    if begins + math.prod(shape) * dtype.itemsize > path.stat().st_size:
+        raise UserError(f"{path}: cut short; save it anew")
     row = math.prod(shape[1:])
 
     def read(begin: int, end: int) -> Array:
