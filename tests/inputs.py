@@ -646,7 +646,7 @@ INPUTS |= {
         in_config("model.width=[4,8]", r"model.width: expected a number or 3 numbers \(depth 2 has 3 levels\)"),
         in_config("model.depth=two", "model.depth: expected an integer of at least 0, found 'two'"),
         in_config("model.depth=9", "input of 32 x 32 is too small for depth 9: .* smaller model.depth"),
-        in_config("model.depth=30", "model.depth=30: .*channels, more than 65,536; lower"),
+        in_config("model.depth=30", "model.depth=30: .*more than 65,536 channels .*; lower"),
         in_config("model.stride=64", "too small for depth 2: the smallest that works is 4096 x 4096"),
         in_config("model.stride=[[2,2,2],2]", "model.stride: a stage has 2 axes"),
         in_config("model.stride=x", "model.stride: expected an integer of at least 1, found 'x'"),
