@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from conftest import ROOT, TINY
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.slow
 def arguments(stack: Path, *overrides: str) -> list[str]:
     flags = [override for override in overrides if override.startswith("-")]  # Hydra wants them first
     values = [override for override in overrides if not override.startswith("-")]
-    return [sys.executable, str(ROOT / "train.py"), *flags, "data=isbi2012", f"data.root={stack}", *TINY, *values]
+    return [str(ROOT / "train.py"), *flags, "data=isbi2012", f"data.root={stack}", *TINY, *values]
 
 
 def environment() -> dict[str, str]:
@@ -32,8 +33,7 @@ def environment() -> dict[str, str]:
 
 
 def run(stack: Path, cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = arguments(stack, *overrides)
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=240)
+    return processes.run(arguments(stack, *overrides), cwd)
 
 
 def refused(stack: Path, cwd: Path, *overrides: str) -> str:
@@ -122,7 +122,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(stack, tmp_path):
 
 def test_a_full_error_shows_the_traceback_when_asked(stack, tmp_path):
     env = environment() | {"HYDRA_FULL_ERROR": "1"}
-    command = arguments(stack, "model.down=stride")
+    command = [sys.executable, *arguments(stack, "model.down=stride")]
     result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1 and "Traceback" in result.stderr
 
@@ -164,17 +164,9 @@ def assert_same(first: Path, second: Path) -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def started(stack: Path, cwd: Path, epoch: int, *overrides: str) -> subprocess.Popen[str]:
+def started(stack: Path, cwd: Path, epoch: int, *overrides: str) -> processes.Command:
     """A command in a session of its own, once it has finished that epoch."""
-    process = subprocess.Popen(
-        arguments(stack, *overrides),
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
+    process = processes.Command(arguments(stack, *overrides), cwd)
     for line in process.stdout:
         if line.startswith(f"epoch {epoch}/"):
             break

@@ -1,11 +1,8 @@
 """Every command on the pages: a training's is composed, and what needs nothing from elsewhere is run, made small."""
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from folders import save
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from processes import run as run_command
 from scipy import ndimage
 from sweeps import sweep_of
 from test_docs import PAGES
@@ -161,9 +159,6 @@ def test_scripts_on_the_pages_run(command, world, tmp_path):
         pytest.skip("needs data that is fetched by hand, or is the form of a command")
     for part in world.iterdir():
         (tmp_path / part.name).symlink_to(part)  # what a command writes is not there for the next
-    given = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, ROOT / name, *words], cwd=tmp_path, env=given, capture_output=True, text=True, timeout=120
-    )
+    done = run_command([str(ROOT / name), *words], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout

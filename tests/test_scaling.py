@@ -1,11 +1,13 @@
 """More than one process: two that train one network, several jobs at once, a cluster's jobs."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_command import run, started
+from test_command import arguments, environment, run, started
 
 from unet.errors import UserError
 from unet.sweep import keep_the_batch, keep_to_one_device
@@ -38,7 +40,9 @@ def test_a_launcher_runs_the_jobs_of_a_sweep(stack, tmp_path, launcher):
     name, *options = launcher
     pytest.importorskip(f"hydra_plugins.hydra_{name.partition('_')[0]}_launcher")
     jobs = ("-m", "hydra.sweep.dir=sweep", f"hydra/launcher={name}", *options, "seed=0,1", "trainer.max_epochs=1")
-    result = run(stack, tmp_path, *jobs, "threads=null")
+    # Not by processes.run: what a launcher leaves to the end of Python itself has to come about, too.
+    command = [sys.executable, *arguments(stack, *jobs, "threads=null")]
+    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     states = [json.loads(path.read_text())["state"] for path in (tmp_path / "sweep").glob("*/status.json")]
     assert states == ["done", "done"]

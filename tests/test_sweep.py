@@ -57,7 +57,7 @@ def test_a_killed_sweep_ends_as_if_it_had_not_been(stack, tmp_path):
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     for pid in (process.pid, *map(int, children)):
         os.kill(pid, signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=60)
     states = jobs(tmp_path / "killed")
     assert sorted(value["state"] for value in states.values()) == ["pending", "running"]
     again = run(stack, tmp_path, *sweep, "hydra.sweep.dir=killed")
