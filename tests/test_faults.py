@@ -17,7 +17,7 @@ from conftest import ROOT, TINY, script
 from omegaconf import OmegaConf
 from test_training import assert_same, weights
 
-from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal
+from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, best_and_last
 from unet.callbacks.progress import Progress
 from unet.errors import Interrupted, Lost, UserError
 from unet.faults import fault
@@ -133,6 +133,42 @@ def test_a_signal_in_a_validation_breaks_it_off_and_it_comes_again(composed, tmp
         assert_same(weights(tmp_path / "whole", name), weights(tmp_path / "parted", name))
 
 
+def test_an_error_in_the_final_evaluation_leaves_the_last_checkpoint_as_it_was(composed, tmp_path, monkeypatch):
+    """The best weights, of the third of four epochs, are in place by then."""
+    config = composed("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=3", "pictures=0", "feature_maps=0")
+    train(config, tmp_path / "whole")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("unet.task.SegmentationTask.test_step", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        train(config, tmp_path / "parted")
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parted"))
+
+
+def test_a_run_whose_folder_was_moved_keeps_its_best(tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    state = {
+        "dirpath": str(before),
+        "best_model_score": torch.tensor(0.8),
+        "best_model_path": str(before / "best.ckpt"),
+        "best_k_models": {str(before / "best.ckpt"): torch.tensor(0.8)},
+        "kth_best_model_path": str(before / "best.ckpt"),
+        "kth_value": torch.tensor(0.8),
+        "last_model_path": "",
+    }
+    best, _ = best_and_last(after, "val/miou")
+    with pytest.warns(UserWarning, match="dirpath has changed"):
+        best.load_state_dict(state)  # another's weights: nothing of the kind is here
+    assert best.best_model_score is None
+    after.mkdir()
+    (after / "best.ckpt").touch()
+    best.load_state_dict(state)
+    assert best.best_model_score == 0.8 and list(best.best_k_models) == [str(after / "best.ckpt")]
+    assert best.best_model_path == best.kth_best_model_path == str(after / "best.ckpt") and best.last_model_path == ""
+
+
 def test_a_second_sigterm_changes_nothing_and_a_sigint_after_it_stops_at_once():
     stop = StopOnSignal(SaveOnError(Path("run")))
     stop.handle(signal.SIGTERM, None)
@@ -214,18 +250,18 @@ import torch
 import unet.model
 forward = unet.model.UNet.forward
 def limited(self, image):
-    if self.training and len(image) > 2:
+    if self.training and len(image) > MOST:
         torch.empty(2**50, dtype=torch.uint8)
     return forward(self, image)
 unet.model.UNet.forward = limited
 """
-"""What makes this a machine with memory for two images at a time, where Python loads it before it begins."""
+"""What makes this a machine with memory for MOST images at a time, where Python loads it before it begins."""
 
 
 @pytest.mark.slow
 def test_a_batch_too_large_is_halved_and_gathered_if_asked(stack, composed, tmp_path):
     """Eight samples a step, twice four, four times two: as if that had been asked for."""
-    (tmp_path / "sitecustomize.py").write_text(SMALL_MEMORY)
+    (tmp_path / "sitecustomize.py").write_text(SMALL_MEMORY.replace("MOST", "2"))
     common = ["data.batch_size=8", "pictures=0", "feature_maps=0"]
     given = [
         "data=isbi2012",
@@ -239,7 +275,7 @@ def test_a_batch_too_large_is_halved_and_gathered_if_asked(stack, composed, tmp_
 
     def run(*more: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(ROOT / "train.py"), *given, *more]
-        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "HYDRA_FULL_ERROR": "0"}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
 
     first = run()
@@ -255,6 +291,10 @@ def test_a_batch_too_large_is_halved_and_gathered_if_asked(stack, composed, tmp_
     train(composed(*common[1:], "data.batch_size=2", "trainer.accumulate_grad_batches=4"), tmp_path / "asked")
     assert_same(weights(folder), weights(tmp_path / "asked"))
     assert "this run is finished" in run().stdout, "the same command knows it by what was asked"
+    (tmp_path / "sitecustomize.py").write_text(SMALL_MEMORY.replace("MOST", "0"))
+    never = run("data.batch_size=2", "hydra.run.dir=a b")
+    assert never.returncode == 1 and "beginning again with data.batch_size=1" in never.stdout
+    assert "with one sample a batch" in never.stderr and "Traceback" not in never.stderr
 
 
 def test_a_run_goes_on_with_the_batch_it_came_down_to(composed, tmp_path):
@@ -276,10 +316,20 @@ def test_nothing_is_begun_again_unasked_or_once_it_is_under_way(composed, tmp_pa
         patch.setenv("WORLD_SIZE", "2")
         assert not may_begin_again(asked, tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").touch()  # saved by the very error
-    assert may_begin_again(asked, tmp_path)
-    (tmp_path / "checkpoints" / "best.ckpt").touch()
-    assert not may_begin_again(asked, tmp_path)
+    for epoch in (0, 1):  # the first epoch's is saved by the very error
+        torch.save({"state_dict": {}, "description": {}, "epoch": epoch}, tmp_path / "checkpoints" / "last.ckpt")
+        assert may_begin_again(asked, tmp_path) == (epoch == 0)
+    (tmp_path / "checkpoints" / "last.ckpt").unlink()
+    for later in ("checkpoints/best.ckpt", "metrics.json"):
+        (tmp_path / later).touch()
+        assert not may_begin_again(asked, tmp_path), later
+        (tmp_path / later).unlink()
+
+
+def test_a_run_is_not_begun_again_by_a_config_that_cannot_be_read(composed, tmp_path):
+    (tmp_path / "config.yaml").write_text("data: [")
+    with pytest.raises(UserError, match=r"config\.yaml: cannot be read"):
+        as_it_was(composed("halve_batch=true"), tmp_path)
 
 
 @pytest.mark.parametrize(("size", "said"), [(2, "data.eval_batch_size=1"), (1, "data.eval_tile=[256,256]")])

@@ -2,20 +2,22 @@
 
 import json
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
 
+import processes
 import pytest
 import torch
-from conftest import config
+from conftest import ROOT, config
 from omegaconf import OmegaConf
 from test_command import assert_same, interrupted, refused, run, started
 from test_segmenter import Evil
 
 from unet.command import run_dir
 from unet.errors import UserError
-from unet.job import checkpoint_of, the_same_again
+from unet.job import attempt, checkpoint_of, the_same_again
 from unet.record import claim
 from unet.resume import refuse_another
 from unet.training import train
@@ -61,6 +63,42 @@ def test_a_checkpoint_to_go_on_from_that_holds_code_is_refused_unrun(composed, t
     with pytest.raises(UserError, match="could run code and is not loaded"):
         train(composed(f"ckpt_path={tmp_path / 'last.ckpt'}"), tmp_path / "run")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_is_not_gone_on_with_by_another_network(tmp_path: Path):
+    """Nothing of the run is touched."""
+    OmegaConf.save(config(), tmp_path / "config.yaml")
+    (tmp_path / "checkpoints").mkdir()
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.touch()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"a run with model.width=16, this one has model.width=8, and a run goes on"):
+        attempt(train, config(f"ckpt_path={last}", "model.width=8"), tmp_path, [])
+    assert before == {path: path.read_bytes() for path in before} and not (tmp_path / "status.json").exists()
+
+
+def test_values_of_several_kinds_have_a_name():
+    assert folder_of("++data.source.values={0: a, 255: b, x: b}").startswith("outputs/")
+
+
+@pytest.mark.slow
+def test_the_sentence_that_a_stopped_run_ends_with_goes_on(stack, tmp_path):
+    """In a folder whose name is full of = and commas, and in one that was chosen."""
+
+    def stopped(epoch: int, *overrides: str) -> list[str]:
+        process = started(stack, tmp_path, epoch, *LONGER[:-1], "trainer.max_epochs=40", *overrides)
+        os.kill(process.pid, signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+        return shlex.split(said.strip().splitlines()[-1].partition(": python train.py ")[2])
+
+    words = stopped(2)
+    assert "=" in words[-1].partition("=")[2] and "," in words[-1], "a name to be quoted, were it not for verbatim()"
+    assert processes.run([str(ROOT / "train.py"), *words], tmp_path).returncode == 0
+    stopped(2, "hydra.run.dir=mine")
+    words = stopped(20, "ckpt_path=mine/checkpoints/last.ckpt", "resume=auto")
+    assert f"hydra.run.dir={tmp_path / 'mine'}" in words and "resume=auto" in words
+    again = processes.run([str(ROOT / "train.py"), *words], tmp_path)
+    assert again.returncode == 0 and f"going on from {tmp_path / 'mine'}" in again.stdout, again.stderr
 
 
 @pytest.mark.slow

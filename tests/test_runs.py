@@ -5,8 +5,8 @@ import torch
 from conftest import script
 
 from unet.errors import UserError
-from unet.record import CHECKPOINTS
-from unet.runs import load_run, run_config
+from unet.record import CHECKPOINTS, run_config
+from unet.runs import load_run
 from unet.training import train
 
 

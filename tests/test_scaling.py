@@ -1,12 +1,15 @@
 """More than one process: two that train one network, several jobs at once, a cluster's jobs."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_command import arguments, environment, run, started
 
 from unet.errors import UserError
@@ -33,6 +36,19 @@ def test_two_processes_train_as_one_does_and_leave_one_folder(stack, tmp_path):
     assert both["steps"] == one["steps"]
     assert both["test/loss"] == pytest.approx(one["test/loss"], rel=1e-3)  # the Dice of two halves is not that of all
     assert both["test/miou"] == pytest.approx(one["test/miou"], abs=0.01)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
+def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(stack, tmp_path, which):
+    two = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "model.norm=group", "hydra.run.dir=two")
+    process = started(stack, tmp_path, 2, *two, "trainer.max_epochs=4000")
+    other = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()[0]
+    os.kill([process.pid, int(other)][which], signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert json.loads((tmp_path / "two" / "status.json").read_text())["state"] == "interrupted"
+    last = tmp_path / "two" / "checkpoints" / "last.ckpt"
+    assert 8 <= torch.load(last, weights_only=True)["global_step"] < 4000
 
 
 @pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]], ids=lambda it: it[0])
@@ -64,6 +80,13 @@ def test_a_sweep_keeps_the_batch_it_is_given(composed):
     keep_the_batch(composed())
     with pytest.raises(UserError, match="halve_batch=true: the jobs of a sweep are compared"):
         keep_the_batch(composed("halve_batch=true"))
+
+
+@pytest.mark.parametrize("swept", ["halve_batch=false,true", "trainer.devices=1,2"])
+def test_what_is_refused_of_a_sweep_is_refused_of_its_jobs(stack, tmp_path, swept):
+    result = run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", swept)
+    assert result.returncode == 1 and "error: " in result.stderr and swept.partition("=")[0] in result.stderr
+    assert not list(tmp_path.glob("sweep/*/status.json"))
 
 
 def test_a_refused_sweep_leaves_no_jobs(stack, tmp_path):

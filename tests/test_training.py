@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY, config
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
@@ -178,6 +180,18 @@ def check_resume(composed, tmp_path, monkeypatch, step, *overrides):
     assert_same(weights(whole, "best"), weights(parted, "best"))
     scores = [name for name in undisturbed if name.startswith(("test/", "best/"))]
     assert {name: resumed[name] for name in scores} == {name: undisturbed[name] for name in scores}
+
+
+def test_without_a_test_split_the_best_checkpoint_is_scored_whatever_the_average_is_by_then(stack, tmp_path):
+    """A learning rate so high that the last epoch is not the best; Lightning would score its average instead."""
+    shutil.copytree(stack / "image", tmp_path / "data" / "images")
+    shutil.copytree(stack / "label", tmp_path / "data" / "masks")
+    folder = ["data=folder", f"data.root={tmp_path / 'data'}", "data.source.values={0: wall, 255: cell}", *TINY]
+    splits = "data.source.splits={train: 0.7, val: 0.3, test: null}"
+    unsteady = ["optim.lr=0.05", "optim.schedule=constant", "trainer.max_epochs=5", "seed=1", "ema=0.5"]
+    metrics = train(config(*folder, splits, *unsteady, "pictures=0", "feature_maps=0"), tmp_path / "run")
+    assert metrics["best/epoch"] < 5
+    assert metrics["val/miou"] == pytest.approx(metrics["best/val_miou"], abs=1e-6)
 
 
 def test_a_resumed_run_counts_its_time_on(composed, tmp_path, monkeypatch):

@@ -99,10 +99,17 @@ def job_name(overrides: Sequence[str], keys: Sequence[str], *, _root_: DictConfi
 
 def name_by_what(parent: Path, chosen: Sequence[str], config: DictConfig) -> str:
     """The folder in ``parent`` of just this configuration: the one that is there, or what was chosen and a hash."""
-    text = json.dumps(what(config), sort_keys=True)
+    text = json.dumps(with_names(what(config)), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     existing = next(parent.glob(f"*{digest}"), None)
     return existing.name if existing else "_".join(filter(None, [slug("", chosen), digest]))
+
+
+def with_names(values: Any) -> Any:
+    """Nested values with text for every key: numbers and words have no order among each other."""
+    if isinstance(values, dict):
+        return {str(key): with_names(value) for key, value in values.items()}
+    return [with_names(value) for value in values] if isinstance(values, list) else values
 
 
 def what(config: DictConfig) -> dict[str, Any]:

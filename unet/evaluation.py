@@ -18,8 +18,7 @@ from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
 from unet.losses import class_weights
-from unet.record import CONFIG, METRICS, make_folder, provenance, write_json
-from unet.runs import run_config
+from unet.record import CONFIG, METRICS, make_folder, provenance, run_config, write_json
 from unet.segmenter import EXPECTED, load, read_checkpoint
 from unet.task import SegmentationTask
 from unet.training import build_data, describe, evaluate, settle_process, task_of

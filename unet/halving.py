@@ -1,6 +1,6 @@
 """A training that begins again with half the batch where memory runs out, if asked (``halve_batch=true``).
 
-Memory for a step is found wanting in the first steps. Once a validation is behind them the batch is left as it is: what
+Memory for a step is found wanting in the first steps. Once an epoch is behind them the batch is left as it is: what
 came after it is not for want of memory alone, and the training can go on from what is saved.
 """
 
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import quoted
-from unet.record import BEST, CHECKPOINTS, CONFIG, forget
+from unet.command import FULL_ERROR, quoted
+from unet.record import BEST, CHECKPOINTS, CONFIG, LAST, METRICS, forget, run_config
 
 KEYS = ("data.batch_size", "trainer.accumulate_grad_batches")
 """Samples in memory together, and how many such batches make a step."""
@@ -24,8 +25,10 @@ def as_it_was(config: DictConfig, folder: Path) -> DictConfig:
     """The config with the batch that a run in ``folder`` has come down to, where its steps have as many samples."""
     if not config.halve_batch or not (folder / CONFIG).is_file():
         return config
-    before = OmegaConf.load(folder / CONFIG)
+    before = run_config(folder)
     batch, steps = (OmegaConf.select(before, key) for key in KEYS)
+    if not isinstance(batch, int) or not isinstance(steps, int):
+        return config
     if batch * steps != config.data.batch_size * config.trainer.accumulate_grad_batches:
         return config
     there = OmegaConf.from_dotlist([f"{key}={value}" for key, value in zip(KEYS, (batch, steps), strict=True)])
@@ -33,10 +36,15 @@ def as_it_was(config: DictConfig, folder: Path) -> DictConfig:
 
 
 def may_begin_again(config: DictConfig, folder: Path) -> bool:
-    """Whether that is asked for, and nothing is lost by it: no resumed run, nor one that has been validated."""
-    resumed = config.ckpt_path is not None or (folder / CHECKPOINTS / BEST).exists()
+    """Whether that is asked for, and little is lost by it: no resumed run, none beyond its first epoch."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes, which would not hear of it
-    return config.halve_batch and not resumed and not several
+    if not config.halve_batch or config.ckpt_path is not None or several:
+        return False
+    from unet.segmenter import read_checkpoint  # brings torch
+
+    last = folder / CHECKPOINTS / LAST
+    beyond = last.is_file() and read_checkpoint(last)["epoch"] > 0
+    return not beyond and not (folder / CHECKPOINTS / BEST).exists() and not (folder / METRICS).exists()
 
 
 def begin_again(folder: Path, smaller: Sequence[str]) -> NoReturn:
@@ -48,5 +56,7 @@ def begin_again(folder: Path, smaller: Sequence[str]) -> NoReturn:
     forget(folder)
     (folder / CONFIG).unlink()
     keys = {override.partition("=")[0] for override in smaller} | {"hydra.run.dir"}
-    kept = [word for word in sys.argv if word.partition("=")[0] not in keys]
-    os.execv(sys.executable, [sys.executable, *kept, *smaller, f"hydra.run.dir={quoted(str(folder))}"])
+    kept = [word for word in sys.argv if word.lstrip("+").partition("=")[0] not in keys]
+    os.chdir(HydraConfig.get().runtime.cwd)
+    environment = {**os.environ, "HYDRA_FULL_ERROR": str(int(FULL_ERROR))}
+    os.execve(sys.executable, [sys.executable, *kept, *smaller, f"hydra.run.dir={quoted(str(folder))}"], environment)

@@ -34,7 +34,7 @@ from unet.record import (
     write_status,
     write_text,
 )
-from unet.resume import checkpoint_of, refuse_another, to_go_on
+from unet.resume import checkpoint_of, refuse_another, refuse_another_network, to_go_on
 
 OBJECTIVE = "miou"
 UNDECIDED = float("nan")
@@ -55,8 +55,8 @@ def run_job(job: Job, config: DictConfig) -> float:
     if hydra.mode == RunMode.MULTIRUN:
         return one_of_many(job, config, folder, overrides)
 
-    config = as_it_was(config, folder)
     try:
+        config = as_it_was(config, folder)
         if config.resume is not None and config.ckpt_path is None:
             return the_same_again(job, config, folder, overrides)
         return attempt(job, config, folder, overrides)
@@ -80,11 +80,10 @@ def the_same_again(job: Job, config: DictConfig, folder: Path, overrides: Sequen
         config.ckpt_path = checkpoint_of(folder)
         return attempt(job, config, folder, overrides)
     with held(folder):
-        before = read_json(folder / STATUS)
+        before, scores = read_json(folder / STATUS), read_json(folder / METRICS)
         if (folder / CONFIG).is_file():
             refuse_another(folder, config)
-        if before.get("state") == "done":
-            scores = read_json(folder / METRICS)
+        if before.get("state") == "done" and scores:
             print(f"{folder}: this run is finished, mIoU {objective(scores):.4f}; another seed would be another run")
             return objective(scores)
         config.ckpt_path = checkpoint_of(folder)
@@ -132,6 +131,8 @@ def attempt(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
         return objective(job(config, folder))
     with held(folder):
         claim(folder, config.ckpt_path)
+        if config.ckpt_path is not None and (folder / CONFIG).is_file():
+            refuse_another_network(folder, config)
         sweep_up(folder)
         write_status(folder, "running")
         kept = [override for override in overrides if not override.startswith("ckpt_path=")]

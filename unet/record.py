@@ -14,6 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
 from unet.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +27,22 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 PARTIAL = ".partial"
 SWEEP = "sweep.json"
 """In a sweep's folder: the commands that ran there, and the overrides of every job by the name of its folder."""
+
+
+def run_config(folder: Path) -> DictConfig:
+    """The resolved config a run left. Raises UserError where there is none, or none that can be read."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected the folder of a finished run, which holds {METRICS}")
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); expected the config of a run"
+        ) from None
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path}: expected the config of a run, found a list")
+    return config
 
 
 def claim(folder: Path, ckpt_path: str | None) -> None:

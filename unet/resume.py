@@ -6,22 +6,38 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from unet.command import AUTO, what
 from unet.errors import UserError
-from unet.record import CHECKPOINTS, CONFIG, LAST
+from unet.record import CHECKPOINTS, LAST, run_config
 
 
 def refuse_another(folder: Path, config: DictConfig) -> None:
     """Raise UserError, naming the first key that differs, unless ``folder`` holds a run of this configuration."""
-    there, here = (dict(leaves(what(found))) for found in (OmegaConf.load(folder / CONFIG), config))  # type: ignore[arg-type]
+    for key, there, here in differing(folder, config):
+        raise UserError(
+            f"{folder} holds a run with {key}={there}, this one has {key}={here}; choose another hydra.run.dir, or add "
+            f"what it was last run with"
+        )
+
+
+def refuse_another_network(folder: Path, config: DictConfig) -> None:
+    """Raise UserError unless a checkpoint of the run in ``folder`` fits the network that the config asks for."""
+    for key, there, here in differing(folder, config):
+        if key.startswith("model."):
+            raise UserError(
+                f"ckpt_path={config.ckpt_path}: a run with {key}={there}, this one has {key}={here}, and a run goes on "
+                f"with the network that it began with; leave that out, or begin a new run without ckpt_path"
+            )
+
+
+def differing(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Key, value there and value here, of what the run in ``folder`` and ``config`` do not have alike."""
+    there, here = (dict(leaves(what(found))) for found in (run_config(folder), config))
     for key in here | there:
         if here.get(key) != there.get(key):
-            raise UserError(
-                f"{folder} holds a run with {key}={there.get(key)}, this one has {key}={here.get(key)}; choose another "
-                f"hydra.run.dir, or leave it out: with resume={AUTO} the configuration decides"
-            )
+            yield key, there.get(key), here.get(key)
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -43,7 +59,10 @@ def to_go_on(folder: Path, config: DictConfig, overrides: Sequence[str], more: S
     """The command with which a run that ended before its time goes on, with ``more`` overrides where it has to."""
     last = checkpoint_of(folder)
     if config.resume == AUTO and not more:
-        place = [override for override in HydraConfig.get().overrides.hydra if override.startswith("hydra.run.dir=")]
+        given = HydraConfig.get().overrides
+        chosen = {one.lstrip("+").partition("=")[0] for one in [*given.hydra, *given.task]}
+        elsewhere = chosen & {"hydra.run.dir", "ckpt_path"}
+        place = [f"hydra.run.dir={folder}"] if elsewhere else []
         return f"the same command goes on: {shlex.join(['python', 'train.py', *overrides, *place])}"
     if last is None:
         return "no epoch was finished, so begin again"

@@ -2,13 +2,9 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from unet.data import SegmentationData
 from unet.errors import UserError
-from unet.record import CHECKPOINTS, CONFIG, METRICS
+from unet.record import CHECKPOINTS, run_config
 from unet.task import SegmentationTask
 from unet.training import build_data, build_task, load_best
 
@@ -26,19 +22,3 @@ def load_run(folder: Path) -> tuple[SegmentationTask, SegmentationData]:
     if not load_best(task, folder):
         raise UserError(f"{folder / CHECKPOINTS}: no checkpoint here; expected the folder of a finished run")
     return task.eval(), data
-
-
-def run_config(folder: Path) -> DictConfig:
-    """The resolved config a run left."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected the folder of a finished run, which holds {METRICS}")
-    try:
-        config = OmegaConf.load(path)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}); expected the config of a run"
-        ) from None
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{path}: expected the config of a run, found a list")
-    return config

@@ -40,11 +40,14 @@ class Sweep(Callback):
             say(error)
 
     def begin(self, config: DictConfig) -> None:
-        keep_to_one_device(config)
-        keep_the_batch(config)
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # notes which keys are swept; a job's own config cannot tell
-        jobs = {name_of(config, overrides): overrides for overrides in combinations(config)}
+        jobs = {}
+        for overrides in combinations(config):
+            job = config_of(config, overrides)
+            keep_to_one_device(job)
+            keep_the_batch(job)
+            jobs[job.hydra.sweep.subdir] = overrides
         self.names = list(jobs)
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder, wait=True):  # another command may be adding its jobs
@@ -120,10 +123,9 @@ def combinations(config: DictConfig) -> list[list[str]]:
     return jobs
 
 
-def name_of(config: DictConfig, overrides: Sequence[str]) -> str:
-    """The folder of the job that has these overrides."""
-    loader = GlobalHydra.instance().config_loader()
-    return loader.load_sweep_config(config, list(overrides)).hydra.sweep.subdir
+def config_of(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The config of the job that has these overrides."""
+    return GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
 
 
 def command_of(config: DictConfig) -> str:

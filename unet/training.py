@@ -16,7 +16,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
     LearningRateMonitor,
     RichProgressBar,
 )
@@ -25,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from unet.anatomy import Anatomy, anatomy, facts, markdown
+from unet.callbacks.average import MovingAverage
 from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, best_and_last
 from unet.callbacks.progress import Progress
 from unet.callbacks.tensorboard import (
@@ -251,7 +251,7 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         LearningRateMonitor("step"),
     ]
     if config.ema is not None:
-        callbacks.append(EMAWeightAveraging(decay=config.ema))
+        callbacks.append(MovingAverage(decay=config.ema))
     # After the average, so that what is saved holds the step that has just been made.
     last_step = SaveOnError(folder)
     callbacks += [last_step, StopOnSignal(last_step), *best_and_last(folder, "val/miou")]

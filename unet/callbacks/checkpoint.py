@@ -39,10 +39,31 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
 
+class Kept(ModelCheckpoint):
+    """Lightning's, which would forget its best score where the run's folder has been moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        here = Path(str(self.dirpath))
+        best = here / Path(state_dict["best_model_path"]).name
+        if not best.is_file():  # a new run, which begins with another's weights
+            super().load_state_dict(state_dict)
+            return
+        scores = {str(here / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
+        kth, last = (state_dict[key] for key in ("kth_best_model_path", "last_model_path"))
+        moved = {
+            "dirpath": self.dirpath,
+            "best_model_path": str(best),
+            "best_k_models": scores,
+            "kth_best_model_path": kth and str(here / Path(kth).name),
+            "last_model_path": last and str(here / Path(last).name),
+        }
+        super().load_state_dict(state_dict | moved)
+
+
 def best_and_last(folder: Path, monitor: str) -> list[Callback]:
     """``best.ckpt`` by the monitored score, and ``last.ckpt`` after every epoch."""
-    best = ModelCheckpoint(folder, "best", monitor=monitor, mode="max", enable_version_counter=False)
-    last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    best = Kept(folder, "best", monitor=monitor, mode="max", enable_version_counter=False)
+    last = Kept(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     return [best, last]
 
 
@@ -87,7 +108,8 @@ class SaveOnError(Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         ended = isinstance(exception, Exception) and not isinstance(exception, Interrupted)
-        if ended and trainer.world_size == 1 and all(map(is_finite, pl_module.parameters())):
+        fitting = trainer.state.fn == TrainerFn.FITTING  # else the best weights may be in place already
+        if ended and fitting and trainer.world_size == 1 and all(map(is_finite, pl_module.parameters())):
             with suppress(Exception):  # the error that ends the run is the one to hear of; the last checkpoint is whole
                 self.save(trainer)
 
@@ -172,16 +194,25 @@ class StopOnSignal(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if whole_step(trainer, batch_idx):
+            if trainer.world_size > 1:
+                self.agree(trainer)
             self.stop(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *arguments: Any, **named: Any) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and trainer.world_size == 1:  # several wait for the next step: they may have unlike shares
             self.stop(trainer)
 
     def stop(self, trainer: L.Trainer) -> None:
         """Save and raise, if told to; where nothing can be saved now, at the next occasion."""
         if self.received is not None and self.last_step.save(trainer):
             raise Interrupted(self.received, trainer.global_step, self.last_step.path)
+
+    def agree(self, trainer: L.Trainer) -> None:
+        """Of several processes that train together, all stop after the same step where one was told to."""
+        told = trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
+        if told and self.received is None:
+            self.received = signal.SIGTERM
 
     def restore(self) -> None:
         for signum, handler in self.before.items():

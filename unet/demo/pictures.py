@@ -19,7 +19,7 @@ from unet.geometry import times
 from unet.labels import IGNORE_INDEX, variety
 from unet.prediction.folder import files_of
 from unet.prediction.reading import Stored, of_array, open_image
-from unet.runs import run_config
+from unet.record import run_config
 
 TAKEN = PICTURES | {".npy"}
 MOST = 12
