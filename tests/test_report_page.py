@@ -1,5 +1,6 @@
 """What a report says: words that follow from the numbers, one page that loads nothing, every raw value."""
 
+import base64
 import csv
 import io
 import json
@@ -19,7 +20,7 @@ from sweeps import leave_run, metrics_of, sweep_of
 from unet import report
 from unet.report import examine, words
 from unet.report.page import html
-from unet.report.plots import apart, pareto
+from unet.report.plots import apart, differences_panel, pareto
 from unet.report.words import answer, short
 
 ARMS = [{"model.down": "max"}, {"model.down": "avg"}, {"model.down": "strided"}]
@@ -99,6 +100,14 @@ def test_where_lower_is_better_the_lower_one_is_called_better(tmp_path: Path):
             leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics)
     found = examine(tmp_path, metric="loss")
     assert answer(found)[1].startswith("avg is better than max by 0.4300")
+
+
+@pytest.mark.parametrize("longer", ["", "interpolation_of_some_kind_or_other_"])
+def test_arms_have_numbers_where_their_names_have_no_room(tmp_path: Path, longer: str):
+    arms = [{"model.up": f"{longer}{name}"} for name in ("a", "b")]
+    study = examine(sweep_of(tmp_path, arms, np.array([[0.5, 0.6], [0.7, 0.9]])))
+    drawn = base64.b64decode(differences_panel(study, study.contrasts, "").uri.partition(",")[2]).decode()
+    assert (">2 vs 1<" in drawn, ">b vs a<" in drawn) == (bool(longer), not longer)
 
 
 def test_a_larger_network_is_pointed_out(tmp_path: Path):

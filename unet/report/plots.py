@@ -66,6 +66,10 @@ def dash(arm: int) -> str:
     return DASHES[arm // len(COLOURS) % len(DASHES)]
 
 
+LONGEST_NAME = 44
+"""Letters of a comparison's name that a panel has room for beside its axes."""
+
+
 def cut(text: str, most: int = 34) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
@@ -101,7 +105,14 @@ def arm_interval(study: Study, arm: int) -> tuple[float, float, float]:
 
 
 def differences_panel(study: Study, contrasts: Sequence[Contrast], heading: str) -> Picture:
-    """Differences with their intervals about zero; filled where a difference is claimed."""
+    """Differences with their intervals about zero; filled where a difference is claimed.
+
+    Arms have their names where these fit, all of them, and their numbers otherwise.
+    """
+    names = [found.name for found in contrasts]
+    if max(map(len, names), default=0) > LONGEST_NAME:
+        numbered = {found.name: f"{first + 1} vs {second + 1}" for first, second, found in study.pairs}
+        names = [numbered[name] for name in names]
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color="#555555", linewidth=0.8)
@@ -110,7 +121,7 @@ def differences_panel(study: Study, contrasts: Sequence[Contrast], heading: str)
             axes.plot([found.low, found.high], [row, row], color=colour, linewidth=1.6)
             face = colour if found.claimed else "white"
             axes.plot(found.difference, row, "o", color=colour, markerfacecolor=face, markersize=5)
-        axes.set_yticks(range(len(contrasts)), [cut(found.name, 44) for found in contrasts])
+        axes.set_yticks(range(len(contrasts)), names)
         axes.set_ylim(len(contrasts) - 0.4, -0.6)
         axes.set_xlabel(f"difference in {study.split} {title(study.metric)}")
         axes.grid(axis="y", visible=False)
