@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
+import processes
 import pytest
 import torch
 from conftest import ROOT, TINY, script
@@ -21,7 +23,7 @@ from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSig
 from unet.callbacks.progress import Progress
 from unet.errors import Interrupted, Lost, UserError
 from unet.faults import fault
-from unet.halving import as_it_was, may_begin_again
+from unet.halving import as_it_was, begin_again, may_begin_again
 from unet.record import sweep_up
 from unet.training import train
 
@@ -250,18 +252,18 @@ import torch
 import unet.model
 forward = unet.model.UNet.forward
 def limited(self, image):
-    if self.training and len(image) > MOST:
+    if self.training and len(image) > 2:
         torch.empty(2**50, dtype=torch.uint8)
     return forward(self, image)
 unet.model.UNet.forward = limited
 """
-"""What makes this a machine with memory for MOST images at a time, where Python loads it before it begins."""
+"""What makes this a machine with memory for two images at a time, where Python loads it before it begins."""
 
 
 @pytest.mark.slow
 def test_a_batch_too_large_is_halved_and_gathered_if_asked(stack, composed, tmp_path):
     """Eight samples a step, twice four, four times two: as if that had been asked for."""
-    (tmp_path / "sitecustomize.py").write_text(SMALL_MEMORY.replace("MOST", "2"))
+    (tmp_path / "sitecustomize.py").write_text(SMALL_MEMORY)
     common = ["data.batch_size=8", "pictures=0", "feature_maps=0"]
     given = [
         "data=isbi2012",
@@ -273,12 +275,9 @@ def test_a_batch_too_large_is_halved_and_gathered_if_asked(stack, composed, tmp_
         "halve_batch=true",
     ]
 
-    def run(*more: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / "train.py"), *given, *more]
-        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "HYDRA_FULL_ERROR": "0"}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-
-    first = run()
+    command = [sys.executable, str(ROOT / "train.py"), *given]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "HYDRA_FULL_ERROR": "0"}
+    first = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert first.returncode == 0, first.stderr
     assert re.findall("beginning again with (.*)", first.stdout) == [
         "data.batch_size=4 trainer.accumulate_grad_batches=2",
@@ -290,11 +289,31 @@ def test_a_batch_too_large_is_halved_and_gathered_if_asked(stack, composed, tmp_
     assert not (folder / "error.txt").exists() and len(list(folder.glob("events*"))) == 3, "of the last beginning only"
     train(composed(*common[1:], "data.batch_size=2", "trainer.accumulate_grad_batches=4"), tmp_path / "asked")
     assert_same(weights(folder), weights(tmp_path / "asked"))
-    assert "this run is finished" in run().stdout, "the same command knows it by what was asked"
-    (tmp_path / "sitecustomize.py").write_text(SMALL_MEMORY.replace("MOST", "0"))
-    never = run("data.batch_size=2", "hydra.run.dir=a b")
-    assert never.returncode == 1 and "beginning again with data.batch_size=1" in never.stdout
-    assert "with one sample a batch" in never.stderr and "Traceback" not in never.stderr
+    again = processes.run([str(ROOT / "train.py"), *given], tmp_path)
+    assert "this run is finished" in again.stdout, "the same command knows it by what was asked"
+
+
+def test_what_begins_again_is_the_same_command_with_other_values(tmp_path, monkeypatch):
+    """In the same folder, from the same place, and with a word on errors as it was asked for at first."""
+    folder = tmp_path / "a=b, c"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "checkpoints/last.ckpt", "error.txt", "notes.md"):
+        (folder / name).touch()
+    given = ["train.py", "-m", "++data.batch_size=8", "seed=1", "hydra.run.dir=elsewhere", "halve_batch=true"]
+    monkeypatch.setattr("sys.argv", given)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as unet.command sets it while it listens
+    monkeypatch.setattr("unet.halving.HydraConfig.get", lambda: OmegaConf.create({"runtime": {"cwd": str(tmp_path)}}))
+    monkeypatch.chdir(ROOT)
+    become = Mock(side_effect=SystemExit)
+    monkeypatch.setattr("os.execve", become)
+    with pytest.raises(SystemExit):
+        begin_again(folder, ["data.batch_size=4", "trainer.accumulate_grad_batches=2"])
+    program, words, environment = become.call_args.args
+    assert program == words[0] == sys.executable and Path.cwd() == tmp_path
+    smaller = ["data.batch_size=4", "trainer.accumulate_grad_batches=2", f"hydra.run.dir='{folder}'"]
+    assert words[1:] == ["train.py", "-m", "seed=1", "halve_batch=true", *smaller]
+    assert environment["HYDRA_FULL_ERROR"] == "0"
+    assert [path.name for path in folder.iterdir()] == ["notes.md"]
 
 
 def test_a_run_goes_on_with_the_batch_it_came_down_to(composed, tmp_path):
@@ -385,11 +404,11 @@ def test_what_a_kill_left_half_written_is_swept_up(tmp_path):
 
 @pytest.mark.slow
 def test_killed_trainings_end_as_if_they_had_not_been():
-    command = [sys.executable, str(ROOT / "scripts" / "faults.py"), "--trainings", "3", "--seed", "7"]
+    command = [sys.executable, str(ROOT / "scripts" / "faults.py"), "--trainings", "2", "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     said = done.stdout
-    assert said.count("  same  killed ") == 3 and "3 of 3 trainings" in said and "0 unreadable" in said
+    assert said.count("  same  killed ") == 2 and "2 of 2 trainings" in said and "0 unreadable" in said
 
 
 def test_the_fault_script_sees_what_differs_and_what_does_not_load(tmp_path):
