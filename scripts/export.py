@@ -8,6 +8,7 @@ The folder holds the model, with normalisation inside and free batch and size; b
 gives; and run.py, an example. docs/export.md has the rest.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def main(config: DictConfig) -> None:
     print(f"tiles of {'x'.join(map(str, said['tiles']['tile']))}: {seam['score']:.2%} of labels as in one piece")
     if said["input"]["eval_transforms"]:
         print("mind: evaluation resizes or pads first, which the model leaves to you (input.eval_transforms)")
-    print(f"try it: python {folder / EXAMPLE} IMAGE LABELS.png; what it takes and gives: {folder / BUNDLE}")
+    command = shlex.join(["python", str(folder / EXAMPLE), "IMAGE", "LABELS.png"])
+    print(f"try it: {command}; what it takes and gives: {folder / BUNDLE}")
 
 
 def path_of(value: str | None) -> Path | None:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def claim(folder: Path, ckpt_path: str | None) -> None:
     if not resuming and ((folder / METRICS).exists() or any((folder / CHECKPOINTS).glob("*.ckpt"))):
         raise UserError(
             f"{folder} already holds a run; choose another hydra.run.dir, or resume it with "
-            f"ckpt_path={folder / CHECKPOINTS / 'last.ckpt'}"
+            f"{shlex.quote(f'ckpt_path={folder / CHECKPOINTS / LAST}')}"
         )
 
 

@@ -1,5 +1,6 @@
 """The tables a run prints: what is about to be trained, and how it went."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: Segme
     console.print(
         f"trained {metrics['time/train_seconds']:.0f} s at {metrics['time/samples_per_second']:.1f} samples/s"
     )
-    console.print(f"results in {out}\ntensorboard --logdir {out}", markup=False)  # a name may hold [brackets]
+    board = shlex.join(["tensorboard", "--logdir", str(out)])  # a name may hold {braces}, and [brackets]
+    console.print(f"results in {out}\n{board}", markup=False, soft_wrap=True)
 
 
 def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str], which: str) -> None:

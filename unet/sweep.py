@@ -176,4 +176,4 @@ def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
     for name, values in jobs.items():
         if values["state"] != "done":
             print(f"{values['state']}: {name}: {values['reason']}")
-    print(f"tensorboard --logdir {folder}")
+    print(shlex.join(["tensorboard", "--logdir", str(folder)]))
