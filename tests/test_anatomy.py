@@ -2,11 +2,11 @@
 
 import re
 import subprocess
-import sys
 from math import floor
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 
@@ -99,9 +99,7 @@ def test_any_size_is_described_at_once_and_one_too_small_is_refused():
 
 
 def describe(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "scripts/describe.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    return processes.run(["scripts/describe.py", *arguments], ROOT)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
 """The corrected copy, and the command as its users meet it."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from conftest import ROOT, script
 from folders import noise, save, scanned
@@ -178,10 +177,10 @@ def test_data_without_files_is_checked_by_what_it_delivers(capsys):
 
 @pytest.mark.slow
 def test_the_command_s_exit_status_and_its_sentence(messy, tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "check_data.py"), "data=folder", "data.batch_size=4"]
-    lossy = subprocess.run([*command, f"data.root={messy}"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    command = [str(ROOT / "scripts" / "check_data.py"), "data=folder", "data.batch_size=4"]
+    lossy = processes.run([*command, f"data.root={messy}"], tmp_path)
     assert lossy.returncode == 1 and lossy.stderr == "" and "error: masks are lossy" in lossy.stdout
-    lost = subprocess.run([*command, "data.root=nowhere"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    lost = processes.run([*command, "data.root=nowhere"], tmp_path)
     assert lost.returncode == 1 and "Traceback" not in lost.stderr
     assert lost.stderr.splitlines()[-1] == "error: nowhere/images: no such folder"
     assert [path.name for path in tmp_path.iterdir()] == ["messy"], "nothing is left behind"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from conftest import ROOT
@@ -470,8 +471,7 @@ def test_a_training_keeps_how_its_images_are_stored():
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    script = [sys.executable, str(ROOT / "scripts" / "export.py")]
-    return subprocess.run([*script, *arguments], capture_output=True, text=True, timeout=250)
+    return processes.run([str(ROOT / "scripts" / "export.py"), *arguments], Path.cwd())
 
 
 @pytest.mark.slow

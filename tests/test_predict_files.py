@@ -4,11 +4,11 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import processes
 import pytest
 import tifffile
 import torch
@@ -298,9 +298,7 @@ def test_the_command_ends_with_a_table_and_the_status_of_the_worst(tmp_path: Pat
     ckpt = checkpoint(tmp_path)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *arguments]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+        return processes.run([str(ROOT / "scripts" / "predict.py"), *arguments], tmp_path)
 
     chosen = [f"ckpt={ckpt}", "input=my images", "output=my labels", "sheet=true"]
     first = run(*chosen)
