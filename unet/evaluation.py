@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from unet.command import CONFIGS, all_keys, parse
@@ -19,9 +18,9 @@ from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
 from unet.losses import class_weights
 from unet.record import CONFIG, METRICS, make_folder, provenance, run_config, write_json
-from unet.segmenter import EXPECTED, load, read_checkpoint
+from unet.segmenter import EXPECTED, network_of, read_checkpoint
 from unet.task import SegmentationTask
-from unet.training import build_data, describe, evaluate, settle_process, task_of
+from unet.training import build_data, describe, evaluate, settle_process, task_of, trainer_of
 
 TRAINER = ("accelerator", "deterministic", "benchmark", "inference_mode", "limit_val_batches", "limit_test_batches")
 """The trainer's settings that an evaluation depends on, beside the precision."""
@@ -72,8 +71,8 @@ def evaluate_checkpoint(
     """
     if out is not None:
         make_room(out)
-    load(path)  # says what is wrong with it
     checkpoint = read_checkpoint(path)
+    network_of(checkpoint, path)  # says what is wrong with it
     config = config_of(path, overrides)
     settle_process(config)
     data = build_data(config)
@@ -197,16 +196,13 @@ def evaluating_trainer(config: DictConfig, task: SegmentationTask, data: Segment
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     sizes = [stage.size for stage in describe(task, data).stages]
     precision: Any = resolve_precision(settings["precision"], accelerator_name(settings["accelerator"]), sizes)
-    try:
-        return L.Trainer(
-            **{key: settings[key] for key in TRAINER},
-            precision=precision,
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"trainer: Lightning refuses its settings: {' '.join(str(error).split())}") from error
+    return trainer_of(
+        **{key: settings[key] for key in TRAINER},
+        precision=precision,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )

@@ -54,7 +54,6 @@ def run_job(job: Job, config: DictConfig) -> float:
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
     if hydra.mode == RunMode.MULTIRUN:
         return one_of_many(job, config, folder, overrides)
-
     try:
         config = as_it_was(config, folder)
         if config.resume is not None and config.ckpt_path is None:

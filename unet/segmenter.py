@@ -117,7 +117,11 @@ def load(path: str | Path) -> Segmenter:
     Raises:
         UserError: no such file, one that is damaged or holds code, or one that this project did not write.
     """
-    checkpoint = read_checkpoint(path)
+    return network_of(read_checkpoint(path), path)
+
+
+def network_of(checkpoint: Mapping[str, Any], path: str | Path) -> Segmenter:
+    """As :func:`load`, from what :func:`read_checkpoint` gave for ``path``."""
     try:
         with torch.device("meta"):  # before memory is asked for: a damaged description may ask for any amount
             check_shapes(Segmenter(checkpoint["description"]).state_dict(), checkpoint["state_dict"])

@@ -50,7 +50,7 @@ from unet.matching import matched
 from unet.model import UNet
 from unet.pictures import sheet
 from unet.record import CHECKPOINTS, METRICS, peak_memory_bytes, provenance, reset_peak_memory, whole, write_json
-from unet.segmenter import Normalize
+from unet.segmenter import Normalize, read_checkpoint
 from unet.summary import print_result, print_summary
 from unet.task import SegmentationTask
 
@@ -263,16 +263,21 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         callbacks.append(RichProgressBar(leave=False))
     plugins = [AtomicCheckpointIO(), *(settings.pop("plugins") or [])]
     logger = TensorBoardLogger(out, name="", version="", default_hp_metric=False)
+    return trainer_of(
+        **settings,
+        default_root_dir=out,
+        logger=logger,
+        callbacks=callbacks,
+        plugins=plugins,
+        use_distributed_sampler=False,  # the sampler knows its rank
+        enable_autolog_hparams=False,  # logged once, at the end, with the results
+    )
+
+
+def trainer_of(**settings: Any) -> L.Trainer:
+    """Lightning's trainer. Raises UserError where it refuses the settings."""
     try:
-        return L.Trainer(
-            **settings,
-            default_root_dir=out,
-            logger=logger,
-            callbacks=callbacks,
-            plugins=plugins,
-            use_distributed_sampler=False,  # the sampler knows its rank
-            enable_autolog_hparams=False,  # logged once, at the end, with the results
-        )
+        return L.Trainer(**settings)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: Lightning refuses its settings: {' '.join(str(error).split())}") from error
 
@@ -285,7 +290,7 @@ def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:
     for name in ("best", "last"):
         path = out / CHECKPOINTS / f"{name}.ckpt"
         if path.is_file():
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = read_checkpoint(path)
             task.load_state_dict(checkpoint["state_dict"])
             told = {f"{name}/epoch": checkpoint["epoch"] + 1, f"{name}/step": checkpoint["global_step"]}
             if name == "best":

@@ -39,7 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
 
-class Kept(ModelCheckpoint):
+class RelocatableCheckpoint(ModelCheckpoint):
     """Lightning's, which would forget its best score where the run's folder has been moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -62,8 +62,8 @@ class Kept(ModelCheckpoint):
 
 def best_and_last(folder: Path, monitor: str) -> list[Callback]:
     """``best.ckpt`` by the monitored score, and ``last.ckpt`` after every epoch."""
-    best = Kept(folder, "best", monitor=monitor, mode="max", enable_version_counter=False)
-    last = Kept(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    best = RelocatableCheckpoint(folder, "best", monitor=monitor, mode="max", enable_version_counter=False)
+    last = RelocatableCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     return [best, last]
 
 
@@ -91,7 +91,8 @@ class SaveOnError(Callback):
         if not self.buffers:
             self.buffers = list(pl_module.buffers())
             self.copies = [buffer.clone() for buffer in self.buffers]
-        torch._foreach_copy_(self.copies, self.buffers)  # type: ignore[attr-defined]
+        for copy, buffer in zip(self.copies, self.buffers, strict=True):
+            copy.copy_(buffer)
         self.loops = counters(trainer, batch_idx)
 
     def on_before_optimizer_step(
@@ -123,7 +124,8 @@ class SaveOnError(Callback):
                 if isinstance(callback, WeightAveraging):
                     callback.on_validation_epoch_end(trainer, module)  # puts the weights back
             self.averaged = False
-        torch._foreach_copy_(self.buffers, self.copies)  # type: ignore[attr-defined]
+        for buffer, copy in zip(self.buffers, self.copies, strict=True):
+            buffer.copy_(copy)
         trainer.fit_loop.load_state_dict(self.loops)
         trainer.save_checkpoint(self.path)
         return True

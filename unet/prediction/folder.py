@@ -11,6 +11,7 @@ from unet.apply import How
 from unet.data.files import natural
 from unet.data.formats import SUFFIXES, name_parts
 from unet.errors import UserError
+from unet.faults import is_memory, plain
 from unet.geometry import times
 from unet.prediction.one import predict_file
 from unet.prediction.overlay import contact_sheet
@@ -148,9 +149,9 @@ def recorded(path: Path) -> Mapping[str, Any]:
 
 def reason(path: Path, error: Exception) -> str:
     """Why a file failed, in one sentence that names it."""
-    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+    if is_memory(error):
         return f"{path}: not enough memory; give smaller tiles (tile=...) or batch=1"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = plain(error) or type(error).__name__
     if not isinstance(error, UserError | OSError):
         text = f"{type(error).__name__}: {text}"
     return text if str(path) in text else f"{path}: {text}"
