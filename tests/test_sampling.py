@@ -1,5 +1,6 @@
 """An order and an augmentation that depend on nothing but the keys."""
 
+import time
 from functools import partial
 
 import albumentations as A
@@ -160,6 +161,28 @@ def test_what_exceeds_the_budget_is_read_again_and_equal():
         image, target = samples[number]
         assert (image == noise(8, 8, 3, seed=number)).all() and (target == noise(8, 8, below=2, seed=number)).all()
     assert sorted(reads) == [0, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_readers_run_a_bounded_number_of_images_ahead_of_a_slow_consumer(monkeypatch):
+    decoded, waiting = [], []
+
+    def read(number: int) -> tuple[np.ndarray, np.ndarray]:
+        decoded.append(number)
+        return np.zeros((2, 2, 1), np.uint8), np.zeros((2, 2), np.uint8)
+
+    def slowly(results, total, description):
+        for consumed, result in enumerate(results):
+            for _ in range(20):
+                if not consumed and len(decoded) < total:
+                    time.sleep(0.01)  # as far ahead as they may
+            waiting.append(len(decoded) - consumed)
+            yield result
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("unet.data.samples.progress", slowly)
+    Samples([Item(str(number), partial(read, number)) for number in range(40)], 2, 2, budget=0, split="train")
+    assert len(waiting) == len(decoded) == 40
+    assert max(waiting) <= 4, "at most two images a reader"
 
 
 def test_counts_statistics_and_the_most_varied_by_hand():

@@ -3,8 +3,10 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -13,6 +15,8 @@ from rich.progress import track
 from unet.data.source import Array, Item
 from unet.errors import Lost, UserError
 from unet.labels import IGNORE_INDEX, variety
+
+Result = TypeVar("Result")
 
 
 class Samples:
@@ -50,13 +54,13 @@ class Samples:
             image, target = checked(item, num_classes, spatial_dims)
             return image, target, digest(image)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            read = pool.map(read_one, items)
-            for index, (image, target, pixels) in enumerate(progress(read, len(items), f"reading {split}")):
-                self.admit(index, image, target, budget)
-                self.digests.append(pixels)
+        read = read_in_parallel(read_one, items, os.cpu_count() or 1)
+        for index, (image, target, pixels) in enumerate(progress(read, len(items), f"reading {split}")):
+            self.add(index, image, target, budget)
+            self.digests.append(pixels)
 
-    def admit(self, index: int, image: Array, target: Array, budget: float) -> None:
+    def add(self, index: int, image: Array, target: Array, budget: float) -> None:
+        """Count an item's labels and values, and keep it in memory while the budget lasts."""
         self.channels = self.channels or image.shape[-1]
         if image.shape[-1] != self.channels:
             raise unlike(self.items[index], image.shape[-1], self.items[0], self.channels)
@@ -117,6 +121,21 @@ class Samples:
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
         return mean.tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
+
+
+def read_in_parallel(read: Callable[[Item], Result], items: Iterable[Item], num_threads: int) -> Iterator[Result]:
+    """Yield ``read(item)`` of every item, in order.
+
+    At most ``2 * num_threads`` results wait to be consumed, so that decoded images do not fill the memory.
+    """
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for item in items:
+            pending.append(pool.submit(read, item))
+            if len(pending) == 2 * num_threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def checked(item: Item, num_classes: int, spatial_dims: int) -> tuple[Array, Array]:
