@@ -87,8 +87,13 @@ def test_the_results_table_is_current():
     assert results.updated(readme) == readme, "run: python scripts/results.py table"
 
 
-def test_a_data_set_may_bring_its_own_defaults_and_the_command_line_still_decides():
-    assert (config().model.norm, config().model.depth) == ("batch", 4)
-    volume = config("data=icbm152")
-    assert (volume.model.norm, volume.model.depth, volume.optim.lr) == ("none", 3, 2e-3)
-    assert config("data=icbm152", "model.norm=group").model.norm == "group"
+@pytest.mark.parametrize("path", sorted((CONFIGS / "data").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_data_group_sets_nothing_but_data(path):
+    chosen, default = config(f"data={path.stem}"), config()
+    assert {key for key in default if key not in ("data", "loss") and chosen[key] != default[key]} == set()
+
+
+def test_the_recipe_for_volumes_sets_its_network_and_the_command_line_still_decides():
+    recipe = config("experiment=icbm152")
+    assert (recipe.data.name, recipe.model.norm, recipe.model.depth, recipe.optim.lr) == ("icbm152", "none", 3, 2e-3)
+    assert config("experiment=icbm152", "model.norm=group").model.norm == "group"
