@@ -1,181 +1,125 @@
-"""Archives are fetched whole or not at all, and never leave their folder."""
+"""Data sets that torchvision downloads arrive complete or not at all, and never outside their folder."""
 
 import hashlib
 import io
-import stat
+import shutil
 import tarfile
-import threading
-import zipfile
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
+import torchvision.datasets
+from folders import sentence
+from test_public_data import oxford_pet, voc2012
 
-from unet.data.download import Archive, extract, provide
+from unet.data.oxford_pet import OxfordPet
+from unet.data.voc2012 import Voc2012
 from unet.errors import UserError
-
-FILES = {"images/a.txt": b"a", "images/deep/b.txt": b"b" * 3_000_000, "notes.txt": b"not wanted"}
-
-
-def tar_of(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-def zip_of(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as file:
-        for name, content in files.items():
-            file.writestr(name, content)
-    return path
-
-
-def archive_of(path: Path, url: str = "", brings: str = "images") -> Archive:
-    return Archive(url or path.as_uri(), hashlib.md5(path.read_bytes()).hexdigest(), brings)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder; what lies under ``cut`` ends in the middle."""
-
-    def do_GET(self) -> None:
-        if not self.path.startswith("/cut/"):
-            return super().do_GET()
-        whole = (Path(self.directory) / Path(self.path).name).read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(whole)))
-        self.end_headers()
-        self.wfile.write(whole[: len(whole) // 2])
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A folder and the address under which a local server offers it."""
-    monkeypatch.setenv("no_proxy", "*")
-    folder = tmp_path / "site"
-    folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.mark.parametrize("make, name", [(tar_of, "set.tar.gz"), (zip_of, "set.zip")])
-def test_an_archive_is_fetched_and_only_what_is_wanted_is_kept(site, tmp_path, make, name, capsys):
-    folder, address = site
-    archive = archive_of(make(folder / name, FILES), f"{address}/{name}")
-    provide(tmp_path / "data" / "set", [archive], download=True)
-    assert content(tmp_path / "data" / "set") == {key: FILES[key] for key in FILES if key.startswith("images/")}
-    assert list((tmp_path / "data" / "set").iterdir()) == [tmp_path / "data" / "set" / "images"]
-    assert f"{address}/{name}" in capsys.readouterr().err
-
-
-def test_a_folder_within_the_archive_finds_its_place_beside_others(tmp_path):
-    archive = archive_of(tar_of(tmp_path / "a.tar", {"kit/new/a.txt": b"a"}), brings="kit/new")
-    (tmp_path / "data" / "kit" / "old").mkdir(parents=True)
-    provide(tmp_path / "data", [archive], download=True)
-    assert sorted(path.name for path in (tmp_path / "data" / "kit").iterdir()) == ["new", "old"]
-
-
-def test_what_is_there_is_not_fetched_again(tmp_path):
-    (tmp_path / "images").mkdir()
-    provide(tmp_path, [Archive("http://nowhere.invalid/set.tar", "0" * 32, "images")], download=True)
-
-
-def test_a_missing_set_that_may_not_be_downloaded_says_how_to_get_it(tmp_path):
-    with pytest.raises(UserError) as error:
-        provide(tmp_path, [Archive("https://example.org/set.tar", "0123", "images")], download=False)
-    for part in (
-        "https://example.org/set.tar",
-        "0123",
-        str(tmp_path / "images"),
-        "data.source.download=true",
-        "data.root",
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of small archives in the official layout, in place of the publishers' sites."""
+    site = tmp_path / "site"
+    pets, voc = oxford_pet(tmp_path / "made") / "oxford-iiit-pet", voc2012(tmp_path / "made")
+    site.mkdir()
+    for name, root, member in (
+        ("images.tar.gz", pets, "images"),
+        ("annotations.tar.gz", pets, "annotations"),
+        ("VOCtrainval_11-May-2012.tar", voc, "VOCdevkit"),
     ):
-        assert part in str(error.value)
+        with tarfile.open(site / name, "w:gz" if name.endswith("gz") else "w") as tar:
+            tar.add(root / member, member)
+    shutil.rmtree(tmp_path / "made")
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, max_hops: url)
+    monkeypatch.setattr(
+        "torchvision.datasets.utils._urlretrieve", lambda url, path: shutil.copyfile(site / Path(url).name, path)
+    )
+    publish(site, monkeypatch)
+    return site
 
 
-def refused(address: str, folder: Path, damage: str) -> Archive:
-    good = archive_of(tar_of(folder / "set.tar.gz", FILES), f"{address}/set.tar.gz")
-    return {
-        "absent": Archive(f"{address}/other.tar.gz", good.md5, "images"),
-        "cut": Archive(f"{address}/cut/set.tar.gz", good.md5, "images"),
-        "changed": Archive(good.url, "0" * 32, "images"),
-        "closed": Archive("http://127.0.0.1:9/set.tar.gz", good.md5, "images"),
-    }[damage]
+def publish(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """State the archives' checksums as torchvision states those of the published ones."""
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in site.iterdir()}
+    resources = tuple((url, sums[Path(url).name]) for url, _ in torchvision.datasets.OxfordIIITPet._RESOURCES)
+    monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", resources)
+    entry = torchvision.datasets.voc.DATASET_YEAR_DICT["2012"]
+    monkeypatch.setitem(entry, "md5", sums[entry["filename"]])
 
 
-@pytest.mark.parametrize("damage", ["absent", "cut", "changed", "closed"])
-def test_a_failed_download_names_the_address_the_place_and_leaves_nothing(site, tmp_path, damage):
-    folder, address = site
-    archive = refused(address, folder, damage)
+def test_the_pets_are_downloaded_once_and_archives_are_not_kept(mirror, tmp_path):
+    items = OxfordPet(str(tmp_path / "data")).items
+    assert {split: len(found) for split, found in items.items()} == {"train": 18, "val": 2, "test": 6}
+    assert items["train"][0].read()[1].ndim == 2
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"oxford-iiit-pet"}
+    assert {path.name for path in (tmp_path / "data" / "oxford-iiit-pet").iterdir()} == {"images", "annotations"}
+    shutil.rmtree(mirror)
+    assert OxfordPet(str(tmp_path / "data")).items["test"][0].name == items["test"][0].name
+
+
+def test_voc_is_downloaded_beside_another_year(mirror, tmp_path):
+    (tmp_path / "data" / "VOCdevkit" / "VOC2007").mkdir(parents=True)
+    items = Voc2012(str(tmp_path / "data")).items
+    assert {split: len(found) for split, found in items.items()} == {"train": 4, "val": 3, "test": 2}
+    assert {path.name for path in (tmp_path / "data" / "VOCdevkit").iterdir()} == {"VOC2007", "VOC2012"}
+
+
+def test_a_folder_that_a_stopped_download_left_is_completed(mirror, tmp_path):
+    kept = tmp_path / "data" / "oxford-iiit-pet" / "images" / "kept.jpg"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert len(OxfordPet(str(tmp_path / "data")).items["test"]) == 6
+    assert kept.exists()
+
+
+def damaged(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last archive is cut in the middle."""
+    path = mirror / "annotations.tar.gz"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def offline(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(url: str, path: str) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", refuse)
+
+
+def leaves_its_folder(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The archive has a member outside its folder."""
+    with tarfile.open(mirror / "annotations.tar.gz", "w:gz") as tar:
+        member = tarfile.TarInfo("../../../evil.txt")
+        member.size = 4
+        tar.addfile(member, io.BytesIO(b"evil"))
+    publish(mirror, monkeypatch)
+
+
+def links_out(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The archive has a link to a place outside its folder, and a file behind it."""
+    with tarfile.open(mirror / "annotations.tar.gz", "w:gz") as tar:
+        link, member = tarfile.TarInfo("annotations"), tarfile.TarInfo("annotations/evil.txt")
+        link.type, link.linkname, member.size = tarfile.SYMTYPE, "../../..", 4
+        tar.addfile(link)
+        tar.addfile(member, io.BytesIO(b"evil"))
+    publish(mirror, monkeypatch)
+
+
+@pytest.mark.parametrize("damage", [damaged, offline, leaves_its_folder, links_out])
+def test_a_failed_download_leaves_nothing_and_says_what_to_get_by_hand(mirror, tmp_path, monkeypatch, damage):
+    damage(mirror, monkeypatch)
     with pytest.raises(UserError) as error:
-        provide(tmp_path / "data", [archive], download=True)
-    for part in (archive.url, archive.md5, str(tmp_path / "data" / "images")):
-        assert part in str(error.value)
-    assert "\n" not in str(error.value)
+        OxfordPet(str(tmp_path / "data")).find()
+    site = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
+    place = str(tmp_path / "data" / "oxford-iiit-pet")
+    sentence(error, "cannot be downloaded", f"{site}/images.tar.gz", f"{site}/annotations.tar.gz", place)
     assert list((tmp_path / "data").iterdir()) == []
+    assert not list(tmp_path.rglob("evil.txt"))
+    assert tarfile.TarFile.extraction_filter is None
 
 
-def test_an_archive_that_lacks_its_folder_is_refused(tmp_path):
-    archive = archive_of(tar_of(tmp_path / "a.tar", {"other/a.txt": b"a"}))
-    with pytest.raises(UserError, match="holds no folder images"):
-        provide(tmp_path / "data", [archive], download=True)
-
-
-def test_a_file_that_is_no_archive_is_refused(tmp_path):
-    (tmp_path / "a.tar").write_bytes(b"<html>moved</html>" * 100)
-    with pytest.raises(UserError, match=r"a\.tar: cannot be extracted"):
-        provide(tmp_path / "data", [archive_of(tmp_path / "a.tar")], download=True)
-
-
-OUTSIDE = [
-    "../evil.txt",
-    "images/../../evil.txt",
-    "/evil.txt",
-    "C:/evil.txt",
-    "..\\evil.txt",
-    "images\\..\\..\\evil.txt",
-]
-
-
-@pytest.mark.parametrize("make", [tar_of, zip_of])
-@pytest.mark.parametrize("name", OUTSIDE)
-def test_no_member_leaves_the_folder(tmp_path, make, name):
-    archive = make(tmp_path / "archive", {name: b"evil", "images/a.txt": b"a"})
-    with pytest.raises(UserError, match="leads out of its folder"):
-        extract(archive, tmp_path / "into")
-    assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        member = tarfile.TarInfo("images/link")
-        member.type, member.linkname = kind, "a.txt"
-        tar.addfile(member)
-    with pytest.raises(UserError, match="images/link: a link or device"):
-        extract(tmp_path / "a.tar", tmp_path / "into")
-
-
-def test_a_link_in_a_zip_is_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
-        member = zipfile.ZipInfo("images/link")
-        member.external_attr = (stat.S_IFLNK | 0o777) << 16
-        file.writestr(member, "/etc")
-    with pytest.raises(UserError, match="images/link: a link or device"):
-        extract(tmp_path / "a.zip", tmp_path / "into")
+def test_a_missing_set_that_may_not_be_downloaded_says_so(mirror, tmp_path):
+    with pytest.raises(UserError) as error:
+        Voc2012(str(tmp_path / "data"), download=False).find()
+    sentence(error, "VOCtrainval_11-May-2012.tar", str(tmp_path / "data"), "data.source.download=true", "data.root=")
+    assert not (tmp_path / "data").exists()

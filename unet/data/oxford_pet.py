@@ -3,16 +3,13 @@
 from itertools import count
 from pathlib import Path
 
-from unet.data.download import Archive, provide
+from unet.data.download import ensure_downloaded
 from unet.data.files import LabelMap, file_item, read_lines
 from unet.data.source import Color, Item, Source
 from unet.errors import UserError
 
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
-ARCHIVES = (
-    Archive(f"{SITE}/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c", "images"),
-    Archive(f"{SITE}/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f", "annotations"),
-)
+FOLDER = "oxford-iiit-pet"
 TENTH = 10
 
 
@@ -35,11 +32,15 @@ class OxfordPet(Source):
             raise UserError(f"data.source.border: expected class or ignore, found {border!r}")
         if border == "ignore":
             self.classes = self.classes[:2]
-        self.folder = Path(root) / "oxford-iiit-pet"
-        self.download = download
+        self.root, self.download = Path(root), download
 
     def find(self) -> dict[str, list[Item]]:
-        provide(self.folder, ARCHIVES, self.download)
+        by_hand = (
+            f"download {SITE}/images.tar.gz and {SITE}/annotations.tar.gz and extract both in {self.root / FOLDER}, or "
+            f"say where the data is with data.root=..."
+        )
+        folders = [f"{FOLDER}/images", f"{FOLDER}/annotations"]
+        ensure_downloaded(self.root, folders, download, self.download, by_hand)
         labels = LabelMap(
             {1: "pet", 2: "background", 3: self.classes[2] if self.classes[2:] else "ignore"}, self.classes
         )
@@ -52,6 +53,13 @@ class OxfordPet(Source):
 
     def listed(self, split: str, labels: LabelMap) -> tuple[list[str], list[Item]]:
         """Names and items of an official split; some of its files are PNG or GIF in truth, hence RGB for all."""
-        names = [line.split()[0] for line in read_lines(self.folder / "annotations" / f"{split}.txt")]
-        images, masks = self.folder / "images", self.folder / "annotations" / "trimaps"
+        names = [line.split()[0] for line in read_lines(self.root / FOLDER / "annotations" / f"{split}.txt")]
+        images, masks = self.root / FOLDER / "images", self.root / FOLDER / "annotations" / "trimaps"
         return names, [file_item(images / f"{name}.jpg", masks / f"{name}.png", labels, "RGB") for name in names]
+
+
+def download(root: str) -> None:
+    """Download, check and extract the data set with torchvision."""
+    from torchvision.datasets import OxfordIIITPet
+
+    OxfordIIITPet(root, download=True)

@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-from unet.data.download import Archive, provide
+from unet.data.download import ensure_downloaded
 from unet.data.files import LabelMap, file_item, read_lines
 from unet.data.source import Color, Item, Source
 
-ARCHIVE = Archive(
-    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-    "6cd6e144f989b92b3379bac3b3de84fd",
-    "VOCdevkit/VOC2012",
-)
+ARCHIVE = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
+FOLDER = "VOCdevkit/VOC2012"
 
 
 class Voc2012(Source):
@@ -39,14 +36,22 @@ class Voc2012(Source):
         self.root, self.download = Path(root), download
 
     def find(self) -> dict[str, list[Item]]:
-        provide(self.root, [ARCHIVE], self.download)
+        by_hand = f"download {ARCHIVE} and extract it in {self.root}, or say where the data is with data.root=..."
+        ensure_downloaded(self.root, [FOLDER], download, self.download, by_hand)
         train, val = self.listed("train"), self.listed("val")
         return {"train": train, "val": val[::2], "test": val[1::2]}
 
     def listed(self, split: str) -> list[Item]:
         """The items of an official split."""
-        folder = self.root / ARCHIVE.brings
+        folder = self.root / FOLDER
         labels = LabelMap({**dict(enumerate(self.classes)), 255: "ignore"}, self.classes)
         names = read_lines(folder / "ImageSets" / "Segmentation" / f"{split}.txt")
         images, masks = folder / "JPEGImages", folder / "SegmentationClass"
         return [file_item(images / f"{name}.jpg", masks / f"{name}.png", labels, "RGB") for name in names]
+
+
+def download(root: str) -> None:
+    """Download, check and extract the data set with torchvision."""
+    from torchvision.datasets import VOCSegmentation
+
+    VOCSegmentation(root, year="2012", download=True)
