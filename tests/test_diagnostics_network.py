@@ -29,7 +29,7 @@ def data_of(images: Tensor, targets: Tensor) -> Any:
     """Data of images (N, C, *S) and targets (N, *S), the most varied first."""
     items = [SimpleNamespace(name=f"{index}.png") for index in range(len(images))]
     samples = SimpleNamespace(items=items, most_varied=lambda count: list(range(len(images)))[:count])
-    dataset = {(0, i, i): {"image": images[i], "target": targets[i]} for i in range(len(images))}
+    dataset = SimpleNamespace(eval_item=lambda index: {"image": images[index, None], "target": targets[index, None]})
     return SimpleNamespace(samples={"test": samples}, dataset=lambda split, transforms: dataset)
 
 

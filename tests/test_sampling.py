@@ -106,7 +106,7 @@ def test_image_and_target_are_moved_together():
     data = SegmentationDataset(Samples(items, 64, 2, 1e9, "train"), pipeline([A.D4(p=1), *TRANSFORMS[1:]]), 0)
     for position in range(20):
         sample = data[0, position, 0]
-        assert torch.equal(sample["image"][0].long(), sample["target"])
+        assert torch.equal(sample["image"][..., 0].long(), sample["target"])
 
 
 @given(st.integers(1, 20), st.integers(4, 60), st.integers(0, 5), st.booleans())
@@ -197,11 +197,11 @@ def test_counts_statistics_and_the_most_varied_by_hand():
 
 
 def test_collate_stacks_channels_last_and_refuses_two_sizes():
-    sample = {"image": torch.zeros(3, 4, 5), "target": torch.zeros(4, 5, dtype=torch.long)}
+    sample = {"image": torch.zeros(4, 5, 3), "target": torch.zeros(4, 5, dtype=torch.long)}
     batch = collate([sample, sample])
     assert batch["image"].shape == (2, 3, 4, 5) and batch["target"].shape == (2, 4, 5)
     assert batch["image"].is_contiguous(memory_format=torch.channels_last)
-    other = {"image": torch.zeros(3, 6, 5), "target": torch.zeros(6, 5, dtype=torch.long)}
+    other = {"image": torch.zeros(6, 5, 3), "target": torch.zeros(6, 5, dtype=torch.long)}
     with pytest.raises(UserError, match="4 x 5 and 6 x 5 cannot share a batch"):
         collate([sample, other])
 

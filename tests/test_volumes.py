@@ -134,7 +134,7 @@ def test_arrays_and_volumes_are_read_and_say_how_many_axes_they_have(tmp_path, s
     assert data.source.spatial_dims == len(size)
     assert data.channels == (channels or (1,))[0]
     sample = data.dataset("train")[0, 0, 0]
-    assert sample["image"].shape == (data.channels, *size) and sample["target"].shape == size
+    assert sample["image"].shape == (*size, data.channels) and sample["target"].shape == size
     by_stem = {name_parts(Path(item.name))[0]: item for found in data.source.items.values() for item in found}
     image, target = by_stem["v2"].read()
     assert (image.reshape(*size, *channels) == noise(*size, *channels, seed=2)).all()

@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
-from unet.data.dataset import collate
 from unet.data.module import SegmentationData
 from unet.features import passage_picture, passages
 from unet.labels import IGNORE_INDEX
@@ -52,7 +51,7 @@ def predict_panels(
     task.eval()
     panels = []
     for index in indices:
-        batch = collate([dataset[0, index, index]])
+        batch = dataset.eval_item(index)
         with task.trainer.precision_plugin.forward_context():
             pred = task.decide(task.predict(batch["image"].to(task.device)))[0].cpu().numpy()
         image = batch["image"][0].movedim(0, -1).numpy()

@@ -94,7 +94,7 @@ class SegmentationDataset(Dataset[dict[str, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
-        """image (C, *S), uint8 or float32; target (*S), int64."""
+        """Return image (*S, C), uint8 or float32, and target (*S), int64."""
         epoch, position, index = key
         image, target = self.samples[index]
         sequence = np.random.SeedSequence([self.seed, epoch, position])
@@ -103,7 +103,12 @@ class SegmentationDataset(Dataset[dict[str, Tensor]]):
             np.random.default_rng(sequence), random.Random(int(sequence.generate_state(1)[0]))
         )
         image, target = self.apply(self.transform, image, target)
-        return {"image": image_tensor(image), "target": torch.from_numpy(target.astype(np.int64))}
+        image = np.require(image, np.uint8 if image.dtype == np.uint8 else np.float32, ["C", "W"])
+        return {"image": torch.from_numpy(image), "target": torch.from_numpy(target.astype(np.int64))}
+
+    def eval_item(self, index: int) -> dict[str, Tensor]:
+        """Return one item as a batch: image (1, C, *S) and target (1, *S)."""
+        return collate([self[0, index, index]])
 
 
 def on_picture(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
@@ -150,14 +155,8 @@ APPLY: dict[int, Callable[[A.Compose, Array, Array], tuple[Array, Array]]] = {
 """How a pipeline is run on image (*S, C) and target (*S), by the number of spatial axes."""
 
 
-def image_tensor(image: Array) -> Tensor:
-    """(*S, C) -> (C, *S), 8-bit as it is and everything else as float32; the memory stays channels-last."""
-    image = image if image.dtype == np.uint8 else image.astype(np.float32)
-    return torch.from_numpy(np.require(image, requirements=["C", "W"])).movedim(-1, 0)
-
-
 def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack samples into image (B, C, *S), channels-last in memory, and target (B, *S)."""
+    """Stack images (*S, C) and targets (*S) into image (B, C, *S), channels-last in memory, and target (B, *S)."""
     sizes = {tuple(sample["target"].shape) for sample in batch}
     if len(sizes) > 1:
         found = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes)[:2])
@@ -165,8 +164,8 @@ def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             f"images of {found} cannot share a batch; crop or resize them in data.train_transforms or "
             f"data.eval_transforms, or set data.eval_batch_size=1 (and data.eval_tile where images are large)"
         )
-    images = torch.stack([sample["image"].movedim(0, -1) for sample in batch])
-    return {"image": images.movedim(-1, 1), "target": torch.stack([sample["target"] for sample in batch])}
+    images = torch.stack([sample["image"] for sample in batch]).movedim(-1, 1)
+    return {"image": images, "target": torch.stack([sample["target"] for sample in batch])}
 
 
 def for_axes(transforms: Sequence[Any], spatial_dims: int) -> list[Any]:

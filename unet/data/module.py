@@ -187,7 +187,7 @@ class SegmentationData(L.LightningDataModule):
 
     def example(self, split: str, index: int = 0) -> Tensor:
         """An item's image (1, C, *S) as the network will be given it: in evaluation at most a tile."""
-        image = collate([self.dataset(split)[0, index, index]])["image"]
+        image = self.dataset(split).eval_item(index)["image"]
         if split == "train" or self.eval_tile is None:
             return image
         return image[:, :, *(slice(n) for n in self.eval_tile)]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unet.data.dataset import collate
 from unet.data.module import SegmentationData
 from unet.errors import UserError
 from unet.geometry import times
@@ -29,7 +28,7 @@ def examples(
     dataset = data.dataset(split, "eval")
     found = []
     for index in data.samples[split].most_varied(count):
-        batch = collate([dataset[0, index, index]])
+        batch = dataset.eval_item(index)
         image, target = batch["image"], batch["target"][0]
         if any(n < least * r for n, r in zip(target.shape, total_stride, strict=True)):
             raise UserError(

@@ -2,7 +2,6 @@
 
 import torch
 
-from unet.data.dataset import collate
 from unet.data.module import SegmentationData
 from unet.data.samples import evenly_spaced
 from unet.metrics import ConfusionMatrix
@@ -14,7 +13,7 @@ def fit(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str,
     dataset = data.dataset("train", transforms="eval")
     confusion = ConfusionMatrix(len(task.classes))
     for index in evenly_spaced(len(data.samples["train"]), len(data.samples[split])):
-        batch = collate([dataset[0, index, index]])
+        batch = dataset.eval_item(index)
         labels = task.decide(task.predict(batch["image"].to(task.device)))
         confusion.update(labels.cpu(), batch["target"].to(torch.int64))
     return {"train/miou": confusion.scores(task.classes)["miou"]}
