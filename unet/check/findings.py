@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
+from unet.check.encoding import IGNORE
 from unet.check.facts import QUARTER_TURNS, Facts, ImageFacts, MaskFacts
-from unet.check.survey import UNSPLIT, Survey, pairs_of
+from unet.check.survey import UNSPLIT, Survey
 from unet.data.files import listed
 from unet.data.source import SPLITS
 from unet.geometry import times
@@ -43,101 +42,96 @@ Check = Callable[[Survey], Iterator[Finding]]
 
 
 def findings(survey: Survey, training: Training | None = None) -> list[Finding]:
-    """All that the checks find, errors first; ``training``: what it asks of the data, None: nothing."""
+    """Return all that the checks find, errors first; ``training``: what it asks of the data, None: nothing."""
     found = [finding for check in CHECKS for finding in check(survey)]
     if training is not None:
-        found += demands(survey, training)
+        found += training_requirements(survey, training)
     return sorted(found, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.kind))
 
 
-def demands(survey: Survey, training: Training) -> Iterator[Finding]:
-    """What the configured training cannot do with this data."""
+def some(kind: str, text: str, files: Iterable[str]) -> Iterator[Finding]:
+    """Yield a finding about files, if there are any."""
+    if names := tuple(files):
+        yield Finding(kind, text, names)
+
+
+def training_requirements(survey: Survey, training: Training) -> Iterator[Finding]:
+    """Find what the configured training cannot do with this data."""
     draws = training.samples_per_epoch or len(survey.splits.get("train", []))
     if draws < training.batch_size and UNSPLIT not in survey.splits:
         text = f"{draws} training images are fewer than data.batch_size={training.batch_size}"
         remedy = "set data.samples_per_epoch to draw several crops of each, or a smaller batch"
         yield Finding(ERROR, f"{text}; {remedy}")
     small = [one.name for one, image in survey.images if one.split != "train" and min(image.size) < training.least_size]
-    if small:
-        text = f"images of less than {training.least_size} samples along an axis are too small for model.depth"
-        yield Finding(ERROR, f"{text}; take a smaller depth, or larger images", tuple(small))
+    text = f"images of less than {training.least_size} samples along an axis are too small for model.depth"
+    yield from some(ERROR, f"{text}; take a smaller depth, or larger images", small)
 
 
-def one_by_one(survey: Survey) -> Iterator[Finding]:
-    """Files that cannot be read or belong to no pair: their sentences say all."""
+def unreadable(survey: Survey) -> Iterator[Finding]:
+    """Find files that cannot be read, belong to no pair, or hold NaN or infinite values."""
     for text in survey.problems + [fault for one in survey.facts for fault in one.faults]:
         yield Finding(ERROR, text)
-
-
-def not_numbers(survey: Survey) -> Iterator[Finding]:
     broken = [one.name for one, image in survey.images if image.not_finite]
-    if broken:
-        yield Finding(ERROR, "images hold NaN or infinite values; replace them or take the images out", tuple(broken))
+    yield from some(ERROR, "images hold NaN or infinite values; replace them or take the images out", broken)
 
 
 def sizes(survey: Survey) -> Iterator[Finding]:
-    """Images and masks of different sizes, and pictures that a camera's EXIF tag says to turn."""
-    both = [(one, one.image, one.mask) for one in survey.facts if one.image and one.mask]
-    differ = [(one, image, mask) for one, image, mask in both if image.size != mask.size]
-    turned = [one for one, image, mask in differ if agrees_when_turned(image, mask)]
-    if turned:
-        text = (
-            "images and masks have one size only once the image is turned as its EXIF tag says, which training "
-            "does not do; fix=OUT writes them turned"
-        )
-        yield Finding(ERROR, text, names(turned))
-    for one, image, mask in differ:
-        if one not in turned:
-            sizes = f"its mask is {times(mask.size)}, the image {times(image.size)}"
-            yield Finding(ERROR, f"{one.name}: {sizes}; they must be of one size")
-    unclear = [
-        one for one, image, mask in both if image.size == mask.size and image.stored.turned != mask.stored.turned
-    ]
-    if unclear:
-        text = (
-            "EXIF tags say to turn images or masks, which training does not do: pixels are taken as they are stored. "
-            "Look at one: if the mask was drawn on the picture as viewers show it, turn the image first"
-        )
-        yield Finding(WARNING, text, names(unclear))
+    """Find images and masks of different sizes, and pictures that a camera's EXIF tag says to turn."""
+    turned, unclear = [], []
+    for one in survey.facts:
+        image, mask = one.image, one.mask
+        if image is None or mask is None:
+            continue
+        if image.size == mask.size:
+            unclear += [one.name] if image.stored.turned != mask.stored.turned else []
+        elif agrees_when_turned(image, mask):
+            turned.append(one.name)
+        else:
+            text = f"{one.name}: its mask is {times(mask.size)}, the image {times(image.size)}"
+            yield Finding(ERROR, f"{text}; they must be of one size")
+    text = (
+        "images and masks have one size only once the image is turned as its EXIF tag says, which training does not do"
+    )
+    yield from some(ERROR, f"{text}; fix=OUT writes them turned", turned)
+    text = (
+        "EXIF tags say to turn images or masks, which training does not do: pixels are taken as they are stored. "
+        "Look at one: if the mask was drawn on the picture as viewers show it, turn the image first"
+    )
+    yield from some(WARNING, text, unclear)
 
 
 def agrees_when_turned(image: ImageFacts, mask: MaskFacts) -> bool:
-    """Is the mask the size of the image once this is turned as its EXIF tag says?"""
+    """Return whether the mask has the size of the image once this is turned as its EXIF tag says."""
     quarters = (image.stored.turned in QUARTER_TURNS) != (mask.stored.turned in QUARTER_TURNS)
     return quarters and image.size == mask.size[::-1]
 
 
 def axes_and_channels(survey: Survey) -> Iterator[Finding]:
+    """Find masks of other axes and images of other channels than most."""
     odd = [one.name for one, mask in survey.masks if len(mask.size) != survey.spatial_dims]
-    if odd:
-        text = f"masks have another number of axes than the {survey.spatial_dims} of most; divide the data set"
-        yield Finding(ERROR, text, tuple(odd))
-    kinds = Counter(image.channels for _, image in survey.images)
-    if len(kinds) > 1:
-        found = ", ".join(f"{count} images of {channels}" for channels, count in kinds.most_common())
-        shallow = survey.spatial_dims == 2 and all(image.dtype == "uint8" for _, image in survey.images)
-        remedy = "; 'data.source.mode=RGB' (or L) converts them" if shallow else ""
-        others = [one.name for one, image in survey.images if image.channels != survey.channels]
-        text = f"images differ in their number of channels: {found}; all need the same{remedy}"
-        yield Finding(ERROR, text, tuple(others))
+    text = f"masks have another number of axes than the {survey.spatial_dims} of most; divide the data set"
+    yield from some(ERROR, text, odd)
+    found = counted(f"images of {image.channels}" for _, image in survey.images)
+    remedy = "; 'data.source.mode=RGB' (or L) converts them" if survey.can_convert else ""
+    others = [one.name for one, image in survey.images if image.channels != survey.channels]
+    text = f"images differ in their number of channels: {found}; all need the same{remedy}"
+    yield from some(ERROR, text, others)
+    files = [one.name for one, image in survey.images if image.stored.kind.endswith("RGBA") and survey.channels == 4]
+    text = "images have a fourth channel, transparency, that the network will see; 'data.source.mode=RGB' drops it"
+    yield from some(NOTE, text, files)
 
 
-def values(survey: Survey) -> Iterator[Finding]:
-    """What the masks store, against what the configuration says of it."""
+def mask_values(survey: Survey) -> Iterator[Finding]:
+    """Compare what the masks store with what the configuration says of it."""
     encoding = survey.encoding
     lossy = [one.name for one, mask in survey.masks if mask.lossy]
-    unknown = encoding.unknown
-    if encoding.lossy or lossy:
-        text = "masks are lossy (JPEG, or once were): values blur into each other; fix=OUT snaps them"
-        yield Finding(ERROR if encoding.lossy else NOTE, text, tuple(lossy))
+    text = "masks are lossy (JPEG, or once were): values blur into each other; fix=OUT snaps them"
+    yield from some(ERROR if encoding.lossy else NOTE, text, lossy)
     if encoding.numbered:
-        text = (
-            f"masks number their objects ({len(survey.counts)} values), but classes are wanted; fix=OUT makes all "
-            "but 0 one class"
-        )
-        yield Finding(ERROR, text)
-    elif unknown:
-        where = [one.name for one, mask in survey.masks if any(key in mask.counts for key in unknown)]
+        text = f"masks number their objects ({len(survey.counts)} values), but classes are wanted"
+        yield Finding(ERROR, f"{text}; fix=OUT makes all but 0 one class")
+    elif unknown := encoding.unknown:
+        where = (one.name for one, mask in survey.masks if any(key in mask.counts for key in unknown))
         text = (
             f"masks hold {listed(unknown)}, which {'is' if len(unknown) == 1 else 'are'} none of the "
             f"{len(encoding.classes)} classes ({', '.join(encoding.classes)}); correct the masks, or say what "
@@ -150,19 +144,15 @@ def values(survey: Survey) -> Iterator[Finding]:
 
 
 def labels(survey: Survey) -> Iterator[Finding]:
-    """Masks with nothing in them, classes that never occur."""
+    """Find masks with nothing in them and classes that never occur."""
     if not survey.encoding.meaning:
         return
-    first, *others = survey.encoding.classes
-    found = {
-        one.name: {name for name, count in survey.mask_classes(mask).items() if count} for one, mask in survey.masks
-    }
-    unlabelled = [name for name, present in found.items() if present == {"ignore"}]
-    if unlabelled:
-        yield Finding(WARNING, "masks are ignored everywhere: nothing is learned from them", tuple(unlabelled))
-    empty = [name for name, present in found.items() if present and present <= {first, "ignore"} and first in present]
-    if empty and others:
-        yield Finding(NOTE, f"{len(empty)} of {len(found)} masks hold {first} alone", tuple(empty))
+    first = survey.encoding.classes[0]
+    found = {one.name: {name for name, n in survey.mask_classes(mask).items() if n} for one, mask in survey.masks}
+    unlabelled = [name for name, present in found.items() if present == {IGNORE}]
+    yield from some(WARNING, "masks are ignored everywhere: nothing is learned from them", unlabelled)
+    empty = [name for name, present in found.items() if first in present <= {first, IGNORE}]
+    yield from some(NOTE, f"{len(empty)} of {len(found)} masks hold {first} alone", empty)
     for split, facts in survey.splits.items():
         counts = survey.class_counts(facts)
         absent = [name for name in survey.encoding.classes if not counts[name]]
@@ -174,68 +164,45 @@ def labels(survey: Survey) -> Iterator[Finding]:
 
 
 def duplicates(survey: Survey) -> Iterator[Finding]:
-    """Images with the same pixels; across splits they make scores too good."""
+    """Find images with the same pixels; across splits they make scores too good."""
     groups: dict[bytes, list[Facts]] = {}
     for one, image in survey.images:
         if image.low < image.high:
             groups.setdefault(image.digest, []).append(one)
-    groups = {key: group for key, group in groups.items() if len(group) > 1}
-    across = [group for group in groups.values() if len({one.split for one in group}) > 1]
-    within = [group for group in groups.values() if group not in across]
-    if across:
-        text = "the same images are in several splits, so scores will be too good; fix=OUT keeps one of each"
-        yield Finding(WARNING, text, equal_to_each_other(across))
-    if within:
-        yield Finding(WARNING, "the same images occur more than once in a split", equal_to_each_other(within))
-    contradictory = [g for g in groups.values() if len({one.mask.digest for one in g if one.mask}) > 1]
-    if contradictory:
-        yield Finding(WARNING, "equal images have different masks", equal_to_each_other(contradictory))
+    equal = [group for group in groups.values() if len(group) > 1]
+    across = [group for group in equal if len({one.split for one in group}) > 1]
+    text = "the same images are in several splits, so scores will be too good; fix=OUT keeps one of each"
+    yield from some(WARNING, text, map(equation, across))
+    within = (equation(group) for group in equal if group not in across)
+    yield from some(WARNING, "the same images occur more than once in a split", within)
+    contradictory = (equation(group) for group in equal if len({one.mask.digest for one in group if one.mask}) > 1)
+    yield from some(WARNING, "equal images have different masks", contradictory)
 
 
-def equal_to_each_other(groups: Iterable[list[Facts]]) -> tuple[str, ...]:
-    return tuple(" = ".join(f"{one.name} ({one.split})" for one in group) for group in groups)
+def equation(group: Iterable[Facts]) -> str:
+    return " = ".join(f"{one.name} ({one.split})" for one in group)
 
 
 def ranges(survey: Survey) -> Iterator[Finding]:
-    """Bit depths and values that differ between images, or that reading narrows."""
+    """Find bit depths and values that differ between images, or that reading narrows."""
     types = Counter(image.dtype for _, image in survey.images)
-    if len(types) > 1:
-        common = types.most_common(1)[0][0]
-        others = tuple(one.name for one, image in survey.images if image.dtype != common)
-        found = ", ".join(f"{count} {name}" for name, count in types.most_common())
-        yield Finding(WARNING, f"images differ in type ({found}), and so in range; bring them to one", others)
-    narrowed = tuple(one.name for one, image in survey.images if image.stored.narrowed)
-    if narrowed:
-        yield Finding(WARNING, "colour images of 16 bits are read with 8; save them as .npy to keep all bits", narrowed)
-    blank = tuple(one.name for one, image in survey.images if image.low == image.high)
-    if blank:
-        yield Finding(WARNING, "images are of one value everywhere", blank)
-    tops = np.array([image.high for _, image in survey.images if image.dtype == "float32" and image.high > 0])
-    if len(tops) > 1 and tops.max() > 50 * tops.min():
-        low, high = (f"{value:.4g}" for value in (tops.min(), tops.max()))
-        text = f"the largest values of float images go from {low} to {high}; bring them to one scale"
+    others = [one.name for one, image in survey.images if image.dtype != types.most_common(1)[0][0]]
+    found = counted(image.dtype for _, image in survey.images)
+    yield from some(WARNING, f"images differ in type ({found}), and so in range; bring them to one", others)
+    narrowed = (one.name for one, image in survey.images if image.stored.narrowed)
+    text = "colour images of 16 bits are read with 8; save them as .npy to keep all bits"
+    yield from some(WARNING, text, narrowed)
+    blank = (one.name for one, image in survey.images if image.low == image.high)
+    yield from some(WARNING, "images are of one value everywhere", blank)
+    tops = [image.high for _, image in survey.images if image.dtype == "float32" and image.high > 0]
+    if tops and max(tops) > 50 * min(tops):
+        text = f"the largest values of float images go from {min(tops):.4g} to {max(tops):.4g}; bring them to one scale"
         yield Finding(WARNING, text)
 
 
-def transparency(survey: Survey) -> Iterator[Finding]:
-    files = tuple(one.name for one, _ in pairs_of(survey.facts) if one.image and one.image.stored.kind.endswith("RGBA"))
-    if files and survey.channels == 4:
-        text = "images have a fourth channel, transparency, that the network will see; 'data.source.mode=RGB' drops it"
-        yield Finding(NOTE, text, files)
+def counted(values: Iterable[str]) -> str:
+    """Return ``9 uint16, 1 uint8``: how often each value occurs, the commonest first."""
+    return ", ".join(f"{count} {value}" for value, count in Counter(values).most_common())
 
 
-CHECKS: tuple[Check, ...] = (
-    one_by_one,
-    not_numbers,
-    sizes,
-    axes_and_channels,
-    values,
-    labels,
-    duplicates,
-    ranges,
-    transparency,
-)
-
-
-def names(facts: Iterable[Facts]) -> tuple[str, ...]:
-    return tuple(one.name for one in facts)
+CHECKS: tuple[Check, ...] = (unreadable, sizes, axes_and_channels, mask_values, labels, duplicates, ranges)

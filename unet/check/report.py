@@ -24,7 +24,8 @@ def print_report(
     console: Console, name: str, survey: Survey, found: Sequence[Finding], what: Sequence[Suggestion]
 ) -> None:
     """Images, masks, classes and objects; what is wrong; what to try."""
-    console.print(f"data={name}: {len(survey.facts)} items, {', '.join(map(split_line, survey.splits.items()))}")
+    splits = ", ".join(f"{len(facts)} {split}" for split, facts in survey.splits.items())
+    console.print(f"data={name}: {len(survey.facts)} items, {splits}")
     for title, table in (
         ("Images", images_table(survey)),
         ("Masks", masks_table(survey)),
@@ -45,10 +46,6 @@ def print_report(
         console.print(f"  {escape(suggestion.reason)}" + f"\n      {escape(values)}" * bool(values))
 
 
-def split_line(split: tuple[str, Sequence[object]]) -> str:
-    return f"{len(split[1])} {split[0]}"
-
-
 def print_findings(console: Console, found: Sequence[Finding]) -> None:
     """Errors, warnings and notes, one a line, with the first of their files."""
     for finding in found:
@@ -66,9 +63,9 @@ def images_table(survey: Survey) -> Table:
     if not survey.images:
         return table
     facts = [image for _, image in survey.images]
-    sizes = Counter(image.size for image in facts)
-    ordered = sorted(sizes.elements(), key=lambda size: (np.prod(size), size))
-    table.add_row("sizes", f"{len(sizes)} different; {spread([times(size) for size in ordered])}")
+    sizes = sorted((image.size for image in facts), key=lambda size: (np.prod(size), size))
+    least, median, largest = map(times, (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
+    table.add_row("sizes", f"{len(set(sizes))} different; from {least} over {median} (median) to {largest}")
     table.add_row("channels", tally(image.channels for image in facts))
     table.add_row("stored as", tally(image.stored.kind for image in facts))
     for kind in sorted({image.dtype for image in facts}):
@@ -87,10 +84,6 @@ def masks_table(survey: Survey) -> Table:
     facts = [mask for _, mask in survey.masks]
     table.add_row("stored as", tally(mask.stored.kind for mask in facts))
     table.add_row("values", value_line(survey.counts))
-    first = facts[0].stored.palette
-    if first:
-        colours = [f"{index}: {listed([color])}" for index, color in first.items() if index in survey.counts]
-        table.add_row("palette of the first", ", ".join(colours[:12]))
     return table
 
 
@@ -122,16 +115,10 @@ def objects_table(survey: Survey) -> Table:
     for name, shapes in survey.shapes.items():
         if len(shapes):
             areas = ", ".join(f"{value:.0f}" for value in np.quantile(shapes.areas, [0.05, 0.5, 0.95]))
-            kind = class_structure(survey, name)
-            sides, widths = f"{shapes.extent:.0f}", f"{shapes.width:.1f}"
-            shown = kind.name if kind and name in survey.foreground else ""
-            table.add_row(escape(name), str(len(shapes)), areas, sides, widths, shown)
+            kind = class_structure(survey, name) if name in survey.foreground else None
+            sizes = areas, f"{shapes.extent:.0f}", f"{shapes.width:.1f}"
+            table.add_row(escape(name), str(len(shapes)), *sizes, kind.name if kind else "")
     return table
-
-
-def spread(ordered: Sequence[str]) -> str:
-    """Least, median and largest of what is in order."""
-    return f"from {ordered[0]} over {ordered[len(ordered) // 2]} (median) to {ordered[-1]}"
 
 
 def numbers(values: Sequence[float]) -> str:

@@ -191,11 +191,10 @@ def weighting(survey: Survey) -> Iterator[Suggestion]:
 
 
 def channels(survey: Survey) -> Iterator[Suggestion]:
+    """Suggest one number of channels, where images differ."""
     kinds = {image.channels for _, image in survey.images}
-    shallow = all(image.dtype == "uint8" for _, image in survey.images)
-    if len(kinds) > 1 and shallow and survey.spatial_dims == 2 and isinstance(survey.source, Folder):
+    if len(kinds) > 1 and survey.can_convert and isinstance(survey.source, Folder):
         yield Suggestion(("data.source.mode=RGB",), "one number of channels for all images")
-    yield Suggestion((), "normalisation needs no setting: the mean and deviation of the training images are used")
 
 
 def commands(given: Sequence[str], found: Sequence[Suggestion], kind: Structure) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from unet.check.encoding import Encoding, decode
 from unet.check.facts import Facts, ImageFacts, MaskFacts, examine
 from unet.check.levels import Key
 from unet.check.shapes import Shapes
-from unet.data.files import FilePair, LabelMap, image_files
+from unet.data.files import LabelMap, image_files
 from unet.data.folder import Folder
 from unet.data.samples import evenly_spaced, progress
 from unet.data.source import Item, Source
@@ -77,14 +77,19 @@ class Survey:
 
     @cached_property
     def spatial_dims(self) -> int:
-        """Of most masks."""
+        """Return the number of axes that most masks have."""
         dims = Counter(len(mask.size) for _, mask in self.masks)
         return dims.most_common(1)[0][0] if dims else 2
 
     @cached_property
     def channels(self) -> int:
-        """Of most images."""
+        """Return the number of channels that most images have."""
         return Counter(image.channels for _, image in self.images).most_common(1)[0][0] if self.images else 3
+
+    @property
+    def can_convert(self) -> bool:
+        """Return whether ``data.source.mode`` converts all images."""
+        return self.spatial_dims == 2 and all(image.dtype == "uint8" for _, image in self.images)
 
     def class_counts(self, facts: Iterable[Facts]) -> dict[str, int]:
         """Pixels of every class, and of ``ignore`` where there are any."""
@@ -160,10 +165,3 @@ def mask_stem_advice(root: Path) -> str:
     pattern, times = (patterns.most_common(1) or [("", 0)])[0]
     fits = pattern not in ("", "{stem}") and 2 * times > min(len(images), TRIED)
     return f"; if masks are named so, add 'data.source.mask_stem=\"{pattern}\"'" if fits else ""
-
-
-def pairs_of(facts: Iterable[Facts]) -> Iterator[tuple[Facts, FilePair]]:
-    """The items that are files."""
-    for one in facts:
-        if one.files is not None:
-            yield one, one.files
