@@ -434,7 +434,9 @@ INPUTS: dict[str, list[Input]] = {
         ),
         in_data("a PNG called .npy", lambda: X.rename(X.with_suffix(".npy")), "x.npy: cannot .* array .*magic string"),
         in_data("a PNG called .nii", lambda: X.rename(X.with_suffix(".nii")), "x.nii: cannot be read as NIfTI"),
-        in_data("a GIF, which is not read", lambda: stored(X, RGB(), ".gif"), r"x\.gif, which is no format .*convert"),
+        in_data(
+            "a GIF, which is not read", lambda: stored(X, RGB(), ".gif"), r"x\.png: a mask without an image .*\.bmp, "
+        ),
         in_data("4 000 000 000 000 000 000 pixels, by its header", lambda: write(X, png(2**31 - 1, 2**31 - 1)), "bomb"),
         in_data(
             "225 000 000 pixels", lambda: write(X, png(15000, 15000)), r"more than [\d,]+ pixels.*divide the image"
@@ -616,7 +618,7 @@ INPUTS |= {
         in_data("a number for a list", list, "at least two names", classes=3),
         in_data("two classes of one name", list, "different names", classes=["cell", "cell"]),
         in_data("a class called ignore", list, "none of them ignore", classes=["cell", "ignore"]),
-        in_data("a class without a name", list, "expected a name each", classes=["", "cell"]),
+        in_data("a class without a name", list, "none of them ignore or empty", classes=["", "cell"]),
         in_data("256 classes", list, "up to 255 .*found 256: 0, 1, 2", classes=[str(label) for label in range(256)]),
         in_data("values for an unknown class", list, "unknown class 'sell'; did you mean cell", values={0: "sell"}),
         in_data("a value that is no number", list, "expected an integer or \"r g b\", found 'a'", values={"a": "cell"}),

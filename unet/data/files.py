@@ -81,17 +81,14 @@ class LabelMap:
         keys = [key(value) for value in present.tolist()]
         unknown = [key for key in keys if key not in self.stored]
         if unknown:
-            raise self.unexpected(unknown, keys, path)
+            raise UserError(
+                f"{path}: label {listed(unknown)} is outside the {len(self.classes)} classes (expected "
+                f"{listed(self.stored)}); {self.advice(keys)}"
+            )
         return np.array([self.stored[key] for key in keys], np.uint8)[places].reshape(pixels.shape)
 
-    def unexpected(self, unknown: list, present: list, path: Path) -> UserError:
-        return UserError(
-            f"{path}: label {listed(unknown)} is outside the {len(self.classes)} classes (expected "
-            f"{listed(self.stored)}); {self.advice(present)}"
-        )
-
     def advice(self, present: list) -> str:
-        """What to do about a mask that holds ``present``; for the usual encodings, the very argument to add."""
+        """Return what to do about a mask that holds ``present``; for the usual encodings, the argument to add."""
         if not self.stated and len(self.classes) == 2 and set(present) <= {0, 255}:
             meaning = dict(zip((0, 255), self.classes, strict=True))
             condition = " and ".join(f"{value} is {name}" for value, name in meaning.items())
@@ -236,17 +233,9 @@ def pairs(
             continue
         items[stem] = file_item(path, mask, labels, mode)
     for mask in targets.values():
-        problem(UserError(f"{mask}: a mask without an image in {images}{other_formats(images, mask)}"))
+        formats = ", ".join(sorted(SUFFIXES))
+        problem(UserError(f"{mask}: a mask without an image in {images}; add it ({formats}) or take the mask out"))
     return items
-
-
-def other_formats(images: Path, mask: Path) -> str:
-    """What to do about a mask without an image: one of another format may be there."""
-    stem, _ = name_parts(mask)
-    others = sorted(path.name for path in images.glob("*.*") if path.stem == stem)
-    if others:
-        return f" but {others[0]}, which is no format that is read ({', '.join(sorted(SUFFIXES))}); convert it"
-    return "; add the image or take the mask out"
 
 
 def read_lines(path: Path) -> list[str]:
@@ -258,14 +247,20 @@ def read_lines(path: Path) -> list[str]:
         raise UserError(f"{path}: cannot be read as a list ({told}); expected a text file with a stem a line") from None
 
 
-def installed_file(package: str, name: str) -> Path | None:
-    """Where pip put a file that a package ships; the package itself is not imported."""
+def installed_file(package: str, name: str, install: str) -> Path:
+    """Return where pip put a file that a package ships, without importing the package.
+
+    Raises:
+        UserError: it is not there; ``install`` is the command that brings it.
+    """
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
-        return None
-    found = next((Path(str(file.locate())) for file in files if file.name == name), None)
-    return found if found is not None and found.is_file() else None
+        files = []
+    for file in files:
+        if file.name == name and (path := Path(str(file.locate()))).is_file():
+            return path
+    raise UserError(f"{name} of {package} is not installed; run: {install}")
 
 
 def require_folders(folders: Iterable[Path], advice: str = "") -> None:

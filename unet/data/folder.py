@@ -174,29 +174,31 @@ def names_in(values: Mapping[Any, str] | None) -> list[str] | None:
 
 
 def class_names(classes: Sequence[str] | None) -> tuple[str, ...]:
-    example = "such as 'data.source.classes=[background,cell]'"
-    if isinstance(classes, str) or not isinstance(classes, Sequence) or len(classes) < 2:
-        raise UserError(f"data.source.classes: expected a list of at least two names, {example}, found {classes!r}")
-    if not all(isinstance(name, str | int | float) and str(name).strip() for name in classes):
-        raise UserError(f"data.source.classes: expected a name each, {example}, found {list(classes)!r}")
-    names = tuple(map(str, classes))
-    if len(set(names)) < len(names) or "ignore" in names or len(names) > IGNORE_INDEX:
+    """Return the class names as text, once they are seen to be a list of different names."""
+    names = tuple(map(str, classes)) if isinstance(classes, Sequence) and not isinstance(classes, str) else ()
+    named = all(isinstance(name, str | int | float) and str(name).strip() for name in (classes if names else ()) or ())
+    if not named or not 2 <= len(names) == len(set(names)) <= IGNORE_INDEX or "ignore" in names:
         raise UserError(
-            f"data.source.classes: expected up to {IGNORE_INDEX} different names, none of them ignore, {example}, "
-            f"found {len(names)}: {listed(names)}"
+            f"data.source.classes: expected a list of at least two names, such as "
+            f"'data.source.classes=[background,cell]', up to {IGNORE_INDEX} different names, none of them ignore or "
+            f"empty, found {f'{len(names)}: {listed(names)}' if names else repr(classes)}"
         )
     return names
 
 
 def class_colors(colors: Sequence[Sequence[int]] | None, labels: LabelMap) -> list[Color]:
-    """The colours as stated; else those of the masks; else the palette, over again where it is too short."""
+    """Return the colours as stated; else those of the masks; else the palette, repeated where it is too short."""
     number = len(labels.classes)
     if colors is not None:
-        if not are_colors(colors) or len(colors) != number:
+        try:
+            found = [(red, green, blue) for red, green, blue in colors]
+        except (TypeError, ValueError):
+            found = []
+        if len(found) != number or not all(type(part) is int and 0 <= part < 256 for color in found for part in color):
             raise UserError(
                 f"data.source.colors: expected {number} of [r, g, b], each 0 to 255, one a class, found {colors!r}"
             )
-        return [(red, green, blue) for red, green, blue in colors]
+        return found
     found = [PALETTE[label % len(PALETTE)] for label in range(number)]
     for key, label in labels.stored.items():
         if isinstance(key, tuple) and label != IGNORE_INDEX:
@@ -204,29 +206,19 @@ def class_colors(colors: Sequence[Sequence[int]] | None, labels: LabelMap) -> li
     return found
 
 
-def are_colors(colors: Any) -> bool:
-    """A list of lists of three integers from 0 to 255?"""
-    return isinstance(colors, Sequence) and all(
-        isinstance(color, Sequence) and len(color) == 3 and all(type(part) is int and 0 <= part < 256 for part in color)
-        for color in colors
-    )
-
-
 def split_rules(splits: Mapping[str, float | str | None]) -> dict[str, float | str]:
-    """Each wanted split's list or share."""
-    example = "such as {train: 0.7, val: 0.15, test: 0.15}, each a share, a text file of stems, or null"
+    """Return each wanted split's list or share."""
     if not isinstance(splits, Mapping) or not set(splits) <= set(SPLITS):
-        raise UserError(f"data.source.splits: expected train, val and test, {example}, found {splits!r}")
+        raise UserError(
+            f"data.source.splits: expected train, val and test, such as {SHARES}, each a share, a text file of stems, "
+            f"or null, found {splits!r}"
+        )
     for split, rule in splits.items():
-        if (
-            not isinstance(rule, str | int | float | None)
-            or rule is True
-            or (isinstance(rule, int | float) and not 0 <= rule < 1e9)
-        ):
+        if rule is not None and not isinstance(rule, str) and not (type(rule) in (int, float) and 0 <= rule < 1e9):
             raise UserError(
                 f"data.source.splits.{split}: expected a share of at least 0 or a text file, found {rule!r}"
             )
-    return {split: splits[split] for split in SPLITS if splits.get(split)}  # type: ignore[misc]
+    return {split: rule for split in SPLITS if (rule := splits.get(split))}
 
 
 def group_pattern(group: str | None) -> re.Pattern[str] | None:

@@ -1,16 +1,15 @@
 """The MNI ICBM152 brain template with tissue labels, a volume of 1 mm, from the package ``nilearn``: no download."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from unet.data.files import installed_file
 from unet.data.formats import read_nifti
 from unet.data.source import Array, Color, Item, Source, pair
-from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
+INSTALL = "pip install -e '.[volumes]'"
 FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 SLABS = {  # slices from back to front; 12 are left out between two slabs
     "train": (slice(28, 60), slice(100, 132), slice(172, 204)),
@@ -37,7 +36,9 @@ class Icbm152(Source):
     spatial_dims = 3
 
     def find(self) -> dict[str, list[Item]]:
-        image, grey, white = (read_nifti(packaged(FILE.format(kind))) for kind in ("t1", "gm", "wm"))
+        image, grey, white = (
+            read_nifti(installed_file("nilearn", FILE.format(kind), INSTALL)) for kind in ("t1", "gm", "wm")
+        )
         target = tissue(image, grey, white)
         return {
             split: [
@@ -65,11 +66,3 @@ def upright(image: Array, target: Array, slab: slice) -> tuple[Array, Array]:
     box = tuple(slice(place.min(), place.max() + 1) for place in np.nonzero(image))
     image, target = (np.ascontiguousarray(volume[box].transpose(1, 2, 0)[:, ::-1]) for volume in (image, target))
     return image[..., None], target
-
-
-def packaged(name: str) -> Path:
-    """Where pip put a file of ``nilearn``."""
-    found = installed_file("nilearn", name)
-    if found is None:
-        raise UserError(f"data=icbm152: {name} is not installed; run: pip install -e '.[volumes]'")
-    return found
