@@ -52,7 +52,8 @@ def decode(counts: Mapping[Key, int], labels: LabelMap, named: bool, lossy: bool
         named: whether the classes in it were given by the user, and not put there for want of any.
         lossy: whether some mask is known to blur its values.
     """
-    stated = {key: name_of(label, labels.classes) for key, label in labels.stored.items()}
+    names = {**dict(enumerate(labels.classes)), IGNORE_INDEX: IGNORE}
+    stated = {key: names[label] for key, label in labels.stored.items()}
     if labels.stated or (named and set(counts) <= set(stated)):
         return snapped(counts, stated, tuple(labels.classes), (), lossy)
     levels = levels_of(counts) if lossy else list(counts)
@@ -62,11 +63,12 @@ def decode(counts: Mapping[Key, int], labels: LabelMap, named: bool, lossy: bool
     if not lossy and numbers_objects(levels, len(labels.classes) if named else None):
         classes = tuple(labels.classes) if named else ("background", "foreground")
         return Encoding(classes, {key: classes[key != 0] for key in counts}, (), numbered=True)
-    meaning = guess(sorted_levels(levels, counts), tuple(labels.classes) if named else None)
+    # Numbers ascending; colours with black first and then those of more pixels first.
+    levels = sorted(levels, key=lambda key: (any(key), -counts[key]) if isinstance(key, tuple) else (0, key))
+    meaning = guess(levels, tuple(labels.classes) if named else None)
     if meaning is None:
-        return Encoding(
-            tuple(labels.classes), {}, lossy=lossy, unknown=tuple(key for key in counts if key not in stated)
-        )
+        unknown = tuple(key for key in counts if key not in stated)
+        return Encoding(tuple(labels.classes), {}, lossy=lossy, unknown=unknown)
     classes = tuple(labels.classes) if named else tuple(name for name in meaning.values() if name != IGNORE)
     overrides = () if named else (classes_override(classes),)
     if meaning != dict(enumerate(classes)):
@@ -93,18 +95,11 @@ def snapped(
 
 
 def numbers_objects(levels: Sequence[Key], classes: int | None) -> bool:
-    """Do the values count objects, 1, 2, 3 and so on, where two classes or an unknown number were meant?"""
-    if any(isinstance(key, tuple) for key in levels):
-        return False
+    """Return whether the values count objects, 1, 2, 3 and so on, where classes were meant."""
     numbers = {int(key) for key in levels if not isinstance(key, tuple)} - {0}
     ignored = max(numbers, default=0) == IGNORE_INDEX and IGNORE_INDEX - 1 not in numbers
     crowded = len(numbers) >= 3 and 2 * len(numbers) >= max(numbers) and not ignored
     return (classes == 2 and crowded) or (classes is None and len(numbers) > NUMBERED)
-
-
-def sorted_levels(levels: Sequence[Key], counts: Mapping[Key, int]) -> list[Key]:
-    """Numbers ascending; colours with black first and then those of more pixels first."""
-    return sorted(levels, key=lambda key: (any(key), -counts[key]) if isinstance(key, tuple) else (0, key))
 
 
 def guess(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dict[Key, str] | None:
@@ -112,7 +107,11 @@ def guess(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dict[Key, s
     if classes is None:
         labels = [key for key in levels if not (key == IGNORE_INDEX and tuple(levels) != (0, IGNORE_INDEX))]
         labels = labels if len(labels) > 1 else list(levels)
-        classes = ("background", "foreground") if len(labels) <= 2 else ("background", *numbered(len(labels)))
+        classes = (
+            ("background", "foreground")
+            if len(labels) <= 2
+            else ("background", *(f"class_{place}" for place in range(1, len(labels))))
+        )
     elif set(levels) <= {*range(len(classes)), IGNORE_INDEX} and set(levels) != {0, IGNORE_INDEX}:
         return {**dict(enumerate(classes)), **({IGNORE_INDEX: IGNORE} if IGNORE_INDEX in levels else {})}
     elif len(levels) == len(classes):
@@ -127,14 +126,6 @@ def guess(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dict[Key, s
     if len(labels) == 1:
         meaning[1] = classes[1]
     return meaning | {key: IGNORE for key in levels if key not in labels}
-
-
-def numbered(count: int) -> list[str]:
-    return [f"class_{place}" for place in range(1, count)]
-
-
-def name_of(label: int, classes: Sequence[str]) -> str:
-    return IGNORE if label == IGNORE_INDEX else classes[label]
 
 
 def classes_override(classes: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from unet.check.levels import Key, coded, levels_of, looks_lossy, nearest
-from unet.check.shapes import Shapes, middle, shapes_of
+from unet.check.shapes import Shapes, middle, objects
 from unet.data.files import FilePair
 from unet.data.formats import PICTURES, name_parts, read_image
 from unet.data.samples import digest
@@ -174,5 +174,5 @@ def mask_facts(pixels: Array, spatial_dims: int, stored: Stored, measured: bool,
             values = list(range(len(shaped)))
         else:
             values = [int(place) for place in order]
-        shapes = dict(zip(shaped, shapes_of(part, values), strict=True))
+        shapes = {key: objects(part == value) for key, value in zip(shaped, values, strict=True)}
     return MaskFacts(stored, places.shape, counts, lossy, shapes, digest(pixels))

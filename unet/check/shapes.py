@@ -61,11 +61,6 @@ def middle(places: Array) -> Array:
     return places[tuple(slice(round(n * (1 - share) / 2), round(n * (1 + share) / 2)) for n in places.shape)]
 
 
-def shapes_of(places: Array, values: Sequence[int]) -> list[Shapes]:
-    """For each of ``values`` the objects that it forms in (*S)."""
-    return [objects(places == value) for value in values]
-
-
 def objects(mask: Array) -> Shapes:
     """The objects of a boolean mask (*S); samples that touch at a corner belong together."""
     inside = ndimage.find_objects(mask.view(np.uint8))

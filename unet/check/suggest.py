@@ -140,7 +140,8 @@ def sizing(survey: Survey, crop: int, depth: int) -> Iterator[Suggestion]:
     kind, _, _ = CROPS[survey.spatial_dims]
     extent = object_extent(survey)
     objects = f"objects are up to {extent} samples long (nine in ten)" if extent else "no objects were measured"
-    reason = f"crops of {crop}: {objects}, the median image is {median_side(survey)} along its shorter side"
+    side = int(np.median([min(image.size) for _, image in survey.images]))
+    reason = f"crops of {crop}: {objects}, the median image is {side} along its shorter side"
     # Only the folder's configuration has the key; other data sets have crops of their own.
     yield Suggestion((f"data.crop.{kind}={crop}",) if isinstance(survey.source, Folder) else (), reason)
     field = bottleneck_field(depth, survey.spatial_dims)
@@ -153,10 +154,6 @@ def sizing(survey: Survey, crop: int, depth: int) -> Iterator[Suggestion]:
     if largest > LARGE[survey.spatial_dims]:
         tile = ",".join([str(TILES[survey.spatial_dims])] * survey.spatial_dims)
         yield Suggestion((f"data.eval_tile=[{tile}]",), f"images of up to {largest:,} samples are evaluated by tiles")
-
-
-def median_side(survey: Survey) -> int:
-    return int(np.median([min(image.size) for _, image in survey.images]))
 
 
 def sampling(survey: Survey) -> Iterator[Suggestion]:
@@ -207,9 +204,4 @@ def commands(given: Sequence[str], found: Sequence[Suggestion], kind: Structure)
     chosen = [*given, *(override for override in chosen if override.partition("=")[0] not in keys)]
     swept = [f"model.down={','.join(kind.down)}", f"model.up={','.join(kind.up)}", "trainer.max_epochs=5"]
     swept = [override for override in swept if override.partition("=")[0] not in keys]
-    return command(["train.py", *chosen]), command(["train.py", "-m", *chosen, *swept])
-
-
-def command(words: Sequence[str]) -> str:
-    """A line for the shell."""
-    return f"python {' '.join(shlex.quote(word) for word in words)}"
+    return f"python train.py {shlex.join(chosen)}", f"python train.py -m {shlex.join([*chosen, *swept])}"
