@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compose
-from unet.data.samples import Samples, evenly_spaced, shared, unlike
+from unet.data.samples import Samples, channel_mismatch, cross_split_duplicates, evenly_spaced
 from unet.data.source import Item, Source
 from unet.errors import UserError, did_you_mean
 from unet.inference import check_tile
@@ -100,19 +100,19 @@ class SegmentationData(L.LightningDataModule):
         first = samples["train"]
         for part in samples.values():
             if part.channels != first.channels:
-                raise unlike(part.items[0], part.channels, first.items[0], first.channels)
+                raise channel_mismatch(part.items[0], part.channels, first.items[0], first.channels)
         for split, part in samples.items():
             if not part.item_counts.any():
                 raise UserError(
                     f"{part.items[0].name}: no sample is labelled, here or in any other mask of {split}: all are "
                     f"ignore; correct the masks, or data.source.values"
                 )
-        self.in_two_splits = shared(samples.values())
+        self.in_two_splits = cross_split_duplicates(samples.values())
         self.samples = samples
         for split in samples:
-            self.rehearse(split)
+            self.dry_run_transforms(split)
 
-    def rehearse(self, split: str, most: int = 16) -> None:
+    def dry_run_transforms(self, split: str, most: int = 16) -> None:
         """Transform and batch images of up to ``most`` sizes, so that what cannot work is said before training."""
         sizes = sorted(self.samples[split].sizes.items())
         chosen = {sizes[place][1] for place in evenly_spaced(len(sizes), most)}
@@ -205,14 +205,14 @@ class SegmentationData(L.LightningDataModule):
             sampler=sampler,
             num_workers=int(workers),
             collate_fn=collate,
-            worker_init_fn=settle_worker,
+            worker_init_fn=init_worker,
             drop_last=training,
             pin_memory=on_gpu,
             persistent_workers=training and int(workers) > 0,
         )
 
 
-def settle_worker(worker: int) -> None:
+def init_worker(worker: int) -> None:
     """Leave signals to the training process: Ctrl-C reaches both, and a dead worker would end the run unsaved.
 
     A second SIGTERM ends the worker: that is how a loader gets rid of one.

@@ -63,7 +63,7 @@ class Samples:
         """Count an item's labels and values, and keep it in memory while the budget lasts."""
         self.channels = self.channels or image.shape[-1]
         if image.shape[-1] != self.channels:
-            raise unlike(self.items[index], image.shape[-1], self.items[0], self.channels)
+            raise channel_mismatch(self.items[index], image.shape[-1], self.items[0], self.channels)
         self.item_counts[index] = np.bincount(target.ravel(), minlength=256)[: self.num_classes]
         self.sizes.setdefault(target.shape, index)
         self.dtype = np.result_type(self.dtype, image.dtype)
@@ -169,7 +169,7 @@ def digest(array: Array) -> bytes:
     return found.digest()
 
 
-def shared(parts: Iterable[Samples]) -> list[tuple[Item, Item]]:
+def cross_split_duplicates(parts: Iterable[Samples]) -> list[tuple[Item, Item]]:
     """Pairs of items from different splits whose images are equal; those of one value everywhere are none."""
     first: dict[bytes, tuple[Samples, int]] = {}
     pairs = []
@@ -181,7 +181,7 @@ def shared(parts: Iterable[Samples]) -> list[tuple[Item, Item]]:
     return pairs
 
 
-def unlike(item: Item, channels: int, other: Item, expected: int) -> UserError:
+def channel_mismatch(item: Item, channels: int, other: Item, expected: int) -> UserError:
     return UserError(
         f"{item.name}: {channels} channels, but {other.name} has {expected}; "
         f"all images of a data set need the same number"
