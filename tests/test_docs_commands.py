@@ -57,8 +57,8 @@ def commands() -> list[tuple[str, ...]]:
     """Every command, once: the file, then its arguments; ``$gpu`` of a loop is 0."""
     found = {}
     for page in PAGES:
-        if page.name == "bad_inputs.md" or page.parent.parent.name == "results":
-            continue  # commands that are wrong, and lists of runs
+        if page.parent.parent.name == "results":
+            continue  # lists of runs
         for name, given in COMMAND.findall(page.read_text(encoding="utf-8")):
             if "-sc" in given.split():
                 continue  # shell completion, see test_completion.py
