@@ -34,13 +34,6 @@ def test_sign_flips_agree_with_scipy_and_go_on_beyond_enumeration():
     assert statistics.sign_flip_p(many) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.01)
 
 
-def test_holm_by_hand():
-    """Sorted 0.01 x 4, 0.02 x 3, 0.03 x 2 = 0.06, and 0.04 x 1, which may not fall below 0.06."""
-    assert statistics.holm([0.01, 0.04, 0.03, 0.02]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
-    assert statistics.holm([0.5, 0.9]) == [1.0, 1.0]
-    assert statistics.holm([]) == []
-
-
 def test_six_seeds_decide_and_five_do_not():
     assert statistics.LEAST_SEEDS == 6
     assert 2 / 2**6 <= 0.05 < 2 / 2**5
@@ -214,7 +207,6 @@ def test_two_factors_are_taken_apart():
     found = effects(scores_of(values), ("a", "b"), arms)
     assert [c.difference for c in found.main[0]] == pytest.approx([1.0])
     assert [c.difference for c in found.main[1]] == pytest.approx([0.1, 0.3, 0.2])
-    assert all(c.p_holm == pytest.approx(4 * 2 / 2**7) for c in (*found.main[0], *found.main[1]))
     assert all(c.p_adjusted == pytest.approx(2 / 2**7) for c in (*found.main[0], *found.main[1]))
     assert found.deviations == pytest.approx(np.zeros((2, 3)), abs=1e-12)
 

@@ -87,8 +87,7 @@ class Contrast:
         difference: the mean of ``differences``; nan without a seed in common.
         low, high: its two-level bootstrap interval, not corrected for other comparisons.
         by_seed: (S,) differences, nan for a seed that it lacks.
-        p: of the sign-flip test. ``p_holm``, ``p_adjusted``: after Holm's and after the step-down correction over its
-            family.
+        p: of the sign-flip test. ``p_adjusted``: after the step-down correction over its family.
         ahead: P(first > second) with its interval.
         resolvable: whether its seeds can reach the level after the correction, were the difference ever so large.
         paired: False for two groups of seeds.
@@ -100,7 +99,6 @@ class Contrast:
     high: float
     by_seed: Array
     p: float
-    p_holm: float
     p_adjusted: float
     ahead: tuple[float, float, float]
     resolvable: bool = False
@@ -133,7 +131,7 @@ def contrast(scores: Scores, weights: Array, name: str) -> Contrast:
     differences, low, high = scores.estimate(weights)
     mean = float(differences.mean()) if len(differences) else math.nan
     p = statistics.sign_flip_p(differences)
-    return Contrast(name, mean, low, high, by_seed, p, p, p, statistics.superiority(differences))
+    return Contrast(name, mean, low, high, by_seed, p, p, statistics.superiority(differences))
 
 
 def family(contrasts: Sequence[Contrast], measures: Sequence[str] | None = None) -> list[Contrast]:
@@ -150,15 +148,10 @@ def family(contrasts: Sequence[Contrast], measures: Sequence[str] | None = None)
     squares = np.array([np.nanmean(differences[of == measure] ** 2) for measure in of])
     scales = np.where(squares > 0, np.sqrt(squares), 1.0)
     corrected = list(contrasts)
-    for index, p_holm, p_adjusted in zip(
-        counted,
-        statistics.holm([contrasts[index].p for index in counted]),
-        statistics.step_down(differences, scales),
-        strict=True,
-    ):
+    for index, p_adjusted in zip(counted, statistics.step_down(differences, scales), strict=True):
         found = contrasts[index]
         resolvable = statistics.smallest_p(found.seeds) <= ALPHA
-        corrected[index] = replace(found, p_holm=p_holm, p_adjusted=p_adjusted, resolvable=resolvable)
+        corrected[index] = replace(found, p_adjusted=p_adjusted, resolvable=resolvable)
     return corrected
 
 
@@ -178,7 +171,7 @@ def repeat(scores: Scores, first: int, second: int) -> Contrast:
     if not len(a) or not len(b):
         return paired
     difference, low, high, p = statistics.unpaired(a, b)
-    return replace(paired, difference=difference, low=low, high=high, p=p, p_holm=p, p_adjusted=p, paired=False)
+    return replace(paired, difference=difference, low=low, high=high, p=p, p_adjusted=p, paired=False)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -57,9 +56,8 @@ def step_down(differences: Array, scales: Array | float = 1.0) -> list[float]:
     https://doi.org/10.1198/016214504000000539).
 
     The size of a mean is held against the largest among itself and all smaller ones, under the same sign patterns; none
-    falls below a larger one's. Holm's correction must fear that comparisons are unrelated, and then p values of 2 / 2^n
-    are worth nothing in a family of many; here their relation is in the patterns, and n seeds that decide one
-    comparison can decide a hundred. What it takes: a seed's deviations are as likely with all signs reversed.
+    falls below a larger one's. The patterns hold the relation of the comparisons, so n seeds that decide one comparison
+    can decide a hundred. Assumption: a seed's deviations are as likely with all signs reversed.
     """
     sizes = flipped(differences, scales)
     order = np.argsort(sizes[0])
@@ -84,18 +82,6 @@ def smallest_p(n: int) -> float:
 
 LEAST_SEEDS = next(n for n in itertools.count(1) if smallest_p(n) <= ALPHA)
 """Seeds below which no difference can be claimed, however large."""
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p values (Holm 1979, https://www.jstor.org/stable/4615733), in the order of ``p``.
-
-    The i-th smallest of m is multiplied by m - i + 1; none falls below a smaller one's.
-    """
-    adjusted, largest = [1.0] * len(p), 0.0
-    for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, p[index] * (len(p) - rank)))
-        adjusted[index] = largest
-    return adjusted
 
 
 def superiority(differences: Array) -> tuple[float, float, float]:

@@ -63,8 +63,7 @@ def comparisons(contrasts: Sequence[Contrast]) -> Table:
         "difference",
         "95 % interval",
         "p",
-        "p, Holm",
-        "p, step-down",
+        "p, corrected",
         "P(first > second)",
         "seeds",
         "claimed",
@@ -74,14 +73,13 @@ def comparisons(contrasts: Sequence[Contrast]) -> Table:
 
 def comparison(found: Contrast) -> list[str]:
     if not found.seeds and math.isnan(found.difference):
-        return [found.name, NONE, NONE, NONE, NONE, NONE, NONE, "0", "no seed in common"]
+        return [found.name, NONE, NONE, NONE, NONE, NONE, "0", "no seed in common"]
     share, low, high = found.ahead
     return [
         found.name,
         short(found.difference),
         range_text(found.low, found.high),
         f"{found.p:.3g}",
-        f"{found.p_holm:.3g}" if found.paired else NONE,
         f"{found.p_adjusted:.3g}" if found.paired else NONE,
         f"{share:.2f} ({low:.2f} … {high:.2f})" if found.paired else NONE,
         str(found.seeds) if found.paired else "other seeds",
@@ -182,7 +180,7 @@ def folklore(judged: Sequence[Judged]) -> Table:
         "measured",
         "difference",
         "95 % interval",
-        "p, step-down",
+        "p, corrected",
         "seeds",
         "verdict",
     ]
