@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 
 from unet.errors import UserError
 from unet.record import CONFIG, METRICS, ROOT, read_json, with_block, write_json, write_text
-from unet.report import examine
+from unet.report import analyze
 from unet.report.page import figures, markdown
 from unet.report.results import rows
 
@@ -46,18 +46,18 @@ def add(run: Path, name: str) -> Path:
 
 def add_sweep(folder: Path, name: str) -> Path:
     """Keep a sweep's ``report.md``, ``results.csv`` and figures as SVG; places on this machine become PATH."""
-    study = examine(folder)
+    analysis = analyze(folder)
     kept = RESULTS / name
     kept.mkdir(parents=True, exist_ok=True)
-    drawn = figures(study)
+    drawn = figures(analysis)
     pictures = [*drawn["overview"], *drawn["cost_figures"], *drawn["curves"]]
     links = []
     for picture in pictures:
         path = kept / f"{re.sub('[^a-z0-9]+', '_', picture.title.lower()).strip('_')}.svg"
         write_text(path, base64.b64decode(picture.uri.partition(",")[2]).decode())
         links.append(f"![{picture.title}]({path.name})")
-    write_text(kept / "report.md", without_places("\n\n".join([markdown(study), "## Figures", *links])) + "\n")
-    write_text(kept / "results.csv", without_places(without_column(rows(study), "model/stages")))
+    write_text(kept / "report.md", without_places("\n\n".join([markdown(analysis), "## Figures", *links])) + "\n")
+    write_text(kept / "results.csv", without_places(without_column(rows(analysis), "model/stages")))
     return kept
 
 

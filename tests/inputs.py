@@ -40,8 +40,8 @@ from unet.command import explain
 from unet.data.folder import Folder
 from unet.errors import UserError
 from unet.record import claim
-from unet.report import examine
-from unet.report.words import told
+from unet.report import analyze
+from unet.report.words import summary_lines
 from unet.segmenter import Segmenter
 from unet.training import train
 
@@ -221,9 +221,11 @@ def in_report(name: str, damage: Callable[[Path], Any], pattern: str, status: in
     sweep = Path("sweep")
 
     def report() -> str:
-        analysis = examine(sweep, **options)
-        gaps = "; ".join(f"{gap.name} is {gap.state}: {gap.reason}" for gap in analysis.gaps)
-        return gaps or " ".join(told(analysis))
+        analysis = analyze(sweep, **options)
+        missing_runs = "; ".join(
+            f"{missing.name} is {missing.state}: {missing.reason}" for missing in analysis.missing_runs
+        )
+        return missing_runs or " ".join(summary_lines(analysis))
 
     def run() -> Outcome:
         sweep.mkdir()

@@ -5,9 +5,9 @@ from pathlib import Path
 import unet.report.page as page
 import unet.report.results as results
 from unet.record import write_text
-from unet.report.study import Study, examine
+from unet.report.study import SweepAnalysis, analyze
 
-__all__ = ["Study", "examine", "save", "write"]
+__all__ = ["SweepAnalysis", "analyze", "save", "write"]
 
 PAGE, MARKDOWN, RESULTS = "report.html", "report.md", "results.csv"
 
@@ -24,13 +24,13 @@ def write(folder: Path, metric: str = "miou", reference: str | None = None, tune
     Raises:
         UserError: nothing there to report, no such metric, no such arm, nothing to tune.
     """
-    return save(examine(folder, metric, reference, tune))
+    return save(analyze(folder, metric, reference, tune))
 
 
-def save(found: Study) -> Path:
+def save(analysis: SweepAnalysis) -> Path:
     """Write the three files of a study into its sweep's folder; the path of the page."""
-    folder = found.sweep.folder
-    write_text(folder / RESULTS, results.rows(found))
-    write_text(folder / MARKDOWN, page.markdown(found))
-    write_text(folder / PAGE, page.html(found))
+    folder = analysis.sweep.folder
+    write_text(folder / RESULTS, results.rows(analysis))
+    write_text(folder / MARKDOWN, page.markdown(analysis))
+    write_text(folder / PAGE, page.html(analysis))
     return folder / PAGE

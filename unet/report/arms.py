@@ -32,17 +32,17 @@ class Arm:
         return {key for key, value in self.values.items() if other.values[key] != value}
 
 
-def text(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A config value for people: ``max``, ``0.001``, ``null``, ``[max, strided]``, ``max(kernel_size=3)``."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
         return format(value, "g")
     if isinstance(value, Mapping):
-        options = ", ".join(f"{key}={text(inner)}" for key, inner in value.items() if key != "name")
+        options = ", ".join(f"{key}={format_value(inner)}" for key, inner in value.items() if key != "name")
         return f"{value.get('name', '')}({options})" if options else str(value.get("name", "{}"))
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{', '.join(map(text, value))}]"
+        return f"[{', '.join(map(format_value, value))}]"
     return str(value)
 
 
@@ -60,29 +60,29 @@ def factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
     """
     known = [run for run in runs if run.config]
     keys = list(dict.fromkeys(key for run in known for key in run.config if not is_bookkeeping(key)))
-    columns = {key: tuple(text(run.config.get(key)) for run in known) for key in keys}
-    seeds = tuple(text(run.seed) for run in known)
+    columns = {key: tuple(format_value(run.config.get(key)) for run in known) for key in keys}
+    seeds = tuple(format_value(run.seed) for run in known)
     varying = {key: column for key, column in columns.items() if len(set(column)) > 1 and column != seeds}
     named = {name for run in runs for name in run.overrides}
     chosen = {key for key in varying if any(key == name or key.startswith(f"{name}.") for name in named)}
     exact = {key for key in varying if key in named or (not chosen and key in RESAMPLING)}
 
-    def tells(teller: str, key: str) -> bool:
+    def determines(leader: str, key: str) -> bool:
         """Is the value of ``key`` a function of the value of ``teller``, and ``teller`` the one to keep?"""
-        pairs = len(set(zip(varying[teller], varying[key], strict=True)))
-        if pairs > len(set(varying[teller])):
+        pairs = len(set(zip(varying[leader], varying[key], strict=True)))
+        if pairs > len(set(varying[leader])):
             return False
-        return len(set(varying[key])) < pairs or preference(teller) < preference(key)
+        return len(set(varying[key])) < pairs or preference(leader) < preference(key)
 
     def preference(key: str) -> tuple[bool, bool, bool, int, str]:
         return key not in exact, key not in chosen, not key.endswith("name"), len(key), key
 
-    followers: dict[str, str] = {}
+    dependent_keys: dict[str, str] = {}
     for key in varying:
         if key not in exact:
-            tellers = sorted((other for other in varying if other != key and tells(other, key)), key=preference)
-            followers |= {key: tellers[0]} if tellers else {}
-    return [key for key in varying if key not in followers], followers
+            leaders = sorted((other for other in varying if other != key and determines(other, key)), key=preference)
+            dependent_keys |= {key: leaders[0]} if leaders else {}
+    return [key for key in varying if key not in dependent_keys], dependent_keys
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -110,38 +110,38 @@ def label(values: Mapping[str, str]) -> str:
     return ", ".join(f"{names[key]}={value}" for key, value in values.items())
 
 
-def arms_of(runs: Sequence[Run], keys: Sequence[str]) -> list[Arm]:
+def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Arm]:
     """Runs by their setting of ``keys``, in the order of first appearance; runs that do not tell it are left out.
 
     A repeat's label ends in its mark, ``max + transposed (again)``; the mark that most runs have goes without saying.
     """
-    found: dict[tuple[str, ...], list[Run]] = {}
+    groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         if run.config or all(key in run.overrides for key in keys):
-            found.setdefault(tuple(text(run.setting(key)) for key in keys), []).append(run)
-    settings = [(dict(zip(keys, setting, strict=True)), members) for setting, members in found.items()]
-    usual = usual_mark([arm for arm, members in settings for _ in members])
+            groups.setdefault(tuple(format_value(run.setting(key)) for key in keys), []).append(run)
+    settings = [(dict(zip(keys, setting, strict=True)), members) for setting, members in groups.items()]
+    usual = usual_repeat_label([arm for arm, members in settings for _ in members])
     arms = []
     for values, members in settings:
-        mark = values.get(REPEAT, usual)
-        told = label({key: value for key, value in values.items() if key != REPEAT})
-        arms.append(Arm(told if mark == usual else f"{told} ({mark})", values, members))
+        repeat = values.get(REPEAT, usual)
+        name = label({key: value for key, value in values.items() if key != REPEAT})
+        arms.append(Arm(name if repeat == usual else f"{name} ({repeat})", values, members))
     return arms
 
 
-def usual_mark(settings: Sequence[Mapping[str, str]]) -> str:
+def usual_repeat_label(settings: Sequence[Mapping[str, str]]) -> str:
     """The value of ``arm`` that most of them have; nothing where it does not vary."""
     counted = Counter(values.get(REPEAT, "") for values in settings)
     return counted.most_common(1)[0][0] if counted else ""
 
 
-def missing_seeds(arms: Sequence[Arm]) -> list[tuple[Arm, int]]:
+def seeds_without_run(arms: Sequence[Arm]) -> list[tuple[Arm, int]]:
     """Seeds that other arms have and an arm does not; a repeat of an arm may have seeds of its own."""
-    gaps = []
+    missing_runs = []
     for arm in arms:
         peers = [other for other in arms if other.values.get(REPEAT) == arm.values.get(REPEAT)]
         wanted = {run.seed for peer in peers for run in peer.runs if run.seed is not None}
         had = {run.seed for run in arm.runs}
         if None not in had:  # a planned run that left no config may be the one
-            gaps += [(arm, seed) for seed in sorted(wanted - had)]
-    return gaps
+            missing_runs += [(arm, seed) for seed in sorted(wanted - had)]
+    return missing_runs

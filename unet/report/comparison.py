@@ -42,8 +42,8 @@ class Scores:
     def averaged(self, labels: list[str], groups: Sequence[Array]) -> "Scores":
         """Means over groups of arms, as if each were an arm; only seeds that a whole group has."""
 
-        def means(of: Array) -> Array:
-            return np.stack([of[group].mean(0) for group in groups])
+        def means(measure_of: Array) -> Array:
+            return np.stack([measure_of[group].mean(0) for group in groups])
 
         resampled = None if self.resampled is None else means(self.resampled)
         return Scores(labels, self.seeds, means(self.values), resampled, self.images)
@@ -124,7 +124,7 @@ class Contrast:
         return float(self.differences.std(ddof=1)) if self.seeds > 1 else math.nan
 
 
-def contrast(scores: Scores, weights: Array, name: str) -> Contrast:
+def estimate_contrast(scores: Scores, weights: Array, name: str) -> Contrast:
     """A weighted sum of arms, (A,) or several (W, A), at every seed; its p value is still alone in its family."""
     weights = np.atleast_2d(weights)
     by_seed, _ = scores.at_seeds(weights)
@@ -134,37 +134,37 @@ def contrast(scores: Scores, weights: Array, name: str) -> Contrast:
     return Contrast(name, mean, low, high, by_seed, p, p, statistics.superiority(differences))
 
 
-def family(contrasts: Sequence[Contrast], measures: Sequence[str] | None = None) -> list[Contrast]:
+def correct_family(contrasts: Sequence[Contrast], measures: Sequence[str] | None = None) -> list[Contrast]:
     """The same contrasts, corrected for being many; those without a seed in common are not counted.
 
     ``measures`` says what each is a difference of, where that is not the same for all: each measure then has its own
     unit, the root mean square of its differences, which no sign changes.
     """
-    counted = [index for index, found in enumerate(contrasts) if found.seeds]
+    counted = [index for index, contrast in enumerate(contrasts) if contrast.seeds]
     if not counted:
         return list(contrasts)
-    of = np.array(["" if measures is None else measures[index] for index in counted])
+    measure_of = np.array(["" if measures is None else measures[index] for index in counted])
     differences = np.stack([contrasts[index].by_seed for index in counted])
-    squares = np.array([np.nanmean(differences[of == measure] ** 2) for measure in of])
+    squares = np.array([np.nanmean(differences[measure_of == measure] ** 2) for measure in measure_of])
     scales = np.where(squares > 0, np.sqrt(squares), 1.0)
     corrected = list(contrasts)
     for index, p_adjusted in zip(counted, statistics.step_down(differences, scales), strict=True):
-        found = contrasts[index]
-        resolvable = statistics.smallest_p(found.seeds) <= ALPHA
-        corrected[index] = replace(found, p_adjusted=p_adjusted, resolvable=resolvable)
+        contrast = contrasts[index]
+        resolvable = statistics.smallest_possible_p(contrast.seeds) <= ALPHA
+        corrected[index] = replace(contrast, p_adjusted=p_adjusted, resolvable=resolvable)
     return corrected
 
 
-def pair(scores: Scores, first: int, second: int) -> Contrast:
+def compare_pair(scores: Scores, first: int, second: int) -> Contrast:
     """The first minus the second."""
     weights = np.zeros(len(scores.labels))
     weights[first], weights[second] = 1, -1
-    return contrast(scores, weights, f"{scores.labels[first]} vs {scores.labels[second]}")
+    return estimate_contrast(scores, weights, f"{scores.labels[first]} vs {scores.labels[second]}")
 
 
-def repeat(scores: Scores, first: int, second: int) -> Contrast:
+def compare_repeats(scores: Scores, first: int, second: int) -> Contrast:
     """One configuration against itself: paired where the seeds are the same, else two groups of seeds."""
-    paired = pair(scores, first, second)
+    paired = compare_pair(scores, first, second)
     if paired.seeds:
         return paired
     a, b = (scores.values[arm][np.isfinite(scores.values[arm])] for arm in (first, second))
@@ -194,7 +194,7 @@ class Effects:
     seeds: int = 0
 
 
-def effects(scores: Scores, keys: Sequence[str], arms: Mapping[int, Mapping[str, str]]) -> Effects:
+def estimate_effects(scores: Scores, keys: Sequence[str], arms: Mapping[int, Mapping[str, str]]) -> Effects:
     """Main effects and the interaction of two factors, of ``arms`` with their settings by index.
 
     Empty where a cell is missing, or no seed is in all of them.
@@ -204,20 +204,20 @@ def effects(scores: Scores, keys: Sequence[str], arms: Mapping[int, Mapping[str,
     cells = np.full((len(rows), len(columns)), -1)
     for index, values in arms.items():
         cells[rows.index(values[first]), columns.index(values[second])] = index
-    found = Effects((first, second), (rows, columns), cells)
+    contrast = Effects((first, second), (rows, columns), cells)
     if (cells < 0).any() or not (complete := scores.complete(cells.flatten())).any():
-        return found
+        return contrast
     by_row = scores.averaged(rows, list(cells))
     by_column = scores.averaged(columns, list(cells.T))
     everywhere = np.where(complete, 0.0, np.nan)
     main: list[list[Contrast]] = []
     for level in (by_row, by_column):
         balanced = replace(level, values=level.values + everywhere)
-        main.append([pair(balanced, b, a) for a, b in itertools.combinations(range(len(level.labels)), 2)])
-    corrected = family([c for contrasts in main for c in contrasts])
+        main.append([compare_pair(balanced, b, a) for a, b in itertools.combinations(range(len(level.labels)), 2)])
+    corrected = correct_family([c for contrasts in main for c in contrasts])
     count = len(main[0])
     table = scores.values[cells][:, :, complete]
     deviations, p = statistics.interaction(table)
     return replace(
-        found, main=(corrected[:count], corrected[count:]), deviations=deviations, p=p, seeds=int(complete.sum())
+        contrast, main=(corrected[:count], corrected[count:]), deviations=deviations, p=p, seeds=int(complete.sum())
     )

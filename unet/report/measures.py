@@ -14,7 +14,7 @@ Array = np.ndarray
 
 TITLES = {"miou": "mIoU", "dice": "Dice", "accuracy": "pixel accuracy", "class_accuracy": "class accuracy"}
 LOWER_IS_BETTER = ("loss", "checkerboard/*", "time/train_seconds", "memory/*", "model/parameters", "model/flops")
-ABOUT_THE_RUN = ("model/", "time/", "memory/")
+RUN_KEYS = ("model/", "time/", "memory/")
 """Keys that name no split."""
 SMALLEST_OBJECTS, OVERFITTING = "recall of the smallest objects", "train minus evaluated mIoU"
 
@@ -23,11 +23,11 @@ def title(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
-def lower_is_better(metric: str) -> bool:
+def is_lower_better(metric: str) -> bool:
     return any(fnmatchcase(metric, pattern) for pattern in LOWER_IS_BETTER)
 
 
-def split_of(runs: Sequence[Run]) -> str:
+def evaluated_split(runs: Sequence[Run]) -> str:
     """``test``, or ``val`` where no run has a test score."""
     return "test" if any(key.startswith("test/") for run in runs for key in run.metrics) else "val"
 
@@ -37,9 +37,9 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def key_of(metric: str, split: str) -> str:
+def metric_key(metric: str, split: str) -> str:
     """What ``metrics.json`` calls it."""
-    return metric if metric.startswith(ABOUT_THE_RUN) else f"{split}/{metric}"
+    return metric if metric.startswith(RUN_KEYS) else f"{split}/{metric}"
 
 
 def measure(metrics: Mapping[str, Any], split: str, metric: str) -> float:
@@ -47,23 +47,23 @@ def measure(metrics: Mapping[str, Any], split: str, metric: str) -> float:
     one; nan where the run does not have it."""
     if metric in DERIVED:
         return DERIVED[metric](metrics, split)
-    key = key_of(metric, split)
+    key = metric_key(metric, split)
     if "*" not in key:
         return number(metrics.get(key))
-    found = [number(value) for name, value in metrics.items() if fnmatchcase(name, key)]
-    known = [value for value in found if math.isfinite(value)]
+    values = [number(value) for name, value in metrics.items() if fnmatchcase(name, key)]
+    known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else math.nan
 
 
 def object_bins(metrics: Mapping[str, Any], split: str) -> dict[str, list[tuple[float, str, float, Any]]]:
     """By class, small to large: (lower bound of the size, the range as text, recall, how many objects)."""
-    found: dict[str, list[tuple[float, str, float, Any]]] = {}
+    bins: dict[str, list[tuple[float, str, float, Any]]] = {}
     for key, value in metrics.items():
         part = key.removeprefix(f"{split}/objects/")
         if part != key and (match := re.fullmatch(r"(.+)/([\d.]+)-([\w.]*)", part)):
             count = metrics.get(f"{split}/objects_count/{part}")
-            found.setdefault(match[1], []).append((float(match[2]), f"{match[2]}-{match[3]}", number(value), count))
-    return {name: sorted(bins, key=lambda entry: entry[0]) for name, bins in found.items()}
+            bins.setdefault(match[1], []).append((float(match[2]), f"{match[2]}-{match[3]}", number(value), count))
+    return {name: sorted(entries, key=lambda entry: entry[0]) for name, entries in bins.items()}
 
 
 def smallest_objects(metrics: Mapping[str, Any], split: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from unet.report.study import Study
+from unet.report.study import SweepAnalysis
 
 PREDICTIONS = "predictions.png"
 WIDTH = 640
@@ -27,20 +27,20 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def crop_pictures(study: Study) -> tuple[list[Picture], list[str]]:
+def crop_pictures(analysis: SweepAnalysis) -> tuple[list[Picture], list[str]]:
     """The predictions of one seed, an arm each, small; and the arms that left none.
 
     The seed is the one that most arms have a picture of, so that the rows show the same samples.
     """
     paths = [
         {seed: path for seed, run in runs.items() if (path := run.folder / PREDICTIONS).is_file()}
-        for runs in study.runs
+        for runs in analysis.runs
     ]
-    seeds = sorted({seed for found in paths for seed in found})
-    seed = max(seeds, key=lambda s: (sum(s in found for found in paths), -s), default=None)
+    seeds = sorted({seed for by_seed in paths for seed in by_seed})
+    seed = max(seeds, key=lambda s: (sum(s in by_seed for by_seed in paths), -s), default=None)
     pictures, missing = [], []
-    for arm, found in zip(study.arms, paths, strict=True):
-        uri = embedded(found[seed]) if seed in found else None
+    for arm, by_seed in zip(analysis.arms, paths, strict=True):
+        uri = downscaled_uri(by_seed[seed]) if seed in by_seed else None
         if uri is None:
             missing.append(arm.label)
         else:
@@ -49,7 +49,7 @@ def crop_pictures(study: Study) -> tuple[list[Picture], list[str]]:
     return pictures, missing
 
 
-def embedded(path: Path) -> str | None:
+def downscaled_uri(path: Path) -> str | None:
     """A picture, downscaled; None where the file holds none."""
     try:
         with Image.open(path) as stored:

@@ -49,8 +49,8 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        told = (values.get("seed") for values in (self.config, self.metrics, self.overrides))
-        return next((seed for seed in told if isinstance(seed, int)), None)
+        sources = (values.get("seed") for values in (self.config, self.metrics, self.overrides))
+        return next((seed for seed in sources if isinstance(seed, int)), None)
 
     def setting(self, key: str) -> Any:
         """A value of the config; of a run that left none, what its command says."""
@@ -89,13 +89,13 @@ def read(folder: Path) -> Sweep:
         ) from None
     leaves = (CONFIG, STATUS, METRICS)
     found = [path.name for path in folder.iterdir() if any((path / leaf).is_file() for leaf in leaves)]
-    names = [*expected, *(name for name in sorted(found, key=by_number) if name not in expected)]
+    names = [*expected, *(name for name in sorted(found, key=natural_key) if name not in expected)]
     if not names:
         raise UserError(f"{folder}: no runs in it; expected one folder a run, each with {CONFIG} and {STATUS}")
     return Sweep(folder, commands, [read_run(folder / n, expected.get(n, ())) for n in names])
 
 
-def by_number(name: str) -> list[tuple[bool, int, str]]:
+def natural_key(name: str) -> list[tuple[bool, int, str]]:
     """To sort names as people do: ``width=8`` before ``width=16``."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
@@ -104,16 +104,16 @@ def read_run(folder: Path, overrides: Sequence[str] = ()) -> Run:
     """One run, whatever it left; ``overrides`` are what a sweep's plan says of it."""
     broken: list[str] = []
 
-    def whole(name: str, read_file: Callable[[Path], Any], empty: Any) -> Any:
+    def load(name: str, read_file: Callable[[Path], Any], empty: Any) -> Any:
         try:
             return read_file(folder / name)
         except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
             broken.append(f"{name} is broken: {' '.join(str(error).split())}")
             return empty
 
-    status: dict[str, Any] = whole(STATUS, read_json, {})
-    metrics: dict[str, Any] = whole(METRICS, read_json, {})
-    command, config = whole(CONFIG, read_config, ([], {}))
+    status: dict[str, Any] = load(STATUS, read_json, {})
+    metrics: dict[str, Any] = load(METRICS, read_json, {})
+    command, config = load(CONFIG, read_config, ([], {}))
     words = [word for word in command if "=" in word] or list(overrides)
     state = str(status.get("state") or ("done" if metrics else "missing"))
     reason = str(status.get("reason", ""))

@@ -75,12 +75,12 @@ def critical_difference(differences: Array) -> float:
     return float(largest[-allowed]) if allowed else math.inf
 
 
-def smallest_p(n: int) -> float:
+def smallest_possible_p(n: int) -> float:
     """The least p value that ``n`` signs can give, two-sided: 2 of 2^n patterns."""
     return min(1.0, 2.0 ** (1 - n))
 
 
-LEAST_SEEDS = next(n for n in itertools.count(1) if smallest_p(n) <= ALPHA)
+MIN_SEEDS = next(n for n in itertools.count(1) if smallest_possible_p(n) <= ALPHA)
 """Seeds below which no difference can be claimed, however large."""
 
 
