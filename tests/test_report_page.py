@@ -20,7 +20,7 @@ from sweeps import leave_run, metrics_of, sweep_of
 from unet import report
 from unet.report import analyze, words
 from unet.report.page import html
-from unet.report.plots import differences_panel, pareto_front, spread_labels
+from unet.report.plots import differences_panel, pareto_front
 from unet.report.words import conclusions, format_number
 
 ARMS = [{"model.down": "max"}, {"model.down": "avg"}, {"model.down": "strided"}]
@@ -275,10 +275,6 @@ def test_numbers_for_people():
     ]  # fmt: skip
 
 
-def test_the_front_and_the_spacing_of_labels():
+def test_the_pareto_front():
     costs, scores = np.array([1.0, 2, 3, 2]), np.array([0.5, 0.7, 0.6, 0.4])
     assert pareto_front(costs, scores).tolist() == [0, 1]
-    assert spread_labels([1.0, 1.0, 5.0], 0.5, 0, 9) == pytest.approx([1 - 1 / 6, 1.5 - 1 / 6, 5 - 1 / 6])
-    assert spread_labels([1.0, 1.0, 1.0], 0.5, 1, 2) == pytest.approx([1, 1.5, 2])
-    assert spread_labels([2.0, 2.0, 2.0], 0.5, 1, 2) == pytest.approx([1, 1.5, 2])
-    assert spread_labels([], 0.5, 0, 9) == []

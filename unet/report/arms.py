@@ -1,4 +1,4 @@
-"""Arms: what a sweep varied, and which runs share a setting of it."""
+"""Group the runs of a sweep into arms: settings of the keys that vary."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from unet.report.runs import Run
 BOOKKEEPING = ("seed", "ckpt_path", "threads", "pictures", "feature_maps", "hydra", "trainer.default_root_dir")
 RESAMPLING = ("model.down", "model.up")
 REPEAT = "arm"
-"""A config key that marks repeats: arms that differ in it alone are the same configuration, and show the noise."""
+"""The config key that marks repeats: arms that differ in it alone are the same configuration."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Arm:
     """One setting of the factors.
 
     Attributes:
-        label: short, for people.
-        values: of every factor, as text.
+        label: a short name.
+        values: every factor's value as text.
         runs: those with this setting, finished or not.
     """
 
@@ -28,12 +28,12 @@ class Arm:
     runs: list[Run]
 
     def differs_from(self, other: "Arm") -> set[str]:
-        """The factors in which two arms differ."""
+        """Return the factors in which two arms differ."""
         return {key for key, value in self.values.items() if other.values[key] != value}
 
 
 def format_value(value: Any) -> str:
-    """A config value for people: ``max``, ``0.001``, ``null``, ``[max, strided]``, ``max(kernel_size=3)``."""
+    """Return a config value as text: ``max``, ``0.001``, ``null``, ``[max, strided]``, ``max(kernel_size=3)``."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
@@ -47,16 +47,16 @@ def format_value(value: Any) -> str:
 
 
 def is_bookkeeping(key: str) -> bool:
-    """Does the key say where and how a run was kept, not what was trained?"""
+    """Return whether a key is no part of what was trained."""
     return key.endswith(".root") or any(key == name or key.startswith(f"{name}.") for name in BOOKKEEPING)
 
 
 def factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
-    """The keys that make the arms, and those that move with one of them, each with the one it follows.
+    """Return the keys that make the arms, and the keys that depend on one of them.
 
     A key that the commands name is a factor wherever it varies. One that they do not name (the ``lr`` that a choice of
-    data brings along) is left out where another varying key tells its value. Where the commands name none of the
-    varying keys, every one that is not told by another is a factor.
+    data sets) is left out if another varying key determines its value. If the commands name none of the varying keys,
+    every key that no other determines is a factor.
     """
     known = [run for run in runs if run.config]
     keys = list(dict.fromkeys(key for run in known for key in run.config if not is_bookkeeping(key)))
@@ -68,7 +68,7 @@ def factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
     exact = {key for key in varying if key in named or (not chosen and key in RESAMPLING)}
 
     def determines(leader: str, key: str) -> bool:
-        """Is the value of ``key`` a function of the value of ``teller``, and ``teller`` the one to keep?"""
+        """Return whether ``key`` is a function of ``leader``, and ``leader`` the one to keep."""
         pairs = len(set(zip(varying[leader], varying[key], strict=True)))
         if pairs > len(set(varying[leader])):
             return False
@@ -86,7 +86,7 @@ def factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The shortest ends of dotted keys that tell them apart: ``optim.lr`` -> ``lr``."""
+    """Return the shortest unique ends of dotted keys: ``optim.lr`` -> ``lr``."""
 
     def end(key: str, parts: int) -> str:
         return ".".join(key.split(".")[-parts:])
@@ -101,7 +101,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def label(values: Mapping[str, str]) -> str:
-    """``max + transposed`` where nothing but the resampling varies, else ``lr=0.01, skip=add``."""
+    """Return ``max + transposed`` if only the operators vary, else ``lr=0.01, skip=add``."""
     if not values:
         return "all runs"
     if set(values) <= set(RESAMPLING):
@@ -111,9 +111,9 @@ def label(values: Mapping[str, str]) -> str:
 
 
 def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Arm]:
-    """Runs by their setting of ``keys``, in the order of first appearance; runs that do not tell it are left out.
+    """Group runs by their setting of ``keys``, in the order of first appearance; runs without it are left out.
 
-    A repeat's label ends in its mark, ``max + transposed (again)``; the mark that most runs have goes without saying.
+    A repeat's label ends in its value of ``arm``, ``max + transposed (again)``, except for the most frequent value.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -130,13 +130,13 @@ def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Arm]:
 
 
 def usual_repeat_label(settings: Sequence[Mapping[str, str]]) -> str:
-    """The value of ``arm`` that most of them have; nothing where it does not vary."""
+    """Return the most frequent value of ``arm``; nothing if it does not vary."""
     counted = Counter(values.get(REPEAT, "") for values in settings)
     return counted.most_common(1)[0][0] if counted else ""
 
 
 def seeds_without_run(arms: Sequence[Arm]) -> list[tuple[Arm, int]]:
-    """Seeds that other arms have and an arm does not; a repeat of an arm may have seeds of its own."""
+    """Return the seeds that an arm lacks and others have; a repeat may have seeds of its own."""
     missing_runs = []
     for arm in arms:
         peers = [other for other in arms if other.values.get(REPEAT) == arm.values.get(REPEAT)]

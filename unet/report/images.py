@@ -1,4 +1,4 @@
-"""The evaluated images as a level of their own: their confusion counts, drawn again and again."""
+"""Resample the evaluated images by their confusion counts."""
 
 import math
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ Array = np.ndarray
 
 CONFUSIONS = "confusions.npz"
 MIN_IMAGES = 10
-"""Below this many the spread between images cannot be told, and only seeds are resampled."""
+"""With fewer, only seeds are resampled."""
 
 
 def read_confusions(run: Run) -> tuple[list[str], np.ndarray] | None:
-    """Names of the evaluated images and their counts (N, K, K), row truth, column prediction; None without the file.
+    """Return names and counts (N, K, K) of the evaluated images, row truth, column prediction; None without the file.
 
     Raises:
         UserError: a file that holds something else.
@@ -30,25 +30,20 @@ def read_confusions(run: Run) -> tuple[list[str], np.ndarray] | None:
     try:
         with np.load(path) as stored:
             names, counts = [str(name) for name in stored["names"]], stored["counts"]
+        if counts.ndim != 3 or counts.shape[1] != counts.shape[2] or len(names) != len(counts):
+            raise ValueError(f"{len(names)} names and counts of shape {counts.shape}")
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); expected names and counts; remove it to do without"
-        ) from None
-    if counts.ndim != 3 or counts.shape[1] != counts.shape[2] or len(names) != len(counts):
-        raise UserError(
-            f"{path}: {len(names)} names and counts of shape {counts.shape}; expected N names and (N, K, K); remove it "
-            "to do without"
-        )
+        raise UserError(f"{path}: cannot be read ({error}); expected N names and counts (N, K, K); remove it") from None
     return names, counts
 
 
 def resample_images(
     compared: Sequence[dict[int, Run]], seeds: Sequence[int], values: Array, metric: str
 ) -> tuple[Array | None, int, list[str]]:
-    """The metric (A, S, R) under draws of the evaluated images, how many there are, and doubts.
+    """Return the metric (A, S, R) under draws of the evaluated images, their number, and warnings.
 
-    None where runs leave no counts, too few images, or the metric does not follow from them. Every replicate is moved
-    so that a run's replicates have its own value as their mean: only their spread is used.
+    None if runs have no counts or too few images, or the metric does not follow from counts. A run's replicates are
+    shifted to its own value: only their variance is used.
     """
     if metric not in FROM_COUNTS:
         return None, 0, []
@@ -59,12 +54,12 @@ def resample_images(
             try:
                 stored = read_confusions(run)
             except UserError as error:
-                return None, 0, [f"{error}; intervals speak of seeds alone."]
+                return None, 0, [f"{error}; only seeds are resampled."]
             if stored is None:
-                absent = f"{run.name} has no confusions.npz: intervals speak of seeds alone, not of other images."
+                absent = f"{run.name} has no confusions.npz: only seeds are resampled, not images."
                 return None, 0, [absent] if counts else []
             if names and stored[0] != names:
-                return None, 0, [f"{run.name} was evaluated on other images: intervals speak of seeds alone."]
+                return None, 0, [f"{run.name} was evaluated on other images: only seeds are resampled."]
             names, counts[arm, seeds.index(seed)] = stored
     if len(names) < MIN_IMAGES:
         return None, 0, []

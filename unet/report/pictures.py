@@ -1,4 +1,4 @@
-"""Pictures inside the page: as data URIs, and the predictions of every arm beside each other."""
+"""Embed pictures in the page as data URIs, and select the predictions of every arm."""
 
 import base64
 import io
@@ -11,12 +11,12 @@ from unet.report.study import SweepAnalysis
 
 PREDICTIONS = "predictions.png"
 WIDTH = 640
-"""Pixels across, at most: sharp on a phone, and a page of twenty arms stays a few megabytes."""
+"""Largest width in pixels: a page of twenty arms stays a few megabytes."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Attributes: a heading, a data URI, and what a reader who cannot see it is told."""
+    """A title, a data URI and an alternative text."""
 
     title: str
     uri: str
@@ -28,9 +28,9 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def crop_pictures(analysis: SweepAnalysis) -> tuple[list[Picture], list[str]]:
-    """The predictions of one seed, an arm each, small; and the arms that left none.
+    """Return the predictions of one seed, one picture per arm, and the arms without any.
 
-    The seed is the one that most arms have a picture of, so that the rows show the same samples.
+    The seed is the one that most arms have a picture of, so that all show the same images.
     """
     paths = [
         {seed: path for seed, run in runs.items() if (path := run.folder / PREDICTIONS).is_file()}
@@ -50,7 +50,7 @@ def crop_pictures(analysis: SweepAnalysis) -> tuple[list[Picture], list[str]]:
 
 
 def downscaled_uri(path: Path) -> str | None:
-    """A picture, downscaled; None where the file holds none."""
+    """Return a downscaled picture; None if the file cannot be read."""
     try:
         with Image.open(path) as stored:
             picture = stored.convert("RGB")

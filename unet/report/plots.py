@@ -1,4 +1,4 @@
-"""The figures, as SVG in data URIs: small panels that read on a phone, in print and without colour."""
+"""Draw the figures as SVG: small panels, readable on a phone, in print and without colour."""
 
 import io
 import math
@@ -20,7 +20,7 @@ from unet.report.study import SweepAnalysis
 Array = np.ndarray
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Told apart by the colour-blind (Okabe & Ito 2008, https://jfly.uni-koeln.de/color/); yellow is too pale for paper."""
+"""For the colour-blind (Okabe & Ito 2008, https://jfly.uni-koeln.de/color/), without the pale yellow."""
 MARKERS, DASHES = "osD^vPX", ("-", "--", ":", "-.")
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -36,7 +36,7 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
 }
 WIDTH = 4.4
-"""Inches of a panel: near a phone's width, so that its text is shown at about its size."""
+"""Inches of a panel: about a phone's width."""
 COSTS = (
     ("model/parameters", "parameters"),
     ("model/flops", "FLOPs of one image"),
@@ -47,7 +47,7 @@ COSTS = (
 
 
 def panel(heading: str, alt: str, height: float, draw) -> Picture:
-    """``draw(axes)`` on a panel of its own."""
+    """Return the picture that ``draw(axes)`` makes."""
     with rc_context(STYLE):
         figure = Figure((WIDTH, height), layout="constrained")
         draw(figure.add_subplot())
@@ -58,7 +58,7 @@ def panel(heading: str, alt: str, height: float, draw) -> Picture:
 
 
 def arm_style(arm: int) -> dict[str, Any]:
-    """Colour and marker, no two alike among the first 49 arms."""
+    """Return colour and marker, unique among the first 49 arms."""
     return {"color": COLOURS[arm % len(COLOURS)], "marker": MARKERS[(arm + arm // len(COLOURS)) % len(MARKERS)]}
 
 
@@ -67,7 +67,7 @@ def line_style(arm: int) -> str:
 
 
 MAX_NAME_LENGTH = 44
-"""Letters of a comparison's name that a panel has room for beside its axes."""
+"""Characters of a comparison's name that fit beside the axes."""
 
 
 def truncate(text: str, most: int = 34) -> str:
@@ -75,12 +75,9 @@ def truncate(text: str, most: int = 34) -> str:
 
 
 def seeds_panel(analysis: SweepAnalysis) -> Picture:
-    """Every run as a point, the arm's mean with its interval; the best arm on top."""
-    order = [
-        int(arm)
-        for arm in np.argsort(-analysis.sign * analysis.scores.means())
-        if np.isfinite(analysis.scores.means()[arm])
-    ]
+    """Draw every run as a point and every arm's mean with its interval, the best arm on top."""
+    means = analysis.scores.means()
+    order = [int(arm) for arm in np.argsort(-analysis.sign * means) if np.isfinite(means[arm])]
 
     def draw(axes: Axes) -> None:
         for row, arm in enumerate(order):
@@ -101,10 +98,7 @@ def seeds_panel(analysis: SweepAnalysis) -> Picture:
 
 
 def differences_panel(analysis: SweepAnalysis, contrasts: Sequence[Contrast], heading: str) -> Picture:
-    """Differences with their intervals about zero; filled where a difference is claimed.
-
-    Arms have their names where these fit, all of them, and their numbers otherwise.
-    """
+    """Draw differences with their intervals; filled where claimed. Long names are replaced by the arms' numbers."""
     names = [contrast.name for contrast in contrasts]
     if max(map(len, names), default=0) > MAX_NAME_LENGTH:
         numbered = {contrast.name: f"{first + 1} vs {second + 1}" for first, second, contrast in analysis.pairs}
@@ -127,7 +121,7 @@ def differences_panel(analysis: SweepAnalysis, contrasts: Sequence[Contrast], he
 
 
 def cost_panels(analysis: SweepAnalysis) -> list[Picture]:
-    """The score over each cost; a line joins the arms that no other beats in both (the Pareto front)."""
+    """Draw the score over each cost with the Pareto front."""
     pictures = []
     for metric, name in COSTS:
         costs = np.array([mean_and_sd(row)[0] for row in analysis.of(metric).values])
@@ -159,7 +153,7 @@ def cost_panel(analysis: SweepAnalysis, metric: str, name: str, costs: Array, ar
 
 
 def pareto_front(costs: Array, scores: Array) -> Array:
-    """Indices, by cost, of the points that none other beats: as cheap and better, or cheaper and as good."""
+    """Return the indices of the Pareto front, by cost."""
     front, best = [], -math.inf
     for index in np.lexsort((-scores, costs)):
         if scores[index] > best:
@@ -169,25 +163,16 @@ def pareto_front(costs: Array, scores: Array) -> Array:
 
 
 def curve_panel(analysis: SweepAnalysis, curve: Curve) -> Picture:
-    """One line an arm, its number at the end."""
+    """Draw one line per arm, its number at the end."""
 
     def draw(axes: Axes) -> None:
         positions = np.arange(len(curve.ticks))
         for arm, line in enumerate(curve.lines):
             axes.plot(positions, line, linewidth=1.2, markersize=4, linestyle=line_style(arm), **arm_style(arm))
         ends = {arm: line[-1] for arm, line in enumerate(curve.lines) if math.isfinite(line[-1])}
-        bottom, top = axes.get_ylim()
-        gap = (top - bottom) / max(17, len(ends))
-        heights = spread_labels(sorted(ends.values()), gap, bottom + gap / 2, top - gap / 2)
-        for (arm, end), height in zip(sorted(ends.items(), key=lambda e: e[1]), heights, strict=True):
-            axes.annotate(
-                str(arm + 1),
-                (positions[-1], end),
-                (positions[-1] + 0.09 * len(positions), height),
-                fontsize=8,
-                va="center",
-                arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.5},
-            )
+        for rank, arm in enumerate(sorted(ends, key=lambda arm: ends[arm])):  # neighbours are staggered
+            offset = (7 + 12 * (rank % 3), -3)
+            axes.annotate(str(arm + 1), (positions[-1], ends[arm]), offset, textcoords="offset points", fontsize=8)
         axes.set_xticks(positions, curve.ticks)
         axes.set_xlabel(curve.x)
         axes.set_ylabel(curve.y)
@@ -196,32 +181,15 @@ def curve_panel(analysis: SweepAnalysis, curve: Curve) -> Picture:
     return panel(curve.title, f"{curve.y} by {curve.x} of {', '.join(known)}.", 2.7, draw)
 
 
-def spread_labels(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Ascending heights moved a little: neighbours ``gap`` apart and, where there is room, none below or above."""
-    moved: list[float] = []
-    for height in heights:
-        moved.append(max(height, moved[-1] + gap) if moved else height)
-    if not moved:
-        return []
-    shift = sum(moved) / len(moved) - sum(heights) / len(heights)
-    shift = min(max(shift, moved[-1] - high), moved[0] - low)
-    return [height - shift for height in moved]
-
-
 def shades(values: Array) -> list[list[tuple[str, str]]]:
-    """(background, ink) of every cell of a heat map: pale to blue, so that its order survives a grey print."""
-    known = values[np.isfinite(values)]
-    low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    """Return (background, text colour) of every cell of a heat map, pale to blue; white without a value."""
+    low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
     pale, full = np.array([0.93, 0.96, 0.98]), np.array([0.03, 0.27, 0.52])
-    rows = []
-    for row in values:
-        share = [(value - low) / (high - low) if high > low else 0.0 for value in row]
-        rows.append(
-            [
-                (to_hex(tuple(pale + s * (full - pale))), "#ffffff" if s > 0.45 else "#111111")
-                if math.isfinite(s)
-                else ("#ffffff", "#111111")
-                for s in share
-            ]
-        )
-    return rows
+
+    def shade(value: float) -> tuple[str, str]:
+        if not math.isfinite(value):
+            return "#ffffff", "#111111"
+        share = (value - low) / (high - low) if high > low else 0.0
+        return to_hex(tuple(pale + share * (full - pale))), "#ffffff" if share > 0.45 else "#111111"
+
+    return [[shade(value) for value in row] for row in values]

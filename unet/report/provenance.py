@@ -1,4 +1,4 @@
-"""What makes runs hard to compare besides their settings: other commits, data, machines, versions."""
+"""Warn of runs that differ in commit, data, machine or versions."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from unet.report.runs import Run
 
 
 def provenance_warnings(runs: Sequence[Run]) -> list[str]:
-    """Sentences, one a kind of difference."""
+    """Return one sentence for each kind of difference."""
 
     def distinct(key: str) -> list[str]:
         return sorted({str(run.metrics[key]) for run in runs if key in run.metrics})
@@ -15,8 +15,8 @@ def provenance_warnings(runs: Sequence[Run]) -> list[str]:
     commits = distinct("commit")
     if len(commits) > 1:
         warnings.append(
-            f"The runs were made at {len(commits)} commits ({', '.join(c[:10] for c in commits)}): a difference may be "
-            f"the code's."
+            f"The runs were made at {len(commits)} commits ({', '.join(c[:10] for c in commits)}): differences may "
+            f"come from the code."
         )
     if any(c.endswith("+changes") for c in commits):
         warnings.append("Some runs were made with uncommitted changes: their commit does not reproduce them.")

@@ -1,4 +1,4 @@
-"""``results.csv``: one row a run, every raw value."""
+"""Write ``results.csv``: one row per run with every raw value."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from unet.report.study import SweepAnalysis
 
 
 def rows(analysis: SweepAnalysis) -> str:
-    """The runs as CSV: which arm, how it ended, what varied, and every key of its metrics as it stands there."""
+    """Return the runs as CSV: arm, state, factors, and every metric unrounded."""
     arms = {run.folder: arm for arm in analysis.arms for run in arm.runs}
     compared = {run.folder for runs in analysis.runs for run in runs.values()}
     missing_runs = {missing.name: missing for missing in analysis.missing_runs if missing.name}

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -101,12 +101,7 @@ class SweepAnalysis:
 
     def of(self, metric: str) -> Scores:
         """Return another metric of the same runs, of which only seeds are resampled."""
-        values = np.full(self.scores.values.shape, math.nan)
-        for arm, runs in enumerate(self.runs):
-            for column, seed in enumerate(self.scores.seeds):
-                if seed in runs:
-                    values[arm, column] = measure(runs[seed].metrics, self.split, metric)
-        values[~np.isfinite(values)] = math.nan
+        values = score_table(self.runs, self.scores.seeds, self.split, metric)
         return Scores(self.scores.labels, self.scores.seeds, values)
 
     def arm_interval(self, arm: int) -> tuple[float, float, float]:
@@ -152,9 +147,7 @@ def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tu
         )
     compared, missing_runs, warnings = collect_runs(sweep, arms, split, metric)
     seeds = sorted({seed for runs in compared for seed in runs})
-    values = np.array(
-        [[measure(runs[s].metrics, split, metric) if s in runs else math.nan for s in seeds] for runs in compared]
-    ).reshape(len(arms), len(seeds))
+    values = score_table(compared, seeds, split, metric)
     resampled, images, image_warnings = resample_images(compared, seeds, values, metric)
     scores = Scores([arm.label for arm in arms], seeds, values, resampled, images)
     reference_index = arm_index(reference, arms, folder)
@@ -187,9 +180,9 @@ Pairs = list[tuple[int, int, Contrast]]
 
 
 def all_pairs(scores: Scores, arms: Sequence[Arm], reference: int | None, sign: int) -> tuple[Pairs, Pairs]:
-    """Every pair of arms, the better one first, or every arm with the reference; and the repeats of an arm.
+    """Compare every pair of arms, the better one first, or every arm with the reference; and repeats of an arm.
 
-    An arm and a repeat of another arm are no pair: they differ in their setting and have other seeds.
+    An arm and a repeat of another arm are not compared: their settings and seeds differ.
     """
     pairs: Pairs = []
     repeats: Pairs = []
@@ -198,15 +191,15 @@ def all_pairs(scores: Scores, arms: Sequence[Arm], reference: int | None, sign: 
         if varied == {REPEAT}:
             repeats.append((a, b, compare_repeats(scores, a, b)))
         elif REPEAT not in varied and reference in (None, a, b):
-            found = compare_pair(scores, a, b)
-            backwards = found.difference * sign < 0 if reference is None else reference == a
-            pairs.append((b, a, compare_pair(scores, b, a)) if backwards else (a, b, found))
-    corrected = correct_family([found for *_, found in pairs])
-    return [(a, b, found) for (a, b, _), found in zip(pairs, corrected, strict=True)], repeats
+            contrast = compare_pair(scores, a, b)
+            backwards = contrast.difference * sign < 0 if reference is None else reference == a
+            pairs.append((b, a, compare_pair(scores, b, a)) if backwards else (a, b, contrast))
+    corrected = correct_family([contrast for *_, contrast in pairs])
+    return [(a, b, contrast) for (a, b, _), contrast in zip(pairs, corrected, strict=True)], repeats
 
 
 def main_arms(arms: Sequence[Arm]) -> list[int]:
-    """The arms that are not marked as a repeat."""
+    """Return the arms that are not marked as a repeat."""
     usual = usual_repeat_label([arm.values for arm in arms for _ in arm.runs])
     return [index for index, arm in enumerate(arms) if arm.values.get(REPEAT, "") == usual]
 
@@ -222,10 +215,17 @@ def arm_index(label: str | None, arms: Sequence[Arm], folder: Path) -> int | Non
     return labels.index(label)
 
 
+def score_table(runs: Sequence[Mapping[int, Run]], seeds: Sequence[int], split: str, metric: str) -> Array:
+    """Return the metric of every arm and seed (A, S); nan where it is missing or not finite."""
+    values = [[measure(row[s].metrics, split, metric) if s in row else math.nan for s in seeds] for row in runs]
+    table = np.array(values, float).reshape(len(runs), len(seeds))
+    return np.where(np.isfinite(table), table, math.nan)
+
+
 def collect_runs(
     sweep: Sweep, arms: Sequence[Arm], split: str, metric: str
 ) -> tuple[list[dict[int, Run]], list[MissingRun], list[str]]:
-    """Per arm its finished runs by seed; what is left out, with the reason; warnings."""
+    """Return per arm its finished runs by seed; the excluded runs with their reasons; warnings."""
     compared: list[dict[int, Run]] = []
     missing_runs: list[MissingRun] = []
     warnings: list[str] = []
@@ -245,25 +245,22 @@ def collect_runs(
             elif run.seed is not None:
                 runs[run.seed] = run
         compared.append(runs)
-    missing_runs += [
-        MissingRun(r.name, "", r.seed, r.state, r.reason, r.command) for r in sweep.runs if r.folder not in grouped
-    ]
-    missing_runs += [
-        MissingRun("", arm.label, seed, "missing", "other arms have a run of this seed, this one has none", "")
-        for arm, seed in seeds_without_run(arms)
-    ]
+    unknown = [run for run in sweep.runs if run.folder not in grouped]
+    missing_runs += [MissingRun(r.name, "", r.seed, r.state, r.reason, r.command) for r in unknown]
+    reason = "other arms have a run of this seed, this one has none"
+    missing_runs += [MissingRun("", arm.label, seed, "missing", reason, "") for arm, seed in seeds_without_run(arms)]
     return compared, missing_runs, warnings
 
 
 def run_problem(run: Run, split: str, metric: str) -> tuple[str, str]:
-    """State and reason of a run that cannot be compared; an empty reason for one that can."""
+    """Return state and reason of a run that cannot be compared; an empty reason for one that can."""
     if run.state != "done":
         return run.state, run.reason or DEFAULT_REASONS.get(run.state, "no reason was left")
     if run.seed is None:
         return "unreadable", "neither its config nor its metrics say which seed it had"
     key = metric_key(metric, split)
     if key not in run.metrics:
-        return "not measured", f"finished, but without {key} in its metrics.json; left out of all statistics"
+        return "not measured", f"finished, but without {key} in its metrics.json; excluded from all statistics"
     if not math.isfinite(measure(run.metrics, split, metric)):
-        return "diverged", f"finished, but its {key} is {run.metrics[key]}; left out of all statistics"
+        return "diverged", f"finished, but its {key} is {run.metrics[key]}; excluded from all statistics"
     return run.state, ""

@@ -1,4 +1,4 @@
-"""Every arm at its own best value of a key that the sweep varied, as validation chooses it."""
+"""Select every arm's best value of a swept key on validation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from unet.report.runs import Run, Sweep
 
 
 def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Sweep, list[str], list[str]]:
-    """The runs at the value of ``key`` with which their arm has the best mean validation score.
+    """Keep the runs at the value of ``key`` with which their arm has the best mean validation score.
 
-    The evaluated split has no say, unless it is the validation split itself. Arms that differ in nothing but ``key``
-    are one; a value without a finished run is not chosen. A run that never told its value is kept, and missed.
+    Arms that differ only in ``key`` become one; a value without a finished run is not selected. A run whose value is
+    unknown is kept, and reported as missing.
 
     Returns:
-        The sweep with these runs alone, the ``keys`` without ``key``, and a sentence an arm.
+        The sweep with these runs alone, the ``keys`` without ``key``, and a sentence per arm.
 
     Raises:
         UserError: the sweep did not vary ``key``, or nothing else.
@@ -54,7 +54,7 @@ def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Swe
 
 
 def mean_validation(runs: Sequence[Run]) -> float:
-    """Mean of the finished runs' best score on the validation split; nan without any."""
+    """Return the mean of the finished runs' best validation score; nan without any."""
     known = [score for run in runs if math.isfinite(score := validation_score(run.metrics))]
     return sum(known) / len(known) if known else math.nan
 
