@@ -10,7 +10,7 @@ from sweeps import counts_of, leave_run, metrics_of, sweep_of, words_of
 
 from unet.errors import UserError
 from unet.report import analyze
-from unet.report.arms import factors, format_value, group_runs, label, short_names
+from unet.report.arms import Arm, factors, format_value, label, short_names
 from unet.report.folklore import CLAIMS, compare_levels, evaluate_claims, largest_vs_smallest, matched_vs_crossed
 from unet.report.measures import FROM_COUNTS, object_bins
 from unet.report.runs import read
@@ -26,19 +26,6 @@ def test_a_sweep_is_read_as_it_stands(tmp_path: Path):
     assert run.command == "python train.py model.down=max model.up=transposed seed=0"
     assert run.overrides == {"model.down": "max", "model.up": "transposed", "seed": 0}
     assert run.metrics["test/miou"] == 0.5
-
-
-def test_what_is_not_a_sweep_is_refused_in_one_sentence(tmp_path: Path):
-    with pytest.raises(UserError, match="no such folder"):
-        read(tmp_path / "gone")
-    with pytest.raises(UserError, match="no runs in it"):
-        read(tmp_path)
-    run = leave_run(tmp_path, {"seed": 0}, metrics_of(0.5, 0))
-    with pytest.raises(UserError, match="folder of one run; give the folder above"):
-        read(run)
-    (tmp_path / "sweep.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match=r"sweep.json: cannot be read"):
-        read(tmp_path)
 
 
 def test_a_broken_run_is_one_row_and_not_the_end(tmp_path: Path):
@@ -91,9 +78,6 @@ def test_every_arm_is_compared_at_the_value_that_validation_prefers(tmp_path: Pa
     assert found.tuning_notes[0].startswith(
         "max is compared at optim.lr=0.01 (mean validation mIoU by value: 0.01: 0.7050,"
     )
-    for wrong in ("optim.le", "model.up"):
-        with pytest.raises(UserError, match=f"cannot tune {wrong}.*it varied model.down, optim.lr"):
-            analyze(tmp_path, tune=wrong)
 
 
 def test_tuning_needs_something_to_choose_by(tmp_path: Path):
@@ -110,13 +94,6 @@ def test_labels():
     assert [format_value(v) for v in (None, True, 1e-3, ["max", "avg"], {"a": 1})] == [
         "null", "true", "0.001", "[max, avg]", "(a=1)"
     ]  # fmt: skip
-
-
-def test_operators_with_options_are_one_choice(tmp_path: Path):
-    for option in (2, 3):
-        leave_run(tmp_path, {"model.down": {"name": "max", "kernel_size": option}, "seed": 0}, metrics_of(0.5, 0))
-    runs = read(tmp_path).runs
-    assert [arm.label for arm in group_runs(runs, factors(runs)[0])] == ["max(kernel_size=2)", "max(kernel_size=3)"]
 
 
 def test_runs_pair_by_seed_and_failures_stay_out(tmp_path: Path):
@@ -191,10 +168,6 @@ def test_a_reference_needs_fewer_comparisons(tmp_path: Path):
     found = analyze(tmp_path, reference="max + transposed")
     others = [arm.label for arm in found.arms if arm.label != "max + transposed"]
     assert [pair.name for pair in found.contrasts] == [f"{other} vs max + transposed" for other in others]
-    with pytest.raises(UserError, match="no arm is called 'max'"):
-        analyze(tmp_path, reference="max")
-    with pytest.raises(UserError, match=r"no run has test/mio in its metrics\.json; did you mean miou"):
-        analyze(tmp_path, metric="mio")
 
 
 def test_images_are_resampled_where_every_run_has_counts(tmp_path: Path):
@@ -243,9 +216,7 @@ def test_object_sizes_are_in_order_whatever_the_class_is_called():
     assert object_bins(metrics, "test") == {"traffic/sign": [(0.0, "0-64", 0.2, 7), (64.0, "64-inf", 0.9, None)]}
 
 
-def arms_like(*settings: dict[str, str]):
-    from unet.report.arms import Arm
-
+def arms_like(*settings: dict[str, str]) -> list[Arm]:
     return [Arm(label(values), values, []) for values in settings]
 
 
