@@ -17,8 +17,7 @@ from conftest import ROOT, script
 from PIL import Image
 from sweeps import leave_run, metrics_of, sweep_of
 
-from unet import report
-from unet.report import analyze, words
+from unet.report import analyze, save, words
 from unet.report.page import html
 from unet.report.plots import differences_panel, pareto_front
 from unet.report.words import conclusions, format_number
@@ -136,7 +135,7 @@ def test_one_arm_none_and_unpaired(tmp_path: Path):
     sweep_of(tmp_path / "apart", ARMS[1:2], np.array([[0.5]]), first_seed=5)
     assert conclusions(analyze(tmp_path / "apart"))[0].startswith("No two arms share a seed")
     for folder in ("one", "none", "apart"):
-        Page(report.write(tmp_path / folder).read_text())
+        Page(save(analyze(tmp_path / folder)).read_text())
 
 
 def test_a_sweep_with_every_kind_of_hole(tmp_path: Path):
@@ -153,7 +152,7 @@ def test_a_sweep_with_every_kind_of_hole(tmp_path: Path):
     (run / "config.yaml").write_text(config)
     run.rename(tmp_path / "evil")
     (tmp_path / "y").rmdir()
-    path = report.write(tmp_path)
+    path = save(analyze(tmp_path))
     page = Page(path.read_text())
     assert "<script>" not in path.read_text() and "<script>alert(1)</script>" in page.text
     for said in ("out of <memory> | `here`", "diverged", "its test/miou is nan", "other arms have a run of this seed"):
@@ -174,7 +173,7 @@ def test_the_page_is_one_file_and_small_enough(tmp_path: Path):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 900, 3), np.uint8)).save(
             run / "predictions.png"
         )
-    path = report.write(tmp_path)
+    path = save(analyze(tmp_path))
     assert path == tmp_path / "report.html"
     text = path.read_text()
     page = Page(text)
@@ -185,7 +184,7 @@ def test_the_page_is_one_file_and_small_enough(tmp_path: Path):
     assert "Averaged" in page.text or "No evidence" in page.text
     assert "model.down and model.up" in page.text
     first = text
-    report.write(tmp_path)
+    save(analyze(tmp_path))
     assert path.read_text() == first  # the same runs give the same page
 
 
@@ -196,7 +195,7 @@ def test_other_classes_lines_and_no_cost_or_diagnostics(tmp_path: Path):
             metrics = {"val/miou": 0.5 + seed / 10, "val/iou/left lane": 0.4, "seed": seed}
             metrics["model/receptive_field"] = [44]
             leave_run(tmp_path, {"loss.name": loss, "seed": seed}, metrics)
-    page = Page(report.write(tmp_path).read_text())
+    page = Page(save(analyze(tmp_path)).read_text())
     for said in ("val mIoU", "left lane", "name=dice", "Not measured: boundary IoU", "No predictions.png"):
         assert said in page.text
     assert "Common claims" not in page.text
@@ -204,7 +203,7 @@ def test_other_classes_lines_and_no_cost_or_diagnostics(tmp_path: Path):
 
 def test_a_grid_with_a_hole_shows_it_and_takes_nothing_apart(tmp_path: Path):
     arms = [{"model.down": d, "model.up": u} for d, u in (("max", "nearest"), ("avg", "nearest"), ("avg", "haar"))]
-    page = Page(report.write(sweep_of(tmp_path, arms, noisy(3, 7))).read_text())
+    page = Page(save(analyze(sweep_of(tmp_path, arms, noisy(3, 7)))).read_text())
     assert "no run" in page.text and "need a seed that every cell has" in page.text
     assert "Averaged over" not in page.text and "Main effects" not in page.text
 
@@ -217,7 +216,7 @@ def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
             keys |= {f"test/trimap/{r}": 0.4 for r in (1, 2, 10)}
             keys |= {"test/information/3": 0.5, "test/boundary/bf": 0.25}
             leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics_of(0.5, seed) | keys)
-    page = Page(report.write(tmp_path).read_text())
+    page = Page(save(analyze(tmp_path)).read_text())
     for said in ("pole", "near the boundaries", "information by level", "0.2500", "smallest objects"):
         assert said in page.text
 
@@ -225,7 +224,7 @@ def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
 def test_the_csv_has_a_row_a_run_and_every_raw_value(tmp_path: Path):
     sweep_of(tmp_path, ARMS[:2], noisy(2, 2))
     leave_run(tmp_path, {**ARMS[2], "seed": 0}, None, "failed", 'said "no", twice,\nand left')
-    report.write(tmp_path)
+    save(analyze(tmp_path))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
     assert len(rows) == 5
     for row in rows[:4]:

@@ -123,13 +123,16 @@ class SweepAnalysis:
 
 
 def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tune: str | None = None) -> SweepAnalysis:
-    """Read and compare the runs of ``folder`` by ``metric``, a key of ``metrics.json`` without its split.
+    """Read and compare the runs of a sweep.
 
-    ``tune`` is a key that the sweep varied, such as ``optim.lr``: every arm is then compared at its own best value, as
-    validation chooses it.
+    Args:
+        folder: has one folder per run, each with ``config.yaml``, ``status.json`` and, if done, ``metrics.json``.
+        metric: the compared key of ``metrics.json`` without its split, such as ``miou`` or ``boundary/iou``.
+        reference: label of the arm that all others are compared with; None compares every pair.
+        tune: a swept key, such as ``optim.lr``; every arm is compared at its best value of it on validation.
 
     Raises:
-        UserError: no runs there, no run with this metric, no arm called ``reference``, nothing to ``tune``.
+        UserError: no runs, no such metric, no such arm, nothing to tune.
     """
     sweep = read(folder)
     split = evaluated_split(sweep.runs)
