@@ -24,6 +24,14 @@ Span = tuple[float, float]
 @command("train")
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def main(config: DictConfig) -> None:
+    result = score(config)
+    print(f"{result['from']} alone, data={config.data.name}, {result['split']} split")
+    for name, value in result["scores"].items():
+        print(f"  {name:20} {value:.4f}")
+
+
+def score(config: DictConfig) -> dict[str, Any]:
+    """Return the metrics of the classifier on the evaluation split of a config's data."""
     import torch
 
     from unet.metrics import ConfusionMatrix
@@ -39,10 +47,8 @@ def main(config: DictConfig) -> None:
         image, target = scored[index]
         pred = votes.argmax(1)[colour_codes(image, span)]
         confusion.update(torch.from_numpy(pred), torch.from_numpy(target.ravel().astype("int64")))
-    alone = "intensity" if train.channels == 1 else "colour"
-    print(f"{alone} alone, data={config.data.name}, {data.eval_split} split")
-    for name, value in confusion.scores(data.source.classes).items():
-        print(f"  {name:20} {value:.4f}")
+    values = {name: float(value) for name, value in confusion.scores(data.source.classes).items()}
+    return {"from": "intensity" if train.channels == 1 else "colour", "split": data.eval_split, "scores": values}
 
 
 def levels(channels: int) -> int:

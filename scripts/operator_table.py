@@ -37,6 +37,8 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- operators: scripts/operator_table.py -->", "<!-- end of operators -->"
 CHANNELS, SIZE = 64, 64
 TABLES = {"model.down": DOWN, "model.up": UP, "model.context": CONTEXT}
+INHERITED = ("norm", "act")
+"""Options that an operator takes from the whole network."""
 NONDETERMINISTIC = re.compile(
     r"avg_pool3d_backward|adaptive_\w+_backward|upsample_(linear1d|bilinear2d|trilinear3d|bicubic2d)_backward|"
     r"reflection_pad\w*_backward|grid_sampler\w*_backward|max_unpool"
@@ -107,9 +109,17 @@ def source(cls: type) -> str:
     raise UserError(f"{cls.__name__}: its docstring names no paper (Source: Author et al. YEAR, https://...)")
 
 
+def options(cls: type) -> str:
+    """Return an operator's own options with their defaults, ``kernel_size=3``."""
+    parameters = inspect.signature(cls).parameters.values()
+    own = [one for one in parameters if one.default is not one.empty and one.name not in INHERITED]
+    defaults = {one.name: "" if one.default is None else f"={str(one.default).replace(' ', '')}" for one in own}
+    return " ".join(f"`{name}{default}`" for name, default in defaults.items())
+
+
 def rows(key: str, table: Registry) -> Iterator[str]:
-    yield f"| `{key}` | what it does | 1-D 2-D 3-D | parameters | MFLOP | field | CUDA | source |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield f"| `{key}` | what it does | 1-D 2-D 3-D | parameters | MFLOP | field | CUDA | options | source |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for name, cls in table.items():
         if name == "none":
             continue
@@ -124,6 +134,7 @@ def rows(key: str, table: Registry) -> Iterator[str]:
             f"{flops(table, name) / 1e6:.1f}",
             field(table, name),
             "yes" if exact == dims else " ".join(f"{n}-D" for n in exact) or "no",
+            options(cls),
             source(cls),
         )
         yield f"| {' | '.join(cells)} |"

@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
 from unet.errors import UserError
-from unet.report import examine, save
-from unet.report.words import told
+from unet.report import analyze, save
+from unet.report.words import summary_lines
 
 
 def main() -> None:
@@ -28,11 +28,11 @@ def main() -> None:
     parser.add_argument("--tune", metavar="KEY", help="a swept key, such as optim.lr: each arm at its own best value")
     arguments = parser.parse_args()
     try:
-        found = examine(arguments.folder, arguments.metric, arguments.reference, arguments.tune)
-        path = save(found)
+        analysis = analyze(arguments.folder, arguments.metric, arguments.reference, arguments.tune)
+        path = save(analysis)
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(path, *told(found), sep="\n")
+    print(path, *summary_lines(analysis), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What is kept of runs and sweeps in ``docs/results``, and the README's table of it.
+"""Keep runs, sweeps and baselines in ``docs/results``, and write the README's tables of them.
 
 python scripts/results.py add outputs/RUN NAME       keep a run's metrics and command as docs/results/NAME.json
 python scripts/results.py sweep outputs/SWEEP NAME   keep a sweep's report, values and figures in docs/results/NAME
-python scripts/results.py table                      write the table into the README
+python scripts/results.py baseline NAME              keep the colour baseline of data=NAME
+python scripts/results.py table                      write the tables into the README
 """
 
 import argparse
@@ -19,12 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 
 from unet.errors import UserError
 from unet.record import CONFIG, METRICS, ROOT, read_json, with_block, write_json, write_text
-from unet.report import examine
+from unet.report import analyze
 from unet.report.page import figures, markdown
 from unet.report.results import rows
 
 RESULTS, README = ROOT / "docs" / "results", ROOT / "README.md"
+BASELINES = "baseline"
 BEGIN, END = "<!-- results: scripts/results.py table -->", "<!-- end of results -->"
+BEGIN_BASELINES, END_BASELINES = "<!-- baselines: scripts/results.py table -->", "<!-- end of baselines -->"
 
 
 def add(run: Path, name: str) -> Path:
@@ -43,19 +46,48 @@ def add(run: Path, name: str) -> Path:
 
 def add_sweep(folder: Path, name: str) -> Path:
     """Keep a sweep's ``report.md``, ``results.csv`` and figures as SVG; places on this machine become PATH."""
-    study = examine(folder)
+    analysis = analyze(folder)
     kept = RESULTS / name
     kept.mkdir(parents=True, exist_ok=True)
-    drawn = figures(study)
+    drawn = figures(analysis)
     pictures = [*drawn["overview"], *drawn["cost_figures"], *drawn["curves"]]
     links = []
     for picture in pictures:
         path = kept / f"{re.sub('[^a-z0-9]+', '_', picture.title.lower()).strip('_')}.svg"
         write_text(path, base64.b64decode(picture.uri.partition(",")[2]).decode())
         links.append(f"![{picture.title}]({path.name})")
-    write_text(kept / "report.md", without_places("\n\n".join([markdown(study), "## Figures", *links])) + "\n")
-    write_text(kept / "results.csv", without_places(without_column(rows(study), "model/stages")))
+    write_text(kept / "report.md", without_places("\n\n".join([markdown(analysis), "## Figures", *links])) + "\n")
+    write_text(kept / "results.csv", without_places(without_column(rows(analysis), "model/stages")))
     return kept
+
+
+def add_baseline(name: str) -> Path:
+    """Keep the scores of the colour baseline on a data set."""
+    from baseline import score
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        result = score(compose("train", [f"data={name}"]))
+    path = RESULTS / BASELINES / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, result)
+    return path
+
+
+def baseline_table() -> str:
+    """Return a row for every kept baseline."""
+    rows = ["| data | split | mIoU | per class IoU |", "|---|---|---|---|"]
+    for path in sorted((RESULTS / BASELINES).glob("*.json")):
+        result = json.loads(path.read_text())
+        scores = result["scores"]
+        rows.append(f"| `{path.stem}` | {result['split']} | {scores['miou']:.3f} | {class_scores(scores, 'iou/')} |")
+    return "\n".join(rows)
+
+
+def class_scores(metrics: dict[str, float], prefix: str) -> str:
+    """Return ``sky 0.943, road 0.959`` from the keys that begin with ``prefix``."""
+    found = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+    return ", ".join(f"{name} {value:.3f}" for name, value in found.items())
 
 
 def without_places(text: str) -> str:
@@ -80,14 +112,11 @@ def table() -> str:
     for path in sorted(RESULTS.glob("*.json")):
         run = json.loads(path.read_text())
         split = "test" if "test/miou" in run else "val"
-        prefix = f"{split}/iou/"
-        iou = {key.removeprefix(prefix): value for key, value in run.items() if key.startswith(prefix)}
-        classes = ", ".join(f"{name} {value:.3f}" for name, value in iou.items())
         cells = (
             f"`{run['command']}`, seed {run['seed']}",
             split,
             f"{run[f'{split}/miou']:.4f}",
-            classes,
+            class_scores(run, f"{split}/iou/"),
             str(run["steps"]),
             f"{run['time/train_seconds'] / 60:.1f}",
             run["commit"][:10],
@@ -97,8 +126,8 @@ def table() -> str:
 
 
 def updated(readme: str) -> str:
-    """The README with the table as it should be."""
-    return with_block(readme, BEGIN, table(), END)
+    """Return the README with the tables as they should be."""
+    return with_block(with_block(readme, BEGIN, table(), END), BEGIN_BASELINES, baseline_table(), END_BASELINES)
 
 
 def main() -> None:
@@ -110,11 +139,14 @@ def main() -> None:
     keep = commands.add_parser("sweep", help="keep a sweep in docs/results")
     keep.add_argument("run", type=Path)
     keep.add_argument("name")
-    commands.add_parser("table", help="write the README's table")
+    commands.add_parser("baseline", help="keep the colour baseline of a data set").add_argument("name")
+    commands.add_parser("table", help="write the README's tables")
     arguments = parser.parse_args()
     try:
         if arguments.command == "table":
             write_text(README, updated(README.read_text()))
+        elif arguments.command == "baseline":
+            print(add_baseline(arguments.name).relative_to(ROOT))
         else:
             keep_one = {"add": add, "sweep": add_sweep}[arguments.command]
             print(keep_one(arguments.run, arguments.name).relative_to(ROOT))

@@ -43,10 +43,10 @@ hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, dat
 hypothesis.settings.load_profile("lab")
 
 
-def config(*overrides: str) -> DictConfig:
-    """The config that ``train.py`` would compose from ``overrides``."""
+def config(*overrides: str, name: str = "train") -> DictConfig:
+    """The config that ``train.py`` would compose from ``overrides``; ``name`` is that of another command's config."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return compose("train", list(overrides))
+        return compose(name, list(overrides))
 
 
 def script(name: str) -> ModuleType:

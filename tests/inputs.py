@@ -1,8 +1,7 @@
-"""Bad input of every kind, and what each gets: a table, which the tests run and docs/bad_inputs.md shows.
+"""Bad input of every kind and the pattern its error message must match, for tests/test_bad_inputs.py.
 
-An :class:`Input` is made and given in a folder of its own, which is the working directory meanwhile: no path of the
-machine comes into a sentence. To add one, add a line to ``INPUTS`` and run ``python scripts/bad_inputs.py``.
-What comes after training is in inputs_after.py.
+An :class:`Input` is made and given in a folder of its own, which is the working directory meanwhile.
+To add one, add a line to ``INPUTS``; what comes after training is in inputs_prediction.py.
 """
 
 import contextlib
@@ -12,7 +11,6 @@ import io
 import json
 import os
 import pickle
-import re
 import runpy
 import shutil
 import struct
@@ -42,15 +40,14 @@ from unet.command import explain
 from unet.data.folder import Folder
 from unet.errors import UserError
 from unet.record import claim
-from unet.report import examine
-from unet.report.words import told
+from unet.report import analyze
+from unet.report.words import summary_lines
 from unet.segmenter import Segmenter
 from unet.training import train
 
 DATA = Path("data")
 X, M = DATA / "images" / "x.png", DATA / "masks" / "x.png"
-"""The image, or its mask, that is spoilt."""
-
+"""The image that is damaged, or its mask."""
 CHECKPOINT = Path("best.ckpt")
 DESCRIPTION: dict[str, Any] = {
     "model": {"in_channels": 2, "num_classes": 3, "width": 4, "depth": 2, "spatial_dims": 2},
@@ -64,10 +61,10 @@ DESCRIPTION: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """Attributes: the exit status, and what is said; of a right result a few words on it."""
+    """The exit status and the message; of a valid result a description."""
 
     status: int
-    said: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -75,30 +72,22 @@ class Input:
     """A bad input.
 
     Attributes:
-        wrong: what is wrong with it.
-        given: how it is given, for people.
-        give: makes it in the working directory and gives it.
-        gets: a regular expression that what is said has to match.
-        status: 1 refused, 2 wrong usage, 0 a right result.
+        name: what is wrong with it.
+        run: makes it in the working directory and gives it.
+        pattern: a regular expression that the message has to match.
+        status: 1 refused, 2 wrong usage, 0 a valid result.
     """
 
-    wrong: str
-    given: str
-    give: Callable[[], Outcome]
-    gets: str
+    name: str
+    run: Callable[[], Outcome]
+    pattern: str
     status: int = 1
 
 
-def outcome(entry: Input, place: Path) -> Outcome:
-    """Make ``entry`` in the empty folder ``place``, give it, and return what it gets. Other errors are raised."""
-    with contextlib.chdir(place):
-        return entry.give()
-
-
-def said(give: Callable[[], str]) -> Outcome:
-    """What a function returns, or its refusal as the command would print it."""
+def attempt(function: Callable[[], str]) -> Outcome:
+    """Return what a function returns, or its error as the command would print it."""
     try:
-        return Outcome(0, give())
+        return Outcome(0, function())
     except UserError as error:
         return Outcome(1, explain(error))
 
@@ -107,50 +96,40 @@ def said(give: Callable[[], str]) -> Outcome:
 
 
 def training_data() -> None:
-    """Five images in RGB with masks of two classes: a, b and x train, c and d val."""
+    """Write five RGB images with masks of two classes: a, b and x for training, c and d for validation."""
     folder_of(DATA, list("abcdx"))
     (DATA / "train.txt").write_text("a\nb\nx\n")
     (DATA / "val.txt").write_text("c\nd\n")
 
 
-def in_data(wrong: str, spoil: Callable[[], Any], gets: str, status: int = 1, **options: Any) -> Input:
-    """A folder of images in which something is spoilt, read as a training reads it; the check must agree with it."""
-
-    def give() -> Outcome:
-        training_data()
-        spoil()
-        found = said(read)
-        agrees(found, options)
-        return found
+def in_data(name: str, damage: Callable[[], Any], pattern: str, status: int = 1, **options: Any) -> Input:
+    """Read a folder of images with something damaged as a training does; ``check_data`` must agree with it."""
 
     def read() -> str:
         samples = scanned(DATA, **options).samples["train"]
-        places = [place for place, item in enumerate(samples.items) if Path(item.name).name.startswith("x")]
-        if not places:
+        indices = [index for index, item in enumerate(samples.items) if Path(item.name).name.startswith("x")]
+        if not indices:
             return f"{len(samples)} images train"
-        image, target = samples[places[0]]
-        size, first = (
-            " x ".join(map(str, image.shape)),
-            ", ".join(f"{v:g}" for v in image.reshape(-1, image.shape[-1])[0]),
-        )
-        counts = [int((target == label).sum()) for label in (0, 1, 255)]
-        return (
-            f"{size} of {image.dtype}, the first {first}; labels: {counts[0]} of background, {counts[1]} of cell, "
-            f"{counts[2]} ignored"
-        )
+        image, target = samples[indices[0]]
+        size = " x ".join(map(str, image.shape))
+        pixel = ", ".join(f"{value:g}" for value in image.reshape(-1, image.shape[-1])[0])
+        background, cell, ignored = (int((target == label).sum()) for label in (0, 1, 255))
+        labels = f"{background} of background, {cell} of cell, {ignored} ignored"
+        return f"{size} of {image.dtype}, the first {pixel}; labels: {labels}"
 
-    shown = " ".join(["training", *(f"{key}={value}" for key, value in options.items())])
-    return Input(wrong, shown, give, gets, status)
+    def run() -> Outcome:
+        training_data()
+        damage()
+        outcome = attempt(read)
+        try:
+            data = survey(Folder(str(DATA), **{"classes": CLASSES, "splits": LISTS, **options}))
+            errors = [finding.text for finding in findings(data) if finding.kind == ERROR]
+        except UserError as error:
+            errors = [str(error)]
+        assert bool(errors) == (outcome.status == 1), (outcome, errors)
+        return outcome
 
-
-def agrees(found: Outcome, options: dict[str, Any]) -> None:
-    """What stops a training is an error of ``scripts/check_data.py`` too, and nothing else is."""
-    try:
-        data = survey(Folder(str(DATA), **{"classes": CLASSES, "splits": LISTS, **options}))
-        errors = [finding.text for finding in findings(data) if finding.kind == ERROR]
-    except UserError as error:
-        errors = [str(error)]
-    assert bool(errors) == (found.status == 1), (found, errors)
+    return Input(name, run, pattern, status)
 
 
 @functools.cache
@@ -161,31 +140,30 @@ def composed() -> Any:
     return config(*values, *small, splits, "data.crop.picture=32", "trainer.enable_progress_bar=false")
 
 
-def in_config(override: str, gets: str, wrong: str = "", spoil: Callable[[], Any] = lambda: None) -> Input:
-    """A training with a value that cannot be."""
+def in_config(override: str, pattern: str, damage: Callable[[], Any] = list) -> Input:
+    """Train with an invalid value."""
 
-    def give() -> Outcome:
-        training_data()
-        spoil()
+    def start() -> str:
         values = copy.deepcopy(composed())
-        for one in OverridesParser.create().parse_overrides([override]):
-            OmegaConf.update(values, one.key_or_group, one.value())
+        for parsed in OverridesParser.create().parse_overrides([override]):
+            OmegaConf.update(values, parsed.key_or_group, parsed.value())
+        with contextlib.redirect_stdout(io.StringIO()):
+            claim(Path("run"), values.ckpt_path)
+            train(values, Path("run"))
+        return "trained"
 
-        def start() -> str:
-            with contextlib.redirect_stdout(io.StringIO()):
-                claim(Path("run"), values.ckpt_path)
-                train(values, Path("run"))
-            return "trained"
+    def run() -> Outcome:
+        training_data()
+        damage()
+        return attempt(start)
 
-        return said(start)
-
-    return Input(wrong or f"`{override}`", "training", give, gets)
+    return Input(override, run, pattern)
 
 
-def typed(wrong: str, script: str, *words: str, gets: str, status: int = 1, make: Callable[[], Any] = list) -> Input:
-    """A command as it is typed."""
+def typed(name: str, script: str, *words: str, gets: str, status: int = 1, make: Callable[[], Any] = list) -> Input:
+    """Run a command as it is typed."""
 
-    def give() -> Outcome:
+    def run() -> Outcome:
         make()
         error = io.StringIO()
         with mock.patch.object(sys, "argv", [script, *words]), contextlib.redirect_stdout(io.StringIO()) as output:
@@ -194,24 +172,24 @@ def typed(wrong: str, script: str, *words: str, gets: str, status: int = 1, make
                     runpy.run_path(str(ROOT / script), run_name="__main__")
                 return Outcome(0, output.getvalue())
             except SystemExit as end:
-                told = ("error: ", f"{Path(script).name}: error: ")
-                lines = [line for line in error.getvalue().splitlines() if line.startswith(told)]
                 if isinstance(end.code, str):
                     return Outcome(1, end.code)
+                prefixes = ("error: ", f"{Path(script).name}: error: ")
+                lines = [line for line in error.getvalue().splitlines() if line.startswith(prefixes)]
                 return Outcome(int(end.code or 0), lines[-1] if lines else error.getvalue())
 
-    return Input(wrong, f"`python {' '.join([script, *words])}`", give, gets, status)
+    return Input(name, run, gets, status)
 
 
-def in_checkpoint(wrong: str, spoil: Callable[[], Any], gets: str) -> Input:
-    """A checkpoint that is spoilt, loaded for use."""
+def in_checkpoint(name: str, damage: Callable[[], Any], pattern: str) -> Input:
+    """Load a damaged checkpoint."""
 
-    def give() -> Outcome:
-        torch.save({"description": DESCRIPTION, "state_dict": state()}, CHECKPOINT)
-        spoil()
-        return said(lambda: f"a network of {len(load(CHECKPOINT).classes)} classes")
+    def run() -> Outcome:
+        describing(DESCRIPTION)
+        damage()
+        return attempt(lambda: f"a network of {len(load(CHECKPOINT).classes)} classes")
 
-    return Input(wrong, 'load("best.ckpt")', give, gets)
+    return Input(name, run, pattern)
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -219,51 +197,47 @@ def state() -> dict[str, torch.Tensor]:
     return Segmenter(DESCRIPTION).state_dict()
 
 
+def describing(description: Any, **weights: Any) -> None:
+    """Save a checkpoint with that description; ``weights`` replace those of their name, None removes one."""
+    values = {key: value for key, value in (state() | weights).items() if value is not None}
+    torch.save({"description": description, "state_dict": values}, CHECKPOINT)
+
+
 def altered(**keys: Any) -> Callable[[], None]:
-    """Of a checkpoint's description ``keys`` are others; those of the network have the prefix ``model_``."""
-
-    def spoil() -> None:
-        description = copy.deepcopy(DESCRIPTION)
-        for key, value in keys.items():
-            inner = description["model"] if key.startswith("model_") else description
-            inner[key.removeprefix("model_")] = value
-        torch.save({"description": description, "state_dict": state()}, CHECKPOINT)
-
-    return spoil
+    """Change keys of a checkpoint's description; those of the network have the prefix ``model_``."""
+    description = copy.deepcopy(DESCRIPTION)
+    for key, value in keys.items():
+        (description["model"] if key.startswith("model_") else description)[key.removeprefix("model_")] = value
+    return lambda: describing(description)
 
 
 def weighing(name: str, value: Any) -> Callable[[], None]:
-    """Of a checkpoint's weights one is another, or gone."""
-
-    def spoil() -> None:
-        weights = {**state(), name: value}
-        kept = {key: found for key, found in weights.items() if found is not None}
-        torch.save({"description": DESCRIPTION, "state_dict": kept}, CHECKPOINT)
-
-    return spoil
+    """Replace or remove one of a checkpoint's weights."""
+    return lambda: describing(DESCRIPTION, **{name: value})
 
 
-def in_report(wrong: str, spoil: Callable[[Path], Any], gets: str, status: int = 1, **options: Any) -> Input:
-    """The report of a sweep of two arms and two seeds, whose first run (or the sweep itself) is spoilt."""
+def in_report(name: str, damage: Callable[[Path], Any], pattern: str, status: int = 1, **options: Any) -> Input:
+    """Report on a sweep of two arms and two seeds, whose first run (or the sweep itself) is damaged."""
+    sweep = Path("sweep")
 
-    def give() -> Outcome:
-        sweep = Path("sweep")
+    def report() -> str:
+        analysis = analyze(sweep, **options)
+        missing_runs = "; ".join(
+            f"{missing.name} is {missing.state}: {missing.reason}" for missing in analysis.missing_runs
+        )
+        return missing_runs or " ".join(summary_lines(analysis))
+
+    def run() -> Outcome:
         sweep.mkdir()
         sweep_of(sweep, [{"model.down": "max"}, {"model.down": "avg"}], np.array([[0.5, 0.6], [0.4, 0.45]]))
-        spoil(sweep)
-        return said(lambda: report(sweep))
+        damage(sweep)
+        return attempt(report)
 
-    def report(sweep: Path) -> str:
-        found = examine(sweep, **options)
-        gaps = "; ".join(f"{gap.name} is {gap.state}: {gap.reason}" for gap in found.gaps)
-        return gaps or " ".join(told(found))
-
-    shown = " ".join(["`python scripts/report.py sweep", *(f"--{key} {value}" for key, value in options.items())])
-    return Input(wrong, f"{shown}`", give, gets, status)
+    return Input(name, run, pattern, status)
 
 
 def first(sweep: Path, name: str) -> Path:
-    """A file of a sweep's first run."""
+    """Return a file of a sweep's first run."""
     return min(path for path in sweep.iterdir() if path.is_dir()) / name
 
 
@@ -277,7 +251,7 @@ def cut(path: Path, part: float) -> None:
 
 
 def stored(path: Path, image: Image.Image, suffix: str = "", **options: Any) -> Path:
-    """Another picture in a file's place."""
+    """Replace a file by another picture."""
     path.unlink()
     path = path.with_suffix(suffix or path.suffix)
     image.save(path, **options)
@@ -285,7 +259,7 @@ def stored(path: Path, image: Image.Image, suffix: str = "", **options: Any) -> 
 
 
 def array(path: Path, values: Any) -> Path:
-    """An array in a picture's place."""
+    """Replace a picture by an array."""
     path.unlink()
     path = path.with_suffix(".npy")
     np.save(path, values, allow_pickle=True)
@@ -293,7 +267,7 @@ def array(path: Path, values: Any) -> Path:
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG that says it is of that size, and has ten bytes of pixels."""
+    """Return a PNG whose header claims that size, with ten bytes of pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -304,31 +278,38 @@ def png(width: int, height: int) -> bytes:
 
 
 def npy(shape: str) -> bytes:
-    """An array file that says it is of that shape, and has a hundred bytes."""
+    """Return an array file whose header claims that shape, with a hundred bytes."""
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
     return b"\x93NUMPY\x01\x00\x76\x00" + header + bytes(100)
 
 
-def named(name: str, *lists: str) -> None:
-    """Image and mask x under another name, which the lists do not know."""
+def write_npy(content: bytes) -> None:
+    X.unlink()
+    write(X.with_suffix(".npy"), content)
+
+
+def renamed(name: str) -> None:
+    """Give image and mask x another name, which the lists do not know."""
     for path in (X, M):
         path.rename(path.with_name(name))
-    (DATA / "train.txt").write_text("\n".join(["a", "b", *lists]))
+    (DATA / "train.txt").write_text("a\nb")
 
 
-def every(folder: str, make: Callable[[Path], Any]) -> None:
-    for path in sorted((DATA / folder).iterdir()):
-        make(path)
+def two_lines() -> None:
+    renamed("x\ny.png")
+    write(X.with_name("x\ny.png"), "")
 
 
-def volumes() -> None:
-    for folder in ("images", "masks"):
-        every(folder, lambda path: array(path, noise(6, 12, 10, below=2)))
+def every(like: Path, values: Any) -> None:
+    """Replace all images (or all masks) by these values."""
+    for path in sorted(like.parent.iterdir()):
+        swap(path, values)
 
 
-def sequences() -> None:
-    for folder in ("images", "masks"):
-        every(folder, lambda path: array(path, noise(64, below=2)))
+def arrays(*shape: int) -> None:
+    """Replace all images and masks by arrays of that shape."""
+    for path in sorted([*X.parent.iterdir(), *M.parent.iterdir()]):
+        array(path, noise(*shape, below=2))
 
 
 def turned(path: Path) -> None:
@@ -351,26 +332,14 @@ def metric(sweep: Path, key: str, value: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
 
 
-def flipped(path: Path, place: int) -> bytes:
-    """A file's bytes with one of them changed."""
-    content = bytearray(path.read_bytes())
-    content[place] ^= 255
-    return bytes(content)
-
-
 def pages(path: Path, *rest: Image.Image) -> Path:
-    """A TIFF whose first page is of the usual size."""
+    """Write a TIFF whose first page is of the usual size."""
     return stored(path, rest[0].resize((10, 12)), ".tif", save_all=True, append_images=list(rest))
 
 
-def said_npy(shape: str) -> None:
-    X.unlink()
-    write(X.with_suffix(".npy"), npy(shape))
-
-
 def one_pixel() -> None:
-    every("images", lambda path: swap(path, np.array([[[1, 2, 3]]], np.uint8)))
-    every("masks", lambda path: swap(path, np.array([[1]], np.uint8)))
+    every(X, np.array([[[1, 2, 3]]], np.uint8))
+    every(M, np.array([[1]], np.uint8))
 
 
 def nested(path: Path) -> None:
@@ -390,24 +359,28 @@ def archive() -> None:
         file.writestr("../../climbed", "x")
 
 
-def describing(description: Any) -> None:
-    torch.save({"description": description, "state_dict": state()}, CHECKPOINT)
-
-
 def untouched(sweep: Path) -> None:
-    """What is asked of the sweep is wrong, not the sweep."""
+    """Leave the sweep as it is: the question is wrong."""
 
 
-def emptied(sweep: Path) -> None:
-    shutil.rmtree(sweep)
-    sweep.mkdir()
-    write(sweep / "notes.txt", "nothing here")
+def emptied(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    write(folder / "notes.txt", "nothing here")
+
+
+def full(value: float, dtype: str = "uint8", *channels: int) -> np.ndarray:
+    """Return an image of one value."""
+    return np.full((12, 10, *channels), value, dtype)
 
 
 GREY = functools.partial(Image.new, "L", (10, 12))
 RGB = functools.partial(Image.new, "RGB", (10, 12))
+ONE_COLOR, GREY16 = (7, 8, 9), full(1000, "uint16")
 NINE = {0: "background", 1: "cell", 9: "ignore"}
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+REST = {"train": 1, "val": "val.txt"}
+CROP = "_target_: albumentations.RandomCrop, height: 64, width: 64"
 TWO = noise(12, 10, below=2)
 NONE_READ = "cannot be read as an image"
 
@@ -415,116 +388,61 @@ NONE_READ = "cannot be read as an image"
 
 INPUTS: dict[str, list[Input]] = {
     "Image files": [
-        in_data("a PNG cut off in the middle", lambda: cut(X, 0.5), rf"images/x\.png: {NONE_READ} .*truncated"),
-        in_data("a PNG of which only the header is left", lambda: cut(X, 0.05), rf"x\.png: {NONE_READ}"),
-        in_data("a PNG with a byte changed", lambda: write(X, flipped(X, 60)), rf"x\.png: {NONE_READ} .*broken"),
-        in_data("a JPEG cut off", lambda: cut(stored(X, RGB(), ".jpg"), 0.6), rf"x\.jpg: {NONE_READ} .*[Tt]runcated"),
-        in_data("a TIFF cut off", lambda: cut(stored(X, RGB(), ".tif"), 0.6), rf"x\.tif: {NONE_READ} .*truncated"),
-        in_data("a BMP cut off", lambda: cut(stored(X, RGB(), ".bmp"), 0.6), rf"x\.bmp: {NONE_READ} .*truncated"),
-        in_data("a WebP cut off", lambda: cut(stored(X, RGB(), ".webp"), 0.6), rf"x\.webp: {NONE_READ}"),
+        in_data("a PNG cut off in the middle", lambda: cut(X, 0.5), rf"images/x\.png: {NONE_READ}"),
+        in_data("a JPEG cut off", lambda: cut(stored(X, RGB(), ".jpg"), 0.6), rf"x\.jpg: {NONE_READ}"),
         in_data("a file of no bytes", lambda: write(X, b""), rf"x\.png: {NONE_READ} \(the file is empty\)"),
         in_data("a text called .png", lambda: write(X, "hello"), rf"x\.png: {NONE_READ} \(its content is none"),
         in_data("a PDF called .png", lambda: RGB().save(X, "PDF"), rf"x\.png: {NONE_READ} \(its content is none"),
         in_data("an array called .png", lambda: write(X, npy("(2, 5)")), rf"x\.png: {NONE_READ}"),
-        in_data(
-            "a GIF called .png: read by its content",
-            lambda: Image.new("RGB", (10, 12), (0, 0, 255)).save(X, "GIF"),
-            "12 x 10 x 3 of uint8, the first 0, 0, 25[45]",
-            0,
-        ),
-        in_data("a PNG called .npy", lambda: X.rename(X.with_suffix(".npy")), "x.npy: cannot .* array .*magic string"),
+        in_data("a GIF called .png is read", lambda: RGB((0, 0, 255)).save(X, "GIF"), "uint8, .* 0, 0, 25[45]", 0),
+        in_data("a PNG called .npy", lambda: X.rename(X.with_suffix(".npy")), "x.npy: cannot be read as an array"),
         in_data("a PNG called .nii", lambda: X.rename(X.with_suffix(".nii")), "x.nii: cannot be read as NIfTI"),
         in_data(
             "a GIF, which is not read", lambda: stored(X, RGB(), ".gif"), r"x\.png: a mask without an image .*\.bmp, "
         ),
         in_data("4 000 000 000 000 000 000 pixels, by its header", lambda: write(X, png(2**31 - 1, 2**31 - 1)), "bomb"),
-        in_data(
-            "225 000 000 pixels", lambda: write(X, png(15000, 15000)), r"more than [\d,]+ pixels.*divide the image"
-        ),
+        in_data("225 000 000 pixels", lambda: write(X, png(15000, 15000)), r"more than [\d,]+ pixels.*divide"),
         in_data("no columns", lambda: write(X, png(0, 12)), rf"x\.png: {NONE_READ}"),
-        in_data(
-            "images of one pixel", one_pixel, "1 x 1 x 3 of uint8, the first 1, 2, 3; labels: 0 of background, 1", 0
-        ),
-        in_data(
-            "CMYK: read as RGB",
-            lambda: stored(X, Image.new("CMYK", (10, 12), (255, 0, 0, 0)), ".tif"),
-            "12 x 10 x 3 of uint8, the first 0, 255, 255",
-            0,
-        ),
-        in_data(
-            "a palette with transparency: read in its colours",
-            lambda: stored(X, Image.new("RGB", (10, 12), (7, 8, 9)).quantize(2), transparency=b"\0\x80"),
-            "12 x 10 x 3 of uint8, the first 7, 8, 9",
-            0,
-        ),
-        in_data(
-            "animated: its first picture is read",
-            lambda: stored(X, RGB((7, 8, 9)), ".png", save_all=True, append_images=[RGB()]),
-            "12 x 10 x 3 of uint8, the first 7, 8, 9",
-            0,
-        ),
-        in_data(
-            "16-bit colour: read with 8 bits, of which check_data warns",
-            lambda: cv2.imwrite(str(X), np.full((12, 10, 3), 40000, np.uint16)),
-            "12 x 10 x 3 of uint8, the first 156, 156, 156",
-            0,
-        ),
-        in_data(
-            "16-bit grey throughout: read with all 16",
-            lambda: every("images", lambda path: swap(path, np.full((12, 10), 1000, "uint16"))),
-            "12 x 10 x 1 of uint16, the first 1000",
-            0,
-        ),
-        in_data("16-bit grey among RGB", lambda: swap(X, np.full((12, 10), 9, "uint16")), "1 channels, but .* has 3"),
-        in_data(
-            "16-bit grey to be converted to RGB",
-            lambda: swap(X, np.full((12, 10), 1000, "uint16")),
-            r"x\.png: more than 8 bits .*data\.source\.mode=RGB would cut off",
-            mode="RGB",
-        ),
+        in_data("images of one pixel", one_pixel, "1 x 1 x 3 of uint8, the first 1, 2, 3; labels: 0 of back", 0),
+        in_data("CMYK", lambda: stored(X, Image.new("CMYK", (10, 12), (255, 0, 0, 0)), ".tif"), " 0, 255, 255", 0),
+        in_data("a palette", lambda: stored(X, RGB(ONE_COLOR).quantize(2), transparency=0), "first 7, 8, 9", 0),
+        in_data("animated", lambda: stored(X, RGB(ONE_COLOR), save_all=True, append_images=[RGB()]), "7, 8, 9", 0),
+        in_data("16-bit colour", lambda: cv2.imwrite(str(X), full(40000, "uint16", 3)), "uint8, .* 156, 156, 156", 0),
+        in_data("16-bit grey throughout", lambda: every(X, GREY16), "uint16, the first 1000", 0),
+        in_data("16-bit grey among RGB", lambda: swap(X, full(9, "uint16")), "1 channels, but .* has 3"),
+        in_data("16-bit grey as RGB", lambda: swap(X, GREY16), r"x\.png: more than 8 bits .*mode=RGB w", mode="RGB"),
         in_data("transparency in one image alone", lambda: stored(X, Image.new("RGBA", (10, 12))), "4 channels, but"),
         in_data("turned by EXIF: read as stored, of which check_data warns", lambda: turned(X), "12 x 10 x 3", 0),
         in_data("a TIFF of two pages", lambda: pages(X, RGB()), r"x\.tif: 2 x 12 x 10 x 3, but its mask has 2 axes"),
         in_data("pages of different sizes", lambda: pages(X, Image.new("RGB", (3, 3))), "2 pages of different sizes"),
-        in_data("a TIFF of NaN", lambda: swap(X, np.full((12, 10), np.nan, "float32"), ".tif"), "x.tif: holds NaN"),
-        in_data("an array with an infinite value", lambda: array(X, np.full((12, 10, 3), np.inf)), "x.npy: holds NaN"),
-        in_data("values of 1e300", lambda: array(X, np.full((12, 10, 3), 1e300)), "beyond those of float32.*rescale"),
+        in_data("a TIFF of NaN", lambda: swap(X, full(np.nan, "float32"), ".tif"), "x.tif: holds NaN"),
+        in_data("an array with an infinite value", lambda: array(X, full(np.inf, "float64", 3)), "x.npy: holds NaN"),
+        in_data("values of 1e300", lambda: array(X, full(1e300, "float64", 3)), "beyond those of float32.*rescale"),
         in_data("complex numbers", lambda: array(X, np.ones((12, 10, 3), complex)), "complex128, expected .*real"),
         in_data("an array of text", lambda: array(X, np.array(["a", "b"])), "an array of <U1, expected .*real numbers"),
-        in_data("an array of Python objects", lambda: array(X, np.array([{}], object)), "Object arrays cannot be load"),
-        in_data("a pickle called .npy", lambda: (X.unlink(), write(X.with_suffix(".npy"), pickle.dumps([1]))), "magic"),
+        in_data("an array of Python objects", lambda: array(X, np.array([{}], object)), "x.npy: cannot .*numpy.save"),
+        in_data("a pickle called .npy", lambda: write_npy(pickle.dumps([1])), "x.npy: cannot be read as an array"),
         in_data("an array cut off", lambda: cut(array(X, noise(12, 10, 3)), 0.6), "x.npy: cannot be read .*numpy.save"),
-        in_data("an array of 8 EB, by its header", lambda: said_npy("(1000000000, 1000000000)"), "Unable to allocate"),
-        in_data("an array of -1 rows", lambda: said_npy("(-1, 3)"), "x.npy: cannot be read as an array"),
+        in_data("an array of 8 EB", lambda: write_npy(npy("(1000000000, 1000000000)")), "x.npy: cannot be read"),
+        in_data("an array of -1 rows", lambda: write_npy(npy("(-1, 3)")), "x.npy: cannot be read as an array"),
         in_data("an array without axes", lambda: array(X, np.float32(3)), "x.npy: .* at least one axis"),
         in_data("an array of no rows", lambda: array(X, np.zeros((0, 10, 3))), "none of them empty; found 0 x 10 x 3"),
         in_data("an array with channels first", lambda: array(X, noise(3, 12, 10)), "12 x 10, the image 3 x 12"),
-        in_data(
-            "an array with an axis too many", lambda: array(X, noise(2, 12, 10, 3)), "2 x 12 x 10 x 3, but its mask"
-        ),
-        in_data("a folder called x.png", lambda: (X.unlink(), X.mkdir()), rf"x\.png: {NONE_READ} \(Is a directory\)"),
+        in_data("an axis too many", lambda: array(X, noise(2, 12, 10, 3)), "2 x 12 x 10 x 3, but its mask"),
+        in_data("a folder called x.png", lambda: (X.unlink(), X.mkdir()), rf"x\.png: {NONE_READ}"),
         in_data("a link to nowhere", lambda: (X.unlink(), X.symlink_to("gone")), "x.png: a link to what is not there"),
-        in_data("a link to itself", lambda: (X.unlink(), X.symlink_to("x.png")), "Too many levels of symbolic links"),
-        in_data(
-            "a disk that fails as it is read",
-            lambda: (X.unlink(), X.symlink_to("/proc/self/mem")),
-            rf"x\.png: {NONE_READ} \(Input/output error\)",
-        ),
+        in_data("a link to itself", lambda: (X.unlink(), X.symlink_to("x.png")), rf"x\.png: {NONE_READ}"),
+        in_data("a failing disk", lambda: (X.unlink(), X.symlink_to("/proc/self/mem")), rf"x\.png: {NONE_READ}"),
     ],
     "Masks": [
-        in_data("cut off", lambda: cut(M, 0.6), rf"masks/x\.png: {NONE_READ}"),
         in_data("of no bytes", lambda: write(M, b""), rf"masks/x\.png: {NONE_READ} \(the file is empty\)"),
-        in_data(
-            "of 0 and 255", lambda: swap(M, TWO * np.uint8(255)), r"label 255 .*add 'data\.source\.values=\{0: back"
-        ),
+        in_data("of 0 and 255", lambda: swap(M, TWO * np.uint8(255)), r"label 255 .*add 'data\.source\.values=\{0: b"),
         in_data("a JPEG, which blurs", lambda: stored(M, Image.fromarray(TWO * np.uint8(255)), ".jpg"), "x.jpg: label"),
-        in_data("a label too many", lambda: swap(M, np.full((12, 10), 7, "uint8")), r"label 7 .*\(expected 0, 1\)"),
-        in_data(
-            "label 256, which 8 bits would take for 0", lambda: swap(M, np.full((12, 10), 256, "uint16")), "256 is"
-        ),
-        in_data("label -1", lambda: array(M, np.full((12, 10), -1)), r"masks/x\.npy: label -1 is outside"),
-        in_data("label 0.5", lambda: swap(M, np.full((12, 10), 0.5, "float32"), ".tif"), "label 0.5 is outside"),
-        in_data("label NaN", lambda: swap(M, np.full((12, 10), np.nan, "float32"), ".tif"), "label nan is outside"),
+        in_data("a label too many", lambda: swap(M, full(7, "uint8")), r"label 7 .*\(expected 0, 1\)"),
+        in_data("label 256", lambda: swap(M, full(256, "uint16")), "256 is"),
+        in_data("label -1", lambda: array(M, full(-1, "int64")), r"masks/x\.npy: label -1 is outside"),
+        in_data("label 0.5", lambda: swap(M, full(0.5, "float32"), ".tif"), "label 0.5 is outside"),
+        in_data("label NaN", lambda: swap(M, full(np.nan, "float32"), ".tif"), "label nan is outside"),
         in_data("floats that are whole", lambda: swap(M, TWO.astype("float32"), ".tif"), "54 of background, 66", 0),
         in_data("of 16 bits, with labels in range", lambda: swap(M, TWO.astype("uint16")), "54 of background, 66", 0),
         in_data("true and false", lambda: array(M, TWO > 0), "54 of background, 66 of cell", 0),
@@ -537,82 +455,38 @@ INPUTS: dict[str, list[Input]] = {
         in_data("turned against the image", lambda: swap(M, noise(10, 12, below=2)), "10 x 12, the image 12 x 10"),
         in_data("of two pages", lambda: pages(M, GREY(), GREY()), "x.png: 12 x 10 x 3, but its mask has 3 axes"),
         in_data("one channel a class", lambda: array(M, noise(12, 10, 2, below=2)), "but its mask has 3 axes"),
-        in_data(
-            "of four axes", lambda: array(M, noise(2, 2, 12, 10)), "a mask of 2 x 2 x 12 x 10, expected one to three"
-        ),
-        in_data(
-            "nothing but ignored samples, in one mask",
-            lambda: swap(M, np.full((12, 10), 9, "uint8")),
-            "120 ignored",
-            0,
-            values=NINE,
-        ),
-        in_data(
-            "nothing but ignored samples, in all",
-            lambda: every("masks", lambda path: swap(path, np.full((12, 10), 9, "uint8"))),
-            "no sample is labelled, here or in any other mask of train",
-            values=NINE,
-        ),
-        in_data(
-            "a class that never occurs", lambda: every("masks", lambda path: swap(path, TWO * 0)), "120 of back", 0
-        ),
+        in_data("of four axes", lambda: array(M, noise(2, 2, 12, 10)), "a mask of 2 x 2 x 12 x 10, expected one"),
+        in_data("ignored in one mask", lambda: swap(M, full(9)), "120 ignored", 0, values=NINE),
+        in_data("ignored in all", lambda: every(M, full(9)), "no sample is label", values=NINE),
+        in_data("a class", lambda: every(M, TWO * 0), "120 of back", 0),
     ],
     "Folders": [
         in_data("no such folder", lambda: DATA.rename("other"), "data/images: no such folder"),
         in_data("a file for a folder", lambda: (shutil.rmtree(DATA), write(DATA, "x")), "data/images: no such folder"),
         in_data("no images/", lambda: (DATA / "images").rename(DATA / "pictures"), "data/images: no such folder"),
         in_data("no masks/", lambda: (DATA / "masks").rename(DATA / "labels"), "data/masks: no such folder"),
-        in_data("an empty images/", lambda: every("images", Path.unlink), r"no images here \(looked for \.bmp, "),
+        in_data("an empty images/", lambda: emptied(X.parent), r"no images here \(looked for \.bmp, "),
         in_data("an image without a mask", M.unlink, r"images/x\.png: no mask data/masks/x\.\*; add it or take"),
         in_data("a mask without an image", X.unlink, r"masks/x\.png: a mask without an image in data/images; add"),
-        in_data(
-            "two images of one stem", lambda: save(X.with_suffix(".jpg"), noise(12, 10, 3)), "two files with one st"
-        ),
+        in_data("two images of one stem", lambda: save(X.with_suffix(".jpg"), noise(12, 10, 3)), "two files with one"),
         in_data("two masks of one stem", lambda: save(M.with_suffix(".bmp"), TWO), "x.png and x.bmp: two files"),
         in_data("an image in a folder of its own", lambda: nested(X), "masks/x.png: a mask without an image"),
         in_data("what a Mac leaves behind", lambda: write(X.with_name("._x.png"), "mac"), "58 of background", 0),
-        in_data("a name that is not UTF-8", lambda: named(os.fsdecode(b"x\xff.png")), "2 images train", 0),
-        in_data(
-            "a name of two lines, and nothing in the file",
-            lambda: (named("x\ny.png"), write(X.with_name("x\ny.png"), "")),
-            rf"images/x y\.png: {NONE_READ} \(the file is empty\)",
-            splits={"train": 1, "val": "val.txt"},
-        ),
+        in_data("a name that is not UTF-8", lambda: renamed(os.fsdecode(b"x\xff.png")), "2 images train", 0),
+        in_data("a name of two lines", two_lines, rf"images/x y\.png: {NONE_READ}", splits=REST),
         in_data("the same image to train and to validate on", lambda: shutil.copy(X, X.with_name("c.png")), "58 of", 0),
-        in_data(
-            "a list that is missing", list, "gone.txt: cannot be read as a list", splits={"train": 1, "val": "gone.txt"}
-        ),
-        in_data(
-            "a list in UTF-16", lambda: write(DATA / "val.txt", "c\nd".encode("utf-16")), "val.txt: .*not text in UTF"
-        ),
-        in_data(
-            "a list with a byte order mark", lambda: write(DATA / "val.txt", b"\xef\xbb\xbfc\r\nd\r\n"), "58 of ba", 0
-        ),
-        in_data(
-            "a list with a misspelt name", lambda: write(DATA / "val.txt", "cc\nd"), "no image cc .*did you mean c"
-        ),
-        in_data(
-            "an empty list", lambda: write(DATA / "val.txt", ""), "no images for val; training needs train and val"
-        ),
-        in_data(
-            "a list that says an image twice", lambda: write(DATA / "val.txt", "c\nc"), "c.png: listed for val and ag"
-        ),
-        in_data(
-            "one list for both",
-            list,
-            "listed for train and again for val",
-            splits={"train": "val.txt", "val": "val.txt"},
-        ),
+        in_data("a list", list, "gone.txt: cannot be read as a list", splits={"train": 1, "val": "gone.txt"}),
+        in_data("a list", lambda: write(DATA / "val.txt", "c\nd".encode("utf-16")), "val.txt: .*not text in UTF"),
+        in_data("a list with a BOM", lambda: write(DATA / "val.txt", b"\xef\xbb\xbfc\r\nd\r\n"), "58 of ba", 0),
+        in_data("a misspelt name in a list", lambda: write(DATA / "val.txt", "cc\nd"), "no image cc .*did you mean c"),
+        in_data("an empty list", lambda: write(DATA / "val.txt", ""), "no images for val; training needs train"),
+        in_data("a list", lambda: write(DATA / "val.txt", "c\nc"), "c.png: listed for val and ag"),
+        in_data("one list for both", list, "listed for train and again", splits={"train": "val.txt", "val": "val.txt"}),
         in_data("fewer images than splits", few, "cannot be divided into", splits=SHARES),
         in_data("a group that no name has", list, r"image a does not match data\.source\.group", group="(patient)"),
     ],
-}
-
-INPUTS |= {
     "Class lists and colours": [
-        in_data(
-            "no classes", list, "data.source.classes: expected a list of at least two names, such as", classes=None
-        ),
+        in_data("no classes", list, "data.source.classes: expected a list of at least two names", classes=None),
         in_data("one class", list, "at least two names", classes=["cell"]),
         in_data("a text for a list", list, "at least two names", classes="cell"),
         in_data("a number for a list", list, "at least two names", classes=3),
@@ -677,13 +551,9 @@ INPUTS |= {
         in_config("data.eval_tile=[32]", "data.eval_tile: expected null or 2 integers"),
         in_config("data.eval_overlap=1", "data.eval_overlap: expected a share"),
         in_config("data.crop.picture=0", "data.crop.picture: expected an integer of at least 1"),
-        in_config("data.train_transforms=[{_target_: albumentations.HorizontalFlip, chance: 1}]", "chance.* not valid"),
+        in_config("data.train_transforms=[{_target_: albumentations.HorizontalFlip, chance: 1}]", "=folder: .*chance"),
         in_config("data.train_transforms=[{_target_: albumentations.RandomCrp}]", "data=folder: .*RandomCrp"),
-        in_config(
-            "data.train_transforms=[{_target_: albumentations.RandomCrop, height: 64, width: 64}]",
-            "a.png: data.train_transforms fail on it .*Crop size",
-            "a crop larger than the images",
-        ),
+        in_config(f"data.train_transforms=[{{{CROP}}}]", "a.png: data.train_transforms fail on it"),
         in_config("data.train_transforms=[3]", "3 is no albumentations transform"),
         in_config("data.source._target_=nowhere.Folder", "data=folder: .*nowhere"),
         in_config("data.root=null", "data.root: expected a folder, found None"),
@@ -692,26 +562,17 @@ INPUTS |= {
         in_config("trainer.accumulate_grad_batches=0", "accumulate_grad_batches: expected an integer of at least 1"),
         in_config("trainer.log_every_n_steps=0", "trainer.log_every_n_steps: expected an integer of at least 1"),
         in_config("trainer.limit_val_batches=0", "trainer.limit_val_batches: expected null or a number above 0"),
-        in_config("trainer.precision=bf17", "trainer: Lightning refuses its settings: Precision 'bf17' is invalid"),
-        in_config(
-            "trainer.accelerator=tpu9",
-            "trainer.accelerator: expected one of auto, cpu, gpu, cuda, mps, tpu, found 'tpu9'",
-        ),
+        in_config("trainer.precision=bf17", "trainer: Lightning refuses its settings: .*bf17"),
+        in_config("trainer.accelerator=tpu9", "accelerator: expected one of auto, cpu, gpu, .*, found 'tpu9'"),
         in_config("trainer.max_time=x", "trainer: Lightning refuses its settings: .*DD:HH:MM:SS"),
         in_config("ckpt_path=gone.ckpt", "ckpt_path=gone.ckpt: no such file; expected a checkpoint"),
-        in_config("model.up=bicubic", "model.up=bicubic: for images of 2 axes, found 3", "bicubic on volumes", volumes),
-        in_config(
-            "data.eval_tile=[32,32]", "expected null or 1 integers", "a tile of two axes on sequences", sequences
-        ),
-        in_config(
-            "model.stride=[[2,2],2]", "model.stride: a stage has 1 axes", "a stride of two axes on sequences", sequences
-        ),
+        in_config("model.up=bicubic", "model.up=bicubic: for images of 2 axes, found 3", lambda: arrays(6, 12, 10)),
+        in_config("data.eval_tile=[32,32]", "expected null or 1 integers", lambda: arrays(64)),
+        in_config("model.stride=[[2,2],2]", "model.stride: a stage has 1 axes", lambda: arrays(64)),
     ],
     "Command lines": [
         typed("a misspelt key", "train.py", "model.depht=3", gets="model.depht: no such key; did you mean model.depth"),
-        typed(
-            "a misspelt data set", "train.py", "data=camvit", gets="data=camvit: no such choice; did you mean camvid"
-        ),
+        typed("a misspelt data set", "train.py", "data=camvit", gets="data=camvit: no such choice; did you mean camvi"),
         typed("a key without a value", "train.py", "model.down", gets="'model.down' is no KEY=VALUE", status=2),
         typed("a bracket that stays open", "train.py", "model.down=[max", gets="is no KEY=VALUE", status=2),
         typed("an input of no size", "scripts/describe.py", "input=3x4x", gets="input=3x4x: expected positive numbers"),
@@ -720,33 +581,24 @@ INPUTS |= {
         typed("a folder of no run", "scripts/results.py", "add", ".", "kept", gets="metrics.json: no such file"),
     ],
     "Checkpoints": [
-        in_checkpoint("no such file", CHECKPOINT.unlink, "best.ckpt: No such file or directory; expected a checkpoint"),
-        in_checkpoint(
-            "a folder", lambda: (CHECKPOINT.unlink(), CHECKPOINT.mkdir()), "best.ckpt: Is a directory; expec"
-        ),
+        in_checkpoint("no such file", CHECKPOINT.unlink, "best.ckpt: .*; expected a checkpoint"),
+        in_checkpoint("a folder", lambda: (CHECKPOINT.unlink(), CHECKPOINT.mkdir()), "best.ckpt: .*; expected a ch"),
         in_checkpoint("cut off", lambda: cut(CHECKPOINT, 0.5), "best.ckpt: damaged"),
-        in_checkpoint("its end is missing", lambda: cut(CHECKPOINT, 0.99), "best.ckpt: damaged"),
         in_checkpoint("of no bytes", lambda: write(CHECKPOINT, b""), "best.ckpt: damaged"),
         in_checkpoint("a text", lambda: write(CHECKPOINT, "hello"), "best.ckpt: damaged, no checkpoint"),
         in_checkpoint("a picture", lambda: RGB().save(CHECKPOINT, "PNG"), "best.ckpt: damaged, no checkpoint"),
         in_checkpoint("another archive", archive, "best.ckpt: damaged, no checkpoint"),
         in_checkpoint("code in it", lambda: torch.save({"description": Evil()}, CHECKPOINT), "could run code .*system"),
         in_checkpoint("a bare pickle with code", lambda: write(CHECKPOINT, pickle.dumps(Evil())), "could run code"),
-        in_checkpoint(
-            "a whole module", lambda: torch.save(torch.nn.Linear(1, 1), CHECKPOINT), "could run code .*Linear"
-        ),
+        in_checkpoint("a whole module", lambda: torch.save(torch.nn.Linear(1, 1), CHECKPOINT), "could run code"),
         in_checkpoint("a list", lambda: torch.save([1], CHECKPOINT), "not a checkpoint of this project"),
-        in_checkpoint(
-            "of another project", lambda: torch.save({"state_dict": {}}, CHECKPOINT), "not a checkpoint of th"
-        ),
+        in_checkpoint("of another project", lambda: torch.save({"state_dict": {}}, CHECKPOINT), "not a checkpoint"),
         in_checkpoint("an empty description", lambda: describing({}), r"do not fit its own description \(no 'model'\)"),
         in_checkpoint("a description that is a list", lambda: describing([1]), "do not fit its own description"),
         in_checkpoint("an unknown operator", altered(model_down="strid"), "did you mean strided"),
         in_checkpoint("an unknown argument", altered(model_wings=2), "unexpected keyword argument 'wings'"),
         in_checkpoint("99 levels", altered(model_depth=99), "more than 65,536"),
-        in_checkpoint(
-            "a billion channels", altered(model_in_channels=10**9), r"\[4, 2, 3, 3\] and not \[4, 1000000000"
-        ),
+        in_checkpoint("a billion channels", altered(model_in_channels=10**9), r"\[4, 2, 3, 3\] and not \[4, 10000"),
         in_checkpoint("a class too few", altered(classes=["sky", "sea"]), "2 classes, 3 colours"),
         in_checkpoint("no mean", altered(mean=[]), "do not fit its own description"),
         in_checkpoint("a weight that is missing", weighing("net.head.bias", None), "net.head.bias is missing"),
@@ -759,42 +611,18 @@ INPUTS |= {
     "Reports of sweeps": [
         in_report("no such folder", shutil.rmtree, "sweep: no such folder; expected the folder of a sweep"),
         in_report("a folder of other things", emptied, "sweep: no runs in it; expected"),
-        in_report(
-            "the folder of one run", lambda sweep: write(sweep / "metrics.json", "{}"), "is the folder of one run"
-        ),
-        in_report("a plan that is a list", lambda sweep: write(sweep / "sweep.json", "[1]"), "sweep.json: .*repair it"),
-        in_report(
-            "a plan cut off", lambda sweep: write(sweep / "sweep.json", '{"jobs": '), "sweep.json: cannot be read"
-        ),
-        in_report(
-            "scores cut off", lambda s: write(first(s, "metrics.json"), '{"test/'), "is unreadable: metrics.json", 0
-        ),
-        in_report(
-            "scores that are a list", lambda s: write(first(s, "metrics.json"), "[1]"), "is unreadable: metrics", 0
-        ),
+        in_report("the folder of one run", lambda s: write(s / "metrics.json", "{}"), "is the folder of one run"),
+        in_report("a plan that is a list", lambda s: write(s / "sweep.json", "[1]"), "sweep.json: .*repair it"),
+        in_report("a plan cut off", lambda s: write(s / "sweep.json", '{"jobs": '), "sweep.json: cannot be read"),
+        in_report("scores cut off", lambda s: write(first(s, "metrics.json"), '{"te'), "unreadable: metrics.json", 0),
+        in_report("scores", lambda s: write(first(s, "metrics.json"), "[1]"), "is unreadable: metrics", 0),
         in_report("a status of no text", lambda s: write(first(s, "status.json"), b"\xff"), "is unreadable: status", 0),
-        in_report(
-            "a status nested too deep", lambda s: write(first(s, "status.json"), "[" * 10**5), "is unreadable", 0
-        ),
-        in_report(
-            "a config that is no YAML", lambda s: write(first(s, "config.yaml"), "a: ["), "is unreadable: config", 0
-        ),
-        in_report(
-            "a command with a quote open", lambda s: write(first(s, "config.yaml"), "# a 'b\nc: 1"), "unreadable", 0
-        ),
-        in_report("a score that is NaN", lambda sweep: metric(sweep, "test/miou", float("nan")), "NaN|nan|diverged", 0),
-        in_report(
-            "an unknown metric", untouched, "no run has test/mio in its metrics.json; did you mean miou", metric="mio"
-        ),
+        in_report("a status nested too deep", lambda s: write(first(s, "status.json"), "[" * 10**5), "unreadable", 0),
+        in_report("a config", lambda s: write(first(s, "config.yaml"), "a: ["), "is unreadable: config", 0),
+        in_report("a quote left open", lambda s: write(first(s, "config.yaml"), "# a 'b\nc: 1"), "unreadable", 0),
+        in_report("a score that is NaN", lambda s: metric(s, "test/miou", float("nan")), "NaN|nan|diverged", 0),
+        in_report("an unknown metric", untouched, "no run has test/mio in .*; did you mean miou", metric="mio"),
         in_report("an unknown reference", untouched, "no arm is called 'mean'", reference="mean"),
         in_report("a key that was not swept", untouched, "cannot tune optim.lr.*it varied model.down", tune="optim.lr"),
     ],
 }
-"""By kind, what is wrong, how it is given and what it gets."""
-
-
-def row(entry: Input, found: Outcome) -> str:
-    """An input's line in the page's table."""
-    text = re.sub(r"0x[0-9a-f]+", "0x...", " ".join(found.said.removeprefix("error: ").split()))
-    cells = (entry.wrong, entry.given, text if len(text) <= 400 else f"{text[:400]} ...")
-    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} | {found.status} |"

@@ -7,8 +7,8 @@ from sweeps import leave_run, sweep_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from unet.board import leave_columns
-from unet.report import examine
+from unet.board import write_hparams_summary
+from unet.report import analyze
 
 
 def columns(folder: Path) -> tuple[list[str], list[str]]:
@@ -23,7 +23,7 @@ def test_the_tab_shows_what_varied_and_the_compared_score_first(tmp_path: Path):
     arms = [{"model.down": "max", "model.width": 8}, {"model.down": ["max", "strided"], "model.width": 8}]
     sweep_of(tmp_path, arms, np.array([[0.5, 0.6], [0.6, 0.7]]))
     for _ in range(2):  # the second in place of the first
-        leave_columns(examine(tmp_path))
+        write_hparams_summary(analyze(tmp_path))
         settings, scores = columns(tmp_path)
         assert settings == ["model.down", "seed"]
         assert scores[0] == "final/miou" and "final/parameters" in scores and len(set(scores)) == len(scores)
@@ -31,5 +31,5 @@ def test_the_tab_shows_what_varied_and_the_compared_score_first(tmp_path: Path):
 
 def test_a_sweep_without_a_finished_run_has_none(tmp_path: Path):
     leave_run(tmp_path, {"model.down": "max", "seed": 0}, None, "failed", "loss: nan")
-    leave_columns(examine(tmp_path))
+    write_hparams_summary(analyze(tmp_path))
     assert not list(tmp_path.glob("events.out.tfevents.*"))

@@ -263,10 +263,6 @@ def test_any_plain_value_is_within_its_limits_or_named(key: str, value: Any):
         assert LIMITS[key].holds(value)
 
 
-def test_the_defaults_are_within_their_limits():
-    check_limits(defaults())
-
-
 @examples(60)
 @given(st.sampled_from(["metrics.json", "status.json", "config.yaml"]), damages())
 def test_a_run_with_a_damaged_file_is_read_or_called_unreadable(

@@ -17,11 +17,10 @@ from conftest import ROOT, script
 from PIL import Image
 from sweeps import leave_run, metrics_of, sweep_of
 
-from unet import report
-from unet.report import examine, words
+from unet.report import analyze, save, words
 from unet.report.page import html
-from unet.report.plots import apart, differences_panel, pareto
-from unet.report.words import answer, short
+from unet.report.plots import differences_panel, pareto_front
+from unet.report.words import conclusions, format_number
 
 ARMS = [{"model.down": "max"}, {"model.down": "avg"}, {"model.down": "strided"}]
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -60,34 +59,40 @@ def noisy(arms: int, seeds: int, effect: float = 0.0, spread: float = 0.01) -> n
 
 
 def test_a_claim_says_which_by_how_much_and_how_sure(tmp_path: Path):
-    found = examine(sweep_of(tmp_path, ARMS, noisy(3, 9, effect=0.2)))
-    sentences = answer(found)
+    found = analyze(sweep_of(tmp_path, ARMS, noisy(3, 9, effect=0.2)))
+    sentences = conclusions(found)
     claimed = {(found.arms[a].label, found.arms[b].label): c for a, b, c in found.pairs if c.claimed}
     assert set(claimed) == {("strided", "max"), ("strided", "avg")}
-    assert sentences[0] == "2 differences in test mIoU can be claimed, of 3 comparisons between 3 arms."
+    assert sentences[0] == "2 differences in test mIoU can be claimed, out of 3 comparisons between 3 arms."
     for (better, worse), c in claimed.items():
-        said = next(s for s in sentences if s.startswith(f"{better} is better than {worse} by {short(c.difference)} "))
-        assert f"95 % interval {short(c.low)} to {short(c.high)}; p = {c.p_adjusted:.3f} corrected" in said
+        said = next(
+            s for s in sentences if s.startswith(f"{better} is better than {worse} by {format_number(c.difference)} ")
+        )
+        assert (
+            f"95 % interval {format_number(c.low)} to {format_number(c.high)}; p = {c.p_adjusted:.3f} corrected" in said
+        )
         assert "9 seeds" in said
     assert "No evidence of a difference in the other 1 comparison." in sentences
 
 
 def test_no_evidence_comes_with_what_could_have_been_seen(tmp_path: Path):
-    found = examine(sweep_of(tmp_path, ARMS, noisy(3, 9)))
-    sentences = " ".join(answer(found))
+    found = analyze(sweep_of(tmp_path, ARMS, noisy(3, 9)))
+    sentences = " ".join(conclusions(found))
     assert "No evidence of a difference in test mIoU between 3 arms (3 comparisons)." in sentences
     assert " is better than " not in sentences
     least = words.minimum_detectable(found)
-    assert 0.01 < least < 0.03 and f"with 80 % probability is {short(least)}" in sentences
-    assert re.search(r"(About \d+ more seeds an arm|More than 1000 seeds an arm)", sentences)
+    assert 0.01 < least < 0.03 and f"Minimum detectable effect: {format_number(least)} " in sentences
+    assert re.search(r"would take (about \d+ more seeds|more than 1000 seeds) per arm", sentences)
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.3])
 def test_three_seeds_never_rank(tmp_path: Path, effect: float):
-    found = examine(sweep_of(tmp_path, ARMS[:2], noisy(2, 3, effect)))
-    sentences = answer(found)
-    assert sentences[0].startswith("No difference can be shown: 3 seeds cannot reach p = 0.05 however large")
-    assert "At least 6 seeds an arm are needed; nothing is ranked." in sentences[0]
+    found = analyze(sweep_of(tmp_path, ARMS[:2], noisy(2, 3, effect)))
+    sentences = conclusions(found)
+    assert sentences[0].startswith(
+        "No difference can be shown: with 3 seeds the smallest possible p is 0.25, above 0.05,"
+    )
+    assert "Use at least 6 seeds per arm; nothing is ranked." in sentences[0]
     assert not any(c.claimed for c in found.contrasts) and not found.ranks()
     assert "is better than" not in " ".join(sentences)
     assert "too few seeds that every arm has" in Page(html(found)).text
@@ -98,15 +103,15 @@ def test_where_lower_is_better_the_lower_one_is_called_better(tmp_path: Path):
         for seed in range(7):
             metrics = metrics_of(0.5, seed, test__loss=loss + 0.01 * seed * (arm == "max"))
             leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics)
-    found = examine(tmp_path, metric="loss")
-    assert answer(found)[1].startswith("avg is better than max by 0.4300")
+    found = analyze(tmp_path, metric="loss")
+    assert conclusions(found)[1].startswith("avg is better than max by 0.4300")
 
 
 @pytest.mark.parametrize("longer", ["", "interpolation_of_some_kind_or_other_"])
 def test_arms_have_numbers_where_their_names_have_no_room(tmp_path: Path, longer: str):
     arms = [{"model.up": f"{longer}{name}"} for name in ("a", "b")]
-    study = examine(sweep_of(tmp_path, arms, np.array([[0.5, 0.6], [0.7, 0.9]])))
-    drawn = base64.b64decode(differences_panel(study, study.contrasts, "").uri.partition(",")[2]).decode()
+    analysis = analyze(sweep_of(tmp_path, arms, np.array([[0.5, 0.6], [0.7, 0.9]])))
+    drawn = base64.b64decode(differences_panel(analysis, analysis.contrasts, "").uri.partition(",")[2]).decode()
     assert (">2 vs 1<" in drawn, ">b vs a<" in drawn) == (bool(longer), not longer)
 
 
@@ -115,22 +120,22 @@ def test_a_larger_network_is_pointed_out(tmp_path: Path):
         for seed in range(7):
             metrics = metrics_of(0.5 + size / 1e4 + seed / 1e3, seed) | {"model/parameters": size}
             leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics)
-    assert "mind that it has 1.5 times the parameters" in answer(examine(tmp_path))[1]
+    assert "note that it has 1.5 times the parameters" in conclusions(analyze(tmp_path))[1]
 
 
 def test_one_arm_none_and_unpaired(tmp_path: Path):
     one = sweep_of(tmp_path / "one", [{}], np.array([[0.5, 0.6]]))
-    assert answer(examine(one)) == [
-        "One arm has finished runs, all runs: mean test mIoU 0.5500 over 2 seeds, standard deviation 0.0707. There is "
-        "nothing to compare it with."
+    assert conclusions(analyze(one)) == [
+        "Only one arm has finished runs, all runs: mean test mIoU 0.5500 over 2 seeds, standard deviation 0.0707. "
+        "There is nothing to compare."
     ]
     leave_run(tmp_path / "none", {"seed": 0}, None, "running")
-    assert answer(examine(tmp_path / "none")) == ["No run has finished with a mIoU: there is nothing to compare."]
+    assert conclusions(analyze(tmp_path / "none")) == ["No run has finished with a mIoU: there is nothing to compare."]
     sweep_of(tmp_path / "apart", ARMS[:1], np.array([[0.5]]))
     sweep_of(tmp_path / "apart", ARMS[1:2], np.array([[0.5]]), first_seed=5)
-    assert answer(examine(tmp_path / "apart"))[0].startswith("No two arms share a seed")
+    assert conclusions(analyze(tmp_path / "apart"))[0].startswith("No two arms share a seed")
     for folder in ("one", "none", "apart"):
-        Page(report.write(tmp_path / folder).read_text())
+        Page(save(analyze(tmp_path / folder)).read_text())
 
 
 def test_a_sweep_with_every_kind_of_hole(tmp_path: Path):
@@ -147,12 +152,12 @@ def test_a_sweep_with_every_kind_of_hole(tmp_path: Path):
     (run / "config.yaml").write_text(config)
     run.rename(tmp_path / "evil")
     (tmp_path / "y").rmdir()
-    path = report.write(tmp_path)
+    path = save(analyze(tmp_path))
     page = Page(path.read_text())
     assert "<script>" not in path.read_text() and "<script>alert(1)</script>" in page.text
     for said in ("out of <memory> | `here`", "diverged", "its test/miou is nan", "other arms have a run of this seed"):
         assert said in page.text
-    assert "2 runs left out" in page.text
+    assert "2 runs excluded" in page.text
     markdown = (tmp_path / "report.md").read_text()
     assert "out of \\<memory\\> \\| \\`here\\`" in markdown and "<script>" not in markdown
     tables = [block for block in re.split(r"\n(?!\|)", markdown) if block.startswith("|")]
@@ -168,7 +173,7 @@ def test_the_page_is_one_file_and_small_enough(tmp_path: Path):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 900, 3), np.uint8)).save(
             run / "predictions.png"
         )
-    path = report.write(tmp_path)
+    path = save(analyze(tmp_path))
     assert path == tmp_path / "report.html"
     text = path.read_text()
     page = Page(text)
@@ -179,7 +184,7 @@ def test_the_page_is_one_file_and_small_enough(tmp_path: Path):
     assert "Averaged" in page.text or "No evidence" in page.text
     assert "model.down and model.up" in page.text
     first = text
-    report.write(tmp_path)
+    save(analyze(tmp_path))
     assert path.read_text() == first  # the same runs give the same page
 
 
@@ -187,30 +192,20 @@ def test_other_classes_lines_and_no_cost_or_diagnostics(tmp_path: Path):
     """1-D data of other names, no model/ or time/ keys, validation only, a factor nobody foresaw."""
     for loss in ("dice", "focal"):
         for seed in range(2):
-            metrics = {
-                "val/miou": 0.5 + seed / 10,
-                "val/iou/left lane": 0.4,
-                "seed": seed,
-                "model/receptive_field": [44],
-            }
+            metrics = {"val/miou": 0.5 + seed / 10, "val/iou/left lane": 0.4, "seed": seed}
+            metrics["model/receptive_field"] = [44]
             leave_run(tmp_path, {"loss.name": loss, "seed": seed}, metrics)
-    page = Page(report.write(tmp_path).read_text())
-    for said in (
-        "val mIoU",
-        "left lane",
-        "name=dice",
-        "Not measured in these runs: boundary IoU",
-        "No predictions.png",
-    ):
+    page = Page(save(analyze(tmp_path)).read_text())
+    for said in ("val mIoU", "left lane", "name=dice", "Not measured: boundary IoU", "No predictions.png"):
         assert said in page.text
-    assert "Folklore" not in page.text
+    assert "Common claims" not in page.text
 
 
 def test_a_grid_with_a_hole_shows_it_and_takes_nothing_apart(tmp_path: Path):
     arms = [{"model.down": d, "model.up": u} for d, u in (("max", "nearest"), ("avg", "nearest"), ("avg", "haar"))]
-    page = Page(report.write(sweep_of(tmp_path, arms, noisy(3, 7))).read_text())
-    assert "no run" in page.text and "needs a seed that every cell has" in page.text
-    assert "Averaged over" not in page.text and "Each averaged" not in page.text
+    page = Page(save(analyze(sweep_of(tmp_path, arms, noisy(3, 7)))).read_text())
+    assert "no run" in page.text and "need a seed that every cell has" in page.text
+    assert "Averaged over" not in page.text and "Main effects" not in page.text
 
 
 def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
@@ -218,12 +213,10 @@ def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
         for seed in range(2):
             keys = {f"test/objects/pole/{lo}-{lo * 4}": 0.2 + lo / 100 for lo in (4, 16)}
             keys |= {f"test/objects_count/pole/{lo}-{lo * 4}": 7 for lo in (4, 16)}
-            keys |= {f"test/trimap/{r}": 0.4 for r in (1, 2, 10)} | {
-                "test/information/3": 0.5,
-                "test/boundary/bf": 0.25,
-            }
+            keys |= {f"test/trimap/{r}": 0.4 for r in (1, 2, 10)}
+            keys |= {"test/information/3": 0.5, "test/boundary/bf": 0.25}
             leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics_of(0.5, seed) | keys)
-    page = Page(report.write(tmp_path).read_text())
+    page = Page(save(analyze(tmp_path)).read_text())
     for said in ("pole", "near the boundaries", "information by level", "0.2500", "smallest objects"):
         assert said in page.text
 
@@ -231,7 +224,7 @@ def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
 def test_the_csv_has_a_row_a_run_and_every_raw_value(tmp_path: Path):
     sweep_of(tmp_path, ARMS[:2], noisy(2, 2))
     leave_run(tmp_path, {**ARMS[2], "seed": 0}, None, "failed", 'said "no", twice,\nand left')
-    report.write(tmp_path)
+    save(analyze(tmp_path))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
     assert len(rows) == 5
     for row in rows[:4]:
@@ -242,20 +235,13 @@ def test_the_csv_has_a_row_a_run_and_every_raw_value(tmp_path: Path):
     assert rows[4]["state"] == "failed" and rows[4]["reason"].startswith('said "no"') and rows[4]["test/miou"] == ""
 
 
-def test_the_command_says_the_answer_and_refuses_in_a_sentence(tmp_path: Path, capsys, monkeypatch):
+def test_the_command_prints_the_conclusions(tmp_path: Path, capsys, monkeypatch):
     command = script("report")
     sweep_of(tmp_path, ARMS, noisy(3, 9, effect=0.2))
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--reference", "max"])
     command.main()
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == str(tmp_path / "report.html") and "of 2 comparisons with max" in said[1]
-    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--reference", "maxx"])
-    with pytest.raises(SystemExit, match=r"error: .*no arm is called 'maxx'; did you mean max\?; expected one of"):
-        command.main()
-    monkeypatch.setattr(sys, "argv", ["report.py"])
-    with pytest.raises(SystemExit) as stopped:
-        command.main()
-    assert stopped.value.code == 2
+    assert said[0] == str(tmp_path / "report.html") and "2 comparisons with max" in said[1]
 
 
 def test_a_report_needs_no_torch():
@@ -264,15 +250,11 @@ def test_a_report_needs_no_torch():
 
 
 def test_numbers_for_people():
-    assert [short(v) for v in (0.01234, 12.34, 12345.6, 0.0, -0.00001234, math.nan)] == [
+    assert [format_number(v) for v in (0.01234, 12.34, 12345.6, 0.0, -0.00001234, math.nan)] == [
         "0.0123", "12.3", "12,346", "0.0000", "-1.23e-05", "\N{EN DASH}"
     ]  # fmt: skip
 
 
-def test_the_front_and_the_spacing_of_labels():
+def test_the_pareto_front():
     costs, scores = np.array([1.0, 2, 3, 2]), np.array([0.5, 0.7, 0.6, 0.4])
-    assert pareto(costs, scores).tolist() == [0, 1]
-    assert apart([1.0, 1.0, 5.0], 0.5, 0, 9) == pytest.approx([1 - 1 / 6, 1.5 - 1 / 6, 5 - 1 / 6])
-    assert apart([1.0, 1.0, 1.0], 0.5, 1, 2) == pytest.approx([1, 1.5, 2])
-    assert apart([2.0, 2.0, 2.0], 0.5, 1, 2) == pytest.approx([1, 1.5, 2])
-    assert apart([], 0.5, 0, 9) == []
+    assert pareto_front(costs, scores).tolist() == [0, 1]

@@ -9,12 +9,12 @@ import pytest
 from sweeps import counts_of, leave_run, metrics_of, sweep_of, words_of
 
 from unet.errors import UserError
-from unet.report import examine
-from unet.report.arms import arms_of, factors, label, short_names, text
-from unet.report.folklore import SAYINGS, extremes, judge, mirrored, unlike
+from unet.report import analyze
+from unet.report.arms import Arm, factors, format_value, label, short_names
+from unet.report.folklore import CLAIMS, compare_levels, evaluate_claims, largest_vs_smallest, matched_vs_crossed
 from unet.report.measures import FROM_COUNTS, object_bins
 from unet.report.runs import read
-from unet.report.words import answer
+from unet.report.words import conclusions
 
 GRID = [{"model.down": down, "model.up": up} for down in ("max", "strided") for up in ("transposed", "bilinear")]
 
@@ -28,26 +28,13 @@ def test_a_sweep_is_read_as_it_stands(tmp_path: Path):
     assert run.metrics["test/miou"] == 0.5
 
 
-def test_what_is_not_a_sweep_is_refused_in_one_sentence(tmp_path: Path):
-    with pytest.raises(UserError, match="no such folder"):
-        read(tmp_path / "gone")
-    with pytest.raises(UserError, match="no runs in it"):
-        read(tmp_path)
-    run = leave_run(tmp_path, {"seed": 0}, metrics_of(0.5, 0))
-    with pytest.raises(UserError, match="folder of one run; give the folder above"):
-        read(run)
-    (tmp_path / "sweep.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match=r"sweep.json: cannot be read"):
-        read(tmp_path)
-
-
 def test_a_broken_run_is_one_row_and_not_the_end(tmp_path: Path):
     sweep_of(tmp_path, GRID[:2], np.array([[0.5, 0.6], [0.6, 0.7]]))
     broken = next(tmp_path.glob("*bilinear,seed=1"))
     (broken / "metrics.json").write_text('{"test/miou": 0.')
-    found = examine(tmp_path)
-    (gap,) = found.gaps
-    assert gap.state == "unreadable" and gap.name == broken.name and "broken" in gap.reason
+    found = analyze(tmp_path)
+    (missing,) = found.missing_runs
+    assert missing.state == "unreadable" and missing.name == broken.name and "broken" in missing.reason
     assert found.pairs[0][2].seeds == 1
 
 
@@ -56,7 +43,7 @@ def test_arms_are_what_varied_but_not_seeds_nor_bookkeeping(tmp_path: Path):
         for width in (8, 16):
             extra = {"data.root": f"place{seed}{width}", "data.shuffle_seed": seed, "threads": width}
             leave_run(tmp_path, {"model.width": width, "seed": seed, **extra}, metrics_of(0.5, seed))
-    found = examine(tmp_path)
+    found = analyze(tmp_path)
     assert found.factors == ["model.width"] and [arm.label for arm in found.arms] == ["width=8", "width=16"]
     assert [sorted(runs) for runs in found.runs] == [[0, 1], [0, 1]]
 
@@ -67,13 +54,13 @@ def test_what_moves_with_a_choice_is_no_factor_of_its_own(tmp_path: Path):
         path = run / "config.yaml"
         config = path.read_text().splitlines()
         path.write_text("\n".join([f"# python train.py data={name} seed=0", *config[1:]]))
-    keys, followers = factors(read(tmp_path).runs)
-    assert keys == ["data.name"] and followers == {"optim.lr": "data.name"}
+    keys, dependent_keys = factors(read(tmp_path).runs)
+    assert keys == ["data.name"] and dependent_keys == {"optim.lr": "data.name"}
 
 
 def test_two_keys_that_a_command_names_are_both_kept(tmp_path: Path):
     sweep_of(tmp_path, [GRID[0], GRID[3]], np.array([[0.5], [0.6]]))
-    assert [arm.label for arm in examine(tmp_path).arms] == ["max + transposed", "strided + bilinear"]
+    assert [arm.label for arm in analyze(tmp_path).arms] == ["max + transposed", "strided + bilinear"]
 
 
 def test_every_arm_is_compared_at_the_value_that_validation_prefers(tmp_path: Path):
@@ -84,37 +71,29 @@ def test_every_arm_is_compared_at_the_value_that_validation_prefers(tmp_path: Pa
             metrics = metrics_of(1 - score, seed) | {"best/val_miou": score + seed / 100}
             leave_run(tmp_path, {"model.down": down, "optim.lr": lr, "seed": seed}, metrics)
     leave_run(tmp_path, {"model.down": "max", "optim.lr": 0.5, "seed": 0}, None, "failed", "loss: nan")
-    assert len(examine(tmp_path).arms) == 5
-    found = examine(tmp_path, tune="optim.lr")
-    assert [arm.label for arm in found.arms] == ["max", "strided"] and not found.gaps
+    assert len(analyze(tmp_path).arms) == 5
+    found = analyze(tmp_path, tune="optim.lr")
+    assert [arm.label for arm in found.arms] == ["max", "strided"] and not found.missing_runs
     assert found.scores.values.tolist() == pytest.approx(np.array([[0.3, 0.3], [0.5, 0.5]]))
-    assert found.choices[0].startswith("max is compared at optim.lr=0.01 (mean validation mIoU by value: 0.01: 0.7050,")
-    for wrong in ("optim.le", "model.up"):
-        with pytest.raises(UserError, match=f"cannot tune {wrong}.*it varied model.down, optim.lr"):
-            examine(tmp_path, tune=wrong)
+    assert found.tuning_notes[0].startswith(
+        "max is compared at optim.lr=0.01 (mean validation mIoU by value: 0.01: 0.7050,"
+    )
 
 
 def test_tuning_needs_something_to_choose_by(tmp_path: Path):
     sweep_of(tmp_path, GRID, np.full((4, 2), 0.5))
     with pytest.raises(UserError, match="no run has best/val_miou"):
-        examine(tmp_path, tune="model.up")
+        analyze(tmp_path, tune="model.up")
 
 
 def test_labels():
     assert label({"model.down": "max", "model.up": "nearest"}) == "max + nearest"
     assert label({"model.down": "max", "optim.lr": "0.1"}) == "down=max, lr=0.1"
     assert short_names(["a.b.lr", "c.lr", "model.up"]) == {"a.b.lr": "b.lr", "c.lr": "c.lr", "model.up": "up"}
-    assert text({"name": "max", "kernel_size": 3}) == "max(kernel_size=3)"
-    assert [text(v) for v in (None, True, 1e-3, ["max", "avg"], {"a": 1})] == [
+    assert format_value({"name": "max", "kernel_size": 3}) == "max(kernel_size=3)"
+    assert [format_value(v) for v in (None, True, 1e-3, ["max", "avg"], {"a": 1})] == [
         "null", "true", "0.001", "[max, avg]", "(a=1)"
     ]  # fmt: skip
-
-
-def test_operators_with_options_are_one_choice(tmp_path: Path):
-    for option in (2, 3):
-        leave_run(tmp_path, {"model.down": {"name": "max", "kernel_size": option}, "seed": 0}, metrics_of(0.5, 0))
-    runs = read(tmp_path).runs
-    assert [arm.label for arm in arms_of(runs, factors(runs)[0])] == ["max(kernel_size=2)", "max(kernel_size=3)"]
 
 
 def test_runs_pair_by_seed_and_failures_stay_out(tmp_path: Path):
@@ -124,12 +103,16 @@ def test_runs_pair_by_seed_and_failures_stay_out(tmp_path: Path):
     leave_run(tmp_path, {**second, "seed": 0}, metrics_of(0.52, 0))
     leave_run(tmp_path, {**second, "seed": 1}, None, "failed", "loss: nan at step 7")
     leave_run(tmp_path, {**second, "seed": 2}, metrics_of(math.nan, 2))
-    found = examine(tmp_path)
+    found = analyze(tmp_path)
     ((_, _, pair),) = found.pairs
     assert pair.name == "bilinear vs transposed" and pair.differences == pytest.approx([0.02])
-    assert {(gap.seed, gap.state) for gap in found.gaps} == {(1, "failed"), (2, "diverged"), (3, "missing")}
-    assert "loss: nan at step 7" in [gap.reason for gap in found.gaps]
-    assert not found.decides and not found.ranks()
+    assert {(missing.seed, missing.state) for missing in found.missing_runs} == {
+        (1, "failed"),
+        (2, "diverged"),
+        (3, "missing"),
+    }
+    assert "loss: nan at step 7" in [missing.reason for missing in found.missing_runs]
+    assert not found.can_decide and not found.ranks()
 
 
 def test_a_plan_shows_what_never_started(tmp_path: Path):
@@ -138,10 +121,10 @@ def test_a_plan_shows_what_never_started(tmp_path: Path):
         leave_run(tmp_path, overrides, metrics_of(0.5, overrides["seed"]))
     jobs = {",".join(words_of(overrides)): words_of(overrides) for overrides in arms}
     (tmp_path / "sweep.json").write_text(json.dumps({"commands": ["python train.py -m ..."], "jobs": jobs}))
-    found = examine(tmp_path)
-    (gap,) = found.gaps
-    assert (gap.arm, gap.seed, gap.state) == ("strided + bilinear", 1, "missing")
-    assert gap.command == "python train.py model.down=strided model.up=bilinear seed=1"
+    found = analyze(tmp_path)
+    (missing,) = found.missing_runs
+    assert (missing.arm, missing.seed, missing.state) == ("strided + bilinear", 1, "missing")
+    assert missing.command == "python train.py model.down=strided model.up=bilinear seed=1"
     assert found.sweep.commands == ["python train.py -m ..."]
     assert [run.name for run in found.sweep.runs] == list(jobs)
 
@@ -150,14 +133,14 @@ def test_equal_arms_with_other_seeds_are_the_noise_floor(tmp_path: Path):
     """A grid of two by two, and one of its cells again with other seeds, marked by ``arm``."""
     sweep_of(tmp_path, GRID, np.random.default_rng(1).normal(0.5, 0.01, (4, 8)))
     sweep_of(tmp_path, [{**GRID[0], "arm": "again"}], np.array([[0.51, 0.53, 0.55]]), first_seed=10)
-    found = examine(tmp_path)
+    found = analyze(tmp_path)
     assert [arm.label for arm in found.arms if "again" in arm.label] == ["max + transposed (again)"]
     ((_, _, noise),) = found.repeats
     assert not noise.paired and noise.low < noise.difference < noise.high and noise.seeds == 0
-    assert len(found.contrasts) == len(found.compared) == 6 and not found.gaps
+    assert len(found.contrasts) == len(found.compared) == 6 and not found.missing_runs
     assert found.effects is not None and found.effects.seeds == 8
     assert sorted(found.ranks()) == found.main and len(found.main) == 4
-    assert any("what seeds alone can do" in sentence for sentence in answer(found))
+    assert any("Seed noise:" in sentence for sentence in conclusions(found))
 
 
 def test_an_arm_that_failed_altogether_does_not_keep_the_others_from_their_ranks(tmp_path: Path):
@@ -165,30 +148,26 @@ def test_an_arm_that_failed_altogether_does_not_keep_the_others_from_their_ranks
     sweep_of(tmp_path, GRID[:2], scores)
     for seed in range(8):
         leave_run(tmp_path, {**GRID[2], "seed": seed}, None, "failed", "out of memory")
-    found = examine(tmp_path)
+    found = analyze(tmp_path)
     ranks = {found.arms[arm].label: rank for arm, rank in found.ranks().items()}
     assert ranks == {"max + transposed": (1, 1), "max + bilinear": (2, 2)}
-    assert len(found.gaps) == 8 and [c.seeds for c in found.compared] == [8]
-    assert "of 1 comparison between 2 arms." in answer(found)[0]
+    assert len(found.missing_runs) == 8 and [c.seeds for c in found.compared] == [8]
+    assert "out of 1 comparison between 2 arms." in conclusions(found)[0]
 
 
 def test_a_metric_that_some_runs_lack_is_no_divergence(tmp_path: Path):
     leave_run(tmp_path, {"model.down": "max", "seed": 0}, metrics_of(0.5, 0, test__boundary__iou=0.3))
     leave_run(tmp_path, {"model.down": "avg", "seed": 0}, metrics_of(0.5, 0))
-    (gap,) = examine(tmp_path, metric="boundary/iou").gaps
-    assert gap.state == "not measured" and "without test/boundary/iou" in gap.reason
+    (missing,) = analyze(tmp_path, metric="boundary/iou").missing_runs
+    assert missing.state == "not measured" and "without test/boundary/iou" in missing.reason
 
 
 def test_a_reference_needs_fewer_comparisons(tmp_path: Path):
     sweep_of(tmp_path, GRID, np.random.default_rng(0).normal(0.5, 0.01, (4, 7)))
-    assert len(examine(tmp_path).compared) == 6
-    found = examine(tmp_path, reference="max + transposed")
+    assert len(analyze(tmp_path).compared) == 6
+    found = analyze(tmp_path, reference="max + transposed")
     others = [arm.label for arm in found.arms if arm.label != "max + transposed"]
     assert [pair.name for pair in found.contrasts] == [f"{other} vs max + transposed" for other in others]
-    with pytest.raises(UserError, match="no arm is called 'max'"):
-        examine(tmp_path, reference="max")
-    with pytest.raises(UserError, match=r"no run has test/mio in its metrics\.json; did you mean miou"):
-        examine(tmp_path, metric="mio")
 
 
 def test_images_are_resampled_where_every_run_has_counts(tmp_path: Path):
@@ -198,12 +177,12 @@ def test_images_are_resampled_where_every_run_has_counts(tmp_path: Path):
         for seed in range(3):
             counts = counts_of(np.clip(0.6 + shift + rng.normal(0, 0.1, 30), 0.1, 0.9))
             leave_run(tmp_path, {**arm, "seed": seed}, metrics_of(float(score(counts.sum(0))), seed), counts=counts)
-    found = examine(tmp_path)
+    found = analyze(tmp_path)
     assert found.images == 30 and not found.warnings
     assert found.scores.resampled is not None
     assert found.scores.resampled.mean(-1) == pytest.approx(found.scores.values)
     next(tmp_path.glob("*seed=2/confusions.npz")).unlink()
-    found = examine(tmp_path)
+    found = analyze(tmp_path)
     assert found.images == 0 and "no confusions.npz" in found.warnings[0]
 
 
@@ -219,7 +198,7 @@ def test_scores_of_counts_leave_out_absent_classes():
 def test_runs_of_different_commits_or_data_are_warned_of(tmp_path: Path):
     for seed, (commit, data) in enumerate((("a" * 40, "sea"), ("b" * 40 + "+changes", "land"))):
         leave_run(tmp_path, {"seed": seed}, {**metrics_of(0.5, seed), "commit": commit, "data": data})
-    warnings = " ".join(examine(tmp_path).warnings)
+    warnings = " ".join(analyze(tmp_path).warnings)
     assert "2 commits (aaaaaaaaaa, bbbbbbbbbb)" in warnings and "uncommitted changes" in warnings
     assert "2 data sets (land, sea)" in warnings
 
@@ -228,7 +207,7 @@ def test_validation_scores_are_called_so(tmp_path: Path):
     for seed in (0, 1):
         metrics = {key.replace("test/", "val/"): value for key, value in metrics_of(0.5, seed).items()}
         leave_run(tmp_path, {"model.depth": 3, "seed": seed}, metrics)
-    assert examine(tmp_path).split == "val"
+    assert analyze(tmp_path).split == "val"
 
 
 def test_object_sizes_are_in_order_whatever_the_class_is_called():
@@ -237,25 +216,23 @@ def test_object_sizes_are_in_order_whatever_the_class_is_called():
     assert object_bins(metrics, "test") == {"traffic/sign": [(0.0, "0-64", 0.2, 7), (64.0, "64-inf", 0.9, None)]}
 
 
-def arms_like(*settings: dict[str, str]):
-    from unet.report.arms import Arm
-
+def arms_like(*settings: dict[str, str]) -> list[Arm]:
     return [Arm(label(values), values, []) for values in settings]
 
 
 def test_sayings_contrast_arms_that_are_alike_elsewhere():
     arms = arms_like(*({key: str(value) for key, value in arm.items()} for arm in GRID))
-    rows = unlike("model.down", ("strided",), ("max", "avg"))(arms)
+    rows = compare_levels("model.down", ("strided",), ("max", "avg"))(arms)
     assert rows.tolist() == [[-1, 0, 1, 0], [0, -1, 0, 1]]
-    assert len(unlike("model.down", ("strided",), ("avg",))(arms)) == 0
-    crosswise = mirrored({"max": ("bilinear",), "strided": ("transposed",)})(arms)
+    assert len(compare_levels("model.down", ("strided",), ("avg",))(arms)) == 0
+    crosswise = matched_vs_crossed({"max": ("bilinear",), "strided": ("transposed",)})(arms)
     assert crosswise.tolist() == [[-0.5, 0.5, 0.5, -0.5]]
     depths = arms_like({"model.depth": "3"}, {"model.depth": "10"}, {"model.depth": "5"})
-    assert extremes("model.depth")(depths).tolist() == [[-1, 1, 0]]
+    assert largest_vs_smallest("model.depth")(depths).tolist() == [[-1, 1, 0]]
 
 
 def verdicts(folder: Path) -> dict[tuple[int, str], str]:
-    return {(entry.saying.number, entry.saying.metric): entry.verdict for entry in judge(examine(folder))}
+    return {(entry.claim.number, entry.claim.metric): entry.verdict for entry in evaluate_claims(analyze(folder))}
 
 
 def sweep_for_folklore(folder: Path, seeds: int, better: float) -> Path:
@@ -282,4 +259,4 @@ def test_folklore_is_contradicted_supported_or_left_open(tmp_path: Path):
 
 
 def test_every_sentence_of_the_lore_has_an_entry():
-    assert {saying.number for saying in SAYINGS} == set(range(1, 12))
+    assert {claim.number for claim in CLAIMS} == set(range(1, 12))

@@ -42,9 +42,13 @@ def test_a_kept_result_names_no_place_of_this_machine(tmp_path, monkeypatch):
     assert kept["command"] == "python train.py model.down=avg data.root=PATH"
     row = "| `python train.py model.down=avg data.root=PATH`, seed 3 | test | 0.5000 | sea 0.250 | 7 | 1.5 | abc |"
     assert row in results.table()
-    page = f"before\n{results.BEGIN}\nold\n{results.END}\nafter"
-    assert row in results.updated(page) and "old" not in results.updated(page)
-    assert results.updated(results.updated(page)) == results.updated(page)
+    baseline = {"from": "colour", "split": "val", "scores": {"miou": 0.25, "iou/sea": 0.125}}
+    (tmp_path / "results" / "baseline").mkdir()
+    (tmp_path / "results" / "baseline" / "pond.json").write_text(json.dumps(baseline))
+    blocks = (results.BEGIN, results.END), (results.BEGIN_BASELINES, results.END_BASELINES)
+    page = results.updated("".join(f"before\n{begin}\nold\n{end}\nafter" for begin, end in blocks))
+    assert row in page and "| `pond` | val | 0.250 | sea 0.125 |" in page and "old" not in page
+    assert results.updated(page) == page
 
 
 def test_a_kept_sweep_has_its_words_values_and_figures_and_no_place(tmp_path, monkeypatch):
@@ -63,6 +67,12 @@ def test_a_kept_sweep_has_its_words_values_and_figures_and_no_place(tmp_path, mo
     assert pictures and all((kept / name).read_text().rstrip().endswith("</svg>") for name in pictures)
 
 
+def test_the_results_of_the_readme_are_current():
+    """python scripts/results.py table writes them."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert script("results").updated(readme) == readme
+
+
 def test_the_operator_table_of_the_readme_is_current():
     """python scripts/operator_table.py writes it."""
     table, readme = script("operator_table"), (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,6 +85,8 @@ def test_the_operator_table_knows_what_has_no_deterministic_form():
     table = script("operator_table")
     assert table.deterministic(UP, "transposed", 2) and not table.deterministic(UP, "linear", 2)
     assert table.deterministic(DOWN, "avg", 2) and not table.deterministic(DOWN, "avg", 3)
+    assert table.options(UP["carafe"]) == "`kernel_size=5` `compressed=64`" and table.options(DOWN["soft"]) == ""
+    assert table.options(DOWN["max"]) == "`kernel_size`" and table.options(DOWN["strided"]) == "`kernel_size=3`"
     assert table.served(UP, "bicubic") == [2] and table.served(UP, "linear") == [1, 2, 3]
     assert [table.field(DOWN, name) for name in ("max", "strided", "blur")] == ["2", "3", "4"]
     assert table.flops(UP, "transposed") == 2 * 4 * 128 * 64 * 32 * 32

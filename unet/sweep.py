@@ -79,14 +79,14 @@ class Sweep(Callback):
 def report(folder: Path) -> None:
     """Write the sweep's report and say what it found; the runs are safe whatever becomes of it."""
     # These bring matplotlib, scipy and torch, which nothing before this needs.
-    from unet.board import leave_columns
-    from unet.report import examine, save
-    from unet.report.words import told
+    from unet.board import write_hparams_summary
+    from unet.report import analyze, save
+    from unet.report.words import summary_lines
 
     try:
-        found = examine(folder)
-        print(save(found), *told(found), sep="\n")
-        leave_columns(found)
+        found = analyze(folder)
+        print(save(found), *summary_lines(found), sep="\n")
+        write_hparams_summary(found)
     except Exception as error:  # Hydra would only warn, and the sweep's exit status would be lost
         print(f"the report is not complete: {explain(error)}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Weighted sums of arms, paired by seed: every pair, effect and saying of a report is one, judged the same way."""
+"""Contrasts: weighted sums of arms, paired by seed, with interval and test. Pairs, effects and claims are contrasts."""
 
 import itertools
 import math
@@ -32,27 +32,27 @@ class Scores:
     images: int = 0
 
     def complete(self, arms: Array) -> Array:
-        """(S,): which seeds all of these ``arms`` have."""
+        """Return which seeds (S,) all of these ``arms`` have."""
         return np.asarray(np.isfinite(self.values[arms]).all(0))
 
     def means(self) -> Array:
-        """(A,): over the seeds that an arm has; nan for one without any."""
+        """Return the mean over the seeds of every arm (A,); nan for one without any."""
         return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.nan for row in self.values])
 
     def averaged(self, labels: list[str], groups: Sequence[Array]) -> "Scores":
-        """Means over groups of arms, as if each were an arm; only seeds that a whole group has."""
+        """Return the means over groups of arms as arms; only seeds that a whole group has."""
 
-        def means(of: Array) -> Array:
-            return np.stack([of[group].mean(0) for group in groups])
+        def means(values: Array) -> Array:
+            return np.stack([values[group].mean(0) for group in groups])
 
         resampled = None if self.resampled is None else means(self.resampled)
         return Scores(labels, self.seeds, means(self.values), resampled, self.images)
 
     def at_seeds(self, weights: Array) -> tuple[Array, Array | None]:
-        """Weighted sums of arms at every seed (S,), and resampled (S, R).
+        """Return weighted sums of arms at every seed (S,), and resampled (S, R).
 
-        ``weights`` (W, A) are several sums that ask the same of different arms: at each seed their mean is taken over
-        those whose arms all have it; nan where none has.
+        ``weights`` (W, A) are several sums of different arms: at each seed their mean is taken over those whose arms
+        all have it; nan where none has.
         """
         known = np.stack([self.complete(np.flatnonzero(row)) for row in weights])  # (W, S)
         share = np.einsum("ws,wa->as", known / np.maximum(known.sum(0), 1), weights)
@@ -63,14 +63,14 @@ class Scores:
         return sums, np.einsum("as,asr->sr", share, np.nan_to_num(self.resampled))
 
     def replicates(self, weights: Array) -> Array:
-        """(R,): bootstrap values of the mean over seeds of a weighted sum (W, A), over seeds and then images."""
+        """Return bootstrap replicates (R,) of the mean of a weighted sum (W, A), over seeds and then images."""
         sums, resampled = self.at_seeds(weights)
         seeds = np.isfinite(sums)
         shares = statistics.seed_shares(int(seeds.sum()))  # (R, n)
         return shares @ sums[seeds] if resampled is None else np.einsum("rn,nr->r", shares, resampled[seeds])
 
     def estimate(self, weights: Array) -> tuple[Array, float, float]:
-        """A weighted sum (W, A) at the seeds that have it (n,), and the interval of its mean."""
+        """Return a weighted sum (W, A) at the seeds that have it (n,), and the interval of its mean."""
         sums, _ = self.at_seeds(weights)
         sums = sums[np.isfinite(sums)]
         if len(sums) < 2:
@@ -80,17 +80,16 @@ class Scores:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference and what can be said of it.
+    """A difference with its interval and tests.
 
     Attributes:
         name: such as ``strided vs max``: the first minus the second.
         difference: the mean of ``differences``; nan without a seed in common.
         low, high: its two-level bootstrap interval, not corrected for other comparisons.
         by_seed: (S,) differences, nan for a seed that it lacks.
-        p: of the sign-flip test. ``p_holm``, ``p_adjusted``: after Holm's and after the step-down correction over its
-            family.
+        p: of the sign-flip test. ``p_adjusted``: after the step-down correction over its family.
         ahead: P(first > second) with its interval.
-        resolvable: whether its seeds can reach the level after the correction, were the difference ever so large.
+        resolvable: whether its seeds suffice to claim any difference, however large.
         paired: False for two groups of seeds.
     """
 
@@ -100,7 +99,6 @@ class Contrast:
     high: float
     by_seed: Array
     p: float
-    p_holm: float
     p_adjusted: float
     ahead: tuple[float, float, float]
     resolvable: bool = False
@@ -108,7 +106,7 @@ class Contrast:
 
     @property
     def differences(self) -> Array:
-        """(n,): at the seeds that it has."""
+        """Return the differences (n,) at the seeds that have one."""
         return np.asarray(self.by_seed[np.isfinite(self.by_seed)])
 
     @property
@@ -117,79 +115,74 @@ class Contrast:
 
     @property
     def claimed(self) -> bool:
-        """Is a difference claimed: by the corrected test and by the interval?"""
+        """Return whether corrected test and interval both show a difference."""
         return self.p_adjusted <= ALPHA and (self.low > 0 or self.high < 0)
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the paired differences; nan with fewer than two."""
+        """Return the standard deviation of the paired differences; nan with fewer than two."""
         return float(self.differences.std(ddof=1)) if self.seeds > 1 else math.nan
 
 
-def contrast(scores: Scores, weights: Array, name: str) -> Contrast:
-    """A weighted sum of arms, (A,) or several (W, A), at every seed; its p value is still alone in its family."""
+def estimate_contrast(scores: Scores, weights: Array, name: str) -> Contrast:
+    """Return the contrast of a weighted sum of arms, (A,) or several (W, A); p is not corrected yet."""
     weights = np.atleast_2d(weights)
     by_seed, _ = scores.at_seeds(weights)
     differences, low, high = scores.estimate(weights)
     mean = float(differences.mean()) if len(differences) else math.nan
     p = statistics.sign_flip_p(differences)
-    return Contrast(name, mean, low, high, by_seed, p, p, p, statistics.superiority(differences))
+    return Contrast(name, mean, low, high, by_seed, p, p, statistics.superiority(differences))
 
 
-def family(contrasts: Sequence[Contrast], measures: Sequence[str] | None = None) -> list[Contrast]:
-    """The same contrasts, corrected for being many; those without a seed in common are not counted.
+def correct_family(contrasts: Sequence[Contrast], measures: Sequence[str] | None = None) -> list[Contrast]:
+    """Return the contrasts with p corrected over all that have a seed in common.
 
-    ``measures`` says what each is a difference of, where that is not the same for all: each measure then has its own
-    unit, the root mean square of its differences, which no sign changes.
+    ``measures`` names the metric of each, where they differ: each is then divided by the root mean square of its
+    differences, which no sign changes.
     """
-    counted = [index for index, found in enumerate(contrasts) if found.seeds]
+    counted = [index for index, contrast in enumerate(contrasts) if contrast.seeds]
     if not counted:
         return list(contrasts)
-    of = np.array(["" if measures is None else measures[index] for index in counted])
+    measure_of = np.array(["" if measures is None else measures[index] for index in counted])
     differences = np.stack([contrasts[index].by_seed for index in counted])
-    squares = np.array([np.nanmean(differences[of == measure] ** 2) for measure in of])
+    squares = np.array([np.nanmean(differences[measure_of == measure] ** 2) for measure in measure_of])
     scales = np.where(squares > 0, np.sqrt(squares), 1.0)
     corrected = list(contrasts)
-    for index, p_holm, p_adjusted in zip(
-        counted,
-        statistics.holm([contrasts[index].p for index in counted]),
-        statistics.step_down(differences, scales),
-        strict=True,
-    ):
-        found = contrasts[index]
-        resolvable = statistics.smallest_p(found.seeds) <= ALPHA
-        corrected[index] = replace(found, p_holm=p_holm, p_adjusted=p_adjusted, resolvable=resolvable)
+    for index, p_adjusted in zip(counted, statistics.step_down(differences, scales), strict=True):
+        contrast = contrasts[index]
+        resolvable = statistics.smallest_possible_p(contrast.seeds) <= ALPHA
+        corrected[index] = replace(contrast, p_adjusted=p_adjusted, resolvable=resolvable)
     return corrected
 
 
-def pair(scores: Scores, first: int, second: int) -> Contrast:
-    """The first minus the second."""
+def compare_pair(scores: Scores, first: int, second: int) -> Contrast:
+    """Return the contrast of the first minus the second arm."""
     weights = np.zeros(len(scores.labels))
     weights[first], weights[second] = 1, -1
-    return contrast(scores, weights, f"{scores.labels[first]} vs {scores.labels[second]}")
+    return estimate_contrast(scores, weights, f"{scores.labels[first]} vs {scores.labels[second]}")
 
 
-def repeat(scores: Scores, first: int, second: int) -> Contrast:
-    """One configuration against itself: paired where the seeds are the same, else two groups of seeds."""
-    paired = pair(scores, first, second)
+def compare_repeats(scores: Scores, first: int, second: int) -> Contrast:
+    """Compare a configuration with its repeat: paired where the seeds are the same, else as two groups."""
+    paired = compare_pair(scores, first, second)
     if paired.seeds:
         return paired
     a, b = (scores.values[arm][np.isfinite(scores.values[arm])] for arm in (first, second))
     if not len(a) or not len(b):
         return paired
     difference, low, high, p = statistics.unpaired(a, b)
-    return replace(paired, difference=difference, low=low, high=high, p=p, p_holm=p, p_adjusted=p, paired=False)
+    return replace(paired, difference=difference, low=low, high=high, p=p, p_adjusted=p, paired=False)
 
 
 @dataclass(frozen=True)
 class Effects:
-    """Two factors: what each does averaged over the other, and what they do together.
+    """Main effects and interaction of two factors.
 
     Attributes:
         factors: their keys. ``levels``: their values.
         cells: (I, J) index of the arm of each combination, -1 where there is none.
         main: per factor, the differences between its levels; both factors are one family.
-        deviations: (I, J) beyond the sum of the two effects; ``p``: of there being none; ``seeds``: in all cells.
+        deviations: (I, J) from the sum of both effects; ``p``: of no interaction; ``seeds``: in all cells.
     """
 
     factors: tuple[str, str]
@@ -201,30 +194,30 @@ class Effects:
     seeds: int = 0
 
 
-def effects(scores: Scores, keys: Sequence[str], arms: Mapping[int, Mapping[str, str]]) -> Effects:
-    """Main effects and the interaction of two factors, of ``arms`` with their settings by index.
+def estimate_effects(scores: Scores, keys: Sequence[str], arms: Mapping[int, Mapping[str, str]]) -> Effects:
+    """Return main effects and interaction of two factors, for ``arms`` with their settings by index.
 
-    Empty where a cell is missing, or no seed is in all of them.
+    They are empty where a cell is missing, or no seed is in all cells.
     """
     first, second = keys
     rows, columns = (list(dict.fromkeys(values[key] for values in arms.values())) for key in keys)
     cells = np.full((len(rows), len(columns)), -1)
     for index, values in arms.items():
         cells[rows.index(values[first]), columns.index(values[second])] = index
-    found = Effects((first, second), (rows, columns), cells)
+    contrast = Effects((first, second), (rows, columns), cells)
     if (cells < 0).any() or not (complete := scores.complete(cells.flatten())).any():
-        return found
+        return contrast
     by_row = scores.averaged(rows, list(cells))
     by_column = scores.averaged(columns, list(cells.T))
     everywhere = np.where(complete, 0.0, np.nan)
     main: list[list[Contrast]] = []
     for level in (by_row, by_column):
         balanced = replace(level, values=level.values + everywhere)
-        main.append([pair(balanced, b, a) for a, b in itertools.combinations(range(len(level.labels)), 2)])
-    corrected = family([c for contrasts in main for c in contrasts])
+        main.append([compare_pair(balanced, b, a) for a, b in itertools.combinations(range(len(level.labels)), 2)])
+    corrected = correct_family([c for contrasts in main for c in contrasts])
     count = len(main[0])
     table = scores.values[cells][:, :, complete]
     deviations, p = statistics.interaction(table)
     return replace(
-        found, main=(corrected[:count], corrected[count:]), deviations=deviations, p=p, seeds=int(complete.sum())
+        contrast, main=(corrected[:count], corrected[count:]), deviations=deviations, p=p, seeds=int(complete.sum())
     )

@@ -1,4 +1,4 @@
-"""What is said about resampling, held against the runs: a table of sayings, and one way to judge them all."""
+"""Common claims about resampling, tested on the runs of a sweep."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -7,60 +7,56 @@ from dataclasses import dataclass
 import numpy as np
 
 from unet.report.arms import RESAMPLING, Arm
-from unet.report.comparison import Contrast, contrast, family
-from unet.report.measures import OVERFITTING, SMALLEST_OBJECTS, title
-from unet.report.study import Study
+from unet.report.comparison import Contrast, correct_family, estimate_contrast
+from unet.report.measures import OVERFITTING, SMALLEST_OBJECTS
+from unet.report.study import SweepAnalysis
 
 Array = np.ndarray
 Chooser = Callable[[Sequence[Arm]], Array]
-"""Weights (W, A) of the arms whose weighted sums a saying speaks of, a row a setting of all else."""
+"""Returns weights (W, A) of the arms that a claim compares, one row per setting of the other factors."""
 
 DOWN, UP = RESAMPLING
 HIGHER, LOWER, EQUAL = 1, -1, 0
 
 
 @dataclass(frozen=True)
-class Saying:
-    """A sentence and what would show it.
+class Claim:
+    """A common claim and the comparison that tests it.
 
     Attributes:
-        number, sentence: as it is taught.
-        contrast: which arms against which, in words; ``arms``: their weights.
-        metric: what is compared; a pattern is averaged over the keys that match.
-        direction: how the sentence expects the first arms to be: ``HIGHER``, ``LOWER``, or ``EQUAL`` to the second.
-            A test can contradict that two are equal; it cannot support it.
+        number, sentence: the claim; several entries may share a number.
+        comparison: which arms are compared, in words; ``weights``: returns their weights.
+        metric: the metric compared; a pattern is averaged over the keys that match.
+        direction: expected of the first arms: ``HIGHER``, ``LOWER``, or ``EQUAL`` to the second. A test can contradict
+            that two are equal; it cannot support it.
     """
 
     number: int
     sentence: str
-    contrast: str
-    arms: Chooser
+    comparison: str
+    weights: Chooser
     metric: str
     direction: int
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A saying, what came out, and what that says of it."""
+class EvaluatedClaim:
+    """A claim, the observed difference, and the verdict."""
 
-    saying: Saying
-    found: Contrast
+    claim: Claim
+    contrast: Contrast
     verdict: str
 
-    @property
-    def metric(self) -> str:
-        return title(self.saying.metric)
 
-
-def base(value: str) -> str:
-    """An operator's name without its options."""
+def operator_name(value: str) -> str:
+    """Return an operator's name without its options."""
     return value.partition("(")[0]
 
 
-def unlike(key: str, first: Sequence[str], second: Sequence[str]) -> Chooser:
-    """Arms with a value of ``first`` against those with one of ``second``, wherever all else is the same.
+def compare_levels(key: str, first: Sequence[str], second: Sequence[str]) -> Chooser:
+    """Compare arms with a value of ``first`` with arms with one of ``second``, wherever all else is equal.
 
-    Within each setting of the other factors the means of the two groups are compared; the settings count alike.
+    Within each setting of the other factors the means of the two groups are compared; all settings weigh the same.
     """
 
     def weights(arms: Sequence[Arm]) -> Array:
@@ -69,7 +65,9 @@ def unlike(key: str, first: Sequence[str], second: Sequence[str]) -> Chooser:
             settings.setdefault(tuple(v for k, v in arm.values.items() if k != key), []).append(index)
         rows = []
         for members in settings.values():
-            groups = [[i for i in members if base(arms[i].values.get(key, "")) in names] for names in (first, second)]
+            groups = [
+                [i for i in members if operator_name(arms[i].values.get(key, "")) in names] for names in (first, second)
+            ]
             if all(groups):
                 row = np.zeros(len(arms))
                 row[groups[0]], row[groups[1]] = 1 / len(groups[0]), -1 / len(groups[1])
@@ -79,13 +77,13 @@ def unlike(key: str, first: Sequence[str], second: Sequence[str]) -> Chooser:
     return weights
 
 
-def extremes(key: str) -> Chooser:
-    """Arms with the largest value of a number against those with its smallest, wherever all else is the same."""
+def largest_vs_smallest(key: str) -> Chooser:
+    """Compare arms with the largest value of a number with those with its smallest, wherever all else is equal."""
 
     def weights(arms: Sequence[Arm]) -> Array:
         values = {arm.values[key] for arm in arms if number_in(arm.values.get(key, "")) is not None}
         ordered = sorted(values, key=float)
-        return unlike(key, ordered[-1:], ordered[:1])(arms) if len(ordered) > 1 else np.zeros((0, len(arms)))
+        return compare_levels(key, ordered[-1:], ordered[:1])(arms) if len(ordered) > 1 else np.zeros((0, len(arms)))
 
     return weights
 
@@ -97,38 +95,38 @@ def number_in(value: str) -> float | None:
         return None
 
 
-def mirrored(pairs: Mapping[str, Sequence[str]]) -> Chooser:
-    """Arms whose up operator undoes their down operator, against the same operators crosswise.
+def matched_vs_crossed(pairs: Mapping[str, Sequence[str]]) -> Chooser:
+    """Compare arms whose up operator matches their down operator with the same operators crossed.
 
-    For two matched arms (a, A) and (b, B): their mean minus that of (a, B) and (b, A), so that how good an operator is
-    by itself cancels out.
+    For two matched arms (a, A) and (b, B): the mean of both minus the mean of (a, B) and (b, A), so that the quality of
+    each operator by itself cancels out.
     """
 
     def weights(arms: Sequence[Arm]) -> Array:
-        place = {tuple(arm.values.items()): index for index, arm in enumerate(arms)}
-        matched = [arm.values for arm in arms if undone(arm.values)]
+        index_of = {tuple(arm.values.items()): index for index, arm in enumerate(arms)}
+        matched = [arm.values for arm in arms if matches(arm.values)]
         rows = []
-        for one, other in itertools.combinations(matched, 2):
-            crossed = [one | {UP: other[UP]}, other | {UP: one[UP]}]
-            found = [place.get(tuple(values.items())) for values in (one, other, *crossed)]
-            elsewhere = {key for key in one if one[key] != other[key]} - set(RESAMPLING)
-            if None not in found and not elsewhere and not any(map(undone, crossed)):
+        for first, second in itertools.combinations(matched, 2):
+            crossed = [first | {UP: second[UP]}, second | {UP: first[UP]}]
+            indices = [index_of.get(tuple(values.items())) for values in (first, second, *crossed)]
+            elsewhere = {key for key in first if first[key] != second[key]} - set(RESAMPLING)
+            if None not in indices and not elsewhere and not any(map(matches, crossed)):
                 row = np.zeros(len(arms))
-                row[np.array(found, int)] = 0.5, 0.5, -0.5, -0.5
+                row[np.array(indices, int)] = 0.5, 0.5, -0.5, -0.5
                 rows.append(row)
         return np.array(rows).reshape(-1, len(arms))
 
-    def undone(values: Mapping[str, str]) -> bool:
-        return base(values.get(UP, "")) in pairs.get(base(values.get(DOWN, "")), ())
+    def matches(values: Mapping[str, str]) -> bool:
+        return operator_name(values.get(UP, "")) in pairs.get(operator_name(values.get(DOWN, "")), ())
 
     return weights
 
 
-POOLING, KEEPING = ("max", "avg"), ("strided", "pixel_unshuffle", "haar")
+POOLING, LEARNED_DOWN = ("max", "avg"), ("strided", "pixel_unshuffle", "haar")
 INTERPOLATION = ("nearest", "linear", "bilinear", "trilinear", "bicubic")
 LINEAR = ("linear", "bilinear", "trilinear")
-LEARNT_UP = ("transposed", "pixel_shuffle")
-MIRRORS = {
+LEARNED_UP = ("transposed", "pixel_shuffle")
+MATCHING_UP = {
     "max": ("unpool",),
     "avg": ("nearest", *LINEAR),
     "strided": ("transposed",),
@@ -136,63 +134,71 @@ MIRRORS = {
     "haar": ("haar",),
 }
 
-pooling = ("pooling against convolutions that shrink", unlike(DOWN, POOLING, KEEPING))
-strided = ("strided convolution against pooling", unlike(DOWN, ("strided",), POOLING))
-max_average = ("max against average pooling", unlike(DOWN, ("max",), ("avg",)))
-bilinear = ("linear against nearest and cubic", unlike(UP, LINEAR, ("nearest", "bicubic")))
-bilinear_transposed = ("linear interpolation against transposed", unlike(UP, LINEAR, ("transposed",)))
-unpooling = ("max-unpooling against the other ways up", unlike(UP, ("unpool",), (*INTERPOLATION, *LEARNT_UP)))
-transposed = ("transposed convolution against interpolation", unlike(UP, ("transposed",), INTERPOLATION))
-skips = ("skips against none", unlike("model.skip", ("concat", "add"), ("none",)))
-deep = ("deepest against shallowest", extremes("model.depth"))
-symmetric = ("up undoes down, against the same crosswise", mirrored(MIRRORS))
+POOLING_VS_LEARNED = ("pooling vs learned downsampling", compare_levels(DOWN, POOLING, LEARNED_DOWN))
+STRIDED_VS_POOLING = ("strided convolution vs pooling", compare_levels(DOWN, ("strided",), POOLING))
+MAX_VS_AVERAGE = ("max vs average pooling", compare_levels(DOWN, ("max",), ("avg",)))
+LINEAR_VS_OTHERS = ("linear vs nearest and cubic", compare_levels(UP, LINEAR, ("nearest", "bicubic")))
+LINEAR_VS_TRANSPOSED = ("linear interpolation vs transposed", compare_levels(UP, LINEAR, ("transposed",)))
+UNPOOL_VS_OTHERS = (
+    "max-unpooling vs other upsampling",
+    compare_levels(UP, ("unpool",), (*INTERPOLATION, *LEARNED_UP)),
+)
+TRANSPOSED_VS_INTERPOLATION = (
+    "transposed convolution vs interpolation",
+    compare_levels(UP, ("transposed",), INTERPOLATION),
+)
+SKIPS_VS_NONE = ("skips vs none", compare_levels("model.skip", ("concat", "add"), ("none",)))
+DEEPEST_VS_SHALLOWEST = ("deepest vs shallowest", largest_vs_smallest("model.depth"))
+MATCHED_VS_CROSSED = ("matched up and down operators vs crossed ones", matched_vs_crossed(MATCHING_UP))
 
-SAYINGS = (
-    Saying(1, "Pooling costs nothing,", *pooling, "model/parameters", LOWER),
-    Saying(1, "but loses position.", *pooling, "boundary/iou", LOWER),
-    Saying(2, "Strided convolution learns better features,", *strided, "miou", HIGHER),
-    Saying(2, "at a price.", *strided, "time/train_seconds", HIGHER),
-    Saying(3, "Max keeps texture and salient features, average smooths.", *max_average, "thin/*", HIGHER),
-    Saying(3, "Max keeps texture and salient features, average smooths.", *max_average, "boundary/iou", HIGHER),
-    Saying(4, "Bilinear is the best interpolation,", *bilinear, "miou", HIGHER),
-    Saying(4, "and its cost does not matter.", *bilinear_transposed, "time/train_seconds", EQUAL),
-    Saying(5, "Unpooling is fast,", *unpooling, "time/samples_per_second", HIGHER),
-    Saying(5, "needs few parameters,", *unpooling, "model/parameters", LOWER),
-    Saying(5, "and restores boundaries.", *unpooling, "boundary/iou", HIGHER),
-    Saying(6, "Transposed convolution recovers detail", *transposed, "boundary/iou", HIGHER),
-    Saying(6, "(and makes checkerboards).", *transposed, "checkerboard/imbalance", HIGHER),
-    Saying(7, "Skip connections repair what downsampling lost.", *skips, "boundary/iou", HIGHER),
-    Saying(7, "Skip connections repair what downsampling lost.", *skips, "miou", HIGHER),
-    Saying(8, "Too much downsampling loses small objects.", *deep, SMALLEST_OBJECTS, LOWER),
-    Saying(9, "Pooling makes the network robust to small shifts.", *pooling, "shift/agreement", HIGHER),
-    Saying(10, "Downsampling prevents overfitting.", *deep, OVERFITTING, LOWER),
-    Saying(11, "Encoder and decoder should be symmetric.", *symmetric, "miou", HIGHER),
+CLAIMS = (
+    Claim(1, "Pooling costs nothing,", *POOLING_VS_LEARNED, "model/parameters", LOWER),
+    Claim(1, "but loses position.", *POOLING_VS_LEARNED, "boundary/iou", LOWER),
+    Claim(2, "Strided convolution learns better features,", *STRIDED_VS_POOLING, "miou", HIGHER),
+    Claim(2, "at a price.", *STRIDED_VS_POOLING, "time/train_seconds", HIGHER),
+    Claim(3, "Max keeps texture and salient features, average smooths.", *MAX_VS_AVERAGE, "thin/*", HIGHER),
+    Claim(3, "Max keeps texture and salient features, average smooths.", *MAX_VS_AVERAGE, "boundary/iou", HIGHER),
+    Claim(4, "Bilinear is the best interpolation,", *LINEAR_VS_OTHERS, "miou", HIGHER),
+    Claim(4, "and its cost does not matter.", *LINEAR_VS_TRANSPOSED, "time/train_seconds", EQUAL),
+    Claim(5, "Unpooling is fast,", *UNPOOL_VS_OTHERS, "time/samples_per_second", HIGHER),
+    Claim(5, "needs few parameters,", *UNPOOL_VS_OTHERS, "model/parameters", LOWER),
+    Claim(5, "and restores boundaries.", *UNPOOL_VS_OTHERS, "boundary/iou", HIGHER),
+    Claim(6, "Transposed convolution recovers detail", *TRANSPOSED_VS_INTERPOLATION, "boundary/iou", HIGHER),
+    Claim(6, "(and makes checkerboards).", *TRANSPOSED_VS_INTERPOLATION, "checkerboard/imbalance", HIGHER),
+    Claim(7, "Skip connections repair what downsampling lost.", *SKIPS_VS_NONE, "boundary/iou", HIGHER),
+    Claim(7, "Skip connections repair what downsampling lost.", *SKIPS_VS_NONE, "miou", HIGHER),
+    Claim(8, "Too much downsampling loses small objects.", *DEEPEST_VS_SHALLOWEST, SMALLEST_OBJECTS, LOWER),
+    Claim(9, "Pooling makes the network robust to small shifts.", *POOLING_VS_LEARNED, "shift/agreement", HIGHER),
+    Claim(10, "Downsampling prevents overfitting.", *DEEPEST_VS_SHALLOWEST, OVERFITTING, LOWER),
+    Claim(11, "Encoder and decoder should be symmetric.", *MATCHED_VS_CROSSED, "miou", HIGHER),
 )
 
 
-def judge(study: Study) -> list[Judged]:
-    """Every saying that the sweep has arms for. All that is tested is one family."""
-    spoken = [(saying, weights) for saying in SAYINGS if len(weights := saying.arms(study.arms))]
-    found = [
-        contrast(study.scores if saying.metric == study.metric else study.of(saying.metric), weights, saying.contrast)
-        for saying, weights in spoken
-    ]
-    tested = [index for index, (saying, _) in enumerate(spoken) if not is_exact(saying)]
-    corrections = family([found[index] for index in tested], [spoken[index][0].metric for index in tested])
-    for index, corrected in zip(tested, corrections, strict=True):
-        found[index] = corrected
-    return [Judged(saying, seen, verdict(saying, seen)) for (saying, _), seen in zip(spoken, found, strict=True)]
+def evaluate_claims(analysis: SweepAnalysis) -> list[EvaluatedClaim]:
+    """Test every claim that the sweep has arms for; all tests are one family."""
+    claims, contrasts = [], []
+    for claim in CLAIMS:
+        weights = claim.weights(analysis.arms)
+        if len(weights):
+            scores = analysis.scores if claim.metric == analysis.metric else analysis.of(claim.metric)
+            claims.append(claim)
+            contrasts.append(estimate_contrast(scores, weights, claim.comparison))
+    tested = [index for index, claim in enumerate(claims) if not is_exact(claim)]
+    corrected = correct_family([contrasts[index] for index in tested], [claims[index].metric for index in tested])
+    for index, contrast in zip(tested, corrected, strict=True):
+        contrasts[index] = contrast
+    return [EvaluatedClaim(c, d, verdict(c, d)) for c, d in zip(claims, contrasts, strict=True)]
 
 
-def is_exact(saying: Saying) -> bool:
-    """Counts of the network itself, which no seed changes, need no test."""
-    return saying.metric.startswith("model/")
+def is_exact(claim: Claim) -> bool:
+    """Return whether the metric is a count of the network itself, which needs no test."""
+    return claim.metric.startswith("model/")
 
 
-def verdict(saying: Saying, found: Contrast) -> str:
-    """``supported``, ``contradicted``, ``not decided``, or ``not measured`` where no seed has the metric in both."""
-    if not found.seeds:
+def verdict(claim: Claim, contrast: Contrast) -> str:
+    """Return ``supported``, ``contradicted``, ``not decided``, or ``not measured``."""
+    if not contrast.seeds:
         return "not measured"
-    if not (is_exact(saying) or found.claimed):
+    if not (is_exact(claim) or contrast.claimed):
         return "not decided"
-    return "supported" if np.sign(found.difference) == saying.direction else "contradicted"
+    return "supported" if np.sign(contrast.difference) == claim.direction else "contradicted"

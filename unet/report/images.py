@@ -1,4 +1,4 @@
-"""The evaluated images as a level of their own: their confusion counts, drawn again and again."""
+"""Resample the evaluated images by their confusion counts."""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from unet.report.runs import Run
 Array = np.ndarray
 
 CONFUSIONS = "confusions.npz"
-FEWEST_IMAGES = 10
-"""Below this many the spread between images cannot be told, and only seeds are resampled."""
+MIN_IMAGES = 10
+"""With fewer, only seeds are resampled."""
 
 
-def confusions(run: Run) -> tuple[list[str], np.ndarray] | None:
-    """Names of the evaluated images and their counts (N, K, K), row truth, column prediction; None without the file.
+def read_confusions(run: Run) -> tuple[list[str], np.ndarray] | None:
+    """Return names and counts (N, K, K) of the evaluated images, row truth, column prediction; None without the file.
 
     Raises:
         UserError: a file that holds something else.
@@ -30,25 +30,20 @@ def confusions(run: Run) -> tuple[list[str], np.ndarray] | None:
     try:
         with np.load(path) as stored:
             names, counts = [str(name) for name in stored["names"]], stored["counts"]
+        if counts.ndim != 3 or counts.shape[1] != counts.shape[2] or len(names) != len(counts):
+            raise ValueError(f"{len(names)} names and counts of shape {counts.shape}")
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); expected names and counts; remove it to do without"
-        ) from None
-    if counts.ndim != 3 or counts.shape[1] != counts.shape[2] or len(names) != len(counts):
-        raise UserError(
-            f"{path}: {len(names)} names and counts of shape {counts.shape}; expected N names and (N, K, K); remove it "
-            "to do without"
-        )
+        raise UserError(f"{path}: cannot be read ({error}); expected N names and counts (N, K, K); remove it") from None
     return names, counts
 
 
-def resampled_images(
+def resample_images(
     compared: Sequence[dict[int, Run]], seeds: Sequence[int], values: Array, metric: str
 ) -> tuple[Array | None, int, list[str]]:
-    """The metric (A, S, R) under draws of the evaluated images, how many there are, and doubts.
+    """Return the metric (A, S, R) under draws of the evaluated images, their number, and warnings.
 
-    None where runs leave no counts, too few images, or the metric does not follow from them. Every replicate is moved
-    so that a run's replicates have its own value as their mean: only their spread is used.
+    None if runs have no counts or too few images, or the metric does not follow from counts. A run's replicates are
+    shifted to its own value: only their variance is used.
     """
     if metric not in FROM_COUNTS:
         return None, 0, []
@@ -57,28 +52,28 @@ def resampled_images(
     for arm, runs in enumerate(compared):
         for seed, run in runs.items():
             try:
-                found = confusions(run)
+                stored = read_confusions(run)
             except UserError as error:
-                return None, 0, [f"{error}; intervals speak of seeds alone."]
-            if found is None:
-                absent = f"{run.name} has no confusions.npz: intervals speak of seeds alone, not of other images."
+                return None, 0, [f"{error}; only seeds are resampled."]
+            if stored is None:
+                absent = f"{run.name} has no confusions.npz: only seeds are resampled, not images."
                 return None, 0, [absent] if counts else []
-            if names and found[0] != names:
-                return None, 0, [f"{run.name} was evaluated on other images: intervals speak of seeds alone."]
-            names, counts[arm, seeds.index(seed)] = found
-    if len(names) < FEWEST_IMAGES:
+            if names and stored[0] != names:
+                return None, 0, [f"{run.name} was evaluated on other images: only seeds are resampled."]
+            names, counts[arm, seeds.index(seed)] = stored
+    if len(names) < MIN_IMAGES:
         return None, 0, []
     score = FROM_COUNTS[metric]
-    told = {cell: float(score(c.sum(0))) for cell, c in counts.items()}
-    astray = [cell for cell, value in told.items() if abs(value - values[cell]) > 1e-3]
-    doubts = [
-        f"The counts of {len(astray)} runs do not give their {metric}, such as {compared[arm][seeds[column]].name}: "
-        f"{told[arm, column]:.4f}, not {values[arm, column]:.4f}."
-        for arm, column in astray[:1]
+    recomputed = {cell: float(score(c.sum(0))) for cell, c in counts.items()}
+    mismatched = [cell for cell, value in recomputed.items() if abs(value - values[cell]) > 1e-3]
+    warnings = [
+        f"The counts of {len(mismatched)} runs do not give their {metric}, such as "
+        f"{compared[arm][seeds[column]].name}: {recomputed[arm, column]:.4f}, not {values[arm, column]:.4f}."
+        for arm, column in mismatched[:1]
     ]
     draws = statistics.image_counts(len(names)).astype(float)
     resampled = np.full((*values.shape, statistics.REPLICATES), math.nan)
     for (arm, column), c in counts.items():
         replicates = score((draws @ c.reshape(len(c), -1)).reshape(-1, *c.shape[1:]))
         resampled[arm, column] = values[arm, column] + replicates - replicates.mean()
-    return resampled, len(names), doubts
+    return resampled, len(names), warnings

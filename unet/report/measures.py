@@ -1,4 +1,4 @@
-"""What a metric is called, which way it is better, and how it is read from a run or from confusion counts."""
+"""Metrics: titles, which direction is better, how to read them from a run or from confusion counts."""
 
 import math
 import re
@@ -14,8 +14,8 @@ Array = np.ndarray
 
 TITLES = {"miou": "mIoU", "dice": "Dice", "accuracy": "pixel accuracy", "class_accuracy": "class accuracy"}
 LOWER_IS_BETTER = ("loss", "checkerboard/*", "time/train_seconds", "memory/*", "model/parameters", "model/flops")
-ABOUT_THE_RUN = ("model/", "time/", "memory/")
-"""Keys that name no split."""
+RUN_KEYS = ("model/", "time/", "memory/")
+"""Prefixes of keys without a split."""
 SMALLEST_OBJECTS, OVERFITTING = "recall of the smallest objects", "train minus evaluated mIoU"
 
 
@@ -23,51 +23,51 @@ def title(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
-def lower_is_better(metric: str) -> bool:
+def is_lower_better(metric: str) -> bool:
     return any(fnmatchcase(metric, pattern) for pattern in LOWER_IS_BETTER)
 
 
-def split_of(runs: Sequence[Run]) -> str:
-    """``test``, or ``val`` where no run has a test score."""
+def evaluated_split(runs: Sequence[Run]) -> str:
+    """Return ``test``, or ``val`` if no run has a test score."""
     return "test" if any(key.startswith("test/") for run in runs for key in run.metrics) else "val"
 
 
 def number(value: Any) -> float:
-    """A number as it is, also nan; anything else is nan."""
+    """Return a number as float, nan for anything else."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def key_of(metric: str, split: str) -> str:
-    """What ``metrics.json`` calls it."""
-    return metric if metric.startswith(ABOUT_THE_RUN) else f"{split}/{metric}"
+def metric_key(metric: str, split: str) -> str:
+    """Return the key in ``metrics.json``."""
+    return metric if metric.startswith(RUN_KEYS) else f"{split}/{metric}"
 
 
 def measure(metrics: Mapping[str, Any], split: str, metric: str) -> float:
-    """A run's value of ``metric``: a key without its split, the mean over a pattern's keys (``thin/*``), or a derived
-    one; nan where the run does not have it."""
+    """Return a run's value of ``metric``: a key without its split, a pattern (``thin/*``, averaged) or a derived
+    metric; nan if the run does not have it."""
     if metric in DERIVED:
         return DERIVED[metric](metrics, split)
-    key = key_of(metric, split)
+    key = metric_key(metric, split)
     if "*" not in key:
         return number(metrics.get(key))
-    found = [number(value) for name, value in metrics.items() if fnmatchcase(name, key)]
-    known = [value for value in found if math.isfinite(value)]
+    values = [number(value) for name, value in metrics.items() if fnmatchcase(name, key)]
+    known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else math.nan
 
 
 def object_bins(metrics: Mapping[str, Any], split: str) -> dict[str, list[tuple[float, str, float, Any]]]:
-    """By class, small to large: (lower bound of the size, the range as text, recall, how many objects)."""
-    found: dict[str, list[tuple[float, str, float, Any]]] = {}
+    """Return by class, small to large: (lower bound of the size, range as text, recall, number of objects)."""
+    bins: dict[str, list[tuple[float, str, float, Any]]] = {}
     for key, value in metrics.items():
         part = key.removeprefix(f"{split}/objects/")
         if part != key and (match := re.fullmatch(r"(.+)/([\d.]+)-([\w.]*)", part)):
             count = metrics.get(f"{split}/objects_count/{part}")
-            found.setdefault(match[1], []).append((float(match[2]), f"{match[2]}-{match[3]}", number(value), count))
-    return {name: sorted(bins, key=lambda entry: entry[0]) for name, bins in found.items()}
+            bins.setdefault(match[1], []).append((float(match[2]), f"{match[2]}-{match[3]}", number(value), count))
+    return {name: sorted(entries, key=lambda entry: entry[0]) for name, entries in bins.items()}
 
 
 def smallest_objects(metrics: Mapping[str, Any], split: str) -> float:
-    """Recall in each class's smallest range of sizes, averaged over the classes."""
+    """Return the recall in each class's smallest size range, averaged over the classes."""
     recalls = [bins[0][2] for bins in object_bins(metrics, split).values() if math.isfinite(bins[0][2])]
     return sum(recalls) / len(recalls) if recalls else math.nan
 
@@ -83,7 +83,7 @@ DERIVED: dict[str, Callable[[Mapping[str, Any], str], float]] = {
 
 
 def mean_where(values: Array, known: Array) -> Array:
-    """Mean over the last axis of the ``known`` ones."""
+    """Return the mean of the ``known`` values over the last axis."""
     return np.where(known, values, 0).sum(-1) / known.sum(-1)
 
 
@@ -99,4 +99,4 @@ FROM_COUNTS: dict[str, Callable[[Array], Array]] = {
     "class_accuracy": lambda counts: class_ratio(counts, 1, lambda correct, truth, pred: truth),
     "accuracy": lambda counts: counts.diagonal(axis1=-2, axis2=-1).sum(-1) / counts.sum((-1, -2)),
 }
-"""Scores of confusion counts (..., K, K), as the training computes them: a class without samples is left out."""
+"""Metrics of confusion counts (..., K, K), computed as in training: a class without pixels is left out."""

@@ -1,4 +1,4 @@
-"""The pages: the study in its templates, HTML and Markdown."""
+"""Render an analysis as HTML and as Markdown."""
 
 from functools import cache
 from typing import Any
@@ -11,87 +11,83 @@ import unet.report.plots as plots
 import unet.report.statistics as statistics
 import unet.report.tables as tables
 import unet.report.words as words
-from unet.report.folklore import judge
-from unet.report.study import Study
+from unet.report.folklore import evaluate_claims
+from unet.report.study import SweepAnalysis
 
-MOST_DIFFERENCES = 20
-"""Drawn; more do not fit on a page, and stand in the table."""
+MAX_DRAWN = 20
+"""Differences in the figure; the table has all."""
 
 
 @cache
 def templates() -> Environment:
-    """HTML is escaped whatever it holds; Markdown cells by their own filter."""
-    found = Environment(
+    """Return the environment of the templates; HTML is escaped, Markdown cells have their own filter."""
+    environment = Environment(
         loader=PackageLoader("unet.report"),
         autoescape=lambda name: bool(name) and ".html" in str(name),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["cell"] = cell
-    return found
+    environment.filters["cell"] = cell
+    return environment
 
 
 def cell(text: str) -> str:
-    """A text for a Markdown table: one line, no bars, no markup."""
+    """Return a text for a Markdown table: one line, no bars, no markup."""
     escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(str(text).split()))
     return escaped or " "
 
 
-def contents(study: Study) -> dict[str, Any]:
-    """What both pages say."""
-    two = study.effects
-    further, unmeasured = tables.further(study)
+def contents(analysis: SweepAnalysis) -> dict[str, Any]:
+    """Return the variables that both templates use."""
+    effects = analysis.effects
+    further, unmeasured = tables.further(analysis)
     return {
-        "name": study.sweep.folder.resolve().name,
-        "sweep_commands": study.sweep.commands,
-        "answer": words.answer(study),
-        "warnings": study.warnings,
-        "choices": study.choices,
-        "split": study.split,
-        "images": study.images,
-        "arms": tables.arms(study),
-        "comparisons": tables.comparisons(study.contrasts),
-        "repeats": tables.comparisons([found for *_, found in study.repeats]),
-        "two": two,
-        "grid": tables.grid(study, two) if two else None,
-        "main": tables.comparisons([*two.main[0], *two.main[1]]) if two else None,
-        "interactions": tables.interactions(two) if two else None,
-        "costs": tables.costs(study),
-        "classes": tables.classes(study),
+        "name": analysis.sweep.folder.resolve().name,
+        "analysis": analysis,
+        "conclusions": words.conclusions(analysis),
+        "arms": tables.arms(analysis),
+        "comparisons": tables.comparisons(analysis.contrasts),
+        "repeats": tables.comparisons([contrast for *_, contrast in analysis.repeats]),
+        "effects": effects,
+        "grid": tables.grid(analysis, effects)[0] if effects else None,
+        "main_effects": tables.comparisons([*effects.main[0], *effects.main[1]]) if effects else None,
+        "interactions": tables.interactions(effects) if effects else None,
+        "costs": tables.costs(analysis),
+        "classes": tables.classes(analysis),
         "further": further,
         "unmeasured": unmeasured,
-        "folklore": tables.folklore(judge(study)),
-        "gaps": tables.gaps(study),
-        "provenance": tables.provenance(study),
-        "commands": tables.commands(study),
+        "folklore": tables.folklore(evaluate_claims(analysis)),
+        "missing_runs": tables.missing_runs(analysis),
+        "provenance": tables.provenance(analysis),
+        "commands": tables.commands(analysis),
         "replicates": statistics.REPLICATES,
     }
 
 
-def figures(study: Study) -> dict[str, Any]:
-    """What the HTML page shows besides."""
-    shown = any(study.runs)
-    surest = sorted(study.compared, key=lambda c: (c.p_adjusted, -abs(c.difference)))[:MOST_DIFFERENCES]
-    contrasts = sorted(surest, key=lambda c: -abs(c.difference))
-    which = "" if len(contrasts) == len(study.compared) else f", {len(contrasts)} of {len(study.compared)}"
-    curves = [*diagnostics.object_curves(study), *diagnostics.trimap_curve(study), *diagnostics.level_curves(study)]
-    crops, without_crops = pictures.crop_pictures(study)
+def figures(analysis: SweepAnalysis) -> dict[str, Any]:
+    """Return the figures, which only the HTML page shows."""
+    most_certain = sorted(analysis.compared, key=lambda c: (c.p_adjusted, -abs(c.difference)))[:MAX_DRAWN]
+    contrasts = sorted(most_certain, key=lambda c: -abs(c.difference))
+    which = "" if len(contrasts) == len(analysis.compared) else f", {len(contrasts)} of {len(analysis.compared)}"
+    overview = [plots.seeds_panel(analysis)] if any(analysis.runs) else []
+    if contrasts:
+        overview.append(plots.differences_panel(analysis, contrasts, f"Differences between arms{which}"))
+    crops, without_crops = pictures.crop_pictures(analysis)
     return {
-        "overview": [plots.seeds_panel(study)] * shown
-        + ([plots.differences_panel(study, contrasts, f"Differences between arms{which}")] if contrasts else []),
-        "cost_figures": plots.cost_panels(study),
-        "curves": [plots.curve_panel(study, curve) for curve in curves],
+        "overview": overview,
+        "cost_figures": plots.cost_panels(analysis),
+        "curves": [plots.curve_panel(analysis, curve) for curve in diagnostics.curves(analysis)],
         "crops": crops,
         "without_crops": without_crops,
-        "shades": plots.shades(tables.grid(study, study.effects)[1]) if study.effects else None,
+        "shades": plots.shades(tables.grid(analysis, analysis.effects)[1]) if analysis.effects else None,
     }
 
 
-def html(study: Study) -> str:
-    """One self-contained page: style and figures are in it, nothing is loaded."""
-    return templates().get_template("page.html.jinja").render(contents(study) | figures(study))
+def html(analysis: SweepAnalysis) -> str:
+    """Return one self-contained page: it loads nothing."""
+    return templates().get_template("page.html.jinja").render(contents(analysis) | figures(analysis))
 
 
-def markdown(study: Study) -> str:
-    return templates().get_template("page.md.jinja").render(contents(study))
+def markdown(analysis: SweepAnalysis) -> str:
+    return templates().get_template("page.md.jinja").render(contents(analysis))

@@ -1,4 +1,4 @@
-"""Pictures inside the page: as data URIs, and the predictions of every arm beside each other."""
+"""Embed pictures in the page as data URIs, and select the predictions of every arm."""
 
 import base64
 import io
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from unet.report.study import Study
+from unet.report.study import SweepAnalysis
 
 PREDICTIONS = "predictions.png"
 WIDTH = 640
-"""Pixels across, at most: sharp on a phone, and a page of twenty arms stays a few megabytes."""
+"""Largest width in pixels: a page of twenty arms stays a few megabytes."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Attributes: a heading, a data URI, and what a reader who cannot see it is told."""
+    """A title, a data URI and an alternative text."""
 
     title: str
     uri: str
@@ -27,20 +27,20 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def crop_pictures(study: Study) -> tuple[list[Picture], list[str]]:
-    """The predictions of one seed, an arm each, small; and the arms that left none.
+def crop_pictures(analysis: SweepAnalysis) -> tuple[list[Picture], list[str]]:
+    """Return the predictions of one seed, one picture per arm, and the arms without any.
 
-    The seed is the one that most arms have a picture of, so that the rows show the same samples.
+    The seed is the one that most arms have a picture of, so that all show the same images.
     """
     paths = [
         {seed: path for seed, run in runs.items() if (path := run.folder / PREDICTIONS).is_file()}
-        for runs in study.runs
+        for runs in analysis.runs
     ]
-    seeds = sorted({seed for found in paths for seed in found})
-    seed = max(seeds, key=lambda s: (sum(s in found for found in paths), -s), default=None)
+    seeds = sorted({seed for by_seed in paths for seed in by_seed})
+    seed = max(seeds, key=lambda s: (sum(s in by_seed for by_seed in paths), -s), default=None)
     pictures, missing = [], []
-    for arm, found in zip(study.arms, paths, strict=True):
-        uri = embedded(found[seed]) if seed in found else None
+    for arm, by_seed in zip(analysis.arms, paths, strict=True):
+        uri = downscaled_uri(by_seed[seed]) if seed in by_seed else None
         if uri is None:
             missing.append(arm.label)
         else:
@@ -49,8 +49,8 @@ def crop_pictures(study: Study) -> tuple[list[Picture], list[str]]:
     return pictures, missing
 
 
-def embedded(path: Path) -> str | None:
-    """A picture, downscaled; None where the file holds none."""
+def downscaled_uri(path: Path) -> str | None:
+    """Return a downscaled picture; None if the file cannot be read."""
     try:
         with Image.open(path) as stored:
             picture = stored.convert("RGB")

@@ -1,4 +1,4 @@
-"""The figures, as SVG in data URIs: small panels that read on a phone, in print and without colour."""
+"""Draw the figures as SVG: small panels, readable on a phone, in print and without colour."""
 
 import io
 import math
@@ -12,15 +12,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from unet.report.comparison import Contrast
-from unet.report.diagnostics import Curve, mean_and_spread
-from unet.report.measures import lower_is_better, title
+from unet.report.diagnostics import Curve, mean_and_sd
+from unet.report.measures import is_lower_better, title
 from unet.report.pictures import Picture, data_uri
-from unet.report.study import Study
+from unet.report.study import SweepAnalysis
 
 Array = np.ndarray
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Told apart by the colour-blind (Okabe & Ito 2008, https://jfly.uni-koeln.de/color/); yellow is too pale for paper."""
+"""For the colour-blind (Okabe & Ito 2008, https://jfly.uni-koeln.de/color/), without the pale yellow."""
 MARKERS, DASHES = "osD^vPX", ("-", "--", ":", "-.")
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -36,7 +36,7 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
 }
 WIDTH = 4.4
-"""Inches of a panel: near a phone's width, so that its text is shown at about its size."""
+"""Inches of a panel: about a phone's width."""
 COSTS = (
     ("model/parameters", "parameters"),
     ("model/flops", "FLOPs of one image"),
@@ -47,7 +47,7 @@ COSTS = (
 
 
 def panel(heading: str, alt: str, height: float, draw) -> Picture:
-    """``draw(axes)`` on a panel of its own."""
+    """Return the picture that ``draw(axes)`` makes."""
     with rc_context(STYLE):
         figure = Figure((WIDTH, height), layout="constrained")
         draw(figure.add_subplot())
@@ -57,104 +57,94 @@ def panel(heading: str, alt: str, height: float, draw) -> Picture:
     return Picture(heading, data_uri(buffer.getvalue(), "image/svg+xml"), alt)
 
 
-def look(arm: int) -> dict[str, Any]:
-    """Colour and marker, no two alike among the first 49 arms."""
+def arm_style(arm: int) -> dict[str, Any]:
+    """Return colour and marker, unique among the first 49 arms."""
     return {"color": COLOURS[arm % len(COLOURS)], "marker": MARKERS[(arm + arm // len(COLOURS)) % len(MARKERS)]}
 
 
-def dash(arm: int) -> str:
+def line_style(arm: int) -> str:
     return DASHES[arm // len(COLOURS) % len(DASHES)]
 
 
-LONGEST_NAME = 44
-"""Letters of a comparison's name that a panel has room for beside its axes."""
+MAX_NAME_LENGTH = 44
+"""Characters of a comparison's name that fit beside the axes."""
 
 
-def cut(text: str, most: int = 34) -> str:
+def truncate(text: str, most: int = 34) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def seeds_panel(study: Study) -> Picture:
-    """Every run as a point, the arm's mean with its interval; the best arm on top."""
-    order = [
-        int(arm) for arm in np.argsort(-study.sign * study.scores.means()) if np.isfinite(study.scores.means()[arm])
-    ]
+def seeds_panel(analysis: SweepAnalysis) -> Picture:
+    """Draw every run as a point and every arm's mean with its interval, the best arm on top."""
+    means = analysis.scores.means()
+    order = [int(arm) for arm in np.argsort(-analysis.sign * means) if np.isfinite(means[arm])]
 
     def draw(axes: Axes) -> None:
         for row, arm in enumerate(order):
-            values = study.scores.values[arm]
+            values = analysis.scores.values[arm]
             known = np.isfinite(values)
-            mean, low, high = arm_interval(study, arm)
+            mean, low, high = analysis.arm_interval(arm)
             axes.plot([low, high], [row, row], color="#555555", linewidth=3, alpha=0.35, solid_capstyle="butt")
             jitter = np.linspace(-0.16, 0.16, int(known.sum()))
-            axes.plot(values[known], row + jitter, linestyle="", markersize=3.5, alpha=0.8, **look(arm))
+            axes.plot(values[known], row + jitter, linestyle="", markersize=3.5, alpha=0.8, **arm_style(arm))
             axes.plot([mean, mean], [row - 0.3, row + 0.3], color="black", linewidth=1.4)
-        axes.set_yticks(range(len(order)), [f"{cut(study.arms[arm].label)}  {arm + 1}" for arm in order])
+        axes.set_yticks(range(len(order)), [f"{truncate(analysis.arms[arm].label)}  {arm + 1}" for arm in order])
         axes.set_ylim(len(order) - 0.4, -0.6)
-        axes.set_xlabel(f"{study.split} {title(study.metric)}")
+        axes.set_xlabel(f"{analysis.split} {title(analysis.metric)}")
         axes.grid(axis="y", visible=False)
 
     alt = "Every run's score by arm with means and intervals; the numbers are in the table of arms."
     return panel("Every run", alt, 0.75 + 0.3 * len(order), draw)
 
 
-def arm_interval(study: Study, arm: int) -> tuple[float, float, float]:
-    """Mean of an arm and its two-level bootstrap interval."""
-    values, low, high = study.scores.estimate(np.eye(len(study.arms))[[arm]])
-    return float(values.mean()) if len(values) else math.nan, low, high
-
-
-def differences_panel(study: Study, contrasts: Sequence[Contrast], heading: str) -> Picture:
-    """Differences with their intervals about zero; filled where a difference is claimed.
-
-    Arms have their names where these fit, all of them, and their numbers otherwise.
-    """
-    names = [found.name for found in contrasts]
-    if max(map(len, names), default=0) > LONGEST_NAME:
-        numbered = {found.name: f"{first + 1} vs {second + 1}" for first, second, found in study.pairs}
+def differences_panel(analysis: SweepAnalysis, contrasts: Sequence[Contrast], heading: str) -> Picture:
+    """Draw differences with their intervals; filled where claimed. Long names are replaced by the arms' numbers."""
+    names = [contrast.name for contrast in contrasts]
+    if max(map(len, names), default=0) > MAX_NAME_LENGTH:
+        numbered = {contrast.name: f"{first + 1} vs {second + 1}" for first, second, contrast in analysis.pairs}
         names = [numbered[name] for name in names]
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color="#555555", linewidth=0.8)
-        for row, found in enumerate(contrasts):
-            colour = COLOURS[1] if found.claimed else COLOURS[0]
-            axes.plot([found.low, found.high], [row, row], color=colour, linewidth=1.6)
-            face = colour if found.claimed else "white"
-            axes.plot(found.difference, row, "o", color=colour, markerfacecolor=face, markersize=5)
+        for row, contrast in enumerate(contrasts):
+            colour = COLOURS[1] if contrast.claimed else COLOURS[0]
+            axes.plot([contrast.low, contrast.high], [row, row], color=colour, linewidth=1.6)
+            face = colour if contrast.claimed else "white"
+            axes.plot(contrast.difference, row, "o", color=colour, markerfacecolor=face, markersize=5)
         axes.set_yticks(range(len(contrasts)), names)
         axes.set_ylim(len(contrasts) - 0.4, -0.6)
-        axes.set_xlabel(f"difference in {study.split} {title(study.metric)}")
+        axes.set_xlabel(f"difference in {analysis.split} {title(analysis.metric)}")
         axes.grid(axis="y", visible=False)
 
     alt = "Differences between arms with their intervals; the numbers are in the table of comparisons."
     return panel(heading, alt, 0.75 + 0.24 * len(contrasts), draw)
 
 
-def cost_panels(study: Study) -> list[Picture]:
-    """The score over each cost; a line joins the arms that no other beats in both (the Pareto front)."""
+def cost_panels(analysis: SweepAnalysis) -> list[Picture]:
+    """Draw the score over each cost with the Pareto front."""
     pictures = []
     for metric, name in COSTS:
-        costs = np.array([mean_and_spread(row)[0] for row in study.of(metric).values])
-        known = np.isfinite(costs) & np.isfinite(study.scores.means())
+        costs = np.array([mean_and_sd(row)[0] for row in analysis.of(metric).values])
+        known = np.isfinite(costs) & np.isfinite(analysis.scores.means())
         if known.any():
-            pictures.append(cost_panel(study, metric, name, costs, np.flatnonzero(known)))
+            pictures.append(cost_panel(analysis, metric, name, costs, np.flatnonzero(known)))
     return pictures
 
 
-def cost_panel(study: Study, metric: str, name: str, costs: Array, arms: Array) -> Picture:
-    means = study.scores.means()
-    cheaper = 1 if lower_is_better(metric) else -1
+def cost_panel(analysis: SweepAnalysis, metric: str, name: str, costs: Array, arms: Array) -> Picture:
+    means = analysis.scores.means()
+    cheaper = 1 if is_lower_better(metric) else -1
 
     def draw(axes: Axes) -> None:
-        front = pareto(cheaper * costs[arms], study.sign * means[arms])
+        front = pareto_front(cheaper * costs[arms], analysis.sign * means[arms])
         axes.plot(costs[arms][front], means[arms][front], color="#999999", linewidth=1, zorder=1)
         for arm in arms:
-            _, low, high = arm_interval(study, arm)
-            axes.plot([costs[arm]] * 2, [low, high], color=look(arm)["color"], linewidth=1, alpha=0.5)
-            axes.plot(costs[arm], means[arm], linestyle="", markersize=6, **look(arm))
+            _, low, high = analysis.arm_interval(arm)
+            axes.plot([costs[arm]] * 2, [low, high], color=arm_style(arm)["color"], linewidth=1, alpha=0.5)
+            axes.plot(costs[arm], means[arm], linestyle="", markersize=6, **arm_style(arm))
             axes.annotate(str(arm + 1), (costs[arm], means[arm]), (4, 3), textcoords="offset points", fontsize=8)
         axes.set_xlabel(name)
-        axes.set_ylabel(f"{study.split} {title(study.metric)}")
+        axes.set_ylabel(f"{analysis.split} {title(analysis.metric)}")
         axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
         axes.locator_params(axis="x", nbins=6)
         axes.margins(0.12)
@@ -162,8 +152,8 @@ def cost_panel(study: Study, metric: str, name: str, costs: Array, arms: Array) 
     return panel(name, f"Score over {name}; the numbers are in the table of costs.", 2.7, draw)
 
 
-def pareto(costs: Array, scores: Array) -> Array:
-    """Indices, by cost, of the points that none other beats: as cheap and better, or cheaper and as good."""
+def pareto_front(costs: Array, scores: Array) -> Array:
+    """Return the indices of the Pareto front, by cost."""
     front, best = [], -math.inf
     for index in np.lexsort((-scores, costs)):
         if scores[index] > best:
@@ -172,60 +162,34 @@ def pareto(costs: Array, scores: Array) -> Array:
     return np.array(front, int)
 
 
-def curve_panel(study: Study, curve: Curve) -> Picture:
-    """One line an arm, its number at the end."""
+def curve_panel(analysis: SweepAnalysis, curve: Curve) -> Picture:
+    """Draw one line per arm, its number at the end."""
 
     def draw(axes: Axes) -> None:
-        places = np.arange(len(curve.places))
+        positions = np.arange(len(curve.ticks))
         for arm, line in enumerate(curve.lines):
-            axes.plot(places, line, linewidth=1.2, markersize=4, linestyle=dash(arm), **look(arm))
+            axes.plot(positions, line, linewidth=1.2, markersize=4, linestyle=line_style(arm), **arm_style(arm))
         ends = {arm: line[-1] for arm, line in enumerate(curve.lines) if math.isfinite(line[-1])}
-        bottom, top = axes.get_ylim()
-        gap = (top - bottom) / max(17, len(ends))
-        heights = apart(sorted(ends.values()), gap, bottom + gap / 2, top - gap / 2)
-        for (arm, end), height in zip(sorted(ends.items(), key=lambda e: e[1]), heights, strict=True):
-            axes.annotate(
-                str(arm + 1),
-                (places[-1], end),
-                (places[-1] + 0.09 * len(places), height),
-                fontsize=8,
-                va="center",
-                arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.5},
-            )
-        axes.set_xticks(places, curve.places)
+        for rank, arm in enumerate(sorted(ends, key=lambda arm: ends[arm])):  # neighbours are staggered
+            offset = (7 + 12 * (rank % 3), -3)
+            axes.annotate(str(arm + 1), (positions[-1], ends[arm]), offset, textcoords="offset points", fontsize=8)
+        axes.set_xticks(positions, curve.ticks)
         axes.set_xlabel(curve.x)
         axes.set_ylabel(curve.y)
 
-    known = [study.arms[arm].label for arm, line in enumerate(curve.lines) if np.isfinite(line).any()]
+    known = [analysis.arms[arm].label for arm, line in enumerate(curve.lines) if np.isfinite(line).any()]
     return panel(curve.title, f"{curve.y} by {curve.x} of {', '.join(known)}.", 2.7, draw)
 
 
-def apart(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Ascending heights moved a little: neighbours ``gap`` apart and, where there is room, none below or above."""
-    moved: list[float] = []
-    for height in heights:
-        moved.append(max(height, moved[-1] + gap) if moved else height)
-    if not moved:
-        return []
-    shift = sum(moved) / len(moved) - sum(heights) / len(heights)
-    shift = min(max(shift, moved[-1] - high), moved[0] - low)
-    return [height - shift for height in moved]
-
-
 def shades(values: Array) -> list[list[tuple[str, str]]]:
-    """(background, ink) of every cell of a heat map: pale to blue, so that its order survives a grey print."""
-    known = values[np.isfinite(values)]
-    low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    """Return (background, text colour) of every cell of a heat map, pale to blue; white without a value."""
+    low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
     pale, full = np.array([0.93, 0.96, 0.98]), np.array([0.03, 0.27, 0.52])
-    rows = []
-    for row in values:
-        share = [(value - low) / (high - low) if high > low else 0.0 for value in row]
-        rows.append(
-            [
-                (to_hex(tuple(pale + s * (full - pale))), "#ffffff" if s > 0.45 else "#111111")
-                if math.isfinite(s)
-                else ("#ffffff", "#111111")
-                for s in share
-            ]
-        )
-    return rows
+
+    def shade(value: float) -> tuple[str, str]:
+        if not math.isfinite(value):
+            return "#ffffff", "#111111"
+        share = (value - low) / (high - low) if high > low else 0.0
+        return to_hex(tuple(pale + share * (full - pale))), "#ffffff" if share > 0.45 else "#111111"
+
+    return [[shade(value) for value in row] for row in values]

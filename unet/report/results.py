@@ -1,35 +1,35 @@
-"""``results.csv``: one row a run, every raw value."""
+"""Write ``results.csv``: one row per run with every raw value."""
 
 import csv
 import io
 
 from unet.report.runs import jsonable
-from unet.report.study import Study
+from unet.report.study import SweepAnalysis
 
 
-def rows(study: Study) -> str:
-    """The runs as CSV: which arm, how it ended, what varied, and every key of its metrics as it stands there."""
-    arms = {run.folder: arm for arm in study.arms for run in arm.runs}
-    compared = {run.folder for runs in study.runs for run in runs.values()}
-    gaps = {gap.name: gap for gap in study.gaps if gap.name}
-    metrics = list(dict.fromkeys(key for run in study.sweep.runs for key in run.metrics))
+def rows(analysis: SweepAnalysis) -> str:
+    """Return the runs as CSV: arm, state, factors, and every metric unrounded."""
+    arms = {run.folder: arm for arm in analysis.arms for run in arm.runs}
+    compared = {run.folder for runs in analysis.runs for run in runs.values()}
+    missing_runs = {missing.name: missing for missing in analysis.missing_runs if missing.name}
+    metrics = list(dict.fromkeys(key for run in analysis.sweep.runs for key in run.metrics))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     about = ["run", "arm", "seed", "state", "reason", "in_statistics", "command"]
-    settings = [f"config/{key}" for key in study.factors]
+    settings = [f"config/{key}" for key in analysis.factors]
     writer.writerow(about + settings + metrics)
-    for run in study.sweep.runs:
-        arm, gap = arms.get(run.folder), gaps.get(run.name)
+    for run in analysis.sweep.runs:
+        arm, missing = arms.get(run.folder), missing_runs.get(run.name)
         writer.writerow(
             [
                 run.name,
                 arm.label if arm else "",
                 "" if run.seed is None else run.seed,
-                gap.state if gap else run.state,
-                gap.reason if gap else run.reason,
+                missing.state if missing else run.state,
+                missing.reason if missing else run.reason,
                 run.folder in compared,
                 run.command,
-                *(arm.values[key] if arm else "" for key in study.factors),
+                *(arm.values[key] if arm else "" for key in analysis.factors),
                 *(jsonable(run.metrics[key]) if key in run.metrics else "" for key in metrics),
             ]
         )

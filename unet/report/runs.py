@@ -1,4 +1,4 @@
-"""The runs of a sweep, read back from their folders: what was set, how it ended, what was measured."""
+"""Read the runs of a sweep from their folders."""
 
 import json
 import re
@@ -49,17 +49,17 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        told = (values.get("seed") for values in (self.config, self.metrics, self.overrides))
-        return next((seed for seed in told if isinstance(seed, int)), None)
+        sources = (values.get("seed") for values in (self.config, self.metrics, self.overrides))
+        return next((seed for seed in sources if isinstance(seed, int)), None)
 
     def setting(self, key: str) -> Any:
-        """A value of the config; of a run that left none, what its command says."""
+        """Return a value of the config; of a run without one, that of its command."""
         return (self.config or self.overrides).get(key)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Attributes: the folder, the commands that ran in it (if known), and its runs, expected ones included."""
+    """The folder, the commands that ran in it (if known), and its runs, planned ones included."""
 
     folder: Path
     commands: list[str]
@@ -67,7 +67,7 @@ class Sweep:
 
 
 def read(folder: Path) -> Sweep:
-    """Every run of a sweep's folder, those of its ``sweep.json`` first and in its order.
+    """Read every run of a sweep's folder, those of its ``sweep.json`` first and in its order.
 
     Raises:
         UserError: no such folder, a run's own folder, or no runs in it.
@@ -89,38 +89,38 @@ def read(folder: Path) -> Sweep:
         ) from None
     leaves = (CONFIG, STATUS, METRICS)
     found = [path.name for path in folder.iterdir() if any((path / leaf).is_file() for leaf in leaves)]
-    names = [*expected, *(name for name in sorted(found, key=by_number) if name not in expected)]
+    names = [*expected, *(name for name in sorted(found, key=natural_key) if name not in expected)]
     if not names:
         raise UserError(f"{folder}: no runs in it; expected one folder a run, each with {CONFIG} and {STATUS}")
     return Sweep(folder, commands, [read_run(folder / n, expected.get(n, ())) for n in names])
 
 
-def by_number(name: str) -> list[tuple[bool, int, str]]:
-    """To sort names as people do: ``width=8`` before ``width=16``."""
+def natural_key(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key for natural order: ``width=8`` before ``width=16``."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def read_run(folder: Path, overrides: Sequence[str] = ()) -> Run:
-    """One run, whatever it left; ``overrides`` are what a sweep's plan says of it."""
+    """Read one run; ``overrides`` are those of the sweep's plan."""
     broken: list[str] = []
 
-    def whole(name: str, read_file: Callable[[Path], Any], empty: Any) -> Any:
+    def load(name: str, read_file: Callable[[Path], Any], empty: Any) -> Any:
         try:
             return read_file(folder / name)
         except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
             broken.append(f"{name} is broken: {' '.join(str(error).split())}")
             return empty
 
-    status: dict[str, Any] = whole(STATUS, read_json, {})
-    metrics: dict[str, Any] = whole(METRICS, read_json, {})
-    command, config = whole(CONFIG, read_config, ([], {}))
+    status: dict[str, Any] = load(STATUS, read_json, {})
+    metrics: dict[str, Any] = load(METRICS, read_json, {})
+    command, config = load(CONFIG, read_config, ([], {}))
     words = [word for word in command if "=" in word] or list(overrides)
     state = str(status.get("state") or ("done" if metrics else "missing"))
     reason = str(status.get("reason", ""))
     if broken:
         state, reason = "unreadable", "; ".join(broken)
     elif state == "missing":
-        reason = "planned, and nothing of it is there" if overrides else "no status and no metrics"
+        reason = "planned, but not started" if overrides else "no status and no metrics"
     elif state == "done" and not metrics:
         state, reason = "unreadable", f"marked done, without {METRICS}"
     return Run(folder, state, reason, shlex.join(command or [*COMMAND, *overrides]), parsed(words), config, metrics)
@@ -151,7 +151,7 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key. Below the top a mapping with a ``name`` is one choice, such as an operator's options."""
+    """Return values by dotted key. Below the top level a mapping with a ``name`` is one value."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and (not prefix or "name" not in value):
@@ -162,5 +162,5 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def jsonable(value: Any) -> str:
-    """A value for a cell: text as it is, anything else as JSON, so that numbers keep all their digits."""
+    """Return text as it is, anything else as JSON, so that numbers keep all digits."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,20 +10,20 @@ from scipy import stats
 Array = np.ndarray
 
 LEVEL = 0.95
-"""Of every interval; one minus it is the level of every test."""
+"""Coverage of every interval; one minus it is the level of every test."""
 ALPHA = 1 - LEVEL
 POWER = 0.8
 REPLICATES = 2000
 EXACT_UP_TO = 16
-"""Seeds whose 2^n signs are all enumerated; beyond, a random sample of them."""
+"""Seeds up to which all 2^n sign patterns are enumerated; beyond, a random sample is used."""
 SAMPLED = 20_000
-"""Sign patterns of that sample."""
+"""Size of that sample."""
 FLIPPED_UP_TO = 12
 """Seeds up to which a simulated comparison is tested by itself too; with more, the others' limit asks for more."""
 
 
 def sign_flip_p(differences: Array) -> float:
-    """Two-sided p value of the paired permutation test for a mean of zero (Fisher 1935, Design of Experiments, §21).
+    """Return the two-sided p value of the paired permutation test for a mean of zero (Fisher 1935, §21).
 
     If the arms do not differ, each of the n paired ``differences`` (n,) could as well have had the other sign: p is the
     share of the 2^n sign patterns whose mean is at least as far from zero as the one seen. Exact to 16 differences;
@@ -36,7 +35,7 @@ def sign_flip_p(differences: Array) -> float:
 
 @lru_cache(32)
 def sign_patterns(n: int) -> Array:
-    """(P, n) signs, all ones first: every pattern up to a flip of all, which changes no size; of many, a sample."""
+    """Return signs (P, n), all ones first: every pattern up to a flip of all; a sample for many seeds."""
     if n > EXACT_UP_TO:
         return np.vstack([np.ones(n), np.random.default_rng(0).choice([-1.0, 1.0], (SAMPLED, n))])
     rest = np.array(list(itertools.product([1.0, -1.0], repeat=n - 1))).reshape(2 ** (n - 1), n - 1)
@@ -44,7 +43,7 @@ def sign_patterns(n: int) -> Array:
 
 
 def flipped(differences: Array, scales: Array | float = 1.0) -> Array:
-    """(P, C): sizes of the means of C comparisons under every sign pattern, each over its scale.
+    """Return the absolute scaled means of C comparisons under every sign pattern (P, C).
 
     ``differences`` (C, S) is nan where a comparison lacks a seed. A seed's sign is flipped in all of them at once.
     """
@@ -53,13 +52,12 @@ def flipped(differences: Array, scales: Array | float = 1.0) -> Array:
 
 
 def step_down(differences: Array, scales: Array | float = 1.0) -> list[float]:
-    """Adjusted p values of C comparisons (C, S) by the largest of them (Westfall & Young 1993; Romano & Wolf 2005,
+    """Return step-down p values of C comparisons (C, S) by their maximum (Westfall & Young 1993; Romano & Wolf 2005,
     https://doi.org/10.1198/016214504000000539).
 
     The size of a mean is held against the largest among itself and all smaller ones, under the same sign patterns; none
-    falls below a larger one's. Holm's correction must fear that comparisons are unrelated, and then p values of 2 / 2^n
-    are worth nothing in a family of many; here their relation is in the patterns, and n seeds that decide one
-    comparison can decide a hundred. What it takes: a seed's deviations are as likely with all signs reversed.
+    falls below a larger one's. The patterns hold the relation of the comparisons, so n seeds that decide one comparison
+    can decide a hundred. Assumption: a seed's deviations are as likely with all signs reversed.
     """
     sizes = flipped(differences, scales)
     order = np.argsort(sizes[0])
@@ -71,35 +69,23 @@ def step_down(differences: Array, scales: Array | float = 1.0) -> list[float]:
 
 
 def critical_difference(differences: Array) -> float:
-    """A mean beyond which one more comparison beside these (C, S) is claimed; infinite for too few seeds."""
+    """Return the mean beyond which one more comparison besides these (C, S) is claimed; infinite for too few seeds."""
     largest = np.sort(flipped(differences).max(1))
     allowed = int(ALPHA * len(largest))
     return float(largest[-allowed]) if allowed else math.inf
 
 
-def smallest_p(n: int) -> float:
-    """The least p value that ``n`` signs can give, two-sided: 2 of 2^n patterns."""
+def smallest_possible_p(n: int) -> float:
+    """Return the smallest two-sided p value of ``n`` signs: 2 of 2^n patterns."""
     return min(1.0, 2.0 ** (1 - n))
 
 
-LEAST_SEEDS = next(n for n in itertools.count(1) if smallest_p(n) <= ALPHA)
+MIN_SEEDS = next(n for n in itertools.count(1) if smallest_possible_p(n) <= ALPHA)
 """Seeds below which no difference can be claimed, however large."""
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p values (Holm 1979, https://www.jstor.org/stable/4615733), in the order of ``p``.
-
-    The i-th smallest of m is multiplied by m - i + 1; none falls below a smaller one's.
-    """
-    adjusted, largest = [1.0] * len(p), 0.0
-    for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, p[index] * (len(p) - rank)))
-        adjusted[index] = largest
-    return adjusted
-
-
 def superiority(differences: Array) -> tuple[float, float, float]:
-    """P(A > B), the share of seeds at which A is ahead (ties half), with its Clopper-Pearson interval.
+    """Return P(A > B), the share of seeds at which A is ahead (ties half), with its Clopper-Pearson interval.
 
     As Bouthillier et al. 2021 (https://arxiv.org/abs/2103.03098) propose for comparing learning algorithms.
     """
@@ -113,7 +99,7 @@ def superiority(differences: Array) -> tuple[float, float, float]:
 
 @lru_cache(32)
 def seed_shares(n: int, replicates: int = REPLICATES) -> Array:
-    """(R, n): the share of each seed in every bootstrap replicate.
+    """Return the share of each seed in every bootstrap replicate (R, n).
 
     n - 1 seeds are drawn with replacement, not n: with n the variance of a mean comes out too small by the factor
     (n - 1) / n, which matters at five seeds (Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789, sec. 3.3).
@@ -123,12 +109,12 @@ def seed_shares(n: int, replicates: int = REPLICATES) -> Array:
 
 
 def image_counts(n: int, replicates: int = REPLICATES) -> Array:
-    """(R, n): how often each image is drawn in every replicate; the same for every run, so that images stay paired."""
+    """Return how often each image is drawn in every replicate (R, n), the same for every run."""
     return np.random.default_rng(2).multinomial(n, np.full(n, 1 / n), replicates)
 
 
 def interval(differences: Array, replicates: Array, images: int = 0) -> tuple[float, float]:
-    """Interval of the mean of ``differences`` (n,), one a seed: mean -+ Student's t times the replicates' spread.
+    """Return the interval of the mean of ``differences`` (n,): mean ± Student's t times the replicates' deviation.
 
     A percentile interval of five seeds covers about 85 % of the time when it says 95 %. The degrees of freedom are
     Satterthwaite's (1946, https://doi.org/10.2307/3002019) of two parts: what the seeds alone contribute has n - 1,
@@ -149,7 +135,7 @@ def interval(differences: Array, replicates: Array, images: int = 0) -> tuple[fl
 
 
 def rank_intervals(means: Array, replicates: Array, seeds: int) -> list[tuple[int, int]]:
-    """Where each arm's rank lies, 1 the largest: percentiles over replicates (A, R) around ``means`` (A,).
+    """Return the interval of each arm's rank, 1 the largest: percentiles over replicates (A, R) around ``means`` (A,).
 
     The replicates are spread by t / z, so that a few seeds give no more certainty about ranks than about differences.
     """
@@ -161,7 +147,7 @@ def rank_intervals(means: Array, replicates: Array, seeds: int) -> list[tuple[in
 
 
 def interaction(table: Array) -> tuple[Array, float]:
-    """What two factors do beyond the sum of their effects: (I, J) deviations, and p for "nothing".
+    """Return the deviations (I, J) from the sum of two factors' effects, and p of no interaction.
 
     ``table`` is (I, J, S), one two-way table a seed. Without interaction a seed's doubly centred table could as well
     have the opposite sign: p is the share of sign patterns whose mean table has at least the sum of squares seen.
@@ -173,7 +159,7 @@ def interaction(table: Array) -> tuple[Array, float]:
 
 
 def unpaired(a: Array, b: Array) -> tuple[float, float, float, float]:
-    """Difference of means, its Welch interval and a permutation p value, of two groups that share no seed."""
+    """Return difference of means, Welch interval and permutation p value of two groups that share no seed."""
     difference = float(a.mean() - b.mean())
     if min(len(a), len(b)) < 2:
         return difference, math.nan, math.nan, 1.0
@@ -188,7 +174,7 @@ def unpaired(a: Array, b: Array) -> tuple[float, float, float, float]:
 
 
 def detectable(differences: Array) -> float:
-    """The smallest true difference that would be claimed beside these comparisons (C, S) with 80 % probability.
+    """Return the smallest true difference that would be claimed besides these comparisons (C, S) with 80 % power.
 
     Simulated with normal deviations of the comparisons' pooled spread: the mean must pass the critical difference, and
     the sign-flip test by itself. Nan where no comparison has two seeds. For too few seeds: of a normal test with

@@ -1,8 +1,8 @@
-"""A sweep, read and compared: everything that the pages say, before a word or a picture is made."""
+"""Read a sweep and compare its arms: everything that a report states."""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,23 +10,31 @@ import numpy as np
 
 import unet.report.statistics as statistics
 from unet.errors import UserError, did_you_mean
-from unet.report.arms import REPEAT, Arm, arms_of, factors, missing_seeds, usual_mark
-from unet.report.comparison import Contrast, Effects, Scores, effects, family, pair, repeat
-from unet.report.images import resampled_images
-from unet.report.measures import key_of, lower_is_better, measure, split_of
+from unet.report.arms import REPEAT, Arm, factors, group_runs, seeds_without_run, usual_repeat_label
+from unet.report.comparison import (
+    Contrast,
+    Effects,
+    Scores,
+    compare_pair,
+    compare_repeats,
+    correct_family,
+    estimate_effects,
+)
+from unet.report.images import resample_images
+from unet.report.measures import evaluated_split, is_lower_better, measure, metric_key
 from unet.report.provenance import provenance_warnings
 from unet.report.runs import Run, Sweep, read
-from unet.report.tuning import tuned
+from unet.report.tuning import select_best_values
 
 Array = np.ndarray
 
-UNSAID = {"pending": "not started yet", "running": "still running, or killed without a word"}
-"""Reasons of states that leave none."""
+DEFAULT_REASONS = {"pending": "not started yet", "running": "still running, or killed"}
+"""Reasons for states whose runs left none."""
 
 
 @dataclass(frozen=True)
-class Gap:
-    """A run that is not in the statistics: which arm and seed, and why, and what would run it."""
+class MissingRun:
+    """A run that is not in the statistics, with the reason and its command."""
 
     name: str
     arm: str
@@ -37,28 +45,28 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Study:
-    """Attributes:
-    sweep: what was read.
-    metric, split: what is compared, such as ``miou`` of ``test``.
-    factors, followers: what varied, and what moved with it.
-    arms: the settings, in the sweep's order. ``main``: those that have runs and are no repeat
-        of another.
-    runs: per arm, its compared runs by seed.
-    scores: the metric of every arm and seed.
-    images: how many images were resampled; 0 where only seeds were.
-    pairs: the compared pairs, each as (first, second, contrast of first - second); ``reference``: the arm that all
-        are compared with, None for every pair with every other.
-    repeats: the pairs of equal arms, outside the family.
-    effects: of exactly two factors, else None.
-    gaps: what is missing. ``warnings``: what makes runs hard to compare. ``choices``: what was tuned, arm by arm.
+class SweepAnalysis:
+    """Everything that a report states.
+
+    Attributes:
+        metric, split: what is compared, such as ``miou`` of ``test``.
+        factors: the keys that vary. ``dependent_keys``: those that change with one of them.
+        arms: the settings, in the sweep's order. ``main``: those that have runs and are no repeat of another.
+        runs: per arm, its compared runs by seed.
+        scores: the metric of every arm and seed.
+        images: how many images were resampled; 0 if only seeds were.
+        reference: the arm that all are compared with; None compares every pair.
+        pairs: the compared pairs, each as (first, second, contrast of first - second).
+        repeats: the pairs of equal arms, outside the family.
+        effects: of exactly two factors, else None.
+        warnings: what makes runs hard to compare. ``tuning_notes``: the chosen value of every arm.
     """
 
     sweep: Sweep
     metric: str
     split: str
     factors: list[str]
-    followers: dict[str, str]
+    dependent_keys: dict[str, str]
     arms: list[Arm]
     main: list[int]
     runs: list[dict[int, Run]]
@@ -68,123 +76,138 @@ class Study:
     pairs: list[tuple[int, int, Contrast]]
     repeats: list[tuple[int, int, Contrast]]
     effects: Effects | None
-    gaps: list[Gap]
+    missing_runs: list[MissingRun]
     warnings: list[str] = field(default_factory=list)
-    choices: list[str] = field(default_factory=list)
+    tuning_notes: list[str] = field(default_factory=list)
 
     @property
     def contrasts(self) -> list[Contrast]:
-        return [found for *_, found in self.pairs]
+        return [contrast for *_, contrast in self.pairs]
 
     @property
     def compared(self) -> list[Contrast]:
         """The contrasts that have a seed in common: a family."""
-        return [found for found in self.contrasts if found.seeds]
+        return [contrast for contrast in self.contrasts if contrast.seeds]
 
     @property
-    def decides(self) -> bool:
-        """Are there seeds enough that some pair could be told apart?"""
-        return any(found.resolvable for found in self.contrasts)
+    def can_decide(self) -> bool:
+        """Are there enough seeds to detect any difference?"""
+        return any(contrast.resolvable for contrast in self.contrasts)
 
     @property
     def sign(self) -> int:
         """1 where a larger value is better, else -1."""
-        return -1 if lower_is_better(self.metric) else 1
+        return -1 if is_lower_better(self.metric) else 1
 
     def of(self, metric: str) -> Scores:
-        """Another metric of the same runs, its seeds alone resampled."""
-        values = np.full(self.scores.values.shape, math.nan)
-        for arm, runs in enumerate(self.runs):
-            for column, seed in enumerate(self.scores.seeds):
-                if seed in runs:
-                    values[arm, column] = measure(runs[seed].metrics, self.split, metric)
-        values[~np.isfinite(values)] = math.nan
+        """Return another metric of the same runs, of which only seeds are resampled."""
+        values = score_table(self.runs, self.scores.seeds, self.split, metric)
         return Scores(self.scores.labels, self.scores.seeds, values)
 
+    def arm_interval(self, arm: int) -> tuple[float, float, float]:
+        """Return the mean of an arm and its two-level bootstrap interval."""
+        values, low, high = self.scores.estimate(np.eye(len(self.arms))[[arm]])
+        return float(values.mean()) if len(values) else math.nan, low, high
+
     def ranks(self) -> dict[int, tuple[int, int]]:
-        """Interval of every main arm's rank, 1 the best; empty where the seeds cannot tell any two arms apart."""
+        """Return the interval of every main arm's rank, 1 the best; empty with too few seeds."""
         complete = self.scores.complete(np.array(self.main, int))
         seeds = int(complete.sum())
-        if not self.compared or seeds < statistics.LEAST_SEEDS:
+        if not self.compared or seeds < statistics.MIN_SEEDS:
             return {}
         shared = replace(self.scores, values=np.where(complete, self.scores.values, math.nan))
         replicates = np.stack([shared.replicates(unit[None]) for unit in np.eye(len(self.arms))[self.main]])
         means = self.scores.values[self.main][:, complete].mean(1)
-        found = statistics.rank_intervals(self.sign * means, self.sign * replicates, seeds)
-        return dict(zip(self.main, found, strict=True))
+        intervals = statistics.rank_intervals(self.sign * means, self.sign * replicates, seeds)
+        return dict(zip(self.main, intervals, strict=True))
 
 
-def examine(folder: Path, metric: str = "miou", reference: str | None = None, tune: str | None = None) -> Study:
-    """Read and compare the runs of ``folder`` by ``metric``, a key of ``metrics.json`` without its split.
+def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tune: str | None = None) -> SweepAnalysis:
+    """Read and compare the runs of a sweep.
 
-    ``tune`` is a key that the sweep varied, such as ``optim.lr``: every arm is then compared at its own best value, as
-    validation chooses it.
+    Args:
+        folder: has one folder per run, each with ``config.yaml``, ``status.json`` and, if done, ``metrics.json``.
+        metric: the compared key of ``metrics.json`` without its split, such as ``miou`` or ``boundary/iou``.
+        reference: label of the arm that all others are compared with; None compares every pair.
+        tune: a swept key, such as ``optim.lr``; every arm is compared at its best value of it on validation.
 
     Raises:
-        UserError: no runs there, no run with this metric, no arm called ``reference``, nothing to ``tune``.
+        UserError: no runs, no such metric, no such arm, nothing to tune.
     """
     sweep = read(folder)
-    split = split_of(sweep.runs)
-    keys, followers = factors(sweep.runs)
-    choices: list[str] = []
+    split = evaluated_split(sweep.runs)
+    keys, dependent_keys = factors(sweep.runs)
+    tuning_notes: list[str] = []
     if tune is not None:
-        sweep, keys, choices = tuned(sweep, keys, tune)
-    arms = arms_of(sweep.runs, keys)
+        sweep, keys, tuning_notes = select_best_values(sweep, keys, tune)
+    arms = group_runs(sweep.runs, keys)
     done = [run for run in sweep.runs if run.state == "done"]
-    if done and not any(key_of(metric, split) in run.metrics for run in done):
+    if done and not any(metric_key(metric, split) in run.metrics for run in done):
         names = sorted({key.removeprefix(f"{split}/") for run in done for key in run.metrics})
         raise UserError(
-            f"{folder}: no run has {key_of(metric, split)} in its metrics.json{did_you_mean(metric, names)}; expected "
-            f"the name of a number there, without its split, such as miou"
+            f"{folder}: no run has {metric_key(metric, split)} in its metrics.json{did_you_mean(metric, names)}; "
+            f"expected the name of a number there, without its split, such as miou"
         )
-    compared, gaps, warnings = sorted_out(sweep, arms, split, metric)
+    compared, missing_runs, warnings = collect_runs(sweep, arms, split, metric)
     seeds = sorted({seed for runs in compared for seed in runs})
-    values = np.array(
-        [[measure(runs[s].metrics, split, metric) if s in runs else math.nan for s in seeds] for runs in compared]
-    ).reshape(len(arms), len(seeds))
-    resampled, images, doubts = resampled_images(compared, seeds, values, metric)
+    values = score_table(compared, seeds, split, metric)
+    resampled, images, image_warnings = resample_images(compared, seeds, values, metric)
     scores = Scores([arm.label for arm in arms], seeds, values, resampled, images)
-    chosen = index_of(reference, arms, folder)
-    pairs, repeats = all_pairs(scores, arms, chosen, -1 if lower_is_better(metric) else 1)
-    usual = usual_arms(arms)
+    reference_index = arm_index(reference, arms, folder)
+    pairs, repeats = all_pairs(scores, arms, reference_index, -1 if is_lower_better(metric) else 1)
+    usual = main_arms(arms)
     crossed = [key for key in keys if key != REPEAT]
-    two = effects(scores, crossed, {index: arms[index].values for index in usual}) if len(crossed) == 2 else None
-    main = [index for index in usual if compared[index]]
-    return Study(
-        sweep, metric, split, keys, followers, arms, main, compared, scores, images, chosen, pairs, repeats, two, gaps,
-        warnings + doubts + provenance_warnings(done), choices,
-    )  # fmt: skip
+    crossed_arms = {index: arms[index].values for index in usual}
+    return SweepAnalysis(
+        sweep=sweep,
+        metric=metric,
+        split=split,
+        factors=keys,
+        dependent_keys=dependent_keys,
+        arms=arms,
+        main=[index for index in usual if compared[index]],
+        runs=compared,
+        scores=scores,
+        images=images,
+        reference=reference_index,
+        pairs=pairs,
+        repeats=repeats,
+        effects=estimate_effects(scores, crossed, crossed_arms) if len(crossed) == 2 else None,
+        missing_runs=missing_runs,
+        warnings=warnings + image_warnings + provenance_warnings(done),
+        tuning_notes=tuning_notes,
+    )
 
 
 Pairs = list[tuple[int, int, Contrast]]
 
 
 def all_pairs(scores: Scores, arms: Sequence[Arm], reference: int | None, sign: int) -> tuple[Pairs, Pairs]:
-    """Every pair of arms, the better one first, or every arm with the reference; and the repeats of an arm.
+    """Compare every pair of arms, the better one first, or every arm with the reference; and repeats of an arm.
 
-    An arm and a repeat of another arm are no pair: they differ in their setting and have other seeds.
+    An arm and a repeat of another arm are not compared: their settings and seeds differ.
     """
     pairs: Pairs = []
     repeats: Pairs = []
     for a, b in itertools.combinations(range(len(arms)), 2):
         varied = arms[a].differs_from(arms[b])
         if varied == {REPEAT}:
-            repeats.append((a, b, repeat(scores, a, b)))
+            repeats.append((a, b, compare_repeats(scores, a, b)))
         elif REPEAT not in varied and reference in (None, a, b):
-            found = pair(scores, a, b)
-            backwards = found.difference * sign < 0 if reference is None else reference == a
-            pairs.append((b, a, pair(scores, b, a)) if backwards else (a, b, found))
-    corrected = family([found for *_, found in pairs])
-    return [(a, b, found) for (a, b, _), found in zip(pairs, corrected, strict=True)], repeats
+            contrast = compare_pair(scores, a, b)
+            backwards = contrast.difference * sign < 0 if reference is None else reference == a
+            pairs.append((b, a, compare_pair(scores, b, a)) if backwards else (a, b, contrast))
+    corrected = correct_family([contrast for *_, contrast in pairs])
+    return [(a, b, contrast) for (a, b, _), contrast in zip(pairs, corrected, strict=True)], repeats
 
 
-def usual_arms(arms: Sequence[Arm]) -> list[int]:
-    """The arms that are not marked as a repeat."""
-    usual = usual_mark([arm.values for arm in arms for _ in arm.runs])
+def main_arms(arms: Sequence[Arm]) -> list[int]:
+    """Return the arms that are not marked as a repeat."""
+    usual = usual_repeat_label([arm.values for arm in arms for _ in arm.runs])
     return [index for index, arm in enumerate(arms) if arm.values.get(REPEAT, "") == usual]
 
 
-def index_of(label: str | None, arms: Sequence[Arm], folder: Path) -> int | None:
+def arm_index(label: str | None, arms: Sequence[Arm], folder: Path) -> int | None:
     labels = [arm.label for arm in arms]
     if label is None:
         return None
@@ -195,21 +218,28 @@ def index_of(label: str | None, arms: Sequence[Arm], folder: Path) -> int | None
     return labels.index(label)
 
 
-def sorted_out(
+def score_table(runs: Sequence[Mapping[int, Run]], seeds: Sequence[int], split: str, metric: str) -> Array:
+    """Return the metric of every arm and seed (A, S); nan where it is missing or not finite."""
+    values = [[measure(row[s].metrics, split, metric) if s in row else math.nan for s in seeds] for row in runs]
+    table = np.array(values, float).reshape(len(runs), len(seeds))
+    return np.where(np.isfinite(table), table, math.nan)
+
+
+def collect_runs(
     sweep: Sweep, arms: Sequence[Arm], split: str, metric: str
-) -> tuple[list[dict[int, Run]], list[Gap], list[str]]:
-    """Per arm its finished runs by seed; what is left out, with the reason; warnings."""
+) -> tuple[list[dict[int, Run]], list[MissingRun], list[str]]:
+    """Return per arm its finished runs by seed; the excluded runs with their reasons; warnings."""
     compared: list[dict[int, Run]] = []
-    gaps: list[Gap] = []
+    missing_runs: list[MissingRun] = []
     warnings: list[str] = []
-    placed: set[Path] = set()
+    grouped: set[Path] = set()
     for arm in arms:
         runs: dict[int, Run] = {}
         for run in arm.runs:
-            placed.add(run.folder)
-            state, reason = verdict(run, split, metric)
+            grouped.add(run.folder)
+            state, reason = run_problem(run, split, metric)
             if reason:
-                gaps.append(Gap(run.name, arm.label, run.seed, state, reason, run.command))
+                missing_runs.append(MissingRun(run.name, arm.label, run.seed, state, reason, run.command))
             elif run.seed in runs:
                 warnings.append(
                     f"{run.name} repeats seed {run.seed} of {arm.label}, which {runs[run.seed].name} has too: the "
@@ -218,23 +248,22 @@ def sorted_out(
             elif run.seed is not None:
                 runs[run.seed] = run
         compared.append(runs)
-    gaps += [Gap(r.name, "", r.seed, r.state, r.reason, r.command) for r in sweep.runs if r.folder not in placed]
-    gaps += [
-        Gap("", arm.label, seed, "missing", "other arms have a run of this seed, this one has none", "")
-        for arm, seed in missing_seeds(arms)
-    ]
-    return compared, gaps, warnings
+    unknown = [run for run in sweep.runs if run.folder not in grouped]
+    missing_runs += [MissingRun(r.name, "", r.seed, r.state, r.reason, r.command) for r in unknown]
+    reason = "other arms have a run of this seed, this one has none"
+    missing_runs += [MissingRun("", arm.label, seed, "missing", reason, "") for arm, seed in seeds_without_run(arms)]
+    return compared, missing_runs, warnings
 
 
-def verdict(run: Run, split: str, metric: str) -> tuple[str, str]:
-    """State and reason of a run that cannot be compared; an empty reason for one that can."""
+def run_problem(run: Run, split: str, metric: str) -> tuple[str, str]:
+    """Return state and reason of a run that cannot be compared; an empty reason for one that can."""
     if run.state != "done":
-        return run.state, run.reason or UNSAID.get(run.state, "no reason was left")
+        return run.state, run.reason or DEFAULT_REASONS.get(run.state, "no reason was left")
     if run.seed is None:
         return "unreadable", "neither its config nor its metrics say which seed it had"
-    key = key_of(metric, split)
+    key = metric_key(metric, split)
     if key not in run.metrics:
-        return "not measured", f"finished, but without {key} in its metrics.json; left out of all statistics"
+        return "not measured", f"finished, but without {key} in its metrics.json; excluded from all statistics"
     if not math.isfinite(measure(run.metrics, split, metric)):
-        return "diverged", f"finished, but its {key} is {run.metrics[key]}; left out of all statistics"
+        return "diverged", f"finished, but its {key} is {run.metrics[key]}; excluded from all statistics"
     return run.state, ""

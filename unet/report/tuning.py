@@ -1,4 +1,4 @@
-"""Every arm at its own best value of a key that the sweep varied, as validation chooses it."""
+"""Select every arm's best value of a swept key on validation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,19 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from unet.errors import UserError, did_you_mean
-from unet.report.arms import label, text
+from unet.report.arms import format_value, label
 from unet.report.measures import number
 from unet.report.runs import Run, Sweep
 
 
-def tuned(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Sweep, list[str], list[str]]:
-    """The runs at the value of ``key`` with which their arm has the best mean validation score.
+def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Sweep, list[str], list[str]]:
+    """Keep the runs at the value of ``key`` with which their arm has the best mean validation score.
 
-    The evaluated split has no say, unless it is the validation split itself. Arms that differ in nothing but ``key``
-    are one; a value without a finished run is not chosen. A run that never told its value is kept, and missed.
+    Arms that differ only in ``key`` become one; a value without a finished run is not selected. A run whose value is
+    unknown is kept, and reported as missing.
 
     Returns:
-        The sweep with these runs alone, the ``keys`` without ``key``, and a sentence an arm.
+        The sweep with these runs alone, the ``keys`` without ``key``, and a sentence per arm.
 
     Raises:
         UserError: the sweep did not vary ``key``, or nothing else.
@@ -30,34 +30,34 @@ def tuned(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Sweep, list[str]
         raise UserError(
             f"{sweep.folder}: cannot tune {key}{did_you_mean(key, keys)}: {varied}; expected one of these, {expected}"
         )
-    if not any(math.isfinite(validation(run.metrics)) for run in sweep.runs):
+    if not any(math.isfinite(validation_score(run.metrics)) for run in sweep.runs):
         raise UserError(
             f"{sweep.folder}: cannot tune {key}: no run has best/val_miou in its metrics.json, by which to choose"
         )
     arms: dict[tuple[str, ...], dict[str, list[Run]]] = {}
     for run in sweep.runs:
         if run.config or key in run.overrides:
-            setting = tuple(text(run.setting(other)) for other in others)
-            arms.setdefault(setting, {}).setdefault(text(run.setting(key)), []).append(run)
+            setting = tuple(format_value(run.setting(other)) for other in others)
+            arms.setdefault(setting, {}).setdefault(format_value(run.setting(key)), []).append(run)
     dropped: set[Path] = set()
     sentences = []
     for setting, candidates in arms.items():
         scores = {value: mean_validation(runs) for value, runs in candidates.items()}
         best = max(scores, key=lambda value: -math.inf if math.isnan(scores[value]) else scores[value])
         dropped |= {run.folder for value, runs in candidates.items() if value != best for run in runs}
-        told = ", ".join(f"{value}: {score:.4f}" for value, score in scores.items())
+        scores_text = ", ".join(f"{value}: {score:.4f}" for value, score in scores.items())
         sentences.append(
             f"{label(dict(zip(others, setting, strict=True)))} is compared at {key}={best} (mean validation mIoU by "
-            f"value: {told})."
+            f"value: {scores_text})."
         )
     return replace(sweep, runs=[run for run in sweep.runs if run.folder not in dropped]), others, sentences
 
 
 def mean_validation(runs: Sequence[Run]) -> float:
-    """Mean of the finished runs' best score on the validation split; nan without any."""
-    known = [score for run in runs if math.isfinite(score := validation(run.metrics))]
+    """Return the mean of the finished runs' best validation score; nan without any."""
+    known = [score for run in runs if math.isfinite(score := validation_score(run.metrics))]
     return sum(known) / len(known) if known else math.nan
 
 
-def validation(metrics: Mapping[str, object]) -> float:
+def validation_score(metrics: Mapping[str, object]) -> float:
     return number(metrics.get("best/val_miou", metrics.get("val/miou")))

@@ -1,7 +1,6 @@
-"""The answer in words. Every sentence follows from a number of the study; none is written where that is absent."""
+"""The conclusions as sentences. Each follows from a number of the analysis; none is written where that is absent."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,18 +8,17 @@ import unet.report.statistics as statistics
 from unet.report.comparison import Contrast
 from unet.report.measures import measure, title
 from unet.report.statistics import ALPHA, POWER
-from unet.report.study import Study
+from unet.report.study import SweepAnalysis
 
 NONE = "\N{EN DASH}"
-"""What a cell says where there is no number."""
-MOST_CLAIMS = 5
-"""Spelled out; the rest are counted, and stand in the table."""
-MOST_SEEDS = 1000
-"""Of which advice is given; nobody trains more."""
+"""The text of a cell without a number."""
+MAX_LISTED = 5
+"""Claimed differences in sentences; the table of comparisons has all."""
+MAX_ADVISED_SEEDS = 1000
 
 
-def short(value: float, digits: int = 4) -> str:
-    """``0.0123``, ``12.3``, ``12,345``; what is not known as a dash."""
+def format_number(value: float, digits: int = 4) -> str:
+    """Return ``0.0123``, ``12.3`` or ``12,345``; a dash for nan."""
     if not math.isfinite(value):
         return NONE if math.isnan(value) else "infinite"
     size = abs(value)
@@ -29,185 +27,183 @@ def short(value: float, digits: int = 4) -> str:
     return f"{value:.3g}" if 0 < size < 10.0**-digits else f"{value:.{digits}f}"
 
 
-def p_text(p: float) -> str:
+def format_p(p: float) -> str:
     return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
-def interval_text(found: Contrast) -> str:
-    if math.isnan(found.low):
+def format_interval(contrast: Contrast) -> str:
+    if math.isnan(contrast.low):
         return "no interval from one seed"
-    return f"95 % interval {short(found.low)} to {short(found.high)}"
+    return f"95 % interval {format_number(contrast.low)} to {format_number(contrast.high)}"
 
 
-def count(n: int, noun: str) -> str:
+def plural(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' * (n != 1)}"
 
 
-def listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+def summary_lines(analysis: SweepAnalysis) -> list[str]:
+    """Return the lines for a terminal: conclusions, tuned values, warnings."""
+    warnings = [f"Warning: {warning}" for warning in analysis.warnings]
+    return [*conclusions(analysis), *analysis.tuning_notes, *warnings]
 
 
-def told(study: Study) -> list[str]:
-    """What a terminal says of a study: the answer, what was tuned, what makes runs hard to compare."""
-    return [*answer(study), *study.choices, *(f"Warning: {warning}" for warning in study.warnings)]
-
-
-def answer(study: Study) -> list[str]:
-    """What the sweep shows, the most important sentence first."""
-    with_runs = sum(bool(runs) for runs in study.runs)
+def conclusions(analysis: SweepAnalysis) -> list[str]:
+    """Return what the sweep shows, the most important sentence first."""
+    with_runs = sum(bool(runs) for runs in analysis.runs)
     if with_runs == 0:
-        return [f"No run has finished with a {title(study.metric)}: there is nothing to compare."]
+        return [f"No run has finished with a {title(analysis.metric)}: there is nothing to compare."]
     if with_runs == 1:
-        return [alone(study)]
-    if not study.compared:
-        return [f"No two arms share a seed ({count(with_runs, 'arm')} have runs): nothing is compared."]
-    sentences = differences(study) + main_effects(study) + repeats(study)
-    lost = [gap for gap in study.gaps if gap.state != "missing"]
-    if study.gaps:
-        missing = len(study.gaps) - len(lost)
-        parts = [count(len(lost), "run") + " left out"] * bool(lost) + [f"{missing} missing"] * bool(missing)
-        sentences.append(f"Not in these numbers: {listed(parts)}; the reasons are below.")
+        return [describe_single_arm(analysis)]
+    if not analysis.compared:
+        return [f"No two arms share a seed ({plural(with_runs, 'arm')} have runs): nothing is compared."]
+    sentences = differences(analysis) + main_effects(analysis) + repeats(analysis)
+    missing = sum(run.state == "missing" for run in analysis.missing_runs)
+    if excluded := len(analysis.missing_runs) - missing:
+        sentences.append(f"{plural(excluded, 'run')} excluded; the reasons are listed below.")
+    if missing:
+        sentences.append(f"{plural(missing, 'run')} missing; they are listed below.")
     return sentences
 
 
-def alone(study: Study) -> str:
-    arm = next(index for index, runs in enumerate(study.runs) if runs)
-    values = study.scores.values[arm][np.isfinite(study.scores.values[arm])]
-    spread = f", standard deviation {short(values.std(ddof=1))}" if len(values) > 1 else ""
+def describe_single_arm(analysis: SweepAnalysis) -> str:
+    arm = next(index for index, runs in enumerate(analysis.runs) if runs)
+    values = analysis.scores.values[arm][np.isfinite(analysis.scores.values[arm])]
+    deviation = f", standard deviation {format_number(values.std(ddof=1))}" if len(values) > 1 else ""
     return (
-        f"One arm has finished runs, {study.arms[arm].label}: mean {study.split} {title(study.metric)} "
-        f"{short(values.mean())} over {count(len(values), 'seed')}{spread}. There is nothing to compare it with."
+        f"Only one arm has finished runs, {analysis.arms[arm].label}: mean {analysis.split} {title(analysis.metric)} "
+        f"{format_number(values.mean())} over {plural(len(values), 'seed')}{deviation}. There is nothing to compare."
     )
 
 
-def differences(study: Study) -> list[str]:
-    """Which arms differ; else that none was seen to, and what could have been."""
-    metric = f"{study.split} {title(study.metric)}"
-    claims = sorted((c for c in study.pairs if c[2].claimed), key=lambda c: -abs(c[2].difference))
-    against = f" with {study.arms[study.reference].label}" if study.reference is not None else ""
-    compared = f"{count(len(study.compared), 'comparison')}{against}"
-    if not study.decides:
-        return undecidable(study, metric, compared)
-    if not claims:
-        first = f"No evidence of a difference in {metric} between {len(study.main)} arms ({compared})."
-        return [first, *sensitivity(study)]
-    headline = (
-        f"{count(len(claims), 'difference')} in {metric} can be claimed, of {compared} between {len(study.main)} arms."
-    )
-    told = [
-        f"{study.arms[a].label} is {direction(study, found)} than {study.arms[b].label} by "
-        f"{short(abs(found.difference))} ({interval_text(found)}; {p_text(found.p_adjusted)} corrected, "
-        f"{count(found.seeds, 'seed')}){size_note(study, a, b)}."
-        for a, b, found in claims[:MOST_CLAIMS]
+def differences(analysis: SweepAnalysis) -> list[str]:
+    """Return the claimed differences; without any, the smallest difference that would have been detected."""
+    metric = f"{analysis.split} {title(analysis.metric)}"
+    reference = "" if analysis.reference is None else f" with {analysis.arms[analysis.reference].label}"
+    compared = f"{plural(len(analysis.compared), 'comparison')}{reference}"
+    if not analysis.can_decide:
+        return too_few_seeds(analysis, metric, compared)
+    claimed = sorted((c for c in analysis.pairs if c[2].claimed), key=lambda c: -abs(c[2].difference))
+    if not claimed:
+        first = f"No evidence of a difference in {metric} between {len(analysis.main)} arms ({compared})."
+        return [first, *sensitivity(analysis)]
+    sentences = [
+        f"{plural(len(claimed), 'difference')} in {metric} can be claimed, out of {compared} between "
+        f"{len(analysis.main)} arms."
     ]
-    rest = len(claims) - len(told)
-    told += [f"{rest} more {'are' if rest > 1 else 'is'} in the table of comparisons."] * (rest > 0)
-    others = len(study.compared) - len(claims)
-    told += [f"No evidence of a difference in the other {count(others, 'comparison')}."] * (others > 0)
-    return [headline, *told, *(sensitivity(study) if others else [])]
+    for a, b, contrast in claimed[:MAX_LISTED]:
+        better = "better" if contrast.difference * analysis.sign > 0 else "worse"
+        sentences.append(
+            f"{analysis.arms[a].label} is {better} than {analysis.arms[b].label} by "
+            f"{format_number(abs(contrast.difference))} ({format_interval(contrast)}; "
+            f"{format_p(contrast.p_adjusted)} corrected, {plural(contrast.seeds, 'seed')})"
+            f"{parameter_note(analysis, a, b)}."
+        )
+    if (rest := len(claimed) - MAX_LISTED) > 0:
+        sentences.append(f"The table of comparisons lists {rest} more.")
+    if others := len(analysis.compared) - len(claimed):
+        sentences.append(f"No evidence of a difference in the other {plural(others, 'comparison')}.")
+        sentences += sensitivity(analysis)
+    return sentences
 
 
-def direction(study: Study, found: Contrast) -> str:
-    """In the metric's own sense, so that a lower loss reads as better."""
-    return "better" if found.difference * study.sign > 0 else "worse"
-
-
-def size_note(study: Study, first: int, second: int) -> str:
-    """A warning where the better arm also has other parameters: the difference may be that of size."""
+def parameter_note(analysis: SweepAnalysis, first: int, second: int) -> str:
+    """Return a note where the first arm has another number of parameters, which may explain the difference."""
 
     def parameters(arm: int) -> float:
-        return measure(next(iter(study.runs[arm].values())).metrics, study.split, "model/parameters")
+        return measure(next(iter(analysis.runs[arm].values())).metrics, analysis.split, "model/parameters")
 
     ratio = parameters(first) / parameters(second) if parameters(second) else math.nan
     if not math.isfinite(ratio) or abs(ratio - 1) < 0.05:
         return ""
-    return f"; mind that it has {ratio:.2g} times the parameters"
+    return f"; note that it has {ratio:.2g} times the parameters"
 
 
-def undecidable(study: Study, metric: str, compared: str) -> list[str]:
-    """Too few seeds for any difference: nothing is ranked."""
-    seeds = max(found.seeds for found in study.compared)
-    found = max(study.compared, key=lambda c: abs(c.difference))
+def too_few_seeds(analysis: SweepAnalysis, metric: str, compared: str) -> list[str]:
+    seeds = max(contrast.seeds for contrast in analysis.compared)
+    largest = max(analysis.compared, key=lambda c: abs(c.difference))
     return [
-        f"No difference can be shown: {count(seeds, 'seed')} cannot reach p = {ALPHA:.2g} however large the "
-        f"difference: the least p of {count(seeds, 'pair')} of runs is {statistics.smallest_p(seeds):.3g} "
-        f"({compared}). At least {statistics.LEAST_SEEDS} seeds an arm are needed; nothing is ranked.",
-        f"The largest difference seen, {found.name}, is {short(found.difference)} {metric} ({interval_text(found)}, "
-        f"not corrected).",
-        *more_seeds(study),
+        f"No difference can be shown: with {plural(seeds, 'seed')} the smallest possible p is "
+        f"{statistics.smallest_possible_p(seeds):.3g}, above {ALPHA:.2g}, however large the difference ({compared}). "
+        f"Use at least {statistics.MIN_SEEDS} seeds per arm; nothing is ranked.",
+        f"Largest observed difference: {largest.name}, {format_number(largest.difference)} {metric} "
+        f"({format_interval(largest)}, not corrected).",
+        *seeds_needed(analysis),
     ]
 
 
-def pooled_spread(study: Study) -> float:
-    """Root of the mean variance of the paired differences over all compared pairs."""
-    spreads = np.array([found.spread for found in study.compared if found.seeds > 1])
-    return float(np.sqrt((spreads**2).mean())) if len(spreads) else math.nan
+def pooled_deviation(analysis: SweepAnalysis) -> float:
+    """Return the root of the mean variance of the paired differences over all compared pairs."""
+    deviations = np.array([contrast.spread for contrast in analysis.compared if contrast.seeds > 1])
+    return float(np.sqrt((deviations**2).mean())) if len(deviations) else math.nan
 
 
-def minimum_detectable(study: Study) -> float:
-    """The smallest true difference that this sweep would show four times in five, beside what it does not claim."""
-    unclaimed = [found for found in study.compared if not found.claimed] or study.compared
-    return statistics.detectable(np.stack([found.by_seed for found in unclaimed]))
+def minimum_detectable(analysis: SweepAnalysis) -> float:
+    """Return the smallest true difference that this sweep would detect with 80 % power."""
+    unclaimed = [contrast for contrast in analysis.compared if not contrast.claimed] or analysis.compared
+    return statistics.detectable(np.stack([contrast.by_seed for contrast in unclaimed]))
 
 
-def sensitivity(study: Study) -> list[str]:
-    least = minimum_detectable(study)
-    if not math.isfinite(least):
-        return more_seeds(study)
+def sensitivity(analysis: SweepAnalysis) -> list[str]:
+    effect = minimum_detectable(analysis)
+    if not math.isfinite(effect):
+        return seeds_needed(analysis)
     return [
-        f"The smallest true difference that this sweep would have shown with {POWER * 100:.0f} % probability is "
-        f"{short(least)} (paired differences spread by {short(pooled_spread(study))}).",
-        *more_seeds(study),
+        f"Minimum detectable effect: {format_number(effect)} (the true difference that this sweep would detect with "
+        f"{POWER * 100:.0f} % power; standard deviation of paired differences: "
+        f"{format_number(pooled_deviation(analysis))}).",
+        *seeds_needed(analysis),
     ]
 
 
-def more_seeds(study: Study) -> list[str]:
-    """How many seeds would show the largest difference seen and not claimed."""
-    unclaimed = [found for found in study.compared if found.seeds > 1 and not found.claimed]
-    if not unclaimed or not pooled_spread(study) > 0:
+def seeds_needed(analysis: SweepAnalysis) -> list[str]:
+    """Return how many seeds would detect the largest difference that is not claimed."""
+    unclaimed = [contrast for contrast in analysis.compared if contrast.seeds > 1 and not contrast.claimed]
+    if not unclaimed or not pooled_deviation(analysis) > 0:
         return []
-    found = max(unclaimed, key=lambda c: abs(c.difference))
-    ratio = minimum_detectable(study) / abs(found.difference) if found.difference else math.inf
-    what = f"the largest difference that is not claimed ({found.name}, {short(found.difference)}), were it the true one"
-    if found.seeds * ratio**2 > MOST_SEEDS:
-        return [f"More than {MOST_SEEDS} seeds an arm would be needed to show {what}."]
-    needed = max(statistics.LEAST_SEEDS, math.ceil(found.seeds * ratio**2))  # a mean's error falls with the root
-    more = max(0, needed - found.seeds)
-    if more == 0:
+    largest = max(unclaimed, key=lambda c: abs(c.difference))
+    ratio = minimum_detectable(analysis) / abs(largest.difference) if largest.difference else math.inf
+    subject = f"the largest difference that is not claimed ({largest.name}, {format_number(largest.difference)})"
+    if largest.seeds * ratio**2 > MAX_ADVISED_SEEDS:
+        return [f"Detecting {subject} would take more than {MAX_ADVISED_SEEDS} seeds per arm."]
+    needed = max(statistics.MIN_SEEDS, math.ceil(largest.seeds * ratio**2))  # a mean's error falls with the root
+    if needed <= largest.seeds:
         return []
-    return [f"About {count(more, 'more seed')} an arm ({needed} in all) would be needed to show {what}."]
+    more = plural(needed - largest.seeds, "more seed")
+    return [f"Detecting {subject} would take about {more} per arm ({needed} in total), if it is the true one."]
 
 
-def main_effects(study: Study) -> list[str]:
-    """Of two crossed factors: what each does averaged over the other, and whether they interact."""
-    two = study.effects
-    if two is None or two.deviations is None:
+def main_effects(analysis: SweepAnalysis) -> list[str]:
+    """Describe two crossed factors: the effect of each averaged over the other, and their interaction."""
+    effects = analysis.effects
+    if effects is None or effects.deviations is None:
         return []
     sentences = []
-    for key, other, contrasts in zip(two.factors, reversed(two.factors), two.main, strict=True):
-        claims = [found for found in contrasts if found.claimed]
-        if claims:
-            told = [f"{c.name} {short(c.difference)} ({interval_text(c)}, {p_text(c.p_adjusted)})" for c in claims]
-            sentences.append(f"Averaged over {other}, {key} makes a difference: {'; '.join(told[:MOST_CLAIMS])}.")
-        elif any(found.resolvable for found in contrasts):
+    for key, other, contrasts in zip(effects.factors, reversed(effects.factors), effects.main, strict=True):
+        claimed = [
+            f"{contrast.name} {format_number(contrast.difference)} ({format_interval(contrast)}, "
+            f"{format_p(contrast.p_adjusted)})"
+            for contrast in contrasts
+            if contrast.claimed
+        ]
+        if claimed:
+            sentences.append(f"Averaged over {other}, {key} makes a difference: {'; '.join(claimed[:MAX_LISTED])}.")
+        elif any(contrast.resolvable for contrast in contrasts):
             sentences.append(f"Averaged over {other}, there is no evidence that {key} makes a difference.")
-    both = [*two.main[0], *two.main[1]]
-    if both and not any(found.resolvable for found in both):
-        sentences.append(f"To compare averages over one factor, {statistics.LEAST_SEEDS} seeds are needed.")
-    if statistics.smallest_p(two.seeds) > ALPHA:
+    both = [*effects.main[0], *effects.main[1]]
+    if both and not any(contrast.resolvable for contrast in both):
+        sentences.append(f"Comparing averages over one factor takes {statistics.MIN_SEEDS} seeds.")
+    if statistics.smallest_possible_p(effects.seeds) > ALPHA:
         return sentences
-    evidence = "There is evidence" if two.p <= ALPHA else "No evidence"
-    return [
-        *sentences,
-        f"{evidence} that the effect of {two.factors[0]} depends on {two.factors[1]} ({p_text(two.p)}).",
-    ]
+    evidence = "There is evidence" if effects.p <= ALPHA else "No evidence"
+    interaction = f"the effect of {effects.factors[0]} depends on {effects.factors[1]}"
+    return [*sentences, f"{evidence} that {interaction} ({format_p(effects.p)})."]
 
 
-def repeats(study: Study) -> list[str]:
-    """The noise floor: equal configurations, other seeds."""
+def repeats(analysis: SweepAnalysis) -> list[str]:
+    """Describe the seed noise: equal configurations with other seeds."""
     return [
-        f"The same configuration twice, {study.arms[a].label} and {study.arms[b].label}, differs by "
-        f"{short(abs(found.difference))} ({interval_text(found)}): what seeds alone can do."
-        for a, b, found in study.repeats
-        if math.isfinite(found.difference)
+        f"Seed noise: {analysis.arms[a].label} and {analysis.arms[b].label}, the same configuration, differ by "
+        f"{format_number(abs(contrast.difference))} ({format_interval(contrast)})."
+        for a, b, contrast in analysis.repeats
+        if math.isfinite(contrast.difference)
     ]
