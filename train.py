@@ -1,11 +1,9 @@
 """Train a U-Net whose resampling you choose: ``python train.py model.down=strided``; ``--help`` says what else."""
 
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
-from unet.command import command, verbatim
+from unet.command import command
 from unet.job import run_job
 
 
@@ -19,5 +17,4 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = verbatim(sys.argv[1:], ("ckpt_path", "hydra.run.dir"))
     main()

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from unet.command import script, verbatim
+from unet.command import hydra_script
 
 
-@script("check_data")
+@hydra_script("check_data")
 def main(config: DictConfig) -> None:
     sys.exit(not check(config, HydraConfig.get().overrides.task))
 
@@ -52,7 +52,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     if config.fix is not None:
         from unet.check.correct import correct
 
-        written = correct(found, Path(config.fix))
+        written = correct(found, Path(str(config.fix)))
         for sentence in written.left_out:
             console.print(f"left out: {sentence}", markup=False)
         given = [*(key for key in given if not of_the_files(key)), f"data.root={config.fix}", *written.overrides]
@@ -96,6 +96,5 @@ def of_the_files(override: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = verbatim(sys.argv[1:], ("data.root", "fix"))
     sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]  # nothing is left behind
     main()

@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import script
+from unet.command import hydra_script
 from unet.errors import UserError
 
 
-@script("describe")
+@hydra_script("describe")
 def main(config: DictConfig) -> None:
     import warnings
 

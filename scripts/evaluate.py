@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 
 from omegaconf import DictConfig
 
-from unet.command import script, verbatim
+from unet.command import hydra_script
 from unet.errors import UserError
 
 OF_THE_RUN = ("data=", "data.", "trainer.")
@@ -23,7 +23,7 @@ OF_THE_RUN = ("data=", "data.", "trainer.")
 
 
 def main(changes: list[str]) -> None:
-    @script("evaluate")
+    @hydra_script("evaluate")
     def scored(config: DictConfig) -> None:
         if config.ckpt is None:
             raise UserError("ckpt: is required; see python scripts/evaluate.py --help")
@@ -33,8 +33,8 @@ def main(changes: list[str]) -> None:
         from unet.evaluation import evaluate_checkpoint
         from unet.summary import print_diagnostics, print_scores
 
-        ckpt = Path(config.ckpt).expanduser()
-        out = None if config.output is None else Path(config.output).expanduser()
+        ckpt = Path(str(config.ckpt)).expanduser()
+        out = None if config.output is None else Path(str(config.output)).expanduser()
         found = evaluate_checkpoint(ckpt, changes, config.split, out, config.diagnostics)
         epoch = found.metrics.get("checkpoint/epoch")
         which = str(ckpt) if epoch is None else f"{ckpt}, epoch {epoch}"
@@ -48,7 +48,7 @@ def main(changes: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    arguments = verbatim(sys.argv[1:], ("ckpt", "output", "data.root"))
+    arguments = sys.argv[1:]
     changes = [argument for argument in arguments if argument.startswith(OF_THE_RUN)]
     sys.argv[1:] = [argument for argument in arguments if argument not in changes]
     main(changes)

@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import script, verbatim
+from unet.command import hydra_script
 from unet.errors import UserError
 
 
-@script("export")
+@hydra_script("export")
 def main(config: DictConfig) -> None:
     if config.ckpt is None:
         raise UserError("ckpt: is required; see python scripts/export.py --help")
@@ -39,7 +39,7 @@ def main(config: DictConfig) -> None:
         agreement=config.agreement,
         dtype=config.dtype,
     )
-    folder, said = export(Path(config.ckpt).expanduser(), path_of(config.output), wanted)
+    folder, said = export(Path(str(config.ckpt)).expanduser(), path_of(config.output), wanted)
     checked, seam, accuracy = said["checked_against_torch"], said["seam"], said["variant"]["against_float32"]
     apart = checked["largest_difference"]
     print(
@@ -61,10 +61,9 @@ def main(config: DictConfig) -> None:
     print(f"try it: {command}; what it takes and gives: {folder / BUNDLE}")
 
 
-def path_of(value: str | None) -> Path | None:
-    return None if value is None else Path(value).expanduser()
+def path_of(value: Any) -> Path | None:
+    return None if value is None else Path(str(value)).expanduser()
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = verbatim(sys.argv[1:], ("ckpt", "output", "calibration"))
     main()

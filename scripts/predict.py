@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a cl
 
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import script, verbatim
+from unet.command import hydra_script
 from unet.errors import UserError
 
 
-@script("predict")
+@hydra_script("predict")
 def main(config: DictConfig) -> None:
     for key in ("ckpt", "input", "output"):
         if config[key] is None:
@@ -35,12 +35,12 @@ def main(config: DictConfig) -> None:
     from unet.record import sha256
 
     device = settle(str(config.device), config.threads)
-    ckpt = Path(config.ckpt).expanduser()
+    ckpt = Path(str(config.ckpt)).expanduser()
     model = load(ckpt).to(device)
     lay(model, channels_last)
     tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile
     how = How(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
-    output = Path(config.output).expanduser()
+    output = Path(str(config.output)).expanduser()
     overlays = config.overlays or config.sheet
     order = Order(output, sha256(ckpt), how, config.probabilities, overlays, config.overwrite)
     rows = predict_files(model, files_of(str(config.input)), order, say)
@@ -74,5 +74,4 @@ def show(rows: list[Any], output: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = verbatim(sys.argv[1:], ("ckpt", "input", "output"))
     main()
