@@ -12,17 +12,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from unet.command import command
+from unet.command import hydra_script
 
 Span = tuple[float, float]
 
 
-@command("train")
-@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+@hydra_script("baseline")
 def main(config: DictConfig) -> None:
     import torch
 
@@ -78,5 +76,4 @@ def colour_votes(samples: Any, num_classes: int, span: Span = (0, 256)) -> np.nd
 
 
 if __name__ == "__main__":
-    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]  # nothing is left behind
     main()

@@ -96,5 +96,4 @@ def of_the_files(override: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]  # nothing is left behind
     main()

@@ -81,5 +81,4 @@ def show(found: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]  # nothing is left behind
     main()

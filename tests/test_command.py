@@ -299,3 +299,30 @@ def test_an_unexpected_error_says_where_it_happened():
     except RuntimeError as error:
         text = explain(error)
     assert text.startswith("RuntimeError: a b (at test_command.py:") and "HYDRA_FULL_ERROR=1" in text
+
+
+COMMANDS = {
+    "baseline": "sees the colour of each pixel",
+    "check_data": "Look at a data set before training",
+    "describe": "Describe a network level by level",
+    "evaluate": "Score a trained network again",
+    "export": "a folder that runs without this project",
+    "predict": "Predict images, volumes or sequences",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_own_help(name, tmp_path):
+    result = processes.run([str(ROOT / "scripts" / f"{name}.py"), "--help"], tmp_path)
+    assert result.returncode == 0 and COMMANDS[name] in result.stdout
+    assert f"python scripts/{name}.py" in result.stdout and "python train.py model" not in result.stdout
+
+
+@pytest.mark.parametrize("flags", [["-m"], ["--multirun"], ["hydra.mode=MULTIRUN"]], ids=" ".join)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_only_a_training_is_swept(name, flags, tmp_path):
+    key = {"predict": "tta", "evaluate": "split", "export": "labels"}.get(name, "seed")
+    result = processes.run([str(ROOT / "scripts" / f"{name}.py"), *flags, f"{key}=0,1"], tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr == "error: -m, --multirun: only a training is swept: python train.py -m KEY=A,B\n"
+    assert list(tmp_path.iterdir()) == []

@@ -22,6 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -168,6 +169,27 @@ OmegaConf.register_new_resolver("swept_keys", swept_keys, replace=True, use_cach
 OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+
+
+def program_name(command: str) -> str:
+    """Return how a command is called here: ``unet-lab train``, or ``python train.py``."""
+    if Path(sys.argv[0]).stem in ("unet-lab", "__main__"):
+        return f"unet-lab {command}"
+    return "python train.py" if command == "train" else f"python scripts/{SCRIPTS.get(command, command)}.py"
+
+
+SCRIPTS = {"check": "check_data"}
+"""Commands whose script has another name."""
+
+OmegaConf.register_new_resolver("program_name", program_name, replace=True)
+
+
+class RefuseSweep(Callback):
+    """End a command that runs once, where it is asked to run as a sweep."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        print(f"error: -m, --multirun: only a training is swept: {program_name('train')} -m KEY=A,B", file=sys.stderr)
+        sys.exit(2)
 
 
 def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
