@@ -5,13 +5,9 @@ python scripts/bad_inputs.py --print  only show it
 """
 
 import argparse
-import sys
 import tempfile
 import warnings
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the table is theirs
 
 from inputs import outcome, row
 from inputs_after import EVERY

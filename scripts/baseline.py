@@ -6,11 +6,7 @@ Every colour of the training split, rounded to 32 levels a channel (a single cha
 most often has there; the scores are those of ``train.py``, on the same evaluation split, in any number of dimensions.
 """
 
-import sys
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
 import numpy as np
 from omegaconf import DictConfig

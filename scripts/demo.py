@@ -8,13 +8,10 @@ It is on this machine alone, and fetches nothing. --help lists the keys; docs/de
 """
 
 import socket
-import sys
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
 from omegaconf import DictConfig, OmegaConf
 

@@ -258,7 +258,7 @@ def in_report(wrong: str, spoil: Callable[[Path], Any], gets: str, status: int =
         gaps = "; ".join(f"{gap.name} is {gap.state}: {gap.reason}" for gap in found.gaps)
         return gaps or " ".join(told(found))
 
-    shown = " ".join(["`python scripts/report.py sweep", *(f"--{key} {value}" for key, value in options.items())])
+    shown = " ".join(["`python scripts/report.py sweep", *(f"{key}={value}" for key, value in options.items())])
     return Input(wrong, f"{shown}`", give, gets, status)
 
 
@@ -714,7 +714,7 @@ INPUTS |= {
         typed("a bracket that stays open", "train.py", "model.down=[max", gets="is no KEY=VALUE", status=2),
         typed("an input of no size", "scripts/describe.py", "input=3x4x", gets="input=3x4x: expected positive numbers"),
         typed("an input of four axes", "scripts/describe.py", "input=3x9x9x9x9", gets="expected channels and 1 to 3"),
-        typed("no folder", "scripts/report.py", gets="the following arguments are required: folder", status=2),
+        typed("no folder", "scripts/report.py", gets="folder: is required; see python scripts/report.py --help"),
         typed("a folder of no run", "scripts/results.py", "add", ".", "kept", gets="metrics.json: no such file"),
     ],
     "Checkpoints": [

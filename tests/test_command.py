@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
+import unet
+from unet import __main__ as dispatch
 from unet.command import as_override, explain, override_slug, parsed_value, run_dir, truncate_with_hash
 from unet.errors import UserError
 from unet.training import train
@@ -326,3 +328,22 @@ def test_only_a_training_is_swept(name, flags, tmp_path):
     assert result.returncode == 2, result.stderr
     assert result.stderr == "error: -m, --multirun: only a training is swept: python train.py -m KEY=A,B\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["unet-lab", *words])
+    dispatch.main()
+
+
+def test_the_console_command_lists_and_finds_the_commands(monkeypatch, capsys):
+    call(monkeypatch)
+    listed = capsys.readouterr().out
+    for name in dispatch.COMMANDS:
+        assert f"\n  {name} " in listed
+        call(monkeypatch, name, "--help")
+        assert f"unet-lab {name}" in capsys.readouterr().out
+    call(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"unet-lab {unet.__version__}\n"
+    with pytest.raises(SystemExit) as end:
+        call(monkeypatch, "trian")
+    assert end.value.code == 2 and "error: trian: no such command; did you mean train?" in capsys.readouterr().err

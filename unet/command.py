@@ -19,10 +19,12 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -192,18 +194,29 @@ class RefuseSweep(Callback):
         sys.exit(2)
 
 
-def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
-    """Decorate a ``hydra.main`` function: errors become one sentence and exit status 1 (2: wrong usage).
+def hydra_script(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Decorate a command, a function of its config: Hydra composes it, an error becomes one sentence and exit status 1.
 
-    ``HYDRA_FULL_ERROR=1`` brings the traceback back.
+    Wrong usage is exit status 2. ``HYDRA_FULL_ERROR=1`` brings the traceback back.
     """
 
-    def decorate(main: Callable[[], Any]) -> Callable[[], None]:
+    def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        @functools.wraps(main)
+        def report_error(config: DictConfig) -> Any:
+            try:
+                return main(config)
+            except Exception as error:  # here, as Hydra adds lines to it
+                if FULL_ERROR or HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise
+                exit_with_error(error, config_name)
+
+        configured = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(report_error)
+
         @functools.wraps(main)
         def run() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the sentence is made here
             try:
-                main()
+                configured()
                 sys.stdout.flush()  # here, where an error of it is still heard
             except Exception as error:
                 if FULL_ERROR:
@@ -220,23 +233,38 @@ def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None
     return decorate
 
 
-def hydra_script(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Decorate what a script does with its config: :func:`command` and Hydra, which adds no line to an error of it."""
+def name_first_word(key: str) -> None:
+    """Let the first word of a command line stand for ``key=word``: ``report outputs/SWEEP``."""
+    word = sys.argv[1] if len(sys.argv) > 1 else "-"
+    if not word.startswith("-") and ("=" not in word or Path(word).exists()):
+        sys.argv[1] = as_override(key, word)
 
-    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
-        @functools.wraps(main)
-        def outspoken(config: DictConfig) -> None:
-            try:
-                main(config)
-            except Exception as error:
-                if FULL_ERROR:
-                    raise
-                exit_with_error(error, config_name)
 
-        configured = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
-        return command(config_name)(configured(outspoken))
+def require_keys(config: DictConfig, keys: Sequence[str], command: str) -> None:
+    """Raise UserError unless every one of ``keys`` was given."""
+    for key in keys:
+        if config[key] is None:
+            raise UserError(f"{key}: is required; see {program_name(command)} --help")
 
-    return decorate
+
+def check_single_values(overrides: Sequence[str]) -> None:
+    """Raise UserError where an override that Hydra does not compose has several values, as ``data.root=a,b``."""
+    for override in parse(overrides, None):
+        if override.is_sweep_override():
+            raise UserError(several_values(str(override.input_line)))
+
+
+def as_path(value: Any) -> Path | None:
+    """Return a config's value as a path, ``~`` expanded; None stays None."""
+    return None if value is None else Path(str(value)).expanduser()
+
+
+def parse_size(key: str, value: Any, example: str) -> list[int]:
+    """Return the numbers of a size: ``3x361x481`` -> [3, 361, 481]. Raises UserError."""
+    numbers = str(value).lower().split("x")
+    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise UserError(f"{key}={value}: expected positive numbers joined by x, such as {example}")
+    return [int(number) for number in numbers]
 
 
 def exit_with_error(error: Exception, config_name: str = "train") -> NoReturn:
@@ -263,7 +291,7 @@ def explain(error: Exception, config_name: str = "train") -> str:
     if isinstance(error, ConfigCompositionException):
         ambiguous = re.match(r"Ambiguous value for argument '(.*)'$", error_line(error))
         if ambiguous:
-            return f"{ambiguous[1]}: several values, which only a sweep takes (-m){quoting_hint(ambiguous[1])}"
+            return several_values(ambiguous[1])
         found = re.search(r"Could not override '([^']+)'|key '([^']+)'", str(error))
         if found:
             return unknown_key(next(filter(None, found.groups())), error, config_name)
@@ -281,6 +309,11 @@ def explain(error: Exception, config_name: str = "train") -> str:
 def error_line(error: Exception) -> str:
     """Return the first line of an error's message."""
     return str(error).partition("\n")[0]
+
+
+def several_values(override: str) -> str:
+    """Say what to do about a comma where one value is expected."""
+    return f"{override}: several values, which only a sweep takes (-m){quoting_hint(override)}"
 
 
 def quoting_hint(override: str) -> str:

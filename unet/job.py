@@ -25,7 +25,6 @@ from unet.halving import as_it_was, begin_again, may_begin_again
 from unet.record import (
     CONFIG,
     METRICS,
-    ROOT,
     STATUS,
     claim,
     forget,
@@ -200,7 +199,7 @@ def in_own_process(folder: Path, overrides: Sequence[str], settings: Mapping[str
     added = {"hydra.run.dir": str(folder), **settings}
     chosen = [as_override(key, value) for key, value in added.items()]
     environment = {**os.environ, "HYDRA_FULL_ERROR": str(int(FULL_ERROR))}
-    command = [sys.executable, str(ROOT / "train.py"), *overrides, *chosen]
+    command = [sys.executable, "-m", "unet.commands.train", *overrides, *chosen]
     # In a session of its own it is not signalled by the terminal too: exactly one signal reaches it, from here.
     child = subprocess.Popen(command, env=environment, start_new_session=True)
     with passing_signals_to(child) as passed:

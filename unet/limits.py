@@ -34,6 +34,10 @@ def share(what: str = "a share") -> Limit:
     return Limit(f"{what} of at least 0 and below 1", lambda value: number(value) and 0 <= value < 1)
 
 
+def one_of(*values: Any) -> Limit:
+    return Limit(f"one of {', '.join(map(str, values))}", lambda value: value in values)
+
+
 def or_null(limit: Limit) -> Limit:
     return Limit(f"null or {limit.expected}", lambda value: value is None or limit.holds(value))
 
@@ -45,8 +49,6 @@ BETAS = Limit(
     "two numbers of at least 0 and below 1",
     lambda value: isinstance(value, Sequence) and len(value) == 2 and all(map(share().holds, value)),
 )
-
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
@@ -69,7 +71,7 @@ LIMITS: Mapping[str, Limit] = {
     "data.crop.sequence": integer(1),
     "data.crop.picture": integer(1),
     "data.crop.volume": integer(1),
-    "trainer.accelerator": Limit(f"one of {', '.join(ACCELERATORS)}", ACCELERATORS.__contains__),
+    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.max_epochs": or_null(integer(-1)),
     "trainer.max_steps": integer(-1),
     "trainer.min_epochs": or_null(integer(0)),
@@ -91,14 +93,19 @@ LIMITS: Mapping[str, Limit] = {
 
 
 def check_limits(config: DictConfig) -> None:
-    """Raise UserError at the first value that is none of what its key may hold; keys that are absent are left out."""
+    """Raise UserError at the first value of a training that cannot be."""
     for section in SECTIONS:
         found = OmegaConf.select(config, section, default={})
         if not isinstance(found, Mapping | DictConfig):
             raise UserError(
                 f"{section}: expected the keys below it, found {found!r}; leave it out, or set {section}.KEY"
             )
-    for key, limit in LIMITS.items():
+    check_values(config, LIMITS)
+
+
+def check_values(config: DictConfig, limits: Mapping[str, Limit]) -> None:
+    """Raise UserError at the first value that is none of what its key may hold; keys that are absent are left out."""
+    for key, limit in limits.items():
         value = OmegaConf.select(config, key, default=Ellipsis)
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if value is not Ellipsis and not limit.holds(value):
