@@ -48,7 +48,9 @@ AUTO = "auto"
 UNSAFE = r"[^A-Za-z0-9._-]+"
 """What a folder's name has none of: Hydra takes the rest unquoted, so no ``=`` either."""
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PACKAGE = Path(__file__).resolve().parent
+CONFIGS = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
+"""Where the configs are: in an installed package, or at the top of a clone."""
 
 
 def override_slug(prefix: str, overrides: Sequence[str]) -> str:
