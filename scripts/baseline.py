@@ -20,9 +20,11 @@ Span = tuple[float, float]
 def main(config: DictConfig) -> None:
     import torch
 
+    from unet.limits import check_limits
     from unet.metrics import ConfusionMatrix
     from unet.training import build_data
 
+    check_limits(config)
     data = build_data(config)
     data.scan()
     train, scored = data.samples["train"], data.samples[data.eval_split]

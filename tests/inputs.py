@@ -655,7 +655,7 @@ INPUTS |= {
         in_config("model.skip=sum", r"model.skip: unknown 'sum' \(valid: concat, add, none\)"),
         in_config("model.match=params", "model.match: unknown 'params'; did you mean parameters"),
         in_config("model.spatial_dims=3", "data=folder has 2 spatial axes; leave the key out"),
-        in_config("loss.name=dyce", "loss.name: unknown loss 'dyce'; did you mean dice"),
+        in_config("loss.name=dyce", "loss.name: unknown 'dyce'; did you mean dice"),
         in_config("loss.class_weights=[1,2,3]", "loss.class_weights: .* 2 numbers of at least 0"),
         in_config("loss.class_weights=[0,0]", "not all 0, found"),
         in_config("loss.logit_adjustment=maybe", "expected true or false, found 'maybe'"),

@@ -30,8 +30,10 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     from unet.check.report import print_findings, print_report
     from unet.check.suggest import STRUCTURES, commands, structure_of, suggestions
     from unet.check.survey import survey
+    from unet.limits import check_limits
     from unet.training import build_data
 
+    check_limits(config)
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, 120)
     given = [override for override in overrides if not override.startswith("fix=")]

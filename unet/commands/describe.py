@@ -14,8 +14,10 @@ def main(config: DictConfig) -> None:
     import warnings
 
     from unet.anatomy import anatomy
+    from unet.limits import check_limits
     from unet.matching import matched
 
+    check_limits(config)
     channels, *size = parse_size("input", config.input or "3x256x256", "3x361x481: channels, then size")
     if not 1 <= len(size) <= 3:
         raise UserError(f"input={config.input}: expected channels and 1 to 3 sizes, such as 3x361x481")
