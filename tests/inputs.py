@@ -693,7 +693,7 @@ INPUTS |= {
         in_config("trainer.precision=bf17", "trainer: Lightning refuses its settings: Precision 'bf17' is invalid"),
         in_config(
             "trainer.accelerator=tpu9",
-            "trainer.accelerator: expected one of auto, cpu, gpu, cuda, mps, tpu, found 'tpu9'",
+            "trainer.accelerator: unknown 'tpu9'; did you mean tpu",
         ),
         in_config("trainer.max_time=x", "trainer: Lightning refuses its settings: .*DD:HH:MM:SS"),
         in_config("ckpt_path=gone.ckpt", "ckpt_path=gone.ckpt: no such file; expected a checkpoint"),

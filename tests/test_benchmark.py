@@ -203,7 +203,7 @@ def test_endless_starts_again():
         (["rounds=0"], "rounds: expected an integer of at least 1, found 0"),
         (["width=wide"], "width: expected an integer of at least 1, found 'wide'"),
         (["json=no/such/folder/a.json"], "expected a file in a folder that exists"),
-        (["speed"], "what: expected null or one of network, loader, operators, found 'speed'"),
+        (["speed"], "what: unknown 'speed' (valid: network, loader, operators)"),
         (["operators", "size=8x9"], "size=8x9 cannot be halved"),
         (["operators", "size=16", "dims=3"], "size=16 has 1 axes: give 3 numbers for dims=3"),
         (["operators", "dims=1", "memory_format=channels_last"], "torch has no such layout in 1-D"),

@@ -164,6 +164,6 @@ def check_values(config: DictConfig, limits: Mapping[str, Limit]) -> None:
         if value is Ellipsis or limit.holds(value):
             continue
         if limit.names and isinstance(value, str):
-            near = did_you_mean(value, limit.names)
-            raise UserError(f"{key}: unknown {value!r}{near} (valid: {limit.expected.removeprefix('one of ')})")
+            valid = limit.expected.removeprefix("null or ").removeprefix("one of ")
+            raise UserError(f"{key}: unknown {value!r}{did_you_mean(value, limit.names)} (valid: {valid})")
         raise UserError(f"{key}: expected {limit.expected}, found {value!r}")
