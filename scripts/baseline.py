@@ -6,23 +6,17 @@ Every colour of the training split, rounded to 32 levels a channel (a single cha
 most often has there; the scores are those of ``train.py``, on the same evaluation split, in any number of dimensions.
 """
 
-import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
-
-import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from unet.command import command
+from unet.command import hydra_script
 
 Span = tuple[float, float]
 
 
-@command("train")
-@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+@hydra_script("baseline")
 def main(config: DictConfig) -> None:
     result = score(config)
     print(f"{result['from']} alone, data={config.data.name}, {result['split']} split")
@@ -34,9 +28,11 @@ def score(config: DictConfig) -> dict[str, Any]:
     """Return the metrics of the classifier on the evaluation split of a config's data."""
     import torch
 
+    from unet.limits import check_limits
     from unet.metrics import ConfusionMatrix
     from unet.training import build_data
 
+    check_limits(config)
     data = build_data(config)
     data.scan()
     train, scored = data.samples["train"], data.samples[data.eval_split]
@@ -84,5 +80,4 @@ def colour_votes(samples: Any, num_classes: int, span: Span = (0, 256)) -> np.nd
 
 
 if __name__ == "__main__":
-    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]  # nothing is left behind
     main()

@@ -8,21 +8,18 @@ It is on this machine alone, and fetches nothing. --help lists the keys; docs/de
 """
 
 import socket
-import sys
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
-
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import script, verbatim
+from unet.command import hydra_script
 from unet.errors import UserError
 
 
-@script("demo")
+@hydra_script("demo")
 def main(config: DictConfig) -> None:
     if config.ckpt is None:
         raise UserError("ckpt: is required; see python scripts/demo.py --help")
@@ -80,6 +77,4 @@ def of_run(checkpoint: Path) -> list[Any]:
 
 
 if __name__ == "__main__":
-    paths = ("ckpt", "images") if not any(one.startswith("ckpt=[") for one in sys.argv) else ("images",)
-    sys.argv[1:] = verbatim(sys.argv[1:], paths)
     main()

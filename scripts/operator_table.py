@@ -13,13 +13,9 @@ import argparse
 import inspect
 import math
 import re
-import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode

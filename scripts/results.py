@@ -16,8 +16,6 @@ import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
-
 from unet.errors import UserError
 from unet.record import CONFIG, METRICS, ROOT, read_json, with_block, write_json, write_text
 from unet.report import analyze

@@ -15,8 +15,6 @@ from pathlib import Path
 from PIL import Image
 from tensorboard import program
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
-
 from unet.errors import UserError
 from unet.record import whole
 

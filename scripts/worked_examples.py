@@ -7,11 +7,8 @@ The same numbers, worked by hand, are tests (tests/test_worked_examples.py).
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a clone, uninstalled
 
 import torch
 from matplotlib.axes import Axes

@@ -1,26 +1,20 @@
 """The benchmark's arithmetic and fairness. No test here asserts how fast anything is."""
 
-import importlib.util
 import itertools
 import json
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import processes
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 
 from unet.benchmark import contenders, loader, networks, peak, steps, tables, timing
+from unet.commands import benchmark
 from unet.errors import UserError
 from unet.geometry import count_flops
-
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "benchmark.py"
-spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
-assert spec and spec.loader
-benchmark = sys.modules["benchmark"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(benchmark)
 
 SMALL = contenders.Problem(width=4, depth=4, batch=1, size=(128, 128))
 
@@ -200,31 +194,34 @@ def test_endless_starts_again():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
-        (["--size", "192"], "expected HEIGHTxWIDTH such as 192x256, found '192'"),
-        (["--size", "0x64"], "expected HEIGHTxWIDTH"),
-        (["--size", "32x256"], "--size 32x256 is too small at --depth 4: give 64x64 or more"),
-        (["--size", "64x64", "--depth", "5"], "give 128x128 or more"),
-        (["--rounds", "0"], "expected a positive integer, found '0'"),
-        (["--width", "wide"], "expected a positive integer, found 'wide'"),
-        (["--json", "no/such/folder/a.json"], "expected a file in a folder that exists"),
-        (["speed"], "invalid choice: 'speed'"),
+        (["size=192"], "size=192: expected HEIGHTxWIDTH, such as 192x256"),
+        (["size=0x64"], "size=0x64: expected positive numbers joined by x"),
+        (["size=32x256"], "size=32x256 is too small for depth=4: give 64x64 or more"),
+        (["size=64x64", "depth=5"], "give 128x128 or more"),
+        (["rounds=0"], "rounds: expected an integer of at least 1, found 0"),
+        (["width=wide"], "width: expected an integer of at least 1, found 'wide'"),
+        (["json=no/such/folder/a.json"], "expected a file in a folder that exists"),
+        (["speed"], "what: unknown 'speed' (valid: network, loader, operators)"),
+        (["operators", "size=8x9"], "size=8x9 cannot be halved"),
+        (["operators", "size=16", "dims=3"], "size=16 has 1 axes: give 3 numbers for dims=3"),
+        (["operators", "dims=1", "memory_format=channels_last"], "torch has no such layout in 1-D"),
     ],
 )
-def test_wrong_usage_is_one_sentence_and_exit_2(arguments, message, capsys):
-    with pytest.raises(SystemExit) as exit:
-        benchmark.main(arguments)
-    assert exit.value.code == 2
-    assert message in capsys.readouterr().err
+def test_a_wrong_value_is_one_sentence(words, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmark.py", *words])
+    with pytest.raises(SystemExit) as end:
+        benchmark.main()
+    error = capsys.readouterr().err
+    assert end.value.code == 1 and error.count("\n") == 1 and message in error
 
 
 @pytest.mark.slow
 def test_the_command_prints_the_table_and_writes_the_numbers(tmp_path):
     file = tmp_path / "speed.json"
-    small = ["--width", "4", "--batch", "1", "--size", "128x128", "--rounds", "1", "--threads", "1"]
-    command = [sys.executable, str(SCRIPT), "network", *small, "--json", str(file)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    small = ["width=4", "batch=1", "size=128x128", "rounds=1", "threads=1"]
+    result = processes.run([str(ROOT / "scripts" / "benchmark.py"), "network", *small, f"json={file}"], tmp_path)
     assert result.returncode == 0, result.stderr
     assert "this network, plain" in result.stdout and "GFLOP/s" in result.stdout
     results = json.loads(file.read_text())

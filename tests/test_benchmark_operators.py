@@ -1,13 +1,10 @@
 """``scripts/benchmark.py operators``: which operators it measures, what it counts. Nothing here asserts a speed."""
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-from conftest import ROOT
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,17 +13,9 @@ from unet.benchmark import timing
 from unet.benchmark.folded import compare_folded, differences
 from unet.benchmark.forms import Form
 from unet.benchmark.operators import Stage, compare_operators
+from unet.commands import benchmark
 from unet.errors import UserError
 from unet.memory import cuda_peak_bytes, kept_bytes
-
-
-@pytest.fixture(scope="module")
-def command() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_command", ROOT / "scripts" / "benchmark.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +32,11 @@ def tiny(size: tuple[int, ...], form: Form | None = None) -> Stage:
 
 
 @pytest.mark.parametrize(("dims", "size"), [(1, "16"), (2, "8x12"), (3, "8x12x8")])
-def test_every_operator_of_every_dimension_is_measured(command, capsys, tmp_path: Path, dims: int, size: str):
+def test_every_operator_of_every_dimension_is_measured(capsys, monkeypatch, tmp_path: Path, dims: int, size: str):
     file = tmp_path / "costs.json"
-    options = ["--dims", f"{dims}", "--channels", "4", "--size", size, "--batch", "1", "--rounds", "1"]
-    assert command.main(["operators", *options, "--precision", "fp32", "--threads", "1", "--json", str(file)]) == 0
+    options = [f"dims={dims}", "channels=4", f"size={size}", "batch=1", "rounds=1", "precision=fp32", "threads=1"]
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "operators", *options, f"json={file}"])
+    benchmark.main()
     printed, results = capsys.readouterr().out, json.loads(file.read_text())
     found = [(cost["kind"], cost["name"]) for cost in results["operators"]]
     expected = [
@@ -67,24 +57,6 @@ def test_every_operator_of_every_dimension_is_measured(command, capsys, tmp_path
     for row in results["folded"]:
         least = 1e-4 if row["form"].startswith("fp32") else 3e-2  # bf16 has 8 bits
         assert row["output_difference"] <= least and row["gradient_difference"] <= least, row
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--dims", "3", "--size", "8x8"], "--size 8x8 has 2 axes"),
-        (["--size", "9x8"], "--size 9x8 cannot be halved: give an even number for every axis"),
-        (["--size", "8x"], "expected a number for every axis such as 96x128, found '8x'"),
-        (["--dims", "1", "--memory-format", "channels_last"], "no such layout in 1-D"),
-        (["--precision", "fp16"], "invalid choice: 'fp16'"),
-        (["--width", "8"], "unrecognized arguments: --width 8"),
-    ],
-)
-def test_wrong_usage_is_one_sentence_and_exit_2(command, capsys, options: list[str], message: str):
-    with pytest.raises(SystemExit) as exit:
-        command.main([*options, "operators"])
-    assert exit.value.code == 2
-    assert message in capsys.readouterr().err
 
 
 # What is measured

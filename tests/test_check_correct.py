@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
-from conftest import ROOT, script
+from conftest import ROOT
 from folders import noise, save, scanned
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from test_check import TEN, bad, exif, surveyed
 
 from unet.check.correct import correct
+from unet.commands.check import check
 from unet.errors import UserError
 
 
@@ -131,7 +132,7 @@ def checked(*overrides: str) -> bool:
     """What the command finds: whether a training can go on."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         config = compose("check_data", list(overrides))
-    return script("check_data").check(config, list(overrides))
+    return check(config, list(overrides))
 
 
 def test_a_folder_with_nothing_said_gets_a_report_and_a_training_could_go_on(messy, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,10 +13,14 @@ import processes
 import pytest
 import torch
 from conftest import ROOT, TINY
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from unet.command import explain, run_dir, slug
+import unet
+from unet import __main__ as dispatch
+from unet.command import as_override, explain, override_slug, parsed_value, run_dir, truncate_with_hash
 from unet.errors import UserError
 from unet.training import train
 
@@ -146,7 +151,7 @@ def test_a_sweep_runs_every_job_and_shows_the_one_that_fails(stack, tmp_path):
     assert sorted(value["state"] for value in states.values()) == ["done", "done", "failed", "failed"]
     for name, value in states.items():
         assert (
-            (value["state"] == "failed") == ("width=-1" in name) == (tmp_path / "sweep" / name / "error.txt").exists()
+            (value["state"] == "failed") == ("width--1" in name) == (tmp_path / "sweep" / name / "error.txt").exists()
         )
 
 
@@ -226,17 +231,57 @@ finally:
 
 
 def test_names_for_folders():
-    assert slug("_", []) == ""
-    assert slug("_", ["model.down=[max,strided]", "seed=1"]) == "_model.down=[max,strided],seed=1"
-    assert slug("", ["data.root=/a/b c", "ckpt_path=x"]) == "data.root=_a_b_c"
-    long = slug("", ["a=" + "x" * 400, "seed=3"])
-    assert long.endswith(",seed=3") and len(long) < 60 and long != slug("", ["a=" + "x" * 401, "seed=3"])
-    assert len(slug("", [f"key{number}={number}" for number in range(99)])) == 150
+    assert override_slug("_", []) == ""
+    assert override_slug("_", ["model.down=[max,strided]", "seed=1"]) == "_model.down-max-strided_seed-1"
+    assert override_slug("", ["data.root=/a/b c", "ckpt_path=x"]) == "data.root-a-b-c"
+    long = override_slug("", ["a=" + "x" * 400, "seed=3"])
+    assert long.endswith("_seed-3") and len(long) < 60 and long != override_slug("", ["a=" + "x" * 401, "seed=3"])
+    assert len(override_slug("", [f"key{number}={number}" for number in range(99)])) == 150
+    assert truncate_with_hash("short", 5) == "short"
     root = OmegaConf.create()
     assert run_dir(None, "new", _root_=root) == "new"
     assert run_dir("outputs/x/checkpoints/last.ckpt", "new", _root_=root) == "outputs/x"
     assert run_dir("outputs/x/checkpoints/last.ckpt", "new", "auto", _root_=root) == "outputs/x"
     assert run_dir("somewhere/model.ckpt", "new", _root_=root) == "new"
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=5))
+def test_hydra_takes_the_path_of_a_run_unquoted(values):
+    overrides = [f"key{number}={value}" for number, value in enumerate(values)]
+    for name in (override_slug("2026-01-01_10-00-00_", overrides), f"{override_slug('sweep_', overrides)}/x_1a2b3c4d"):
+        path = f"outputs/{name}/checkpoints/last.ckpt"
+        assert parsed_value(f"ckpt_path={path}") == path and as_override("ckpt_path", path) == f"ckpt_path={path}"
+
+
+PATHS = [
+    "a b",
+    "a, b (1).png",
+    "it's",
+    "back\\slash\\",
+    "[x]{y}",
+    "run_model.down=max,seed=1/x",
+    "2024",
+    "true",
+    "~/ä",
+    "${x}",
+]
+
+
+@pytest.mark.parametrize("value", PATHS)
+def test_any_path_can_be_handed_on(value):
+    assert parsed_value(as_override("input", value)) == value
+
+
+@pytest.mark.parametrize("folder", ["outputs/2026-01-01_model.down=max,seed=1", "[mine]", "a,b"])
+def test_a_path_that_needs_quotes_is_refused_with_the_quoted_one_which_works(folder, tmp_path):
+    ckpt = f"{folder}/checkpoints/best.ckpt"
+    predict = [str(ROOT / "scripts" / "predict.py"), "input=x", "output=y"]
+    first = processes.run([*predict, f"ckpt={ckpt}"], tmp_path)
+    (line,) = first.stderr.splitlines()
+    (advice,) = shlex.split(line.partition("quote it twice: ")[2])
+    assert first.returncode in (1, 2) and line.startswith("error: ") and parsed_value(advice) == ckpt
+    second = processes.run([*predict, advice], tmp_path)
+    assert f"{ckpt}: No such file" in second.stderr, "read as it is meant"
 
 
 @pytest.mark.parametrize("words", [["train.py", "--cfg", "job"], ["scripts/describe.py"]], ids=lambda words: words[0])
@@ -256,3 +301,50 @@ def test_an_unexpected_error_says_where_it_happened():
     except RuntimeError as error:
         text = explain(error)
     assert text.startswith("RuntimeError: a b (at test_command.py:") and "HYDRA_FULL_ERROR=1" in text
+
+
+COMMANDS = {
+    "baseline": "sees the colour of each pixel",
+    "check_data": "Look at a data set before training",
+    "describe": "Describe a network level by level",
+    "evaluate": "Score a trained network again",
+    "export": "a folder that runs without this project",
+    "predict": "Predict images, volumes or sequences",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_own_help(name, tmp_path):
+    result = processes.run([str(ROOT / "scripts" / f"{name}.py"), "--help"], tmp_path)
+    assert result.returncode == 0 and COMMANDS[name] in result.stdout
+    assert f"python scripts/{name}.py" in result.stdout and "python train.py model" not in result.stdout
+
+
+@pytest.mark.parametrize("flags", [["-m"], ["--multirun"], ["hydra.mode=MULTIRUN"]], ids=" ".join)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_only_a_training_is_swept(name, flags, tmp_path):
+    key = {"predict": "tta", "evaluate": "split", "export": "labels"}.get(name, "seed")
+    result = processes.run([str(ROOT / "scripts" / f"{name}.py"), *flags, f"{key}=0,1"], tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr == "error: -m, --multirun: only a training is swept: python train.py -m KEY=A,B\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["unet-lab", *words])
+    dispatch.main()
+
+
+def test_the_console_command_lists_and_finds_the_commands(monkeypatch, capsys):
+    call(monkeypatch)
+    listed = capsys.readouterr().out
+    for name in dispatch.COMMANDS:
+        assert f"\n  {name} " in listed
+        with pytest.raises(SystemExit):
+            call(monkeypatch, name, "--help")
+        assert f"unet-lab {name}" in capsys.readouterr().out
+    call(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"unet-lab {unet.__version__}\n"
+    with pytest.raises(SystemExit) as end:
+        call(monkeypatch, "trian")
+    assert end.value.code == 2 and "error: trian: no such command; did you mean train?" in capsys.readouterr().err

@@ -4,9 +4,13 @@ import inspect
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, config, script
+from conftest import ROOT, config
 from lightning import Trainer
 from omegaconf import OmegaConf
+
+from unet.data.module import DRAWS
+from unet.errors import UserError
+from unet.limits import LIMITS, check_limits
 
 CONFIGS = ROOT / "configs"
 
@@ -81,12 +85,6 @@ def test_the_readme_names_every_operator():
     assert [name for table in (DOWN, UP, CONTEXT) for name in table if f"`{name}`" not in readme] == []
 
 
-def test_the_results_table_is_current():
-    results = script("results")
-    readme = (ROOT / "README.md").read_text()
-    assert results.updated(readme) == readme, "run: python scripts/results.py table"
-
-
 @pytest.mark.parametrize("path", sorted((CONFIGS / "data").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_data_group_sets_nothing_but_data(path):
     chosen, default = config(f"data={path.stem}"), config()
@@ -97,3 +95,44 @@ def test_the_recipe_for_volumes_sets_its_network_and_the_command_line_still_deci
     recipe = config("experiment=icbm152")
     assert (recipe.data.name, recipe.model.norm, recipe.model.depth, recipe.optim.lr) == ("icbm152", "none", 3, 2e-3)
     assert config("experiment=icbm152", "model.norm=group").model.norm == "group"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.down=stride", "model.down: unknown operator 'stride'; did you mean strided"),
+        ("model.up=[nearest,linear,linear,bilinaer]", "did you mean bilinear"),
+        ("model.context=sp", "did you mean spp"),
+        ("model.down={name: max, kernel: 3}", "no option 'kernel'; did you mean kernel_size"),
+        ("model.skip=sum", "model.skip: unknown 'sum'"),
+        ("model.norm=bach", "did you mean batch"),
+        ("model.act=rely", "did you mean relu"),
+        ("model.match=params", "did you mean parameters"),
+        ("model.depth=30", "more than 65,536 channels"),
+        ("model.spatial_dims=4", "model.spatial_dims: expected null or one of 1, 2, 3, found 4"),
+        ("loss.name=dyce", "did you mean dice"),
+        ("loss.class_weights=median", "did you mean median_frequency"),
+        ("loss.class_weights=[0,0]", "not all 0"),
+        ("optim.schedule=onecycle", "did you mean one_cycle"),
+        ("data.draw=byclass", "did you mean by_class"),
+        ("data.num_workers=many", "expected auto or an integer"),
+        ("data.batch_size=0", "data.batch_size: expected an integer of at least 1, found 0"),
+        ("data.eval_batch_size=1.5", "data.eval_batch_size: expected an integer"),
+        ("data.samples_per_epoch=3", "expected at least one batch (4), found 3"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_without_any_data(override, message):
+    with pytest.raises(UserError) as error:
+        check_limits(config(override))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "data").glob("*.yaml"))])
+def test_every_data_set_passes_the_checks(name):
+    check_limits(config(f"data={name}"))
+    check_limits(config(f"data={name}", "model.stride=[[1,2,2],2,2]", "model.depth=3"))
+    check_limits(config(f"data={name}", "model.stride=3", "model.down={name: max, kernel_size: 3}"))
+
+
+def test_the_ways_to_draw_are_those_of_the_data_module():
+    assert LIMITS["data.draw"].names == list(DRAWS)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import script
 from folders import sentence
 from omegaconf import OmegaConf
 
+from unet.commands import evaluate
 from unet.errors import UserError
 from unet.evaluation import config_of, evaluate_checkpoint
 from unet.training import train
@@ -124,5 +124,5 @@ def test_what_does_not_fit_is_said_in_one_sentence(run: Path, stack: Path, tmp_p
 
 def test_the_command_prints_the_scores(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr("sys.argv", ["evaluate.py", f"ckpt='{best(run)}'", "diagnostics=false"])
-    script("evaluate").main([])
+    evaluate.main()
     assert f"{metrics_of(run)['test/iou/cell']:.4f}" in capsys.readouterr().out

@@ -206,10 +206,3 @@ def test_more_than_the_images_cannot_be_a_batch(five):
     source = Folder(str(five), classes=CLASSES, splits=LISTS)
     with pytest.raises(UserError, match=r"3 training images are fewer than data\.batch_size=4"):
         SegmentationData(source, seed=0, batch_size=4, eval_batch_size=1).scan()
-
-
-@pytest.mark.parametrize("key, value", [("batch_size", 0), ("eval_batch_size", 1.5), ("num_workers", "many")])
-def test_a_setting_out_of_range_is_named(five, key, value):
-    settings = {"batch_size": 2, "eval_batch_size": 1, key: value}
-    with pytest.raises(UserError, match=f"data.{key}: expected"):
-        SegmentationData(Folder(str(five), classes=CLASSES), seed=0, **settings)

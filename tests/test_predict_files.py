@@ -14,12 +14,10 @@ import tifffile
 import torch
 from conftest import ROOT, needs_volumes
 from folders import noise, save, sentence
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from networks import checkpoint, network
 from PIL import Image
 
 from unet.apply import How
-from unet.command import verbatim
 from unet.errors import UserError
 from unet.prediction.folder import DONE, FAILED, SKIPPED, Order, files_of, predict_files, reason, sheet_of
 from unet.prediction.one import predict_file
@@ -278,17 +276,6 @@ def test_inputs_and_outputs_that_cannot_be_are_refused_before_anything_is_done(t
     with pytest.raises(UserError, match="cannot be made"):
         predict_files(network(tmp_path), [image], Order(image / "out", "x"))
     assert "smaller tiles" in reason(image, MemoryError())
-
-
-@pytest.mark.parametrize(
-    "value", ["a b", "a, b (1).png", "it's", "back\\slash\\", "[x]{y}", "run/model.down=max,seed=1", "2024", "true"]
-)
-def test_a_path_means_what_the_shell_gave(value: str):
-    (argument,) = verbatim([f"input={value}"], ["input"])
-    (override,) = OverridesParser.create().parse_overrides([argument])
-    assert override.value() == value and not override.is_sweep_override()
-    kept = ["input=null", "input='a'", "input=a/b.ckpt", "tile=[1,2]", "--help"]
-    assert verbatim(kept, ["input"]) == kept
 
 
 @pytest.mark.slow

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, script
+from conftest import ROOT
 from PIL import Image
 from sweeps import leave_run, metrics_of, sweep_of
 
+from unet.commands import report as command
 from unet.report import analyze, save, words
 from unet.report.page import html
 from unet.report.plots import differences_panel, pareto_front
@@ -235,13 +236,20 @@ def test_the_csv_has_a_row_a_run_and_every_raw_value(tmp_path: Path):
     assert rows[4]["state"] == "failed" and rows[4]["reason"].startswith('said "no"') and rows[4]["test/miou"] == ""
 
 
-def test_the_command_prints_the_conclusions(tmp_path: Path, capsys, monkeypatch):
-    command = script("report")
+def test_the_command_prints_the_conclusions_and_refuses_in_a_sentence(tmp_path: Path, capsys, monkeypatch):
     sweep_of(tmp_path, ARMS, noisy(3, 9, effect=0.2))
-    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--reference", "max"])
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "reference=max"])
     command.main()
     said = capsys.readouterr().out.splitlines()
     assert said[0] == str(tmp_path / "report.html") and "2 comparisons with max" in said[1]
+    monkeypatch.setattr(sys, "argv", ["report.py", f"folder={tmp_path}", "reference=maxx"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "no arm is called 'maxx'; did you mean max?; expected one of" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["report.py"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "error: folder: is required; see python scripts/report.py --help" in capsys.readouterr().err
 
 
 def test_a_report_needs_no_torch():

@@ -31,7 +31,7 @@ def folder_of(*overrides: str) -> str:
 
 def test_the_folder_is_named_by_what_was_chosen_and_a_hash_of_all_there_is():
     name = folder_of("model.down=avg", "resume=auto", "threads=1")
-    assert name.startswith("outputs/model.down=avg_") and "resume" not in name
+    assert name.startswith("outputs/model.down-avg_") and "resume" not in name
     assert name == folder_of("model.down=avg", "resume=auto"), "how a run is made does not count"
     assert name.rpartition("_")[2] == folder_of("model.down=avg", "seed=0").rpartition("_")[2], "nor how it is written"
     assert name != folder_of("model.down=avg", "optim.lr=0.5") and name != folder_of("model.down=avg", "seed=1")
@@ -83,7 +83,7 @@ def test_values_of_several_kinds_have_a_name():
 
 @pytest.mark.slow
 def test_the_sentence_that_a_stopped_run_ends_with_goes_on(stack, tmp_path):
-    """In a folder whose name is full of = and commas, and in one that was chosen."""
+    """In a folder that was named for it, and in one that was chosen."""
 
     def stopped(epoch: int, *overrides: str) -> list[str]:
         process = started(stack, tmp_path, epoch, *LONGER[:-1], "trainer.max_epochs=40", *overrides)
@@ -92,7 +92,6 @@ def test_the_sentence_that_a_stopped_run_ends_with_goes_on(stack, tmp_path):
         return shlex.split(said.strip().splitlines()[-1].partition(": python train.py ")[2])
 
     words = stopped(2)
-    assert "=" in words[-1].partition("=")[2] and "," in words[-1], "a name to be quoted, were it not for verbatim()"
     assert processes.run([str(ROOT / "train.py"), *words], tmp_path).returncode == 0
     stopped(2, "hydra.run.dir=mine")
     words = stopped(20, "ckpt_path=mine/checkpoints/last.ckpt", "resume=auto")

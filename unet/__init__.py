@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from unet.registry import CONTEXT, DOWN, UP
     from unet.segmenter import load
 
-__all__ = ["CONTEXT", "DOWN", "UP", "UNet", "load"]
+__all__ = ["CONTEXT", "DOWN", "UP", "UNet", "__version__", "load"]
+
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

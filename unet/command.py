@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
@@ -18,9 +19,12 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,26 +45,37 @@ HOW = ("ckpt_path", "resume", "threads", "isolate", "retry_failed")
 AUTO = "auto"
 """The value of ``resume`` with which a command finds the run that it began."""
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+UNSAFE = r"[^A-Za-z0-9._-]+"
+"""What a folder's name has none of: Hydra takes the rest unquoted, so no ``=`` either."""
+
+PACKAGE = Path(__file__).resolve().parent
+CONFIGS = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
+"""Where the configs are: in an installed package, or at the top of a clone."""
 
 
-def slug(prefix: str, overrides: Sequence[str]) -> str:
-    """What was chosen, as part of a folder's name: no separators or blanks, at most 150 characters, unique where cut.
+def override_slug(prefix: str, overrides: Sequence[str]) -> str:
+    """Return what was chosen as part of a folder's name, which Hydra takes unquoted; at most 150 characters.
 
-    ``["model.down=max", "ckpt_path=..."]`` -> ``model.down=max``: a resumed run is not another run.
+    ``["model.down=max", "ckpt_path=..."]`` -> ``model.down-max``: a resumed run is not another run.
     """
     chosen = [override for override in overrides if not override.startswith("ckpt_path=")]
-    names = [re.sub(r"[^\w.,=+\-\[\]{}:]+", "_", shortened(override, 48)) for override in chosen]
-    return prefix * bool(names) + shortened(",".join(names), 150)
+    names = [re.sub(UNSAFE, "-", truncate_with_hash(override, 48)).strip("-") for override in chosen]
+    return prefix * bool(names) + truncate_with_hash("_".join(names), 150)
 
 
-def shortened(text: str, most: int) -> str:
-    """``text``, or where it is longer than ``most`` its beginning and a hash of the whole."""
-    return text if len(text) <= most else f"{text[: most - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+def truncate_with_hash(text: str, limit: int) -> str:
+    """Return ``text``, or where it is longer than ``limit`` its beginning and a hash of the whole."""
+    return text if len(text) <= limit else f"{text[: limit - 9]}_{short_hash(text)}"
 
 
-def swept(overrides: Sequence[str], parameters: Mapping[str, str] | None) -> list[str]:
-    """The keys that a sweep varies, from its command line and its config.
+def short_hash(value: Any) -> str:
+    """Return eight hexadecimal digits of the SHA-256 of a text, or of plain values in JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def swept_keys(overrides: Sequence[str], parameters: Mapping[str, str] | None) -> list[str]:
+    """Return the keys that a sweep varies, from its command line and its config.
 
     A job's own overrides no longer tell them from those that all jobs share. So this is asked once, of the whole
     sweep's config, and the jobs get the answer from the resolver's cache.
@@ -70,63 +85,76 @@ def swept(overrides: Sequence[str], parameters: Mapping[str, str] | None) -> lis
 
 
 def parse(overrides: Sequence[str], parameters: Mapping[str, str] | None) -> list[Override]:
-    """A sweep's overrides: those of its config (``hydra.sweeper.params``), then those of its command line."""
+    """Parse a sweep's overrides: those of its config (``hydra.sweeper.params``), then those of its command line."""
     chosen = [*(f"{key}={value}" for key, value in (parameters or {}).items()), *overrides]
     return OverridesParser.create().parse_overrides(chosen)
 
 
 def sweep_name(overrides: Sequence[str]) -> str:
-    """What a sweep varies, for people, and a hash of what else was chosen; more seeds belong to the same sweep.
+    """Name a sweep by what it varies and a hash of what else was chosen; more seeds belong to the same sweep.
 
-    ``["sweep=up", "model.down=max,avg", "seed=0,1"]`` -> ``up,model.down=max,avg``.
+    ``["sweep=up", "model.down=max,avg", "seed=0,1"]`` -> ``up_model.down-max-avg``. What the name cannot tell apart, as
+    ``[1,2],3`` from ``1,2,3``, goes into the hash too.
     """
     chosen = [override for override in overrides if override.partition("=")[0] not in ("seed", *HOW)]
-    varied = [override for override in chosen if override.partition("=")[0] in ("sweep", *swept(chosen, None))]
-    rest = [override for override in chosen if override not in varied]
-    digest = hashlib.sha256(json.dumps(sorted(rest)).encode()).hexdigest()[:8] if rest else ""
+    varied = [override for override in chosen if override.partition("=")[0] in ("sweep", *swept_keys(chosen, None))]
+    hashed = [override for override in chosen if override not in varied or re.search(r"[^\w.,=-]", override)]
     named = [override.removeprefix("sweep=") for override in varied]
-    return "_".join(filter(None, [slug("", named) or "seeds", digest]))
+    parts = [override_slug("", named) or "seeds", short_hash(sorted(hashed)) if hashed else ""]
+    return "_".join(filter(None, parts))
 
 
 def job_name(overrides: Sequence[str], keys: Sequence[str], *, _root_: DictConfig) -> str:
-    """A job's folder: what the sweep varied, for people, and a hash of the whole configuration, which decides.
+    """Name a job's folder by what the sweep varied, for people, and a hash of the whole configuration, which decides.
 
     The same configuration has the same folder, however it is written and whenever it is run.
     """
     chosen = [override for override in overrides if override.partition("=")[0] in keys]
-    return name_by_what(Path(_root_.hydra.sweep.dir), chosen, _root_)
+    return run_folder_name(Path(_root_.hydra.sweep.dir), chosen, _root_)
 
 
-def name_by_what(parent: Path, chosen: Sequence[str], config: DictConfig) -> str:
-    """The folder in ``parent`` of just this configuration: the one that is there, or what was chosen and a hash."""
-    text = json.dumps(with_names(what(config)), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+def run_folder_name(parent: Path, chosen: Sequence[str], config: DictConfig) -> str:
+    """Return the folder in ``parent`` of just this configuration: the one that is there, or ``chosen`` and a hash."""
+    digest = short_hash(stringify_keys(identity_config(config)))
     existing = next(parent.glob(f"*{digest}"), None)
-    return existing.name if existing else "_".join(filter(None, [slug("", chosen), digest]))
+    return existing.name if existing else "_".join(filter(None, [override_slug("", chosen), digest]))
 
 
-def with_names(values: Any) -> Any:
-    """Nested values with text for every key: numbers and words have no order among each other."""
+def stringify_keys(values: Any) -> Any:
+    """Return nested values with text for every key: numbers and words have no order among each other."""
     if isinstance(values, dict):
-        return {str(key): with_names(value) for key, value in values.items()}
-    return [with_names(value) for value in values] if isinstance(values, list) else values
+        return {str(key): stringify_keys(value) for key, value in values.items()}
+    return [stringify_keys(value) for value in values] if isinstance(values, list) else values
 
 
-def what(config: DictConfig) -> dict[str, Any]:
-    """What a run is, resolved: the keys that say only how it is made are left out."""
+def identity_config(config: DictConfig) -> dict[str, Any]:
+    """Return the resolved values that make a run what it is, without the keys of how it is executed."""
     kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *HOW)])
     return OmegaConf.to_container(kept, resolve=True)  # type: ignore[return-value]
 
 
-def quoted(value: str) -> str:
-    """A text as Hydra's command line takes it, whatever it holds."""
-    return QuotedString(value, Quote.single).with_quotes()
+def as_override(key: str, value: Any) -> str:
+    """Return ``key=value`` as Hydra's command line takes it; a text that Hydra would read as something else is quoted.
+
+    ``a/b.ckpt`` -> ``key=a/b.ckpt``; ``a, b.ckpt`` -> ``key="a, b.ckpt"``.
+    """
+    if not isinstance(value, str) or parsed_value(f"{key}={value}") == value:
+        return f"{key}={value}"
+    return f"{key}={QuotedString(value, Quote.double).with_quotes()}"
+
+
+def parsed_value(argument: str) -> Any:
+    """Return the value that Hydra reads from one argument; None where it reads none."""
+    try:
+        return parse([argument], None)[0].value()
+    except HydraException:
+        return None
 
 
 def run_dir(
     ckpt_path: str | None, new: str, resume: str | None = None, overrides: Sequence[str] = (), *, _root_: DictConfig
 ) -> str:
-    """The folder of a single run.
+    """Return the folder of a single run.
 
     A resumed run goes on in its own, the one that holds ``checkpoints/<file>``. With ``resume=auto`` the configuration
     decides, so that the same command finds it again, beside ``new``. Any other gets ``new``.
@@ -136,58 +164,66 @@ def run_dir(
         return str(path.parent.parent)
     if resume == AUTO:
         chosen = [override for override in overrides if override.partition("=")[0] not in HOW]
-        return str(Path(new).parent / name_by_what(Path(new).parent, chosen, _root_))
+        return str(Path(new).parent / run_folder_name(Path(new).parent, chosen, _root_))
     return new
 
 
-OmegaConf.register_new_resolver("slug", slug, replace=True)
-OmegaConf.register_new_resolver("swept", swept, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("override_slug", override_slug, replace=True)
+OmegaConf.register_new_resolver("swept_keys", swept_keys, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 
 
-def verbatim(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """A command line on which the values of ``keys``, which are paths, mean what the shell gave: Hydra unquotes them.
+def program_name(command: str) -> str:
+    """Return how a command is called here: ``unet-lab train``, or ``python train.py``."""
+    if Path(sys.argv[0]).stem in ("unet-lab", "__main__"):
+        return f"unet-lab {command}"
+    return "python train.py" if command == "train" else f"python scripts/{SCRIPTS.get(command, command)}.py"
 
-    ``["input=a, b (1).png"]`` -> ``["input='a, b (1).png'"]``; what is in quotes, ``null``, or means the same without
-    quotes, stays as it is.
+
+SCRIPTS = {"check": "check_data"}
+"""Commands whose script has another name."""
+
+OmegaConf.register_new_resolver("program_name", program_name, replace=True)
+
+
+class RefuseSweep(Callback):
+    """End a command that runs once, where it is asked to run as a sweep."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        print(f"error: -m, --multirun: only a training is swept: {program_name('train')} -m KEY=A,B", file=sys.stderr)
+        sys.exit(2)
+
+
+def hydra_script(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Decorate a command, a function of its config: Hydra composes it, an error becomes one sentence and exit status 1.
+
+    Wrong usage is exit status 2. ``HYDRA_FULL_ERROR=1`` brings the traceback back.
     """
 
-    def plainly(argument: str) -> str:
-        key, equals, value = argument.partition("=")
-        if not equals or key not in keys or value in ("", "null") or value[0] in "'\"" or taken_as(argument) == value:
-            return argument
-        return f"{key}={quoted(value)}"
+    def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        @functools.wraps(main)
+        def report_error(config: DictConfig) -> Any:
+            try:
+                return main(config)
+            except Exception as error:  # here, as Hydra adds lines to it
+                if FULL_ERROR or HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise
+                exit_with_error(error, config_name)
 
-    return [plainly(argument) for argument in arguments]
+        configured = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(report_error)
 
-
-def taken_as(argument: str) -> Any:
-    """The value that Hydra reads from one argument; None where it reads none."""
-    try:
-        return parse([argument], None)[0].value()
-    except OverrideParseException:
-        return None
-
-
-def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
-    """Decorate a ``hydra.main`` function: errors become one sentence and exit status 1 (2: wrong usage).
-
-    ``HYDRA_FULL_ERROR=1`` brings the traceback back.
-    """
-
-    def decorate(main: Callable[[], Any]) -> Callable[[], None]:
         @functools.wraps(main)
         def run() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the sentence is made here
             try:
-                main()
+                configured()
                 sys.stdout.flush()  # here, where an error of it is still heard
             except Exception as error:
                 if FULL_ERROR:
                     raise
-                say(error, config_name)
+                exit_with_error(error, config_name)
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
                 sys.exit(signal_status(signal.SIGINT))
@@ -199,26 +235,41 @@ def command(config_name: str) -> Callable[[Callable[[], Any]], Callable[[], None
     return decorate
 
 
-def script(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Decorate what a script does with its config: :func:`command` and Hydra, which adds no line to an error of it."""
-
-    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
-        @functools.wraps(main)
-        def outspoken(config: DictConfig) -> None:
-            try:
-                main(config)
-            except Exception as error:
-                if FULL_ERROR:
-                    raise
-                say(error, config_name)
-
-        configured = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)
-        return command(config_name)(configured(outspoken))
-
-    return decorate
+def name_first_word(key: str) -> None:
+    """Let the first word of a command line stand for ``key=word``: ``report outputs/SWEEP``."""
+    word = sys.argv[1] if len(sys.argv) > 1 else "-"
+    if not word.startswith("-") and ("=" not in word or Path(word).exists()):
+        sys.argv[1] = as_override(key, word)
 
 
-def say(error: Exception, config_name: str = "train") -> NoReturn:
+def require_keys(config: DictConfig, keys: Sequence[str], command: str) -> None:
+    """Raise UserError unless every one of ``keys`` was given."""
+    for key in keys:
+        if config[key] is None:
+            raise UserError(f"{key}: is required; see {program_name(command)} --help")
+
+
+def check_single_values(overrides: Sequence[str]) -> None:
+    """Raise UserError where an override that Hydra does not compose has several values, as ``data.root=a,b``."""
+    for override in parse(overrides, None):
+        if override.is_sweep_override():
+            raise UserError(several_values(str(override.input_line)))
+
+
+def as_path(value: Any) -> Path | None:
+    """Return a config's value as a path, ``~`` expanded; None stays None."""
+    return None if value is None else Path(str(value)).expanduser()
+
+
+def parse_size(key: str, value: Any, example: str) -> list[int]:
+    """Return the numbers of a size: ``3x361x481`` -> [3, 361, 481]. Raises UserError."""
+    numbers = str(value).lower().split("x")
+    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise UserError(f"{key}={value}: expected positive numbers joined by x, such as {example}")
+    return [int(number) for number in numbers]
+
+
+def exit_with_error(error: Exception, config_name: str = "train") -> NoReturn:
     """Print what went wrong and exit; where the reader of a pipe has left (``| head``), exit without a word."""
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
@@ -240,12 +291,14 @@ def explain(error: Exception, config_name: str = "train") -> str:
         options = [option for option in error.options if not option.startswith("_")]
         return f"{group}={name}: no such choice{did_you_mean(name, options)} (valid: {', '.join(options)})"
     if isinstance(error, ConfigCompositionException):
+        ambiguous = re.match(r"Ambiguous value for argument '(.*)'$", error_line(error))
+        if ambiguous:
+            return several_values(ambiguous[1])
         found = re.search(r"Could not override '([^']+)'|key '([^']+)'", str(error))
         if found:
             return unknown_key(next(filter(None, found.groups())), error, config_name)
     if isinstance(error, OverrideParseException):
-        reason = str(error).splitlines()[0]
-        return f"{error.override!r} is no KEY=VALUE: {reason}; put values with blanks or brackets in quotes"
+        return f"{error.override!r} is no KEY=VALUE that Hydra reads: {error_line(error)}{quoting_hint(error.override)}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
     frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -253,6 +306,22 @@ def explain(error: Exception, config_name: str = "train") -> str:
     return (
         f"{type(error).__name__}: {' '.join(str(error).split())} (at {place}; HYDRA_FULL_ERROR=1 shows the way there)"
     )
+
+
+def error_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return str(error).partition("\n")[0]
+
+
+def several_values(override: str) -> str:
+    """Say what to do about a comma where one value is expected."""
+    return f"{override}: several values, which only a sweep takes (-m){quoting_hint(override)}"
+
+
+def quoting_hint(override: str) -> str:
+    """Say how a value that Hydra cannot take as it stands is quoted, once for Hydra and once for the shell."""
+    key, equals, value = override.partition("=")
+    return f"; if that is one text or path, quote it twice: {shlex.quote(as_override(key, value))}" if equals else ""
 
 
 def unknown_key(key: str, error: Exception, config_name: str) -> str:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import FULL_ERROR, quoted
+from unet.command import FULL_ERROR, as_override
 from unet.record import BEST, CHECKPOINTS, CONFIG, LAST, METRICS, forget, run_config
 
 KEYS = ("data.batch_size", "trainer.accumulate_grad_batches")
@@ -59,4 +59,4 @@ def begin_again(folder: Path, smaller: Sequence[str]) -> NoReturn:
     kept = [word for word in sys.argv if word.lstrip("+").partition("=")[0] not in keys]
     os.chdir(HydraConfig.get().runtime.cwd)
     environment = {**os.environ, "HYDRA_FULL_ERROR": str(int(FULL_ERROR))}
-    os.execve(sys.executable, [sys.executable, *kept, *smaller, f"hydra.run.dir={quoted(str(folder))}"], environment)
+    os.execve(sys.executable, [sys.executable, *kept, *smaller, as_override("hydra.run.dir", str(folder))], environment)

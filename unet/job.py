@@ -18,14 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import AUTO, FULL_ERROR, explain, quoted, say, signal_status
+from unet.command import AUTO, FULL_ERROR, as_override, exit_with_error, explain, signal_status
 from unet.errors import Interrupted, MemoryOut, UserError
 from unet.faults import fault
 from unet.halving import as_it_was, begin_again, may_begin_again
 from unet.record import (
     CONFIG,
     METRICS,
-    ROOT,
     STATUS,
     claim,
     forget,
@@ -64,7 +63,7 @@ def run_job(job: Job, config: DictConfig) -> float:
             begin_again(folder, error.smaller)
         if FULL_ERROR:
             raise
-        say(error)
+        exit_with_error(error)
 
 
 def the_same_again(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
@@ -198,9 +197,9 @@ def told_once() -> Iterator[None]:
 def in_own_process(folder: Path, overrides: Sequence[str], settings: Mapping[str, Any]) -> float:
     """The job as a command of its own: no state of one job reaches the next, and one that is killed ends alone."""
     added = {"hydra.run.dir": str(folder), **settings}
-    chosen = [f"{key}={quoted(value) if isinstance(value, str) else value}" for key, value in added.items()]
+    chosen = [as_override(key, value) for key, value in added.items()]
     environment = {**os.environ, "HYDRA_FULL_ERROR": str(int(FULL_ERROR))}
-    command = [sys.executable, str(ROOT / "train.py"), *overrides, *chosen]
+    command = [sys.executable, "-m", "unet.commands.train", *overrides, *chosen]
     # In a session of its own it is not signalled by the terminal too: exactly one signal reaches it, from here.
     child = subprocess.Popen(command, env=environment, start_new_session=True)
     with passing_signals_to(child) as passed:

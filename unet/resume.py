@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from unet.command import AUTO, what
+from unet.command import AUTO, as_override, identity_config
 from unet.errors import UserError
 from unet.record import CHECKPOINTS, LAST, run_config
 
@@ -34,7 +34,7 @@ def refuse_another_network(folder: Path, config: DictConfig) -> None:
 
 def differing(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:
     """Key, value there and value here, of what the run in ``folder`` and ``config`` do not have alike."""
-    there, here = (dict(leaves(what(found))) for found in (run_config(folder), config))
+    there, here = (dict(leaves(identity_config(found))) for found in (run_config(folder), config))
     for key in here | there:
         if here.get(key) != there.get(key):
             yield key, there.get(key), here.get(key)
@@ -62,9 +62,9 @@ def to_go_on(folder: Path, config: DictConfig, overrides: Sequence[str], more: S
         given = HydraConfig.get().overrides
         chosen = {one.lstrip("+").partition("=")[0] for one in [*given.hydra, *given.task]}
         elsewhere = chosen & {"hydra.run.dir", "ckpt_path"}
-        place = [f"hydra.run.dir={folder}"] if elsewhere else []
+        place = [as_override("hydra.run.dir", str(folder))] if elsewhere else []
         return f"the same command goes on: {shlex.join(['python', 'train.py', *overrides, *place])}"
     if last is None:
         return "no epoch was finished, so begin again"
     chosen = [override for override in overrides if not override.startswith("resume=")]
-    return f"go on with: {shlex.join(['python', 'train.py', *chosen, *more, f'ckpt_path={last}'])}"
+    return f"go on with: {shlex.join(['python', 'train.py', *chosen, *more, as_override('ckpt_path', last)])}"

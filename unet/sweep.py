@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from unet.command import explain, parse, say
+from unet.command import exit_with_error, explain, parse
 from unet.errors import UserError
 from unet.job import OBJECTIVE, end, held, objective
 from unet.record import METRICS, STATUS, SWEEP, minutes, read_json, write_json, write_status
@@ -37,7 +37,7 @@ class Sweep(Callback):
         try:
             self.begin(config)
         except Exception as error:  # Hydra would only warn, and go on
-            say(error)
+            exit_with_error(error)
 
     def begin(self, config: DictConfig) -> None:
         folder = Path(config.hydra.sweep.dir)

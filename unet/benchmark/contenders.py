@@ -90,7 +90,7 @@ def monai_basic_unet(problem: Problem) -> Contender:
 
 
 def smp_unet(problem: Problem) -> Contender:
-    """The U-Net of segmentation_models.pytorch with its defaults; its widths are ResNet-34's, whatever --width says."""
+    """The U-Net of segmentation_models.pytorch with its defaults; its widths are ResNet-34's, whatever the width."""
     smp = peer("segmentation_models_pytorch", "smp's Unet")
     network = smp.Unet("resnet34", encoder_weights=None, in_channels=IN_CHANNELS, classes=NUM_CLASSES)
     return Contender("smp Unet resnet34", network)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compose
 from unet.data.samples import Samples, channel_mismatch, cross_split_duplicates, evenly_spaced
 from unet.data.source import Item, Source
-from unet.errors import UserError, did_you_mean
+from unet.errors import UserError
 from unet.inference import check_tile
 
 DRAWS = {
@@ -57,19 +57,6 @@ class SegmentationData(L.LightningDataModule):
         eval_overlap: float = 0.25,
     ):
         super().__init__()
-        for key, value in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"data.{key}: expected an integer of at least 1, found {value!r}")
-        if samples_per_epoch is not None and (not isinstance(samples_per_epoch, int) or samples_per_epoch < batch_size):
-            raise UserError(
-                f"data.samples_per_epoch: expected at least one batch ({batch_size}), found {samples_per_epoch!r}"
-            )
-        if not isinstance(draw, str) or draw not in DRAWS:
-            raise UserError(f"data.draw: unknown {draw!r}{did_you_mean(str(draw), DRAWS)} (valid: {', '.join(DRAWS)})")
-        if num_workers != "auto" and (
-            not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0
-        ):
-            raise UserError(f"data.num_workers: expected auto or an integer of at least 0, found {num_workers!r}")
         self.source, self.seed = source, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.samples_per_epoch, self.draw = samples_per_epoch, draw

@@ -1,0 +1,51 @@
+"""What is built from the tree can be used without it."""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import unet
+
+
+def setuptools_builds() -> bool:
+    """Whether the installed setuptools is one that pyproject.toml asks for."""
+    least = re.search(r"setuptools>=(\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    try:
+        return least is not None and int(importlib.metadata.version("setuptools").partition(".")[0]) >= int(least[1])
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not setuptools_builds(), reason="needs the setuptools of pyproject.toml: pip install -U setuptools")
+def test_the_wheel_holds_configs_and_the_command_which_composes_them(tmp_path: Path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("unet", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*pip, str(source)], check=True, timeout=240, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert f"-{unet.__version__}-" in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    configs = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml")}
+    installed = tmp_path / "site" / "unet"
+    assert {path.relative_to(installed / "configs") for path in (installed / "configs").rglob("*.yaml")} == configs
+    assert (installed / "py.typed").is_file() and (installed / "report" / "templates" / "page.html.jinja").is_file()
+    (entry_points,) = (tmp_path / "site").glob("*.dist-info/entry_points.txt")
+    assert "unet-lab = unet.__main__:main" in entry_points.read_text()
+    (tmp_path / "empty").mkdir()
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from unet.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "train", "--cfg", "job", "model.down=strided"]
+    done = subprocess.run(command, cwd=tmp_path / "empty", check=True, timeout=120, capture_output=True, text=True)
+    assert "down: strided" in done.stdout

@@ -1,0 +1,41 @@
+"""The commands by name: ``unet-lab train model.down=strided``, or ``python -m unet train ...``."""
+
+import sys
+from importlib import import_module
+
+from unet import __version__
+from unet.errors import did_you_mean
+
+COMMANDS = {
+    "train": "train a network whose resampling you choose; with -m a sweep of them",
+    "predict": "predict images, volumes or sequences of any size with a trained network",
+    "evaluate": "score a trained network again, on any split of any data",
+    "check": "check a data set before it is trained on",
+    "describe": "describe a network level by level: sizes, receptive fields, parameters, FLOPs, memory",
+    "report": "report on a sweep: which arms differ, by how much, and what it cost",
+    "export": "export a checkpoint as a folder that runs without this project",
+    "benchmark": "time the network beside its peers, its data loader, or every operator",
+}
+"""The modules of ``unet.commands``, and what each is for."""
+
+
+def main() -> None:
+    """Run the command that the first word names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print("usage: unet-lab COMMAND [KEY=VALUE ...]\n")
+        print(*(f"  {command:10} {purpose}" for command, purpose in COMMANDS.items()), sep="\n")
+        print("\nunet-lab COMMAND --help lists its keys; unet-lab --version")
+    elif name == "--version":
+        print(f"unet-lab {__version__}")
+    elif name in COMMANDS:
+        del sys.argv[1]
+        import_module(f"unet.commands.{name}").main()
+    else:
+        valid = f"{did_you_mean(name, COMMANDS)} (valid: {', '.join(COMMANDS)})"
+        print(f"error: {name}: no such command{valid}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

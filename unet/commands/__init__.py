@@ -1,0 +1,1 @@
+"""The commands, a module each with a ``main()``: ``unet-lab NAME``, or ``python -m unet.commands.NAME``."""

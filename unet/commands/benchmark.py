@@ -1,0 +1,163 @@
+"""Time this project's network beside its peers, its data loader, or every operator alone.
+
+Every contender is timed in one process, in turns: each round times one training step and one inference of every
+contender, and ratios are taken within a round before their median is. A machine that slows down for a while slows
+all contenders of that round alike and leaves the ratios as they were.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from unet.command import hydra_script, name_first_word, parse_size
+from unet.errors import UserError
+
+SMALLEST = 64
+"""Samples along an axis that leave smp's five halvings more than one."""
+SIZES = {1: (12288,), 2: (96, 128), 3: (16, 24, 32)}
+"""Fine sizes of an operator by default, of as many samples each; in 2-D the second level of the networks compared."""
+
+
+def main() -> None:
+    """Measure ``what``, which may be the first word."""
+    name_first_word("what")
+    benchmark()
+
+
+@hydra_script("benchmark")
+def benchmark(config: DictConfig) -> None:
+    """Measure, print, and write every number where a file is named."""
+    check_options(config)
+    file = config.json and Path(str(config.json)).expanduser()
+    if file and (file.is_dir() or not file.parent.is_dir()):  # found out before the minutes of measuring
+        raise UserError(f"json={file}: expected a file in a folder that exists")
+    results = measure(config)
+    if file:
+        file.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def check_options(config: DictConfig) -> None:
+    """Raise UserError at the first value that cannot be."""
+    from unet.benchmark.forms import DTYPES
+    from unet.limits import check_values, integer, one_of, or_null
+
+    counts = dict.fromkeys(("rounds", "batch", "width", "depth", "channels"), integer(1))
+    limits = {
+        "what": or_null(one_of("network", "loader", "operators")),
+        "threads": or_null(integer(1)),
+        "dims": one_of(*SIZES),
+        "precision": or_null(one_of(*DTYPES.values())),
+        "memory_format": or_null(one_of("contiguous", "channels_last")),
+    }
+    check_values(config, counts | limits)
+
+
+def image_size(config: DictConfig) -> tuple[int, int]:
+    """Return the size of the images that the networks get. Raises UserError."""
+    size = parse_size("size", config.size or "192x256", "192x256")
+    least = max(SMALLEST, 4 * 2**config.depth)
+    if len(size) != 2:
+        raise UserError(f"size={config.size}: expected HEIGHTxWIDTH, such as 192x256")
+    if min(size) < least:
+        raise UserError(f"size={config.size} is too small for depth={config.depth}: give {least}x{least} or more")
+    return size[0], size[1]
+
+
+def map_size(config: DictConfig) -> tuple[int, ...]:
+    """Return the size of the fine map that the operators get. Raises UserError."""
+    from unet.stage import STRIDE
+
+    size = parse_size("size", config.size or "x".join(map(str, SIZES[config.dims])), "96x128")
+    if len(size) != config.dims:
+        raise UserError(f"size={config.size} has {len(size)} axes: give {config.dims} numbers for dims={config.dims}")
+    if any(n % STRIDE for n in size):
+        raise UserError(f"size={config.size} cannot be halved: give an even number for every axis")
+    if config.dims == 1 and config.memory_format == "channels_last":
+        raise UserError("memory_format=channels_last: torch has no such layout in 1-D; leave it out")
+    return tuple(size)
+
+
+def measure(config: DictConfig) -> dict[str, Any]:
+    """Measure and print what was asked for; return every number."""
+    import torch
+
+    from unet.benchmark.contenders import Problem
+    from unet.benchmark.loader import compare_loader, default_training
+    from unet.benchmark.machine import environment
+    from unet.benchmark.tables import loader_line
+
+    operators = config.what == "operators"
+    size = map_size(config) if operators else image_size(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    results: dict[str, Any] = {"environment": environment()}
+    print_facts(results["environment"])
+    if operators:
+        return results | measure_operators(config, size, device)
+    problem = Problem(config.width, config.depth, config.batch, size, device)  # type: ignore[arg-type]
+    results["problem"] = asdict(problem)
+    if config.what in (None, "network"):
+        print_facts(results["problem"])
+        results |= measure_networks(problem, config.rounds)
+    if config.what in (None, "loader"):
+        speed = compare_loader(*default_training(), config.rounds, device)
+        print(loader_line(speed))
+        results["loader"] = asdict(speed)
+    return results
+
+
+def measure_networks(problem: Any, rounds: int) -> dict[str, Any]:
+    """Time the network and those peers that are installed."""
+    from unet.benchmark.contenders import contenders
+    from unet.benchmark.networks import compare_networks
+    from unet.benchmark.tables import network_table
+    from unet.benchmark.timing import busy_line
+
+    present, notes = contenders(problem)
+    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
+    rows, peaks = compare_networks(problem, present, rounds)
+    print(network_table(rows, peaks))
+    if busy := busy_line(rows[0].training.rounds_ms):
+        print(busy, file=sys.stderr)
+    return {"networks": [asdict(r) for r in rows], "peaks": [asdict(p) for p in peaks]}
+
+
+def measure_operators(config: DictConfig, size: tuple[int, ...], device: str) -> dict[str, Any]:
+    """Time every operator that serves the dimensions, at one stage between a fine map and one half its size."""
+    from unet.benchmark.folded import compare_folded
+    from unet.benchmark.forms import DTYPES, Form, trained_form
+    from unet.benchmark.operators import Stage, compare_operators
+    from unet.benchmark.tables import folded_table, operator_table
+    from unet.benchmark.timing import busy_line
+
+    trained = trained_form(device)
+    form = Form(
+        {name: dtype for dtype, name in DTYPES.items()}.get(config.precision, trained.dtype),
+        config.dims > 1 and config.memory_format != "contiguous",
+    )
+    place = Stage(config.channels, size, config.batch, form, device)
+    facts = {"channels": place.channels, "size": place.size, "batch": place.batch, "form": str(form), "device": device}
+    print_facts(facts)
+    costs = compare_operators(place, config.rounds)
+    print(operator_table(costs))
+    folded = compare_folded(place, config.rounds)
+    print("", folded_table(folded), sep="\n")
+    first = costs[0]
+    if busy := busy_line(first.training_rounds_ms, f"the timings of {first.name}"):
+        print(busy, file=sys.stderr)
+    return {"stage": facts, "operators": [asdict(c) for c in costs], "folded": [asdict(f) for f in folded]}
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Print names and values on one line."""
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+
+
+if __name__ == "__main__":
+    main()

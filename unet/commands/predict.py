@@ -1,0 +1,67 @@
+"""Predict images, volumes or sequences of any size with a trained network; docs/predict.md says what each key does."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from unet.command import hydra_script, require_keys
+
+SWITCHES = ("tta", "probabilities", "overlays", "sheet", "transforms", "overwrite")
+
+
+@hydra_script("predict")
+def main(config: DictConfig) -> None:
+    """Predict every file of ``input``; exit with status 1 where one failed."""
+    require_keys(config, ("ckpt", "input", "output"), "predict")
+
+    from unet import load
+    from unet.apply import How
+    from unet.hardware import channels_last, lay, settle
+    from unet.limits import SWITCH, check_values
+    from unet.prediction.folder import FAILED, Order, files_of, predict_files, sheet_of
+    from unet.record import sha256
+
+    check_values(config, dict.fromkeys(SWITCHES, SWITCH))
+    device = settle(str(config.device), config.threads)
+    ckpt, output = Path(str(config.ckpt)).expanduser(), Path(str(config.output)).expanduser()
+    model = load(ckpt).to(device)
+    lay(model, channels_last)
+    tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile
+    how = How(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
+    overlays = config.overlays or config.sheet
+    order = Order(output, sha256(ckpt), how, config.probabilities, overlays, config.overwrite)
+    rows = predict_files(model, files_of(str(config.input)), order, print_row)
+    if config.sheet and (sheet := sheet_of(rows, order, model)):
+        print(sheet)
+    print_counts(rows, output)
+    if any(row.state == FAILED for row in rows):
+        sys.exit(1)
+
+
+def print_row(row: Any) -> None:
+    """Print what became of one file."""
+    took = f" in {row.seconds:.1f} s" if row.seconds else ""
+    print(f"{row.path}: {row.state}{took}{f', {row.told}' if row.told else ''}", flush=True)
+
+
+def print_counts(rows: list[Any], output: Path) -> None:
+    """Print how many files were done, skipped and failed, and why."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from unet.prediction.folder import DONE, FAILED, SKIPPED
+
+    table = Table("files", "count", title=f"labels in {output}", title_justify="left")
+    for state in (DONE, SKIPPED, FAILED):
+        table.add_row(state, str(sum(row.state == state for row in rows)))
+    console = Console(highlight=False)
+    console.print(table)
+    for row in rows:
+        if row.state == FAILED:
+            print(f"error: {row.told}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

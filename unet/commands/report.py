@@ -1,0 +1,29 @@
+"""Report on a sweep: which arms differ, by how much, and what it cost; docs/report.md says how to read it."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from unet.command import hydra_script, name_first_word, require_keys
+
+
+@hydra_script("report")
+def report(config: DictConfig) -> None:
+    """Write report.html, report.md and results.csv into the sweep's folder and print the verdict."""
+    require_keys(config, ["folder"], "report")
+
+    from unet.report import analyze, save
+    from unet.report.words import summary_lines
+
+    analysis = analyze(Path(str(config.folder)).expanduser(), config.metric, config.reference, config.tune)
+    print(save(analysis), *summary_lines(analysis), sep="\n")
+
+
+def main() -> None:
+    """Report on ``folder``, which may be the first word."""
+    name_first_word("folder")
+    report()
+
+
+if __name__ == "__main__":
+    main()
