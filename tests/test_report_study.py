@@ -51,6 +51,19 @@ def test_a_broken_run_is_one_row_and_not_the_end(tmp_path: Path):
     assert found.pairs[0][2].seeds == 1
 
 
+RUNTIME = {"isolate": True, "retry_failed": False, "resume": "auto", "halve_batch": False, "diagnostics": True}
+
+
+@pytest.mark.parametrize("key", RUNTIME)
+def test_a_sweep_continued_with_another_runtime_key_keeps_its_arms(tmp_path: Path, key: str):
+    """The value changes after the first arm: neither a factor of its own nor one that splits the other."""
+    for number, (down, seed) in enumerate([("max", 0), ("strided", 0), ("max", 1), ("strided", 1)]):
+        value = RUNTIME[key] if number else None
+        leave_run(tmp_path, {"model.down": down, "seed": seed, key: value}, metrics_of(0.5, seed))
+    found = examine(tmp_path)
+    assert found.factors == ["model.down"] and [len(arm.runs) for arm in found.arms] == [2, 2]
+
+
 def test_arms_are_what_varied_but_not_seeds_nor_bookkeeping(tmp_path: Path):
     for seed in (0, 1):
         for width in (8, 16):

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from test_command import assert_same, interrupted, refused, run, started
 from test_segmenter import Evil
 
-from unet.command import run_dir
+from unet.command import run_dir, sweep_name
 from unet.errors import UserError
 from unet.job import attempt, checkpoint_of, the_same_again
 from unet.record import claim
@@ -27,6 +27,16 @@ LONGER = ("trainer.max_epochs=12", "optim.lr=0.001", "pictures=0", "feature_maps
 
 def folder_of(*overrides: str) -> str:
     return run_dir(None, "outputs/2026-01-01", "auto", overrides, _root_=config(*overrides))
+
+
+@pytest.mark.parametrize(
+    "override", ["diagnostics=false", "pictures=0", "trainer.log_every_n_steps=1", "isolate=false"]
+)
+def test_a_key_that_only_logs_or_launches_makes_no_other_run(tmp_path: Path, override: str):
+    assert folder_of("model.down=avg", override) == folder_of("model.down=avg")
+    OmegaConf.save(config(), tmp_path / "config.yaml")
+    refuse_another(tmp_path, config(override))
+    assert sweep_name(["model.down=max,avg", override]) == "model.down=max,avg"
 
 
 def test_the_folder_is_named_by_what_was_chosen_and_a_hash_of_all_there_is():

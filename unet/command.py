@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unet.errors import UserError, did_you_mean
 from unet.faults import fault, plain
+from unet.record import flatten, is_runtime_key
 
 # OpenMP threads that spin at every barrier stand in each other's way on a busy machine, and sleeping ones wake late: a
 # short spin (tens of microseconds) is near the best of both. Read by OpenMP when torch is loaded.
@@ -34,9 +35,6 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 """Whether the user asked for tracebacks; read before this module sets the variable for Hydra itself."""
-
-HOW = ("ckpt_path", "resume", "threads", "isolate", "retry_failed")
-"""Keys that say how a run is made, not what it is."""
 
 AUTO = "auto"
 """The value of ``resume`` with which a command finds the run that it began."""
@@ -80,7 +78,8 @@ def sweep_name(overrides: Sequence[str]) -> str:
 
     ``["sweep=up", "model.down=max,avg", "seed=0,1"]`` -> ``up,model.down=max,avg``.
     """
-    chosen = [override for override in overrides if override.partition("=")[0] not in ("seed", *HOW)]
+    keyed = [(override.lstrip("+").partition("=")[0], override) for override in overrides]
+    chosen = [override for key, override in keyed if key != "seed" and not is_runtime_key(key)]
     varied = [override for override in chosen if override.partition("=")[0] in ("sweep", *swept(chosen, None))]
     rest = [override for override in chosen if override not in varied]
     digest = hashlib.sha256(json.dumps(sorted(rest)).encode()).hexdigest()[:8] if rest else ""
@@ -113,9 +112,10 @@ def with_names(values: Any) -> Any:
 
 
 def what(config: DictConfig) -> dict[str, Any]:
-    """What a run is, resolved: the keys that say only how it is made are left out."""
-    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *HOW)])
-    return OmegaConf.to_container(kept, resolve=True)  # type: ignore[return-value]
+    """Return the resolved values that identify a run by dotted key: all but :data:`unet.record.RUNTIME_KEYS`."""
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if not is_runtime_key(str(key))])
+    values: Any = OmegaConf.to_container(kept, resolve=True)
+    return {key: value for key, value in flatten(values).items() if not is_runtime_key(key)}
 
 
 def quoted(value: str) -> str:
@@ -135,7 +135,7 @@ def run_dir(
     if ckpt_path and path.parent.name == "checkpoints":
         return str(path.parent.parent)
     if resume == AUTO:
-        chosen = [override for override in overrides if override.partition("=")[0] not in HOW]
+        chosen = [override for override in overrides if not is_runtime_key(override.lstrip("+").partition("=")[0])]
         return str(Path(new).parent / name_by_what(Path(new).parent, chosen, _root_))
     return new
 
@@ -269,14 +269,11 @@ def unknown_key(key: str, error: Exception, config_name: str) -> str:
     return f"{key}: no such key{did_you_mean(key, keys)}{listed}"
 
 
-def all_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    keys = []
-    for key in config:
-        node = config._get_node(key)
-        keys.append(f"{prefix}{key}")
-        if isinstance(node, DictConfig) and not node._is_none():
-            keys += all_keys(node, f"{prefix}{key}.")
-    return keys
+def all_keys(config: DictConfig) -> list[str]:
+    """Return every dotted key of a config, those of whole sections included."""
+    values: Any = OmegaConf.to_container(config)
+    parts = [key.split(".") for key in flatten(values)]
+    return list(dict.fromkeys(".".join(words[:end]) for words in parts for end in range(1, len(words) + 1)))
 
 
 def signal_status(signum: int) -> int:

@@ -1,7 +1,7 @@
 """Where a run that ended before its time goes on, and the command that makes it."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +34,10 @@ def refuse_another_network(folder: Path, config: DictConfig) -> None:
 
 def differing(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:
     """Key, value there and value here, of what the run in ``folder`` and ``config`` do not have alike."""
-    there, here = (dict(leaves(what(found))) for found in (run_config(folder), config))
+    there, here = what(run_config(folder)), what(config)
     for key in here | there:
         if here.get(key) != there.get(key):
             yield key, there.get(key), here.get(key)
-
-
-def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of all that is no mapping."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def checkpoint_of(folder: Path) -> str | None:

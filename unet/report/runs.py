@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from unet.errors import UserError
-from unet.record import CONFIG, METRICS, STATUS, SWEEP, read_json
+from unet.record import CONFIG, METRICS, STATUS, SWEEP, flatten, read_json
 
 COMMAND = ["python", "train.py"]
 
@@ -135,7 +135,8 @@ def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
     if not isinstance(config, DictConfig):
         raise ValueError("it holds no mapping")
     command = shlex.split(text.splitlines()[0].removeprefix("# ")) if text.startswith("# ") else []
-    return command, flatten(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return command, flatten(values, operators=True)
 
 
 def parsed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -148,17 +149,6 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
             continue
         values[override.key_or_group] = override.value()
     return values
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key. Below the top a mapping with a ``name`` is one choice, such as an operator's options."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and (not prefix or "name" not in value):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def jsonable(value: Any) -> str:
