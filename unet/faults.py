@@ -51,12 +51,10 @@ class Fault(NamedTuple):
     Attributes:
         sentence: for the person at the terminal.
         overrides: what the command that goes on has to change, if anything.
-        smaller: what a training begun anew has to change to need less memory.
     """
 
     sentence: str
     overrides: tuple[str, ...] = ()
-    smaller: tuple[str, ...] = ()
 
 
 def fault(error: BaseException, config: DictConfig | None = None, folder: Path | None = None) -> Fault | None:
@@ -121,11 +119,10 @@ def of_memory(error: BaseException, config: DictConfig | None) -> Fault:
             f"(data.train_transforms) or a smaller model.width for a new run"
         )
     batch, steps = config.data.batch_size // parts, config.trainer.accumulate_grad_batches * parts
-    smaller = (f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={steps}")
     return Fault(
-        f"memory ran out in training ({said}): a new run with {' '.join(smaller)} needs less and gives every step as "
-        f"many samples (halve_batch=true sees to it); where another program had taken the memory, nothing need change",
-        smaller=smaller,
+        f"memory ran out in training ({said}): a new run with data.batch_size={batch} "
+        f"trainer.accumulate_grad_batches={steps} needs less memory and has as many samples in every optimizer step; "
+        f"if another program had taken the memory, change nothing"
     )
 
 

@@ -19,9 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from unet.command import AUTO, FULL_ERROR, explain, quoted, say, signal_status
-from unet.errors import Interrupted, MemoryOut, UserError
+from unet.errors import Interrupted, UserError
 from unet.faults import fault
-from unet.halving import as_it_was, begin_again, may_begin_again
 from unet.record import (
     CONFIG,
     METRICS,
@@ -55,13 +54,10 @@ def run_job(job: Job, config: DictConfig) -> float:
     if hydra.mode == RunMode.MULTIRUN:
         return one_of_many(job, config, folder, overrides)
     try:
-        config = as_it_was(config, folder)
         if config.resume is not None and config.ckpt_path is None:
             return the_same_again(job, config, folder, overrides)
         return attempt(job, config, folder, overrides)
     except Exception as error:
-        if isinstance(error, MemoryOut) and may_begin_again(config, folder):
-            begin_again(folder, error.smaller)
         if FULL_ERROR:
             raise
         say(error)
@@ -155,8 +151,6 @@ def attempt(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
             with suppress(OSError):  # of a disk that is full, or gone, the terminal alone hears
                 write_status(folder, "failed", reason)
                 write_text(folder / "error.txt", traceback.format_exc())
-            if found and found.smaller:
-                raise MemoryOut(reason, found.smaller) from error
             if found:
                 raise UserError(reason) from error
             raise

@@ -46,7 +46,6 @@ class Sweep(Callback):
         for overrides in combinations(config):
             job = config_of(config, overrides)
             keep_to_one_device(job)
-            keep_the_batch(job)
             jobs[job.hydra.sweep.subdir] = overrides
         self.names = list(jobs)
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,15 +103,6 @@ def keep_to_one_device(config: DictConfig) -> None:
         raise UserError(
             f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: a job of a sweep trains on one "
             f"device; run several jobs at once instead (hydra/launcher=joblib or slurm), or one training without -m"
-        )
-
-
-def keep_the_batch(config: DictConfig) -> None:
-    """Refuse a sweep in which one arm might train with another batch than the rest. Raises UserError."""
-    if config.halve_batch:
-        raise UserError(
-            "halve_batch=true: the jobs of a sweep are compared, so all have the batch that is asked for; choose one "
-            "that the largest arm has memory for (data.batch_size=..., trainer.accumulate_grad_batches=...)"
         )
 
 
