@@ -17,7 +17,7 @@ from test_segmenter import Evil
 
 from unet.command import run_dir, sweep_name
 from unet.errors import UserError
-from unet.job import attempt, checkpoint_of, the_same_again
+from unet.job import checkpoint_of, execute, run_or_resume
 from unet.record import claim
 from unet.resume import refuse_another
 from unet.training import train
@@ -53,7 +53,7 @@ def test_a_folder_chosen_by_hand_has_to_hold_the_same_run(tmp_path: Path):
     with pytest.raises(UserError, match=r"holds a run with optim.lr=0.5, this one has optim.lr=0.001"):
         refuse_another(tmp_path, config())
     with pytest.raises(UserError, match="resume=yes: expected auto or null"):
-        the_same_again(train, config("resume=yes"), tmp_path, [])
+        run_or_resume(train, config("resume=yes"), tmp_path, [])
 
 
 def test_a_folder_without_a_checkpoint_may_be_begun_again(tmp_path: Path):
@@ -83,7 +83,7 @@ def test_a_run_is_not_gone_on_with_by_another_network(tmp_path: Path):
     last.touch()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=r"a run with model.width=16, this one has model.width=8, and a run goes on"):
-        attempt(train, config(f"ckpt_path={last}", "model.width=8"), tmp_path, [])
+        execute(train, config(f"ckpt_path={last}", "model.width=8"), tmp_path, [])
     assert before == {path: path.read_bytes() for path in before} and not (tmp_path / "status.json").exists()
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from unet.command import explain, parse, say
 from unet.errors import UserError
-from unet.job import OBJECTIVE, end, held, objective
+from unet.job import OBJECTIVE, exit_on_signal, lock_folder, objective
 from unet.record import METRICS, STATUS, SWEEP, minutes, read_json, write_json, write_status
 
 
@@ -33,7 +33,7 @@ class Sweep(Callback):
         self.names: list[str] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, end)  # a job that runs in this process puts its own in place of it for a while
+        signal.signal(signal.SIGTERM, exit_on_signal)  # a job in this process puts its own in its place for a while
         try:
             self.begin(config)
         except Exception as error:  # Hydra would only warn, and go on
@@ -49,7 +49,7 @@ class Sweep(Callback):
             jobs[job.hydra.sweep.subdir] = overrides
         self.names = list(jobs)
         folder.mkdir(parents=True, exist_ok=True)
-        with held(folder, wait=True):  # another command may be adding its jobs
+        with lock_folder(folder, wait=True):  # another command may be adding its jobs
             known = read_json(folder / SWEEP)
             commands = dict.fromkeys([*known.get("commands", []), command_of(config)])
             write_json(folder / SWEEP, {"commands": list(commands), "jobs": known.get("jobs", {}) | jobs})
