@@ -222,7 +222,7 @@ def say(error: Exception, config_name: str = "train") -> NoReturn:
     """Print what went wrong and exit; where the reader of a pipe has left (``| head``), exit without a word."""
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
-        sys.exit(signal_status(signal.SIGPIPE))
+        sys.exit(128 + getattr(signal, "SIGPIPE", 13))
     sys.stdout.flush()
     print(f"error: {explain(error, config_name)}", file=sys.stderr)
     sys.exit(2 if isinstance(error, OverrideParseException) else 1)

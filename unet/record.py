@@ -4,22 +4,24 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from unet.errors import UserError
+
+PROC = Path("/proc/self")
+"""What Linux says of this process: psutil knows no peak there."""
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG, STATUS, METRICS = "config.yaml", "status.json", "metrics.json"
@@ -216,16 +218,19 @@ def provenance() -> dict[str, str]:
 def reset_peak_memory() -> None:
     """Start counting anew where the system can (Linux): the jobs of a sweep do not inherit each other's peak."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        (PROC / "clear_refs").write_text("5")
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident size this process has had since :func:`reset_peak_memory`."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    """Return the largest resident size of this process since :func:`reset_peak_memory`.
+
+    Where the system counts none (macOS) this is the size now.
+    """
+    with suppress(OSError):
+        line = next(line for line in (PROC / "status").read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = psutil.Process().memory_info()
+    return getattr(memory, "peak_wset", memory.rss)
 
 
 def minutes(seconds: float) -> str:
