@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT, script
+from omegaconf import OmegaConf
 from test_training import assert_same, weights
 
 from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, best_and_last
@@ -20,6 +22,7 @@ from unet.callbacks.progress import Progress
 from unet.errors import Interrupted, Lost, UserError
 from unet.faults import fault
 from unet.record import sweep_up
+from unet.resume import resume_hint
 from unet.training import train
 
 pytestmark = pytest.mark.filterwarnings(
@@ -42,7 +45,7 @@ def at(monkeypatch: pytest.MonkeyPatch, hook: str, step: int, happen: Callable[.
     monkeypatch.setattr("unet.training.Progress", type("Happening", (Progress,), {hook: look}))
 
 
-def exhaust(*_: object) -> None:
+def exhaust(*_: object) -> Any:
     torch.empty(2**50, dtype=torch.uint8)  # more than an address space holds
 
 
@@ -241,15 +244,50 @@ def test_of_one_sample_a_batch_there_is_no_half(composed):
     assert found is not None and "smaller crops" in found.sentence and "accumulate" not in found.sentence
 
 
-@pytest.mark.parametrize(("size", "said"), [(2, "data.eval_batch_size=1"), (1, "data.eval_tile=[256,256]")])
-def test_in_evaluation_the_batch_of_the_evaluation_is_at_fault(composed, size, said):
-    def predict() -> None:
+@pytest.mark.parametrize(
+    ("overrides", "shape", "needed"),
+    [
+        (["data.eval_batch_size=2"], (2, 1, 40, 48), "data.eval_batch_size=1"),
+        (["data.eval_batch_size=1"], (1, 1, 40, 48), "data.eval_tile=[20,24]"),
+        (["data.eval_batch_size=1", "data.eval_tile=[32,64]"], (1, 1, 40, 48), "data.eval_tile=[16,24]"),
+        (["data.eval_batch_size=1"], (1, 3, 33), "data.eval_tile=[16]"),
+        (["data.eval_batch_size=1", "data.eval_tile=[16,64,64]"], (1, 1, 96, 96, 96), "data.eval_tile=[8,32,32]"),
+    ],
+)
+def test_the_advice_for_an_evaluation_is_a_smaller_batch_or_tile(composed, overrides, shape, needed):
+    def predict(image: torch.Tensor) -> None:
         raise CUDA
 
     with pytest.raises(OutOfMemoryError) as error:
-        predict()
-    found = fault(error.value, composed(f"data.eval_batch_size={size}"))
-    assert found is not None and found.overrides == (said,) and "in evaluation" in found.sentence
+        predict(torch.empty(shape))
+    found = fault(error.value, composed(*overrides))
+    assert found is not None and found.overrides == (needed,) and f"; {needed} needs less" in found.sentence
+
+
+def test_the_tile_of_a_real_evaluation_is_found(composed, tmp_path, monkeypatch):
+    config = composed("trainer.max_epochs=1", "data.eval_batch_size=1", "data.eval_tile=[32,32]", "pictures=0")
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return exhaust() if self.trainer.validating else self.net(self.normalize(image))
+
+    monkeypatch.setattr("unet.task.SegmentationTask.forward", forward)
+    with pytest.raises(RuntimeError, match="can't allocate memory") as error:
+        train(config, tmp_path)
+    found = fault(error.value, config)
+    assert found is not None and found.overrides == ("data.eval_tile=[16,16]",)
+
+
+def test_the_command_that_resumes_changes_no_run_that_is_named_by_its_configuration(composed, tmp_path, monkeypatch):
+    hydra = OmegaConf.create({"overrides": {"hydra": [], "task": ["seed=1"]}})
+    monkeypatch.setattr("unet.resume.HydraConfig.get", lambda: hydra)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    change = "data.eval_batch_size=1"
+    assert change in resume_hint(run, composed(), ["seed=1"], [change])
+    assert change not in resume_hint(run, composed("resume=auto"), ["seed=1", "resume=auto"], [change])
+    (run.parent / "sweep.json").touch()
+    assert change not in resume_hint(run, composed(), ["seed=1"], [change])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

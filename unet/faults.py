@@ -50,7 +50,7 @@ class Fault(NamedTuple):
 
     Attributes:
         sentence: for the person at the terminal.
-        overrides: what the command that goes on has to change, if anything.
+        overrides: what would avert it; no part of the same run.
     """
 
     sentence: str
@@ -108,10 +108,20 @@ def of_memory(error: BaseException, config: DictConfig | None) -> Fault:
     said = re.sub(r"^\[.*?\] (\. |err == 0\. )?", "", plain(error)).split(". ")[0] or type(error).__name__
     if config is None:
         return Fault(f"memory ran out ({said}); try smaller batches, tiles or files")
-    called = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-    if "predict" in called:  # every evaluation calls it, no training step does
-        least = "data.eval_batch_size=1" if config.data.eval_batch_size > 1 else "data.eval_tile=[256,256]"
-        return Fault(f"memory ran out in evaluation ({said}); {least} needs less", (least.replace(" ", ""),))
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    predicting = [frame for frame in frames if frame.f_code.co_name == "predict"]
+    if predicting:  # every evaluation calls it, no training step does
+        image = next((frame.f_locals["image"] for frame in predicting if "image" in frame.f_locals), None)
+        if config.data.eval_batch_size > 1:
+            smaller = ("data.eval_batch_size=1",)
+        elif image is not None:
+            size = tuple(image.shape[2:])  # of the whole image, which is (B, C, *S)
+            tile = [max(1, min(sizes) // 2) for sizes in zip(size, config.data.eval_tile or size, strict=True)]
+            smaller = (f"data.eval_tile=[{','.join(map(str, tile))}]",)
+        else:
+            smaller = ()
+        needed = smaller[0] if smaller else "a smaller data.eval_tile"
+        return Fault(f"memory ran out in evaluation ({said}); {needed} needs less memory", smaller)
     parts = smallest_factor(config.data.batch_size)
     if parts is None:
         return Fault(

@@ -34,7 +34,7 @@ from unet.record import (
     write_status,
     write_text,
 )
-from unet.resume import checkpoint_of, refuse_another, refuse_another_network, to_go_on
+from unet.resume import checkpoint_of, refuse_another, refuse_another_network, resume_hint
 
 OBJECTIVE = "miou"
 NO_SCORE = float("nan")
@@ -139,16 +139,16 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
             metrics = job(config, folder)
     except Interrupted as error:
         write_status(folder, "interrupted", str(error))
-        print(f"{error}; {to_go_on(folder, config, kept)}", file=sys.stderr)
+        print(f"{error}; {resume_hint(folder, config, kept)}", file=sys.stderr)
         sys.exit(signal_status(error.signum))
     except (KeyboardInterrupt, SystemExit) as error:  # a second SIGINT: Lightning turns it into an exit
         write_status(folder, "interrupted", "stopped at once")
-        print(f"stopped at once; {to_go_on(folder, config, kept)}", file=sys.stderr)
+        print(f"stopped at once; {resume_hint(folder, config, kept)}", file=sys.stderr)
         ended = signal_status(signal.SIGTERM)
         sys.exit(ended if getattr(error, "code", None) == ended else signal_status(signal.SIGINT))
     except Exception as error:
         found = fault(error, config, folder)
-        reason = f"{found.sentence}; {to_go_on(folder, config, kept, found.overrides)}" if found else explain(error)
+        reason = f"{found.sentence}; {resume_hint(folder, config, kept, found.overrides)}" if found else explain(error)
         with suppress(OSError):  # of a disk that is full, or gone, the terminal alone hears
             write_status(folder, "failed", reason)
             write_text(folder / "error.txt", traceback.format_exc())
