@@ -127,7 +127,7 @@ def test_the_same_command_goes_on_after_sigterm_and_then_says_that_it_is_finishe
     assert again.returncode == 0 and "going on from" in again.stdout and "epoch 1/" not in again.stdout
     assert_same(folder, tmp_path / "whole")
     third = run(stack, tmp_path, *LONGER)
-    assert third.returncode == 0 and "this run is finished, mIoU" in third.stdout
+    assert third.returncode == 0 and "this run is finished, validation mIoU" in third.stdout
     assert third.stdout.count("\n") == 1, "one sentence"
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == [folder.name]
 

@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import config
+from lightning.fabric.utilities.rank_zero import _get_rank
+from omegaconf import OmegaConf
 from test_command import arguments, environment, run, started
 
 from unet.errors import UserError
+from unet.job import RANKS, is_follower, require_common_folder
 from unet.sweep import keep_to_one_device
 
 pytestmark = pytest.mark.slow
@@ -49,6 +53,37 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(stack, 
     assert json.loads((tmp_path / "two" / "status.json").read_text())["state"] == "interrupted"
     last = tmp_path / "two" / "checkpoints" / "last.ckpt"
     assert 8 <= torch.load(last, weights_only=True)["global_step"] < 4000
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"SLURM_PROCID": "3", "SLURM_LOCALID": "1"},
+        {"LOCAL_RANK": "0", "RANK": "2"},
+        {"LOCAL_RANK": "1", "RANK": "0"},
+        {"JSM_NAMESPACE_RANK": "1"},
+    ],
+)
+def test_the_first_process_is_the_one_that_lightning_takes_for_it(monkeypatch, variables):
+    for name in RANKS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_follower() == bool(_get_rank())
+
+
+def test_a_second_node_keeps_no_record(monkeypatch):
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert is_follower()
+
+
+def test_tasks_of_srun_that_have_no_common_folder_are_refused(stack, tmp_path, monkeypatch):
+    monkeypatch.setattr("unet.job.HydraConfig.get", lambda: OmegaConf.create({"overrides": {"hydra": []}}))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    require_common_folder(config("resume=auto"))
+    with pytest.raises(UserError, match=r"2 processes train together.*add resume=auto or hydra.run.dir"):
+        require_common_folder(config())
 
 
 @pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]], ids=lambda it: it[0])

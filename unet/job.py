@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -36,9 +36,12 @@ from unet.record import (
 )
 from unet.resume import checkpoint_of, refuse_another, refuse_another_network, resume_hint
 
-OBJECTIVE = "miou"
+OBJECTIVES = ("best/val_miou", "val/miou")
+"""What a sweep compares, in ``metrics.json``: the first that is there."""
 NO_SCORE = float("nan")
 """The objective of a job that did not finish."""
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Environment variables of a process's rank, in Lightning's order (``lightning.fabric.utilities.rank_zero``)."""
 LOCKED_BY = "UNET_FOLDER_LOCKED_BY"
 """Environment variable of a job's own process: the id of the process that has locked its folder."""
 
@@ -46,7 +49,7 @@ Job = Callable[[DictConfig, Path], Mapping[str, Any]]
 
 
 def run_job(job: Job, config: DictConfig) -> float:
-    """Run ``job(config, folder)`` in this job's own folder and return its objective, the mIoU of the final evaluation.
+    """Run ``job(config, folder)`` in this job's own folder and return its objective, the best validation mIoU.
 
     The folder gets ``config.yaml`` and ``status.json``. A single run that fails ends the program with one sentence.
     In a sweep the reason is written down, with the traceback in ``error.txt``, and NaN returned; a job that is done
@@ -72,30 +75,44 @@ def run_or_resume(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
     """
     if config.resume not in (None, AUTO):
         raise UserError(f"resume={config.resume}: expected {AUTO} or null")
-    if is_follower():
-        if config.resume is not None and config.ckpt_path is None:
-            config.ckpt_path = checkpoint_of(folder)
-        return objective(job(config, folder))
-    with lock_folder(folder):
+    require_common_folder(config)
+    # The first process alone keeps the record; the others read it and decide as it does.
+    with nullcontext() if is_follower() else lock_folder(folder):
         if config.resume is not None and config.ckpt_path is None:
             before, scores = read_json(folder / STATUS), read_json(folder / METRICS)
             if (folder / CONFIG).is_file():
                 refuse_another(folder, config)
             if before.get("state") == "done" and scores:
                 score = objective(scores)
-                print(f"{folder}: this run is finished, mIoU {score:.4f}; another seed would be another run")
+                print(f"{folder}: this run is finished, validation mIoU {score:.4f}; another seed would be another run")
                 return score
             config.ckpt_path = checkpoint_of(folder)
-            if config.ckpt_path is not None:
+            if is_follower():
+                pass
+            elif config.ckpt_path is not None:
                 print(f"going on from {config.ckpt_path}", flush=True)
             elif before:
                 forget(folder)
+        if is_follower():
+            return objective(job(config, folder))
         return execute(job, config, folder, overrides)
 
 
 def is_follower() -> bool:
-    """Is this one of several processes of a run, but the first, which keeps the record?"""
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
+    """Return whether this is one of several processes of a run, but not the first, which keeps the record."""
+    rank = next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
+    return rank > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
+
+
+def require_common_folder(config: DictConfig) -> None:
+    """Raise UserError where srun or torchrun started several processes that would each name the folder by the clock."""
+    processes = max(int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    given = [override.partition("=")[0] for override in HydraConfig.get().overrides.hydra]
+    if processes > 1 and config.resume is None and config.ckpt_path is None and "hydra.run.dir" not in given:
+        raise UserError(
+            f"{processes} processes train together, and each would name the folder by its own clock; add resume=auto "
+            f"or hydra.run.dir=FOLDER"
+        )
 
 
 def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
@@ -276,5 +293,5 @@ def is_locked_by_parent() -> bool:
 
 
 def objective(metrics: Mapping[str, Any]) -> float:
-    """The test split's mIoU, or the validation split's where there is no test split."""
-    return next((float(metrics[key]) for key in (f"test/{OBJECTIVE}", f"val/{OBJECTIVE}") if key in metrics), NO_SCORE)
+    """Return the validation mIoU of the best epoch: the test split is never selected on."""
+    return next((float(metrics[key]) for key in OBJECTIVES if key in metrics), NO_SCORE)

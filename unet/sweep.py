@@ -18,7 +18,7 @@ from rich.table import Table
 
 from unet.command import explain, parse, say
 from unet.errors import UserError
-from unet.job import OBJECTIVE, exit_on_signal, lock_folder, objective
+from unet.job import exit_on_signal, lock_folder, objective
 from unet.record import METRICS, STATUS, SWEEP, minutes, read_json, write_json, write_status
 
 
@@ -40,6 +40,12 @@ class Sweep(Callback):
             say(error)
 
     def begin(self, config: DictConfig) -> None:
+        sweeper = config.hydra.sweeper._target_.rpartition(".")[2]
+        if sweeper != BasicSweeper.__name__:
+            raise UserError(
+                f"hydra/sweeper: {sweeper} chooses jobs as it goes, and this sweep's jobs are written down before the "
+                f"first one; leave hydra/sweeper out and list the values (optim.lr=0.001,0.01)"
+            )
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # notes which keys are swept; a job's own config cannot tell
         jobs = {}
@@ -144,10 +150,10 @@ def progress(jobs: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Jobs by objective, best first; unfinished ones last, with their reason."""
+    """Print the jobs by validation mIoU, best first; unfinished ones last, with their reason."""
     table = Table(title=str(folder), title_justify="left")
     table.add_column("job", overflow="fold")  # a name is shown whole
-    for column in ("state", "mIoU", "split", "parameters", "GFLOP", "seconds"):
+    for column in ("state", "val mIoU", "test mIoU", "parameters", "GFLOP", "seconds"):
         table.add_column(column, no_wrap=True)
     for name, values in sorted(jobs.items(), key=lambda job: -(objective(job[1]) if job[1]["state"] == "done" else -1)):
         if values["state"] != "done":
@@ -157,7 +163,7 @@ def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
             name,
             "done",
             f"{objective(values):.4f}",
-            "test" if f"test/{OBJECTIVE}" in values else "val",
+            f"{values['test/miou']:.4f}" if "test/miou" in values else "no test split",
             f"{values['model/parameters']:,}",
             f"{values['model/flops'] / 1e9:.2f}",
             f"{values['time/train_seconds']:.0f}",
