@@ -28,6 +28,15 @@ def test_a_sweep_is_read_as_it_stands(tmp_path: Path):
     assert run.metrics["test/miou"] == 0.5
 
 
+def test_an_older_run_has_its_command_at_the_head_of_its_config(tmp_path: Path):
+    folder = leave_run(tmp_path, {"model.down": "max", "seed": 0}, metrics_of(0.5, 0))
+    (folder / "status.json").write_text('{"state": "done", "reason": ""}')
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(f"# python train.py model.down=avg 'seed=3'\n{config}")
+    (run,) = read(tmp_path).runs
+    assert run.command == "python train.py model.down=avg seed=3" and run.overrides == {"model.down": "avg", "seed": 3}
+
+
 def test_what_is_not_a_sweep_is_refused_in_one_sentence(tmp_path: Path):
     with pytest.raises(UserError, match="no such folder"):
         read(tmp_path / "gone")
@@ -77,9 +86,8 @@ def test_arms_are_what_varied_but_not_seeds_nor_bookkeeping(tmp_path: Path):
 def test_what_moves_with_a_choice_is_no_factor_of_its_own(tmp_path: Path):
     for name, lr in (("sea", 0.1), ("land", 0.2)):
         run = leave_run(tmp_path, {"data.name": name, "optim.lr": lr, "seed": 0}, metrics_of(0.5, 0))
-        path = run / "config.yaml"
-        config = path.read_text().splitlines()
-        path.write_text("\n".join([f"# python train.py data={name} seed=0", *config[1:]]))
+        status = {"state": "done", "command": ["python", "train.py", f"data={name}", "seed=0"]}
+        (run / "status.json").write_text(json.dumps(status))
     keys, followers = factors(read(tmp_path).runs)
     assert keys == ["data.name"] and followers == {"optim.lr": "data.name"}
 

@@ -87,6 +87,14 @@ def test_a_run_is_not_gone_on_with_by_another_network(tmp_path: Path):
     assert before == {path: path.read_bytes() for path in before} and not (tmp_path / "status.json").exists()
 
 
+def test_a_run_keeps_its_command_in_its_status(tmp_path: Path):
+    execute(lambda config, folder: {"best/val_miou": 0.5}, config(), tmp_path, ["model.down=avg", "seed=1"])
+    status = json.loads((tmp_path / "status.json").read_text())
+    words = ["python", "train.py", "model.down=avg", "seed=1"]
+    assert status == {"state": "done", "reason": "", "command": words}
+    assert not (tmp_path / "config.yaml").read_text().startswith("#")
+
+
 def test_values_of_several_kinds_have_a_name():
     assert folder_of("++data.source.values={0: a, 255: b, x: b}").startswith("outputs/")
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from omegaconf import OmegaConf
 from test_command import assert_same, run, started
 
 from unet.command import job_name, quoted, sweep_name, swept
 from unet.errors import UserError
-from unet.job import lock_folder
+from unet.job import lock_folder, objective
 from unet.record import forget
-from unet.sweep import progress
+from unet.sweep import Sweep, print_table, progress
 from unet.sweep import states as states_of
 
 pytestmark = pytest.mark.slow
@@ -158,6 +159,21 @@ def test_only_what_a_run_left_is_forgotten(tmp_path):
     assert left == ["mine/picture.png", "notes.md"]
 
 
+def test_a_sweep_is_ordered_by_validation_and_never_by_test(tmp_path, capsys):
+    first = {"best/val_miou": 0.7, "val/miou": 0.1, "test/miou": 0.6}
+    assert objective(first) == 0.7 and objective({"val/miou": 0.4}) == 0.4
+    costs = {"state": "done", "model/parameters": 1, "model/flops": 1, "time/train_seconds": 1}
+    print_table(tmp_path, {"lucky": {"best/val_miou": 0.5, "test/miou": 0.9} | costs, "better": first | costs})
+    table = capsys.readouterr().out
+    assert table.index("better") < table.index("lucky") and table.index("val mIoU") < table.index("test mIoU")
+
+
+def test_a_sweeper_that_chooses_jobs_as_it_goes_is_refused():
+    config = OmegaConf.create({"hydra": {"sweeper": {"_target_": "hydra_plugins.optuna.OptunaSweeper"}}})
+    with pytest.raises(UserError, match=r"OptunaSweeper.*leave hydra/sweeper out and list the values"):
+        Sweep().begin(config)
+
+
 def test_a_job_that_left_nothing_is_pending(tmp_path):
     assert states_of(tmp_path, ["gone"]) == {"gone": {"state": "pending", "reason": ""}}
     assert progress(states_of(tmp_path, ["gone"])) == "1 to go"
@@ -184,7 +200,7 @@ def test_names_say_what_varies():
 
 
 def test_a_job_is_named_by_its_configuration(composed, tmp_path):
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import open_dict
 
     def name(keys: list[str], *overrides: str) -> str:
         config = composed(*overrides)

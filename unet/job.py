@@ -1,7 +1,6 @@
 """One run in its own folder, and what is left to do of it when it is part of a sweep."""
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -147,10 +146,9 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
     if config.ckpt_path is not None and (folder / CONFIG).is_file():
         refuse_another_network(folder, config)
     sweep_up(folder)
-    write_status(folder, "running")
     kept = [override for override in overrides if not override.startswith("ckpt_path=")]
-    command = shlex.join(["python", "train.py", *kept])
-    write_text(folder / CONFIG, f"# {command}\n{OmegaConf.to_yaml(config, resolve=True)}")
+    write_status(folder, "running", command=["python", "train.py", *kept])
+    write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
     try:
         with exiting_on_sigterm(), mute_writer_threads():
             metrics = job(config, folder)

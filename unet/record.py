@@ -7,7 +7,7 @@ import platform
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -171,9 +171,17 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def write_status(folder: Path, state: str, reason: str = "") -> None:
-    """``running``, ``done``, ``failed`` or ``interrupted``, with the reason in one line."""
-    write_json(folder / STATUS, {"state": state, "reason": reason})
+def write_status(folder: Path, state: str, reason: str = "", command: Sequence[str] = ()) -> None:
+    """Write ``running``, ``done``, ``failed`` or ``interrupted``, the reason, and the run's command.
+
+    Args:
+        folder: the run's.
+        state: how far it is.
+        reason: one line.
+        command: the words that started it; none: those of the state before.
+    """
+    command = list(command) or read_json(folder / STATUS).get("command", [])
+    write_json(folder / STATUS, {"state": state, "reason": reason, "command": command})
 
 
 def read_json(path: Path) -> dict[str, Any]:

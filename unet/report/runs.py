@@ -113,7 +113,9 @@ def read_run(folder: Path, overrides: Sequence[str] = ()) -> Run:
 
     status: dict[str, Any] = whole(STATUS, read_json, {})
     metrics: dict[str, Any] = whole(METRICS, read_json, {})
-    command, config = whole(CONFIG, read_config, ([], {}))
+    config: dict[str, Any] = whole(CONFIG, read_config, {})
+    kept = status.get("command")
+    command = [str(word) for word in kept] if isinstance(kept, list) and kept else whole(CONFIG, command_comment, [])
     words = [word for word in command if "=" in word] or list(overrides)
     state = str(status.get("state") or ("done" if metrics else "missing"))
     reason = str(status.get("reason", ""))
@@ -126,17 +128,21 @@ def read_run(folder: Path, overrides: Sequence[str] = ()) -> Run:
     return Run(folder, state, reason, shlex.join(command or [*COMMAND, *overrides]), parsed(words), config, metrics)
 
 
-def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
-    """The command at its head (may be empty) and its values by dotted key; both empty where there is no file."""
+def command_comment(path: Path) -> list[str]:
+    """Return the command that older runs have as a comment at the head of their config."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return shlex.split(lines[0].removeprefix("# ")) if lines and lines[0].startswith("# ") else []
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a config's values by dotted key; none where there is no file."""
     if not path.exists():
-        return [], {}
-    text = path.read_text(encoding="utf-8")
-    config = OmegaConf.create(text)
+        return {}
+    config = OmegaConf.create(path.read_text(encoding="utf-8"))
     if not isinstance(config, DictConfig):
         raise ValueError("it holds no mapping")
-    command = shlex.split(text.splitlines()[0].removeprefix("# ")) if text.startswith("# ") else []
     values: Any = OmegaConf.to_container(config, resolve=True)
-    return command, flatten(values, operators=True)
+    return flatten(values, operators=True)
 
 
 def parsed(overrides: Sequence[str]) -> dict[str, Any]:
