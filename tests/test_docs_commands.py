@@ -43,7 +43,6 @@ ELSEWHERE = {
     "scripts/baseline.py": "test_scripts.py",
     "scripts/benchmark.py": "test_benchmark.py",
     "scripts/demo.py": "test_demo.py",
-    "scripts/faults.py": "test_faults.py",
     "scripts/gallery.py": "test_docs.py",
     "scripts/operator_table.py": "test_scripts.py",
     "scripts/results.py": "test_scripts.py",

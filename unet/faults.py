@@ -15,25 +15,6 @@ from omegaconf import DictConfig
 
 from unet.errors import Lost, UserError
 
-ELSEWHERE = "choose another folder (hydra.run.dir=... of a training)"
-ABSENT = "the disk does not answer; see that it is there"
-DISKS = {
-    errno.ENOSPC: "the disk is full; free some space",
-    errno.EDQUOT: "your share of the disk is full; free some space",
-    errno.EFBIG: "larger than a file may be here; raise the limit (ulimit -f)",
-    errno.EROFS: f"the disk can only be read; {ELSEWHERE}",
-    errno.EACCES: f"permission denied; {ELSEWHERE}",
-    errno.EPERM: f"permission denied; {ELSEWHERE}",
-    errno.ENOTDIR: f"a part of this path is a file; {ELSEWHERE}",
-    errno.EIO: ABSENT,
-    errno.ESTALE: ABSENT,
-    errno.ENODEV: ABSENT,
-    errno.ENXIO: ABSENT,
-    errno.ENOTCONN: ABSENT,
-    errno.EMFILE: "too many open files; raise the limit (ulimit -n) or lower data.num_workers",
-}
-"""What an error of the system's means, and what to do, by its number."""
-
 MEMORY = re.compile(
     r"can't allocate memory|out of memory|ALLOC_FAILED|Cannot allocate memory|"
     r"could not create a primitive(?! descriptor)",
@@ -72,8 +53,10 @@ def fault(error: BaseException, config: DictConfig | None = None, folder: Path |
             return None  # it says itself what was wrong
         if is_memory(cause):
             return of_memory(cause, config)
-        if isinstance(cause, OSError) and cause.errno in DISKS:
-            return Fault(f"{cause.filename or folder or 'writing'}: {DISKS[cause.errno]}")
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return Fault(f"{cause.filename or folder or 'writing'}: the disk is full; free some space")
+        if isinstance(cause, OSError) and cause.strerror and cause.filename:
+            return Fault(f"{cause.filename}: {cause.strerror}")
         if WRITER in str(cause):  # torch has swallowed the system's reason
             return Fault(f"{folder or 'writing'}: cannot be written ({plain(cause)}); see that the disk is not full")
         if found := WORKER.search(str(cause)):
