@@ -17,10 +17,11 @@ import sys
 from pathlib import Path
 
 from unet.errors import UserError
-from unet.record import CONFIG, METRICS, ROOT, read_json, with_block, write_json, write_text
+from unet.record import METRICS, ROOT, read_json, with_block, write_json, write_text
 from unet.report import analyze
 from unet.report.page import figures, markdown
 from unet.report.results import rows
+from unet.report.runs import read_run
 
 RESULTS, README = ROOT / "docs" / "results", ROOT / "README.md"
 BASELINES = "baseline"
@@ -33,8 +34,7 @@ def add(run: Path, name: str) -> Path:
     metrics = read_json(run / METRICS)
     if not metrics:
         raise UserError(f"{run / METRICS}: no such file; expected the folder of a finished run")
-    first = (run / CONFIG).read_text().splitlines()[0].removeprefix("# ")
-    words = [word for word in shlex.split(first) if not word.startswith("hydra.")]
+    words = [word for word in shlex.split(read_run(run).command) if not word.startswith("hydra.")]
     words = ["data.root=PATH" if word.startswith("data.root=") else word for word in words]
     RESULTS.mkdir(parents=True, exist_ok=True)
     kept = {key: value for key, value in metrics.items() if key != "model/stages"}  # long, and told by the command

@@ -1,7 +1,6 @@
 """Sweep folders without a training: runs whose numbers are known because they are made up here."""
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,9 +46,9 @@ def leave_run(
     words = words_of(overrides)
     run = folder / ",".join(words)
     run.mkdir(parents=True)
-    command = shlex.join(["python", "train.py", *words])
-    (run / "config.yaml").write_text(f"# {command}\n{yaml.safe_dump(config_of(overrides))}")
-    (run / "status.json").write_text(json.dumps({"state": state, "reason": reason}))
+    (run / "config.yaml").write_text(yaml.safe_dump(config_of(overrides)))
+    status = {"state": state, "reason": reason, "command": ["python", "train.py", *words]}
+    (run / "status.json").write_text(json.dumps(status))
     if metrics is not None:
         (run / "metrics.json").write_text(json.dumps(metrics))
     if counts is not None:

@@ -1,30 +1,34 @@
 """What the machine does to a run: each fault ends in one sentence, and in a checkpoint from which the run is exact."""
 
 import errno
+import io
 import json
+import multiprocessing
 import os
-import re
+import random
+import runpy
 import shutil
 import signal
-import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import Mock
+from typing import Any
 
 import processes
 import pytest
 import torch
-from conftest import ROOT, TINY, script
 from omegaconf import OmegaConf
+from test_command import arguments
 from test_training import assert_same, weights
 
+from unet import load
 from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, best_and_last
 from unet.callbacks.progress import Progress
 from unet.errors import Interrupted, Lost, UserError
 from unet.faults import fault
-from unet.halving import as_it_was, begin_again, may_begin_again
 from unet.record import sweep_up
+from unet.resume import resume_hint
 from unet.training import train
 
 pytestmark = pytest.mark.filterwarnings(
@@ -47,7 +51,7 @@ def at(monkeypatch: pytest.MonkeyPatch, hook: str, step: int, happen: Callable[.
     monkeypatch.setattr("unet.training.Progress", type("Happening", (Progress,), {hook: look}))
 
 
-def exhaust(*_: object) -> None:
+def exhaust(*_: object) -> Any:
     torch.empty(2**50, dtype=torch.uint8)  # more than an address space holds
 
 
@@ -203,10 +207,8 @@ KILLED = "DataLoader worker (pid 7) is killed by signal: {}."
     [
         (OSError(errno.ENOSPC, "No space left", "run/last.ckpt"), ["run/last.ckpt: the disk is full; free some space"]),
         (OSError(errno.ENOSPC, "No space left"), ["run: the disk is full"]),
-        (OSError(errno.EDQUOT, "Quota"), ["your share of the disk is full"]),
-        (OSError(errno.EROFS, "Read-only", "run/a"), ["run/a: the disk can only be read", "hydra.run.dir"]),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/a"), ["/root/a: permission denied"]),
-        (OSError(errno.ESTALE, "Stale file handle", "run/a"), ["run/a: the disk does not answer"]),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "run/a"), ["run/a: Disk quota exceeded"]),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/a"), ["/root/a: Permission denied"]),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), ["memory ran out in training", "data.batch_size="]),
         (RuntimeError("[enforce fail] . PytorchStreamWriter failed writing file data/0"), ["run: cannot be written"]),
         (RuntimeError(KILLED.format("Killed")), ["a loader process was killed (Killed)", "data.num_workers=0"]),
@@ -236,8 +238,7 @@ def test_what_is_no_fault_of_the_machine_is_left_alone():
 def test_a_smaller_batch_leaves_every_step_as_many_samples(composed, batch, steps, halved):
     config = composed(f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={steps}")
     found = fault(raised(CUDA), config)
-    assert found is not None
-    assert found.smaller == (f"data.batch_size={halved[0]}", f"trainer.accumulate_grad_batches={halved[1]}")
+    assert found is not None and found.overrides == ()
     assert f"data.batch_size={halved[0]} trainer.accumulate_grad_batches={halved[1]} needs" in found.sentence
     assert halved[0] * halved[1] == batch * steps
 
@@ -247,119 +248,50 @@ def test_of_one_sample_a_batch_there_is_no_half(composed):
     assert found is not None and "smaller crops" in found.sentence and "accumulate" not in found.sentence
 
 
-SMALL_MEMORY = """
-import torch
-import unet.model
-forward = unet.model.UNet.forward
-def limited(self, image):
-    if self.training and len(image) > 2:
-        torch.empty(2**50, dtype=torch.uint8)
-    return forward(self, image)
-unet.model.UNet.forward = limited
-"""
-"""What makes this a machine with memory for two images at a time, where Python loads it before it begins."""
-
-
-@pytest.mark.slow
-def test_a_batch_too_large_is_halved_and_gathered_if_asked(stack, composed, tmp_path):
-    """Eight samples a step, twice four, four times two: as if that had been asked for."""
-    (tmp_path / "sitecustomize.py").write_text(SMALL_MEMORY)
-    common = ["data.batch_size=8", "pictures=0", "feature_maps=0"]
-    given = [
-        "data=isbi2012",
-        f"data.root={stack}",
-        *TINY,
-        *common,
-        "data.num_workers=1",
-        "resume=auto",
-        "halve_batch=true",
-    ]
-
-    command = [sys.executable, str(ROOT / "train.py"), *given]
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "HYDRA_FULL_ERROR": "0"}
-    first = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert first.returncode == 0, first.stderr
-    assert re.findall("beginning again with (.*)", first.stdout) == [
-        "data.batch_size=4 trainer.accumulate_grad_batches=2",
-        "data.batch_size=2 trainer.accumulate_grad_batches=4",
-    ]
-    (folder,) = (tmp_path / "outputs").iterdir()
-    kept = OmegaConf.load(folder / "config.yaml")
-    assert (kept.data.batch_size, kept.trainer.accumulate_grad_batches) == (2, 4)
-    assert not (folder / "error.txt").exists() and len(list(folder.glob("events*"))) == 3, "of the last beginning only"
-    train(composed(*common[1:], "data.batch_size=2", "trainer.accumulate_grad_batches=4"), tmp_path / "asked")
-    assert_same(weights(folder), weights(tmp_path / "asked"))
-    again = processes.run([str(ROOT / "train.py"), *given], tmp_path)
-    assert "this run is finished" in again.stdout, "the same command knows it by what was asked"
-
-
-def test_what_begins_again_is_the_same_command_with_other_values(tmp_path, monkeypatch):
-    """In the same folder, from the same place, and with a word on errors as it was asked for at first."""
-    folder = tmp_path / "a=b, c"
-    (folder / "checkpoints").mkdir(parents=True)
-    for name in ("config.yaml", "checkpoints/last.ckpt", "error.txt", "notes.md"):
-        (folder / name).touch()
-    given = ["train.py", "-m", "++data.batch_size=8", "seed=1", "hydra.run.dir=elsewhere", "halve_batch=true"]
-    monkeypatch.setattr("sys.argv", given)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as unet.command sets it while it listens
-    monkeypatch.setattr("unet.halving.HydraConfig.get", lambda: OmegaConf.create({"runtime": {"cwd": str(tmp_path)}}))
-    monkeypatch.chdir(ROOT)
-    become = Mock(side_effect=SystemExit)
-    monkeypatch.setattr("os.execve", become)
-    with pytest.raises(SystemExit):
-        begin_again(folder, ["data.batch_size=4", "trainer.accumulate_grad_batches=2"])
-    program, words, environment = become.call_args.args
-    assert program == words[0] == sys.executable and Path.cwd() == tmp_path
-    smaller = ["data.batch_size=4", "trainer.accumulate_grad_batches=2", f"hydra.run.dir='{folder}'"]
-    assert words[1:] == ["train.py", "-m", "seed=1", "halve_batch=true", *smaller]
-    assert environment["HYDRA_FULL_ERROR"] == "0"
-    assert [path.name for path in folder.iterdir()] == ["notes.md"]
-
-
-def test_a_run_goes_on_with_the_batch_it_came_down_to(composed, tmp_path):
-    asked = composed("data.batch_size=8", "halve_batch=true")
-    assert as_it_was(asked, tmp_path).data.batch_size == 8
-    OmegaConf.save(composed("data.batch_size=2", "trainer.accumulate_grad_batches=4"), tmp_path / "config.yaml")
-    found = as_it_was(asked, tmp_path)
-    assert (found.data.batch_size, found.trainer.accumulate_grad_batches) == (2, 4)
-    other = composed("data.batch_size=3", "halve_batch=true")
-    assert as_it_was(other, tmp_path).data.batch_size == 3, "another number of samples to a step is another run"
-
-
-def test_nothing_is_begun_again_unasked_or_once_it_is_under_way(composed, tmp_path, monkeypatch):
-    asked = composed("halve_batch=true")
-    assert may_begin_again(asked, tmp_path)
-    assert not may_begin_again(composed(), tmp_path)
-    assert not may_begin_again(composed("halve_batch=true", "ckpt_path=last.ckpt"), tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setenv("WORLD_SIZE", "2")
-        assert not may_begin_again(asked, tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    for epoch in (0, 1):  # the first epoch's is saved by the very error
-        torch.save({"state_dict": {}, "description": {}, "epoch": epoch}, tmp_path / "checkpoints" / "last.ckpt")
-        assert may_begin_again(asked, tmp_path) == (epoch == 0)
-    (tmp_path / "checkpoints" / "last.ckpt").unlink()
-    for later in ("checkpoints/best.ckpt", "metrics.json"):
-        (tmp_path / later).touch()
-        assert not may_begin_again(asked, tmp_path), later
-        (tmp_path / later).unlink()
-
-
-def test_a_run_is_not_begun_again_by_a_config_that_cannot_be_read(composed, tmp_path):
-    (tmp_path / "config.yaml").write_text("data: [")
-    with pytest.raises(UserError, match=r"config\.yaml: cannot be read"):
-        as_it_was(composed("halve_batch=true"), tmp_path)
-
-
-@pytest.mark.parametrize(("size", "said"), [(2, "data.eval_batch_size=1"), (1, "data.eval_tile=[256,256]")])
-def test_in_evaluation_the_batch_of_the_evaluation_is_at_fault(composed, size, said):
-    def predict() -> None:
+@pytest.mark.parametrize(
+    ("overrides", "shape", "needed"),
+    [
+        (["data.eval_batch_size=2"], (2, 1, 40, 48), "data.eval_batch_size=1"),
+        (["data.eval_batch_size=1"], (1, 1, 40, 48), "data.eval_tile=[20,24]"),
+        (["data.eval_batch_size=1", "data.eval_tile=[32,64]"], (1, 1, 40, 48), "data.eval_tile=[16,24]"),
+        (["data.eval_batch_size=1"], (1, 3, 33), "data.eval_tile=[16]"),
+        (["data.eval_batch_size=1", "data.eval_tile=[16,64,64]"], (1, 1, 96, 96, 96), "data.eval_tile=[8,32,32]"),
+    ],
+)
+def test_the_advice_for_an_evaluation_is_a_smaller_batch_or_tile(composed, overrides, shape, needed):
+    def predict(image: torch.Tensor) -> None:
         raise CUDA
 
     with pytest.raises(OutOfMemoryError) as error:
-        predict()
-    found = fault(error.value, composed(f"data.eval_batch_size={size}"))
-    assert found is not None and found.overrides == (said,) and "in evaluation" in found.sentence
+        predict(torch.empty(shape))
+    found = fault(error.value, composed(*overrides))
+    assert found is not None and found.overrides == (needed,) and f"; {needed} needs less" in found.sentence
+
+
+def test_the_tile_of_a_real_evaluation_is_found(composed, tmp_path, monkeypatch):
+    config = composed("trainer.max_epochs=1", "data.eval_batch_size=1", "data.eval_tile=[32,32]", "pictures=0")
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return exhaust() if self.trainer.validating else self.net(self.normalize(image))
+
+    monkeypatch.setattr("unet.task.SegmentationTask.forward", forward)
+    with pytest.raises(RuntimeError, match="can't allocate memory") as error:
+        train(config, tmp_path)
+    found = fault(error.value, config)
+    assert found is not None and found.overrides == ("data.eval_tile=[16,16]",)
+
+
+def test_the_command_that_resumes_changes_no_run_that_is_named_by_its_configuration(composed, tmp_path, monkeypatch):
+    hydra = OmegaConf.create({"overrides": {"hydra": [], "task": ["seed=1"]}})
+    monkeypatch.setattr("unet.resume.HydraConfig.get", lambda: hydra)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    change = "data.eval_batch_size=1"
+    assert change in resume_hint(run, composed(), ["seed=1"], [change])
+    assert change not in resume_hint(run, composed("resume=auto"), ["seed=1", "resume=auto"], [change])
+    (run.parent / "sweep.json").touch()
+    assert change not in resume_hint(run, composed(), ["seed=1"], [change])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -402,29 +334,66 @@ def test_what_a_kill_left_half_written_is_swept_up(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".lock", "last.ckpt"]
 
 
+CHECKPOINTS_WRITTEN = 6
+"""At least as many does the training write: the last of each of its four epochs, and the best."""
+
+
+def die_writing(number: int, fraction: float) -> None:
+    """End this process by SIGKILL once a fraction of its ``number``-th checkpoint is written."""
+    save, left = torch.save, [number]
+
+    def dying(checkpoint: Any, file: Any) -> None:
+        left[0] -= 1
+        if left[0]:
+            return save(checkpoint, file)
+        buffer = io.BytesIO()
+        save(checkpoint, buffer)
+        file.write(buffer.getbuffer()[: round(fraction * buffer.tell())])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = dying
+
+
+def train_and_die(words: list[str], cwd: Path, number: int, fraction: float) -> None:
+    """Run ``train.py`` in this process, which is a new one, until it is in the middle of a checkpoint."""
+    os.chdir(cwd)
+    if number:
+        die_writing(number, fraction)
+    multiprocessing.set_start_method(None, force=True)  # loader processes start as they do elsewhere
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
+
+
 @pytest.mark.slow
-def test_killed_trainings_end_as_if_they_had_not_been():
-    command = [sys.executable, str(ROOT / "scripts" / "faults.py"), "--trainings", "2", "--seed", "7"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    said = done.stdout
-    assert said.count("  same  killed ") == 2 and "2 of 2 trainings" in said and "0 unreadable" in said
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_training_killed_at_random_moments_ends_as_if_it_had_not_been(stack, tmp_path, seed):
+    """Killed in the middle of a checkpoint and after a random time; every checkpoint loads after each."""
+    rng = random.Random(seed)
+    drawn = ["trainer.max_epochs=4", "pictures=0", "feature_maps=0", "resume=auto", f"data.num_workers={seed % 2}"]
+    command = arguments(stack, *drawn)
 
+    def run(folder: str, number: int = 0, seconds: float | None = None) -> int | None:
+        words = [*command, f"hydra.run.dir={folder}"]
+        process = processes.CONTEXT.Process(target=train_and_die, args=(words, tmp_path, number, rng.random()))
+        process.start()
+        process.join(seconds)
+        if process.is_alive():
+            process.kill()
+        process.join()
+        for path in (tmp_path / folder).glob("checkpoints/*.ckpt"):
+            load(path)
+        return process.exitcode
 
-def test_the_fault_script_sees_what_differs_and_what_does_not_load(tmp_path):
-    faults = script("faults")
-    for name, value in (("one", 1.0), ("other", 1.0), ("third", 2.0)):
-        (tmp_path / name / "checkpoints").mkdir(parents=True)
-        values = {"state_dict": {"w": torch.tensor(value)}, "optimizer_states": [{"state": {0: torch.tensor(3.0)}}]}
-        for file in ("best.ckpt", "last.ckpt"):
-            torch.save(values, tmp_path / name / "checkpoints" / file)
-        (tmp_path / name / "metrics.json").write_text(json.dumps({"test/miou": value, "time/train_seconds": 1}))
-    assert faults.differences(tmp_path / "one", tmp_path / "other") == []
-    found = faults.differences(tmp_path / "one", tmp_path / "third")
-    assert found == ["best.ckpt.state_dict.w", "last.ckpt.state_dict.w", "test/miou"]
-    (bad,) = [path for path in (tmp_path / "one" / "checkpoints").iterdir() if path.name == "last.ckpt"]
-    bad.write_bytes(bad.read_bytes()[:100])
-    assert "last.ckpt: damaged" in faults.unreadable(tmp_path / "one")[-1]
-    outcome = faults.Outcome(kills=[faults.Kill(write=2, share=0.5)], unreadable=["gone"])
-    assert not outcome.sound and not faults.Outcome().sound and faults.Outcome(kills=outcome.kills).sound
-    assert faults.told(4, outcome) == "  4  FAILED  killed 50% into writing checkpoint 2; does not load: gone"
+    begin = time.perf_counter()
+    assert run("whole") == 0
+    lasted = time.perf_counter() - begin
+    assert run("killed", number=rng.randint(1, CHECKPOINTS_WRITTEN)) == -signal.SIGKILL
+    run("killed", seconds=rng.uniform(0, lasted))
+    assert run("killed") == 0
+    for name in ("last", "best"):
+        assert_same(weights(tmp_path / "whole", name), weights(tmp_path / "killed", name))
+    whole, killed = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "killed"))
+    assert {key: killed[key] for key in whole if key.startswith(("test/", "best/"))} == {
+        key: value for key, value in whole.items() if key.startswith(("test/", "best/"))
+    }

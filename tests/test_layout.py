@@ -113,6 +113,22 @@ def test_what_surrounds_the_network_knows_no_operator(package: str):
     assert not [name for name in members if any(inside(known, "unet.ops") for known in known_modules(name))]
 
 
+@pytest.mark.slow
+def test_every_module_is_imported_where_unix_modules_are_not_there():
+    source = f"""
+import filelock, psutil  # which use them where they are there
+import importlib, sys
+for name in ("fcntl", "resource"):
+    sys.modules[name] = None
+for name in {sorted(name for name in SOURCES if "templates" not in name)!r}:
+    importlib.import_module(name)
+from unet.record import peak_memory_bytes
+assert peak_memory_bytes() > 2**20
+"""
+    done = subprocess.run([sys.executable, "-c", source], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_network_is_imported_without_lightning_hydra_or_image_libraries():
     source = f"""
 import sys

@@ -28,6 +28,15 @@ def test_a_sweep_is_read_as_it_stands(tmp_path: Path):
     assert run.metrics["test/miou"] == 0.5
 
 
+def test_an_older_run_has_its_command_at_the_head_of_its_config(tmp_path: Path):
+    folder = leave_run(tmp_path, {"model.down": "max", "seed": 0}, metrics_of(0.5, 0))
+    (folder / "status.json").write_text('{"state": "done", "reason": ""}')
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(f"# python train.py model.down=avg 'seed=3'\n{config}")
+    (run,) = read(tmp_path).runs
+    assert run.command == "python train.py model.down=avg seed=3" and run.overrides == {"model.down": "avg", "seed": 3}
+
+
 def test_a_broken_run_is_one_row_and_not_the_end(tmp_path: Path):
     sweep_of(tmp_path, GRID[:2], np.array([[0.5, 0.6], [0.6, 0.7]]))
     broken = next(tmp_path.glob("*bilinear,seed=1"))
@@ -36,6 +45,19 @@ def test_a_broken_run_is_one_row_and_not_the_end(tmp_path: Path):
     (missing,) = found.missing_runs
     assert missing.state == "unreadable" and missing.name == broken.name and "broken" in missing.reason
     assert found.pairs[0][2].seeds == 1
+
+
+RUNTIME = {"isolate": True, "retry_failed": False, "resume": "auto", "halve_batch": False, "diagnostics": True}
+
+
+@pytest.mark.parametrize("key", RUNTIME)
+def test_a_sweep_continued_with_another_runtime_key_keeps_its_arms(tmp_path: Path, key: str):
+    """The value changes after the first arm: neither a factor of its own nor one that splits the other."""
+    for number, (down, seed) in enumerate([("max", 0), ("strided", 0), ("max", 1), ("strided", 1)]):
+        value = RUNTIME[key] if number else None
+        leave_run(tmp_path, {"model.down": down, "seed": seed, key: value}, metrics_of(0.5, seed))
+    found = analyze(tmp_path)
+    assert found.factors == ["model.down"] and [len(arm.runs) for arm in found.arms] == [2, 2]
 
 
 def test_arms_are_what_varied_but_not_seeds_nor_bookkeeping(tmp_path: Path):
@@ -51,9 +73,8 @@ def test_arms_are_what_varied_but_not_seeds_nor_bookkeeping(tmp_path: Path):
 def test_what_moves_with_a_choice_is_no_factor_of_its_own(tmp_path: Path):
     for name, lr in (("sea", 0.1), ("land", 0.2)):
         run = leave_run(tmp_path, {"data.name": name, "optim.lr": lr, "seed": 0}, metrics_of(0.5, 0))
-        path = run / "config.yaml"
-        config = path.read_text().splitlines()
-        path.write_text("\n".join([f"# python train.py data={name} seed=0", *config[1:]]))
+        status = {"state": "done", "command": ["python", "train.py", f"data={name}", "seed=0"]}
+        (run / "status.json").write_text(json.dumps(status))
     keys, dependent_keys = factors(read(tmp_path).runs)
     assert keys == ["data.name"] and dependent_keys == {"optim.lr": "data.name"}
 

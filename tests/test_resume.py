@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from test_command import assert_same, interrupted, refused, run, started
 from test_segmenter import Evil
 
-from unet.command import run_dir
+from unet.command import run_dir, sweep_name
 from unet.errors import UserError
-from unet.job import attempt, checkpoint_of, the_same_again
+from unet.job import checkpoint_of, execute, run_or_resume
 from unet.record import claim
 from unet.resume import refuse_another
 from unet.training import train
@@ -27,6 +27,16 @@ LONGER = ("trainer.max_epochs=12", "optim.lr=0.001", "pictures=0", "feature_maps
 
 def folder_of(*overrides: str) -> str:
     return run_dir(None, "outputs/2026-01-01", "auto", overrides, _root_=config(*overrides))
+
+
+@pytest.mark.parametrize(
+    "override", ["diagnostics=false", "pictures=0", "trainer.log_every_n_steps=1", "isolate=false"]
+)
+def test_a_key_that_only_logs_or_launches_makes_no_other_run(tmp_path: Path, override: str):
+    assert folder_of("model.down=avg", override) == folder_of("model.down=avg")
+    OmegaConf.save(config(), tmp_path / "config.yaml")
+    refuse_another(tmp_path, config(override))
+    assert sweep_name(["model.down=max,avg", override]) == "model.down=max,avg"
 
 
 def test_the_folder_is_named_by_what_was_chosen_and_a_hash_of_all_there_is():
@@ -43,7 +53,7 @@ def test_a_folder_chosen_by_hand_has_to_hold_the_same_run(tmp_path: Path):
     with pytest.raises(UserError, match=r"holds a run with optim.lr=0.5, this one has optim.lr=0.001"):
         refuse_another(tmp_path, config())
     with pytest.raises(UserError, match="resume=yes: expected auto or null"):
-        the_same_again(train, config("resume=yes"), tmp_path, [])
+        run_or_resume(train, config("resume=yes"), tmp_path, [])
 
 
 def test_a_folder_without_a_checkpoint_may_be_begun_again(tmp_path: Path):
@@ -73,8 +83,16 @@ def test_a_run_is_not_gone_on_with_by_another_network(tmp_path: Path):
     last.touch()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=r"a run with model.width=16, this one has model.width=8, and a run goes on"):
-        attempt(train, config(f"ckpt_path={last}", "model.width=8"), tmp_path, [])
+        execute(train, config(f"ckpt_path={last}", "model.width=8"), tmp_path, [])
     assert before == {path: path.read_bytes() for path in before} and not (tmp_path / "status.json").exists()
+
+
+def test_a_run_keeps_its_command_in_its_status(tmp_path: Path):
+    execute(lambda config, folder: {"best/val_miou": 0.5}, config(), tmp_path, ["model.down=avg", "seed=1"])
+    status = json.loads((tmp_path / "status.json").read_text())
+    words = ["python", "train.py", "model.down=avg", "seed=1"]
+    assert status == {"state": "done", "reason": "", "command": words}
+    assert not (tmp_path / "config.yaml").read_text().startswith("#")
 
 
 def test_values_of_several_kinds_have_a_name():
@@ -116,7 +134,7 @@ def test_the_same_command_goes_on_after_sigterm_and_then_says_that_it_is_finishe
     assert again.returncode == 0 and "going on from" in again.stdout and "epoch 1/" not in again.stdout
     assert_same(folder, tmp_path / "whole")
     third = run(stack, tmp_path, *LONGER)
-    assert third.returncode == 0 and "this run is finished, mIoU" in third.stdout
+    assert third.returncode == 0 and "this run is finished, validation mIoU" in third.stdout
     assert third.stdout.count("\n") == 1, "one sentence"
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == [folder.name]
 

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import config
+from lightning.fabric.utilities.rank_zero import _get_rank
+from omegaconf import OmegaConf
 from test_command import arguments, environment, run, started
 
 from unet.errors import UserError
-from unet.sweep import keep_the_batch, keep_to_one_device
+from unet.job import RANKS, is_follower, require_common_folder
+from unet.sweep import keep_to_one_device
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +55,37 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(stack, 
     assert 8 <= torch.load(last, weights_only=True)["global_step"] < 4000
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"SLURM_PROCID": "3", "SLURM_LOCALID": "1"},
+        {"LOCAL_RANK": "0", "RANK": "2"},
+        {"LOCAL_RANK": "1", "RANK": "0"},
+        {"JSM_NAMESPACE_RANK": "1"},
+    ],
+)
+def test_the_first_process_is_the_one_that_lightning_takes_for_it(monkeypatch, variables):
+    for name in RANKS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_follower() == bool(_get_rank())
+
+
+def test_a_second_node_keeps_no_record(monkeypatch):
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert is_follower()
+
+
+def test_tasks_of_srun_that_have_no_common_folder_are_refused(stack, tmp_path, monkeypatch):
+    monkeypatch.setattr("unet.job.HydraConfig.get", lambda: OmegaConf.create({"overrides": {"hydra": []}}))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    require_common_folder(config("resume=auto"))
+    with pytest.raises(UserError, match=r"2 processes train together.*add resume=auto or hydra.run.dir"):
+        require_common_folder(config())
+
+
 @pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]], ids=lambda it: it[0])
 def test_a_launcher_runs_the_jobs_of_a_sweep(stack, tmp_path, launcher):
     name, *options = launcher
@@ -76,16 +111,9 @@ def test_one_device_is_not(composed, asked):
     keep_to_one_device(composed(asked))
 
 
-def test_a_sweep_keeps_the_batch_it_is_given(composed):
-    keep_the_batch(composed())
-    with pytest.raises(UserError, match="halve_batch=true: the jobs of a sweep are compared"):
-        keep_the_batch(composed("halve_batch=true"))
-
-
-@pytest.mark.parametrize("swept", ["halve_batch=false,true", "trainer.devices=1,2"])
-def test_what_is_refused_of_a_sweep_is_refused_of_its_jobs(stack, tmp_path, swept):
-    result = run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", swept)
-    assert result.returncode == 1 and "error: " in result.stderr and swept.partition("=")[0] in result.stderr
+def test_what_is_refused_of_a_sweep_is_refused_of_its_jobs(stack, tmp_path):
+    result = run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", "trainer.devices=1,2")
+    assert result.returncode == 1 and "error: trainer.devices=2" in result.stderr
     assert not list(tmp_path.glob("sweep/*/status.json"))
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from omegaconf import OmegaConf
 from test_command import assert_same, run, started
 
 from unet.command import job_name, sweep_name, swept_keys
 from unet.errors import UserError
-from unet.job import held
+from unet.job import lock_folder, objective
 from unet.record import forget
-from unet.sweep import progress
+from unet.sweep import Sweep, print_table, progress
 from unet.sweep import states as states_of
 
 pytestmark = pytest.mark.slow
@@ -83,13 +84,55 @@ def test_a_signal_stops_a_sweep_with_its_job_saved(stack, tmp_path):
     assert torch.load(tmp_path / "sweep" / stopped / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] >= 8
 
 
+def test_the_same_sweep_twice_at_once_runs_its_job_once(stack, tmp_path):
+    sweep = ("-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=40", "seed=0", "pictures=0", "feature_maps=0")
+    first = started(stack, tmp_path, 1, *sweep)
+    second = run(stack, tmp_path, *sweep)
+    first_output, _ = first.communicate(timeout=120)
+    assert first.returncode == second.returncode == 0, second.stderr
+    assert "waiting for the process that is running this" in second.stderr and "failed" not in second.stderr
+    assert first_output.count("results in") + second.stdout.count("results in") == 1
+    assert [value["state"] for value in jobs(tmp_path / "sweep").values()] == ["done"]
+
+
+def test_the_job_of_a_killed_sweep_keeps_its_folder_locked(tmp_path):
+    """The job's process shares the lock of its sweep, and holds it alone where the sweep is killed."""
+    (tmp_path / "train.py").write_text(f"""
+import os, time
+from pathlib import Path
+from unet.job import lock_folder
+with lock_folder(Path({str(tmp_path)!r})):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+""")
+    code = f"""
+from pathlib import Path
+import unet.job
+folder = unet.job.ROOT = Path({str(tmp_path)!r})
+with unet.job.lock_folder(folder) as running:
+    unet.job.run_in_subprocess(folder, [], {{}}, running)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    sweep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    assert sweep.stdout is not None
+    job = int(sweep.stdout.readline())
+    for kill in (sweep.kill, lambda: os.kill(job, signal.SIGKILL)):
+        with pytest.raises(UserError, match="another process is running this"), lock_folder(tmp_path):
+            pass
+        kill()
+        sweep.wait()
+    sweep.communicate()  # until the job, which has its output, has ended too
+    with lock_folder(tmp_path):
+        pass
+
+
 def test_a_folder_is_held_by_one_process(tmp_path):
     code = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from unet.job import held
+from unet.job import lock_folder
 import multiprocessing, time
-with held(Path({str(tmp_path)!r})):
+with lock_folder(Path({str(tmp_path)!r})):
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))  # as a loader process is
     child.start()
     print(child.pid, flush=True)
@@ -98,11 +141,11 @@ with held(Path({str(tmp_path)!r})):
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     child = int(other.stdout.readline())
-    with pytest.raises(UserError, match="another process is running this"), held(tmp_path):
+    with pytest.raises(UserError, match="another process is running this"), lock_folder(tmp_path):
         pass
     other.kill()
     other.wait()
-    with held(tmp_path):  # though the child lives on
+    with lock_folder(tmp_path):  # though the child lives on
         os.kill(child, signal.SIGKILL)
     other.communicate()
 
@@ -114,6 +157,21 @@ def test_only_what_a_run_left_is_forgotten(tmp_path):
     forget(tmp_path)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["mine/picture.png", "notes.md"]
+
+
+def test_a_sweep_is_ordered_by_validation_and_never_by_test(tmp_path, capsys):
+    first = {"best/val_miou": 0.7, "val/miou": 0.1, "test/miou": 0.6}
+    assert objective(first) == 0.7 and objective({"val/miou": 0.4}) == 0.4
+    costs = {"state": "done", "model/parameters": 1, "model/flops": 1, "time/train_seconds": 1}
+    print_table(tmp_path, {"lucky": {"best/val_miou": 0.5, "test/miou": 0.9} | costs, "better": first | costs})
+    table = capsys.readouterr().out
+    assert table.index("better") < table.index("lucky") and table.index("val mIoU") < table.index("test mIoU")
+
+
+def test_a_sweeper_that_chooses_jobs_as_it_goes_is_refused():
+    config = OmegaConf.create({"hydra": {"sweeper": {"_target_": "hydra_plugins.optuna.OptunaSweeper"}}})
+    with pytest.raises(UserError, match=r"OptunaSweeper.*leave hydra/sweeper out and list the values"):
+        Sweep().begin(config)
 
 
 def test_a_job_that_left_nothing_is_pending(tmp_path):
@@ -143,7 +201,7 @@ def test_names_say_what_varies():
 
 
 def test_a_job_is_named_by_its_configuration(composed, tmp_path):
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import open_dict
 
     def name(keys: list[str], *overrides: str) -> str:
         config = composed(*overrides)

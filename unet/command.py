@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unet.errors import UserError, did_you_mean
 from unet.faults import fault, plain
+from unet.record import flatten, is_runtime_key
 
 # OpenMP threads that spin at every barrier stand in each other's way on a busy machine, and sleeping ones wake late: a
 # short spin (tens of microseconds) is near the best of both. Read by OpenMP when torch is loaded.
@@ -38,9 +39,6 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 """Whether the user asked for tracebacks; read before this module sets the variable for Hydra itself."""
-
-HOW = ("ckpt_path", "resume", "threads", "isolate", "retry_failed")
-"""Keys that say how a run is made, not what it is."""
 
 AUTO = "auto"
 """The value of ``resume`` with which a command finds the run that it began."""
@@ -96,7 +94,8 @@ def sweep_name(overrides: Sequence[str]) -> str:
     ``["sweep=up", "model.down=max,avg", "seed=0,1"]`` -> ``up_model.down-max-avg``. What the name cannot tell apart, as
     ``[1,2],3`` from ``1,2,3``, goes into the hash too.
     """
-    chosen = [override for override in overrides if override.partition("=")[0] not in ("seed", *HOW)]
+    keyed = [(override.lstrip("+").partition("=")[0], override) for override in overrides]
+    chosen = [override for key, override in keyed if key != "seed" and not is_runtime_key(key)]
     varied = [override for override in chosen if override.partition("=")[0] in ("sweep", *swept_keys(chosen, None))]
     hashed = [override for override in chosen if override not in varied or re.search(r"[^\w.,=-]", override)]
     named = [override.removeprefix("sweep=") for override in varied]
@@ -128,9 +127,10 @@ def stringify_keys(values: Any) -> Any:
 
 
 def identity_config(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved values that make a run what it is, without the keys of how it is executed."""
-    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *HOW)])
-    return OmegaConf.to_container(kept, resolve=True)  # type: ignore[return-value]
+    """Return the resolved values that identify a run by dotted key: all but :data:`unet.record.RUNTIME_KEYS`."""
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if not is_runtime_key(str(key))])
+    values: Any = OmegaConf.to_container(kept, resolve=True)
+    return {key: value for key, value in flatten(values).items() if not is_runtime_key(key)}
 
 
 def as_override(key: str, value: Any) -> str:
@@ -163,7 +163,7 @@ def run_dir(
     if ckpt_path and path.parent.name == "checkpoints":
         return str(path.parent.parent)
     if resume == AUTO:
-        chosen = [override for override in overrides if override.partition("=")[0] not in HOW]
+        chosen = [override for override in overrides if not is_runtime_key(override.lstrip("+").partition("=")[0])]
         return str(Path(new).parent / run_folder_name(Path(new).parent, chosen, _root_))
     return new
 
@@ -273,7 +273,7 @@ def exit_with_error(error: Exception, config_name: str = "train") -> NoReturn:
     """Print what went wrong and exit; where the reader of a pipe has left (``| head``), exit without a word."""
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
-        sys.exit(signal_status(signal.SIGPIPE))
+        sys.exit(128 + getattr(signal, "SIGPIPE", 13))
     sys.stdout.flush()
     print(f"error: {explain(error, config_name)}", file=sys.stderr)
     sys.exit(2 if isinstance(error, OverrideParseException) else 1)
@@ -338,14 +338,11 @@ def unknown_key(key: str, error: Exception, config_name: str) -> str:
     return f"{key}: no such key{did_you_mean(key, keys)}{listed}"
 
 
-def all_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    keys = []
-    for key in config:
-        node = config._get_node(key)
-        keys.append(f"{prefix}{key}")
-        if isinstance(node, DictConfig) and not node._is_none():
-            keys += all_keys(node, f"{prefix}{key}.")
-    return keys
+def all_keys(config: DictConfig) -> list[str]:
+    """Return every dotted key of a config, those of whole sections included."""
+    values: Any = OmegaConf.to_container(config)
+    parts = [key.split(".") for key in flatten(values)]
+    return list(dict.fromkeys(".".join(words[:end]) for words in parts for end in range(1, len(words) + 1)))
 
 
 def signal_status(signum: int) -> int:

@@ -20,18 +20,6 @@ class Lost(UserError):
     """A file that could be read when the run began cannot be read any more."""
 
 
-class MemoryOut(UserError):
-    """Memory ran out in a step of a training.
-
-    Attributes:
-        smaller: the overrides with which a new training needs less.
-    """
-
-    def __init__(self, sentence: str, smaller: Iterable[str]):
-        super().__init__(sentence)
-        self.smaller = tuple(smaller)
-
-
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """``'; did you mean strided?'`` when a valid name is near, else an empty string."""
     near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)

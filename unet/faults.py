@@ -15,25 +15,6 @@ from omegaconf import DictConfig
 
 from unet.errors import Lost, UserError
 
-ELSEWHERE = "choose another folder (hydra.run.dir=... of a training)"
-ABSENT = "the disk does not answer; see that it is there"
-DISKS = {
-    errno.ENOSPC: "the disk is full; free some space",
-    errno.EDQUOT: "your share of the disk is full; free some space",
-    errno.EFBIG: "larger than a file may be here; raise the limit (ulimit -f)",
-    errno.EROFS: f"the disk can only be read; {ELSEWHERE}",
-    errno.EACCES: f"permission denied; {ELSEWHERE}",
-    errno.EPERM: f"permission denied; {ELSEWHERE}",
-    errno.ENOTDIR: f"a part of this path is a file; {ELSEWHERE}",
-    errno.EIO: ABSENT,
-    errno.ESTALE: ABSENT,
-    errno.ENODEV: ABSENT,
-    errno.ENXIO: ABSENT,
-    errno.ENOTCONN: ABSENT,
-    errno.EMFILE: "too many open files; raise the limit (ulimit -n) or lower data.num_workers",
-}
-"""What an error of the system's means, and what to do, by its number."""
-
 MEMORY = re.compile(
     r"can't allocate memory|out of memory|ALLOC_FAILED|Cannot allocate memory|"
     r"could not create a primitive(?! descriptor)",
@@ -50,13 +31,11 @@ class Fault(NamedTuple):
 
     Attributes:
         sentence: for the person at the terminal.
-        overrides: what the command that goes on has to change, if anything.
-        smaller: what a training begun anew has to change to need less memory.
+        overrides: what would avert it; no part of the same run.
     """
 
     sentence: str
     overrides: tuple[str, ...] = ()
-    smaller: tuple[str, ...] = ()
 
 
 def fault(error: BaseException, config: DictConfig | None = None, folder: Path | None = None) -> Fault | None:
@@ -74,8 +53,10 @@ def fault(error: BaseException, config: DictConfig | None = None, folder: Path |
             return None  # it says itself what was wrong
         if is_memory(cause):
             return of_memory(cause, config)
-        if isinstance(cause, OSError) and cause.errno in DISKS:
-            return Fault(f"{cause.filename or folder or 'writing'}: {DISKS[cause.errno]}")
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return Fault(f"{cause.filename or folder or 'writing'}: the disk is full; free some space")
+        if isinstance(cause, OSError) and cause.strerror and cause.filename:
+            return Fault(f"{cause.filename}: {cause.strerror}")
         if WRITER in str(cause):  # torch has swallowed the system's reason
             return Fault(f"{folder or 'writing'}: cannot be written ({plain(cause)}); see that the disk is not full")
         if found := WORKER.search(str(cause)):
@@ -110,10 +91,20 @@ def of_memory(error: BaseException, config: DictConfig | None) -> Fault:
     said = re.sub(r"^\[.*?\] (\. |err == 0\. )?", "", plain(error)).split(". ")[0] or type(error).__name__
     if config is None:
         return Fault(f"memory ran out ({said}); try smaller batches, tiles or files")
-    called = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-    if "predict" in called:  # every evaluation calls it, no training step does
-        least = "data.eval_batch_size=1" if config.data.eval_batch_size > 1 else "data.eval_tile=[256,256]"
-        return Fault(f"memory ran out in evaluation ({said}); {least} needs less", (least.replace(" ", ""),))
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    predicting = [frame for frame in frames if frame.f_code.co_name == "predict"]
+    if predicting:  # every evaluation calls it, no training step does
+        image = next((frame.f_locals["image"] for frame in predicting if "image" in frame.f_locals), None)
+        if config.data.eval_batch_size > 1:
+            smaller = ("data.eval_batch_size=1",)
+        elif image is not None:
+            size = tuple(image.shape[2:])  # of the whole image, which is (B, C, *S)
+            tile = [max(1, min(sizes) // 2) for sizes in zip(size, config.data.eval_tile or size, strict=True)]
+            smaller = (f"data.eval_tile=[{','.join(map(str, tile))}]",)
+        else:
+            smaller = ()
+        needed = smaller[0] if smaller else "a smaller data.eval_tile"
+        return Fault(f"memory ran out in evaluation ({said}); {needed} needs less memory", smaller)
     parts = smallest_factor(config.data.batch_size)
     if parts is None:
         return Fault(
@@ -121,11 +112,10 @@ def of_memory(error: BaseException, config: DictConfig | None) -> Fault:
             f"(data.train_transforms) or a smaller model.width for a new run"
         )
     batch, steps = config.data.batch_size // parts, config.trainer.accumulate_grad_batches * parts
-    smaller = (f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={steps}")
     return Fault(
-        f"memory ran out in training ({said}): a new run with {' '.join(smaller)} needs less and gives every step as "
-        f"many samples (halve_batch=true sees to it); where another program had taken the memory, nothing need change",
-        smaller=smaller,
+        f"memory ran out in training ({said}): a new run with data.batch_size={batch} "
+        f"trainer.accumulate_grad_batches={steps} needs less memory and has as many samples in every optimizer step; "
+        f"if another program had taken the memory, change nothing"
     )
 
 

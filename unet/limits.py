@@ -73,7 +73,6 @@ LIMITS: Mapping[str, Limit] = {
     "threads": or_null(integer(1, THREADS)),
     "compile": SWITCH,
     "diagnostics": SWITCH,
-    "halve_batch": SWITCH,
     "pictures": integer(0),
     "feature_maps": integer(0),
     "ema": or_null(fraction("a decay")),

@@ -4,22 +4,24 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import shlex
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from unet.errors import UserError
+
+PROC = Path("/proc/self")
+"""What Linux says of this process: psutil knows no peak there."""
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG, STATUS, METRICS = "config.yaml", "status.json", "metrics.json"
@@ -28,6 +30,38 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 PARTIAL = ".partial"
 SWEEP = "sweep.json"
 """In a sweep's folder: the commands that ran there, and the overrides of every job by the name of its folder."""
+
+
+RUNTIME_KEYS = (
+    *("ckpt_path", "resume", "threads", "isolate", "retry_failed", "diagnostics", "pictures", "feature_maps", "hydra"),
+    "halve_batch",  # of older runs
+    *("trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_progress_bar"),
+    *("trainer.enable_model_summary", "trainer.profiler", "trainer.model_registry"),
+)
+"""Config keys that say how a run is launched, logged and shown. They are no part of what is trained: two runs that
+differ in these alone are the same run, and no report compares them."""
+
+
+def is_runtime_key(key: str) -> bool:
+    """Return whether a dotted config key, or one above it, is one of :data:`RUNTIME_KEYS`."""
+    return any(f"{key}.".startswith(f"{name}.") for name in RUNTIME_KEYS)
+
+
+def flatten(config: Mapping[Any, Any], operators: bool = False, prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by dotted key; an empty mapping is a value.
+
+    Args:
+        config: plain containers.
+        operators: keep a mapping with a ``name`` below the top level as one value, such as an operator's options.
+        prefix: what every key begins with.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value and not (operators and prefix and "name" in value):
+            flat |= flatten(value, operators, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def run_config(folder: Path) -> DictConfig:
@@ -137,9 +171,17 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def write_status(folder: Path, state: str, reason: str = "") -> None:
-    """``running``, ``done``, ``failed`` or ``interrupted``, with the reason in one line."""
-    write_json(folder / STATUS, {"state": state, "reason": reason})
+def write_status(folder: Path, state: str, reason: str = "", command: Sequence[str] = ()) -> None:
+    """Write ``running``, ``done``, ``failed`` or ``interrupted``, the reason, and the run's command.
+
+    Args:
+        folder: the run's.
+        state: how far it is.
+        reason: one line.
+        command: the words that started it; none: those of the state before.
+    """
+    command = list(command) or read_json(folder / STATUS).get("command", [])
+    write_json(folder / STATUS, {"state": state, "reason": reason, "command": command})
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -184,16 +226,19 @@ def provenance() -> dict[str, str]:
 def reset_peak_memory() -> None:
     """Start counting anew where the system can (Linux): the jobs of a sweep do not inherit each other's peak."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        (PROC / "clear_refs").write_text("5")
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident size this process has had since :func:`reset_peak_memory`."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    """Return the largest resident size of this process since :func:`reset_peak_memory`.
+
+    Where the system counts none (macOS) this is the size now.
+    """
+    with suppress(OSError):
+        line = next(line for line in (PROC / "status").read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = psutil.Process().memory_info()
+    return getattr(memory, "peak_wset", memory.rss)
 
 
 def minutes(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """Where a run that ended before its time goes on, and the command that makes it."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from unet.command import AUTO, as_override, identity_config
 from unet.errors import UserError
-from unet.record import CHECKPOINTS, LAST, run_config
+from unet.record import CHECKPOINTS, LAST, SWEEP, run_config
 
 
 def refuse_another(folder: Path, config: DictConfig) -> None:
@@ -34,19 +34,10 @@ def refuse_another_network(folder: Path, config: DictConfig) -> None:
 
 def differing(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:
     """Key, value there and value here, of what the run in ``folder`` and ``config`` do not have alike."""
-    there, here = (dict(leaves(identity_config(found))) for found in (run_config(folder), config))
+    there, here = identity_config(run_config(folder)), identity_config(config)
     for key in here | there:
         if here.get(key) != there.get(key):
             yield key, there.get(key), here.get(key)
-
-
-def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of all that is no mapping."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def checkpoint_of(folder: Path) -> str | None:
@@ -55,10 +46,14 @@ def checkpoint_of(folder: Path) -> str | None:
     return str(last) if last.is_file() else None
 
 
-def to_go_on(folder: Path, config: DictConfig, overrides: Sequence[str], more: Sequence[str] = ()) -> str:
-    """The command with which a run that ended before its time goes on, with ``more`` overrides where it has to."""
+def resume_hint(folder: Path, config: DictConfig, overrides: Sequence[str], changes: Sequence[str] = ()) -> str:
+    """Return the command that resumes a run that ended early.
+
+    ``changes`` are overrides that would avert the failure. They are in the command unless the run's folder is named by
+    its configuration (``resume=auto``, a sweep's job): with another it would be another run.
+    """
     last = checkpoint_of(folder)
-    if config.resume == AUTO and not more:
+    if config.resume == AUTO:
         given = HydraConfig.get().overrides
         chosen = {one.lstrip("+").partition("=")[0] for one in [*given.hydra, *given.task]}
         elsewhere = chosen & {"hydra.run.dir", "ckpt_path"}
@@ -67,4 +62,5 @@ def to_go_on(folder: Path, config: DictConfig, overrides: Sequence[str], more: S
     if last is None:
         return "no epoch was finished, so begin again"
     chosen = [override for override in overrides if not override.startswith("resume=")]
-    return f"go on with: {shlex.join(['python', 'train.py', *chosen, *more, as_override('ckpt_path', last)])}"
+    changed = [] if (folder.parent / SWEEP).is_file() else changes
+    return f"go on with: {shlex.join(['python', 'train.py', *chosen, *changed, as_override('ckpt_path', last)])}"

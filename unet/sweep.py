@@ -18,7 +18,7 @@ from rich.table import Table
 
 from unet.command import exit_with_error, explain, parse
 from unet.errors import UserError
-from unet.job import OBJECTIVE, end, held, objective
+from unet.job import exit_on_signal, lock_folder, objective
 from unet.record import METRICS, STATUS, SWEEP, minutes, read_json, write_json, write_status
 
 
@@ -33,24 +33,29 @@ class Sweep(Callback):
         self.names: list[str] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, end)  # a job that runs in this process puts its own in place of it for a while
+        signal.signal(signal.SIGTERM, exit_on_signal)  # a job in this process puts its own in its place for a while
         try:
             self.begin(config)
         except Exception as error:  # Hydra would only warn, and go on
             exit_with_error(error)
 
     def begin(self, config: DictConfig) -> None:
+        sweeper = config.hydra.sweeper._target_.rpartition(".")[2]
+        if sweeper != BasicSweeper.__name__:
+            raise UserError(
+                f"hydra/sweeper: {sweeper} chooses jobs as it goes, and this sweep's jobs are written down before the "
+                f"first one; leave hydra/sweeper out and list the values (optim.lr=0.001,0.01)"
+            )
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # notes which keys are swept; a job's own config cannot tell
         jobs = {}
         for overrides in combinations(config):
             job = config_of(config, overrides)
             keep_to_one_device(job)
-            keep_the_batch(job)
             jobs[job.hydra.sweep.subdir] = overrides
         self.names = list(jobs)
         folder.mkdir(parents=True, exist_ok=True)
-        with held(folder, wait=True):  # another command may be adding its jobs
+        with lock_folder(folder, wait=True):  # another command may be adding its jobs
             known = read_json(folder / SWEEP)
             commands = dict.fromkeys([*known.get("commands", []), command_of(config)])
             write_json(folder / SWEEP, {"commands": list(commands), "jobs": known.get("jobs", {}) | jobs})
@@ -107,15 +112,6 @@ def keep_to_one_device(config: DictConfig) -> None:
         )
 
 
-def keep_the_batch(config: DictConfig) -> None:
-    """Refuse a sweep in which one arm might train with another batch than the rest. Raises UserError."""
-    if config.halve_batch:
-        raise UserError(
-            "halve_batch=true: the jobs of a sweep are compared, so all have the batch that is asked for; choose one "
-            "that the largest arm has memory for (data.batch_size=..., trainer.accumulate_grad_batches=...)"
-        )
-
-
 def combinations(config: DictConfig) -> list[list[str]]:
     """The overrides of every job, as Hydra's own sweeper will combine them."""
     parsed = parse(config.hydra.overrides.task, config.hydra.sweeper.get("params"))
@@ -154,10 +150,10 @@ def progress(jobs: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Jobs by objective, best first; unfinished ones last, with their reason."""
+    """Print the jobs by validation mIoU, best first; unfinished ones last, with their reason."""
     table = Table(title=str(folder), title_justify="left")
     table.add_column("job", overflow="fold")  # a name is shown whole
-    for column in ("state", "mIoU", "split", "parameters", "GFLOP", "seconds"):
+    for column in ("state", "val mIoU", "test mIoU", "parameters", "GFLOP", "seconds"):
         table.add_column(column, no_wrap=True)
     for name, values in sorted(jobs.items(), key=lambda job: -(objective(job[1]) if job[1]["state"] == "done" else -1)):
         if values["state"] != "done":
@@ -167,7 +163,7 @@ def print_table(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
             name,
             "done",
             f"{objective(values):.4f}",
-            "test" if f"test/{OBJECTIVE}" in values else "val",
+            f"{values['test/miou']:.4f}" if "test/miou" in values else "no test split",
             f"{values['model/parameters']:,}",
             f"{values['model/flops'] / 1e9:.2f}",
             f"{values['time/train_seconds']:.0f}",

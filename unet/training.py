@@ -38,7 +38,6 @@ from unet.callbacks.tensorboard import (
     predict_panels,
     writer_of,
 )
-from unet.command import HOW
 from unet.data import SegmentationData
 from unet.data.dataset import for_axes
 from unet.diagnostics import diagnose
@@ -49,7 +48,17 @@ from unet.losses import class_weights, log_weights, make_loss
 from unet.matching import matched
 from unet.model import UNet
 from unet.pictures import sheet
-from unet.record import CHECKPOINTS, METRICS, peak_memory_bytes, provenance, reset_peak_memory, whole, write_json
+from unet.record import (
+    CHECKPOINTS,
+    METRICS,
+    flatten,
+    is_runtime_key,
+    peak_memory_bytes,
+    provenance,
+    reset_peak_memory,
+    whole,
+    write_json,
+)
 from unet.segmenter import Normalize, read_checkpoint
 from unet.summary import print_result, print_summary
 from unet.task import SegmentationTask
@@ -339,8 +348,13 @@ def leave_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, 
     """
     if writer_of(trainer) is None:
         return
-    left_out = ("trainer.", "data.source", "data.train_transforms", "data.eval", "data._target_", *HOW)
-    chosen = {key: value for key, value in flatten(config) if not key.startswith(left_out)}
+    left_out = ("trainer.", "data.source", "data.train_transforms", "data.eval", "data._target_")
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    chosen = {
+        key: value if isinstance(value, bool | int | float | str) else str(value)
+        for key, value in flatten(values, operators=True).items()
+        if not key.startswith(left_out) and not is_runtime_key(key)
+    }
     reported = ("test/", "val/", "time/", "model/")
     numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     final = {f"final/{name.split('/', 1)[1]}": value for name, value in numbers.items() if name.startswith(reported)}
@@ -348,15 +362,3 @@ def leave_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, 
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(chosen, final)
             logger.finalize("success")  # writes hparams.yaml too, and ends the thread that writes events
-
-
-def flatten(config: DictConfig, prefix: str = "") -> list[tuple[str, Any]]:
-    """``key.inner`` and value of every leaf; a list or an operator with options as its text."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if (isinstance(value, DictConfig) and "name" not in value) or key in ("data", "loss"):
-            pairs += flatten(value, f"{name}.")
-        else:
-            pairs.append((name, value if isinstance(value, bool | int | float | str) else str(value)))
-    return pairs

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unet.record import is_runtime_key
 from unet.report.runs import Run
 
-BOOKKEEPING = ("seed", "ckpt_path", "threads", "pictures", "feature_maps", "hydra", "trainer.default_root_dir")
 RESAMPLING = ("model.down", "model.up")
 REPEAT = "arm"
 """The config key that marks repeats: arms that differ in it alone are the same configuration."""
@@ -47,8 +47,8 @@ def format_value(value: Any) -> str:
 
 
 def is_bookkeeping(key: str) -> bool:
-    """Return whether a key is no part of what was trained."""
-    return key.endswith(".root") or any(key == name or key.startswith(f"{name}.") for name in BOOKKEEPING)
+    """Does the key say where and how a run was kept, not what was trained?"""
+    return key == "seed" or key.endswith(".root") or is_runtime_key(key)
 
 
 def factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:

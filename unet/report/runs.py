@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from unet.errors import UserError
-from unet.record import CONFIG, METRICS, STATUS, SWEEP, read_json
+from unet.record import CONFIG, METRICS, STATUS, SWEEP, flatten, read_json
 
 COMMAND = ["python", "train.py"]
 
@@ -113,7 +113,9 @@ def read_run(folder: Path, overrides: Sequence[str] = ()) -> Run:
 
     status: dict[str, Any] = load(STATUS, read_json, {})
     metrics: dict[str, Any] = load(METRICS, read_json, {})
-    command, config = load(CONFIG, read_config, ([], {}))
+    config: dict[str, Any] = load(CONFIG, read_config, {})
+    saved = status.get("command")
+    command = [str(word) for word in saved] if isinstance(saved, list) and saved else load(CONFIG, command_comment, [])
     words = [word for word in command if "=" in word] or list(overrides)
     state = str(status.get("state") or ("done" if metrics else "missing"))
     reason = str(status.get("reason", ""))
@@ -126,16 +128,21 @@ def read_run(folder: Path, overrides: Sequence[str] = ()) -> Run:
     return Run(folder, state, reason, shlex.join(command or [*COMMAND, *overrides]), parsed(words), config, metrics)
 
 
-def read_config(path: Path) -> tuple[list[str], dict[str, Any]]:
-    """The command at its head (may be empty) and its values by dotted key; both empty where there is no file."""
+def command_comment(path: Path) -> list[str]:
+    """Return the command that older runs have as a comment at the head of their config."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return shlex.split(lines[0].removeprefix("# ")) if lines and lines[0].startswith("# ") else []
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a config's values by dotted key; none where there is no file."""
     if not path.exists():
-        return [], {}
-    text = path.read_text(encoding="utf-8")
-    config = OmegaConf.create(text)
+        return {}
+    config = OmegaConf.create(path.read_text(encoding="utf-8"))
     if not isinstance(config, DictConfig):
         raise ValueError("it holds no mapping")
-    command = shlex.split(text.splitlines()[0].removeprefix("# ")) if text.startswith("# ") else []
-    return command, flatten(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return flatten(values, operators=True)
 
 
 def parsed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -148,17 +155,6 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
             continue
         values[override.key_or_group] = override.value()
     return values
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return values by dotted key. Below the top level a mapping with a ``name`` is one value."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and (not prefix or "name" not in value):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def jsonable(value: Any) -> str:
