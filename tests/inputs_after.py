@@ -147,7 +147,7 @@ def exported(wrong: str, *options: str, gets: str, spoil: Callable[[], Any] = li
 
 def measured(wrong: str, *options: str, gets: str, spoil: Callable[[], Any] = list) -> Input:
     """An export whose cost data/ says; in torch's own format, which needs no other package."""
-    usual = words(options, "format=pt2", "variant=bf16", "calibration=data")
+    usual = words(options, "variant=int8", "calibration=data")
     return exported(wrong, *usual, gets=gets, spoil=spoil)
 
 
@@ -383,7 +383,7 @@ AFTER: dict[str, list[Input]] = {
         exported("no such format", "format=tflite", gets=r"format: unknown 'tflite' \(valid: onnx, pt2\)"),
         exported("no such variant", "variant=int4", gets="variant: unknown 'int4'; did you mean int8"),
         exported("nothing to calibrate on", "variant=int8", gets="variant=int8: add calibration=FOLDER"),
-        exported("a variant of the other format", "variant=bf16", gets="variant=bf16 format=onnx: .*; take format=pt2"),
+        exported("a variant of the other format", "variant=int8", "format=pt2", gets="variant=int8 format=pt2: .*; use format=onnx"),
         exported("output is there", "format=pt2", "output=data", gets="data: already there and not over"),
         exported("an agreement in percent", "format=pt2", "agreement=98", gets="agreement: .*, found 98"),
         exported("another type than the training's", "format=pt2", "dtype=uint16", gets="dtype=uint16: .* on uint8 im"),
