@@ -6,9 +6,9 @@
     python scripts/benchmark.py loader               the data loader alone, as configs/train.yaml sets it
     python scripts/benchmark.py operators            every operator alone; its options: operators --help
 
-Every contender is timed in one process, in turns: each round times one training step and one inference of every
-contender, and ratios are taken within a round before their median is. A machine that slows down for a while slows
-all contenders of that round alike and leaves the ratios as they were.
+Every network is timed in one process, in turns: each round times one training step and one inference of every
+network, and ratios are taken within a round before their median is. A machine that slows down for a while slows
+all networks of that round alike and leaves the ratios as they were.
 
 The peers are optional: ``pip install -e '.[bench]'``.
 """
@@ -25,15 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 
 import torch
 
-from unet.benchmark.contenders import Problem, contenders
-from unet.benchmark.folded import compare_folded
+from unet.benchmark.baselines import Problem, available_networks
 from unet.benchmark.forms import DTYPES, Form, trained_form
 from unet.benchmark.loader import compare_loader, default_training
 from unet.benchmark.machine import environment
 from unet.benchmark.networks import compare_networks
-from unet.benchmark.operators import Stage, compare_operators
-from unet.benchmark.tables import folded_table, loader_line, network_table, operator_table
-from unet.benchmark.timing import busy_line
+from unet.benchmark.operators import OperatorShape, compare_operators
+from unet.benchmark.tables import loader_line, network_table, operator_table
 from unet.errors import UserError
 from unet.stage import STRIDE
 
@@ -46,8 +44,7 @@ OPERATORS_HELP = """What does each down, up and context operator cost, alone, fo
 
 All operators that serve the dimensions are timed in turns in one process, at one stage between a fine map and one half
 its size: a down operator keeps the channels, an up operator brings twice as many to them, a context has them at the
-coarse size. A second table sets nearest, computed as one transposed convolution, beside its plain form at the stage's
-channels and at two and four times as many.
+coarse size.
 """
 
 
@@ -85,13 +82,11 @@ def parse_operators(arguments: Sequence[str]) -> argparse.Namespace:
     sizes = ", ".join(f"{'x'.join(map(str, size))} in {dims}-D" for dims, size in STAGES.items())
     parser.add_argument("--size", type=sizes_of_axes, help=f"of the fine map, even numbers (default: {sizes})")
     parser.add_argument("--batch", type=positive, default=4, help="images a call (default: 4)")
-    parser.add_argument(
-        "--precision", choices=tuple(DTYPES.values()), help="of the first table (default: bf16 where it is native)"
-    )
+    parser.add_argument("--precision", choices=tuple(DTYPES.values()), help="(default: bf16 where it is native)")
     parser.add_argument(
         "--memory-format",
         choices=("contiguous", "channels_last"),
-        help="of the first table (default: channels_last; in 1-D there is only contiguous)",
+        help="(default: channels_last; in 1-D there is only contiguous)",
     )
     add_common(parser)
     options = parser.parse_args([argument for argument in arguments if argument != OPERATORS])
@@ -109,7 +104,7 @@ def parse_operators(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=positive, default=20, help="timings of each contender (default: 20)")
+    parser.add_argument("--rounds", type=positive, default=20, help="timings of each network (default: 20)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: torch's choice)")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="also write every number here")
 
@@ -165,12 +160,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_networks(problem: Problem, rounds: int) -> dict[str, Any]:
-    present, notes = contenders(problem)
+    present, notes = available_networks(problem)
     print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
     rows, peaks = compare_networks(problem, present, rounds)
     print(network_table(rows, peaks))
-    if busy := busy_line(rows[0].training.rounds_ms):
-        print(busy, file=sys.stderr)
     return {"networks": [asdict(r) for r in rows], "peaks": [asdict(p) for p in peaks]}
 
 
@@ -180,17 +173,12 @@ def run_operators(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
         {name: dtype for dtype, name in DTYPES.items()}.get(arguments.precision, trained.dtype),
         arguments.dims > 1 and arguments.memory_format != "contiguous",
     )
-    place = Stage(arguments.channels, arguments.size, arguments.batch, form, device)
+    place = OperatorShape(arguments.channels, arguments.size, arguments.batch, form, device)
     facts = {"channels": place.channels, "size": place.size, "batch": place.batch, "form": str(form), "device": device}
     print_facts(facts)
     costs = compare_operators(place, arguments.rounds)
     print(operator_table(costs))
-    folded = compare_folded(place, arguments.rounds)
-    print("", folded_table(folded), sep="\n")
-    first = costs[0]
-    if busy := busy_line(first.training_rounds_ms, f"the timings of {first.name}"):
-        print(busy, file=sys.stderr)
-    return {"stage": facts, "operators": [asdict(c) for c in costs], "folded": [asdict(f) for f in folded]}
+    return {"stage": facts, "operators": [asdict(c) for c in costs]}
 
 
 def print_facts(facts: dict[str, Any]) -> None:

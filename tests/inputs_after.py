@@ -383,7 +383,12 @@ AFTER: dict[str, list[Input]] = {
         exported("no such format", "format=tflite", gets=r"format: unknown 'tflite' \(valid: onnx, pt2\)"),
         exported("no such variant", "variant=int4", gets="variant: unknown 'int4'; did you mean int8"),
         exported("nothing to calibrate on", "variant=int8", gets="variant=int8: add calibration=FOLDER"),
-        exported("a variant of the other format", "variant=int8", "format=pt2", gets="variant=int8 format=pt2: .*; use format=onnx"),
+        exported(
+            "a variant of the other format",
+            "variant=int8",
+            "format=pt2",
+            gets="variant=int8 format=pt2: .*; use format=onnx",
+        ),
         exported("output is there", "format=pt2", "output=data", gets="data: already there and not over"),
         exported("an agreement in percent", "format=pt2", "agreement=98", gets="agreement: .*, found 98"),
         exported("another type than the training's", "format=pt2", "dtype=uint16", gets="dtype=uint16: .* on uint8 im"),
