@@ -36,10 +36,10 @@ from unet.record import CHECKPOINTS, run_config
 from unet.segmenter import Segmenter
 
 MAX_SIDE, THUMBNAIL = 1024, 240
-"""Images that are longer are shown with every second, third, ... pixel."""
+"""Longer images are shown with every second, third, ... pixel; of small ones each pixel is a square."""
 MAX_SAMPLES, CANDIDATES = 12, 48
 SUFFIXES = PICTURES | {".npy"}
-STYLE = "#legend th, #legend td { text-align: left; padding: 2px 6px; overflow-wrap: anywhere; }"
+STYLE = "#legend :is(table, tr, th, td) { border: 0 !important; padding: 2px 6px; overflow-wrap: anywhere; }"
 
 
 def launch_demo(config: DictConfig) -> None:
@@ -58,12 +58,11 @@ def launch_demo(config: DictConfig) -> None:
     import_gradio()
     paths = [Path(str(one)).expanduser() for one in (config.ckpt if OmegaConf.is_list(config.ckpt) else [config.ckpt])]
     networks = load_networks(paths, settle(str(config.device), config.threads))
-    megapixels = config.max_megapixels
-    samples = samples_of_folder(config.images, megapixels) if config.images is not None else samples_of_run(paths[0])
+    limit, images = config.max_megapixels, config.images
+    samples = samples_of_run(paths[0]) if images is None else samples_of_folder(str(images), limit)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="unet-demo-") as folder:  # of uploads and results
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build_page(networks, samples, megapixels)
+    with tempfile.TemporaryDirectory(prefix="unet-demo-") as os.environ["GRADIO_TEMP_DIR"]:  # uploads and results
+        page = build_page(networks, samples, limit)
         print(f"{serve(page, str(config.host), config.port, config.max_upload_mb)} (Ctrl-C ends it)", flush=True)
         page.block_thread()
 
@@ -186,10 +185,10 @@ def legend(classes: Sequence[str], colors: Sequence[Sequence[int]], labels: Sequ
     return f"<table style='width: 100%'><tr>{rows}</tr></table>"
 
 
-def shrink(array: Array, size: int) -> Array:
-    """Return every n-th row and column of an array (H, W, ...) so that neither has more than ``size``."""
-    step = -(-max(array.shape[:2]) // size)
-    return array[::step, ::step]
+def resize(array: Array, size: int) -> Array:
+    """Return every n-th row and column of an array (H, W, ...), or each n times, so that it fits into ``size``."""
+    step, repeats = -(-max(array.shape[:2]) // size), max(1, size // max(array.shape[:2]))
+    return array[::step, ::step].repeat(repeats, 0).repeat(repeats, 1)
 
 
 def predict_image(networks: Sequence[tuple[str, Segmenter]], image: Stored) -> list[Any]:
@@ -199,8 +198,8 @@ def predict_image(networks: Sequence[tuple[str, Segmenter]], image: Stored) -> l
         channels_fit(np.empty((0, image.channels)), network.net.in_channels)
         labels.append(np.concatenate([band for _, band, _ in bands(network, image, How(), probabilities=False)]))
     facts = f"<b>{escape(image.path.name)}</b>: {times(image.size[::-1])} pixels, {time.perf_counter() - start:.2f} s"
-    picture = to_rgb(shrink(image.rows(0, image.size[0]), MAX_SIDE))
-    small = [shrink(one, MAX_SIDE) for one in labels]
+    picture = to_rgb(resize(image.rows(0, image.size[0]), MAX_SIDE))
+    small = [resize(one, MAX_SIDE) for one in labels]
     shown = [picture, *(overlaid(picture, one, model.colors) for one in small)]
     if len(labels) == 2:
         facts += f"; A and B differ in <b>{(labels[0] != labels[1]).mean():.1%}</b> of the pixels"
@@ -210,7 +209,7 @@ def predict_image(networks: Sequence[tuple[str, Segmenter]], image: Stored) -> l
 
 def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[Stored], max_megapixels: float) -> Any:
     """Return the page as ``gr.Blocks``."""
-    gr, model = import_gradio(), networks[0][1]
+    gr, model, two = import_gradio(), networks[0][1], len(networks) == 2
 
     def predict(path: Path, image: Stored | None = None) -> list[Any]:
         try:
@@ -223,7 +222,7 @@ def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[Stor
         return predict(samples[event.index].path, samples[event.index])
 
     def show(title: str) -> Any:
-        return gr.Image(label=title, interactive=False, format="png", buttons=["download", "fullscreen"], min_width=240)
+        return gr.Image(label=title, interactive=False, format="png", buttons=["download", "fullscreen"], min_width=400)
 
     with gr.Blocks(title="U-Net demo", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown("# U-Net demo\nUpload an image or pick one: every pixel is labelled with its most probable class.")
@@ -231,18 +230,19 @@ def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[Stor
             with gr.Column(scale=1, min_width=280):
                 upload = gr.File(label="Upload an image", file_types=sorted(SUFFIXES), height=120, elem_id="upload")
                 gallery = gr.Gallery(
-                    [to_rgb(shrink(one.rows(0, one.size[0]), THUMBNAIL)) for one in samples], label="Or pick one",
+                    [to_rgb(resize(one.rows(0, one.size[0]), THUMBNAIL)) for one in samples], label="Or pick one",
                     columns=2, height=300, object_fit="cover", allow_preview=False, interactive=False, buttons=[],
                     visible=bool(samples), elem_id="samples",
                 )  # fmt: skip
                 shares = gr.HTML(legend(model.classes, model.colors), elem_id="legend")
             with gr.Column(scale=3, min_width=320):
+                gr.Markdown("  \n".join(f"`{title}`" for title, _ in networks))
                 summary = gr.HTML("<p>No image yet.</p>", elem_id="summary")
                 with gr.Row():
-                    images = [show("Image"), *(show(title) for title, _ in networks)]
-                    images += [show("Difference of A and B, in red")] * (len(networks) == 2)
+                    images = [show("Image"), *map(show, ("Labels A", "Labels B") if two else ("Labels",))]
+                    images += [show("Difference of A and B, in red")] * two
         outputs = [summary, shares, *images]
-        one_at_a_time = {"concurrency_id": "networks", "concurrency_limit": 1}
+        one_at_a_time = {"concurrency_id": "networks", "concurrency_limit": 1, "show_progress_on": images}
         upload.upload(lambda path: predict(Path(path)), upload, outputs, api_name="predict", **one_at_a_time)
         gallery.select(predict_sample, None, outputs, api_visibility="private", **one_at_a_time)
         if samples:
