@@ -1,7 +1,6 @@
 """The benchmark's arithmetic and fairness. No test here asserts how fast anything is."""
 
 import importlib.util
-import itertools
 import json
 import subprocess
 import sys
@@ -185,10 +184,6 @@ def test_the_loader_is_compared_with_a_step_on_its_own_batch(monkeypatch):
     speed = loader.compare_loader([batch], nn.Conv2d(3, 2, 1), rounds=1, device="cpu")
     assert speed.image_shape == (2, 3, 16, 16) and speed.num_workers == 0
     assert speed.samples_per_s > 0 and speed.needed_per_s > 0
-
-
-def test_endless_starts_again():
-    assert len(list(itertools.islice(loader.endless([{"image": 0}, {"image": 1}]), 5))) == 5
 
 
 # The command line

@@ -210,7 +210,9 @@ def test_a_model_that_gives_other_probabilities_is_not_handed_over(
     swapped(monkeypatch, shifted)
     with pytest.raises(UserError) as error:
         export(made, tmp_path / "bundle", ExportOptions())
-    sentence(error, "not the trained one", "batch 1", "differ by up to 0.01", "nothing was written", "try format=pt2")
+    sentence(
+        error, "cannot be exported: at 5 x 7, batch 1", "differ by up to 0.01", "nothing was written", "try format=pt2"
+    )
     assert left(tmp_path) == []
 
 
@@ -233,7 +235,7 @@ def test_a_network_that_cannot_be_exported_gets_the_reason_and_what_to_change(tm
     before = left(path.parent.parent)
     with pytest.raises(UserError) as error:
         export(path, None, ExportOptions())
-    sentence(error, "format=onnx: the network cannot be exported (", "try format=pt2", "other operators", "odd_one")
+    sentence(error, "format=onnx: the network cannot be exported: ", "try format=pt2", "another operator")
     assert left(path.parent.parent) == before
 
 
@@ -440,19 +442,3 @@ def test_the_command_takes_a_path_with_an_equals_sign_and_says_what_it_made(tmp_
     done = command(f"ckpt={path}", "format=pt2", f"output={tmp_path / 'x=1'}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x=1" / "model.pt2").is_file() and "probabilities differ by at most" in done.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments, status, said",
-    [
-        ([], 1, "error: ckpt: is required"),
-        (["ckpt=gone.ckpt"], 1, "error: gone.ckpt: No such file"),
-        (["ckp=gone.ckpt"], 1, "error: ckp: no such key; did you mean ckpt?"),
-        (["format"], 2, "is no KEY=VALUE"),
-    ],
-    ids=str,
-)
-def test_the_command_refuses_in_one_sentence(arguments: list[str], status: int, said: str):
-    done = command(*arguments)
-    assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr

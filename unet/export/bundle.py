@@ -175,20 +175,12 @@ def write_and_verify(
     try:
         form.write(net, spec.random_image(2, traced_size(spec.total_stride)), options.output_name, path)
         return parity(form.open(path), probabilities, spec)
-    except UserError as error:
-        reason = f"the exported model is not the trained one: {error}"
-        raise UserError(f"format={options.format}: {reason}; nothing was written, {advice(net, options)}") from error
     except Exception as error:
-        reason = f"the network cannot be exported ({first_line(error)})"
-        raise UserError(f"format={options.format}: {reason}; {advice(net, options)}") from error
-
-
-def advice(net: Deployed, options: ExportOptions) -> str:
-    """Return what to do about a network that cannot be exported, with the operators it has."""
-    model = net.segmenter.description["model"]
-    operators = " ".join(f"model.{key}={model[key]}" for key in ("down", "up", "context") if key in model)
-    other = next(name for name in FORMATS if name != options.format)
-    return f"try format={other}, or train with other operators than {operators or 'the default ones'}"
+        other = next(name for name in FORMATS if name != options.format)
+        raise UserError(
+            f"format={options.format}: the network cannot be exported: {first_line(error)}; nothing was written, try "
+            f"format={other}, or train with another operator (model.down, model.up, model.context)"
+        ) from error
 
 
 def first_line(error: Exception, most: int = 200) -> str:
