@@ -55,13 +55,13 @@ def test_the_convolutions_flops_are_those_torch_counts():
 
 
 def test_rates_and_shares_follow_from_the_timings():
-    contender = baselines.BenchmarkNetwork(baselines.REFERENCE, nn.Conv2d(3, 8, 3, padding=1, bias=False))
+    network = baselines.BenchmarkNetwork(baselines.REFERENCE, nn.Conv2d(3, 8, 3, padding=1, bias=False))
     problem = baselines.Problem(batch=2, size=(16, 16))
     flops = 2 * 9 * 3 * 8 * 16 * 16 * 2
-    yardstick = peak.Convolution(3, 16, (16, 16))  # twice the work
-    name = contender.name
+    convolution = peak.Convolution(3, 16, (16, 16))  # twice the work
+    name = network.name
     timings = {(name, "training"): [12.0] * 3, (name, "inference"): [2.0] * 3, ("fp32", "peak"): [1.0] * 3}
-    row = networks.measure_row(contender, problem, timings, yardstick)
+    row = networks.measure_row(network, problem, timings, convolution)
     assert row.gflops == pytest.approx(flops / 2 / 1e9)
     assert row.inference.gflops_per_s == pytest.approx(flops / 2e-3 / 1e9)
     assert row.inference.share_of_peak == pytest.approx(0.25)  # half the work in twice the time
@@ -72,11 +72,11 @@ def test_rates_and_shares_follow_from_the_timings():
 
 
 def test_networks_agree_on_the_shape_of_the_logits():
-    present, notes = baselines.available_networks(SMALL)
-    assert len(present) + len(notes) == len(baselines.NETWORKS)
-    for contender in present:
-        logits = steps.inference(contender, SMALL.image())()
-        assert logits.shape == (1, baselines.NUM_CLASSES, 128, 128), contender.name
+    available, messages = baselines.available_networks(SMALL)
+    assert len(available) + len(messages) == len(baselines.NETWORKS)
+    for network in available:
+        logits = steps.inference(network, SMALL.image())()
+        assert logits.shape == (1, baselines.NUM_CLASSES, 128, 128), network.name
 
 
 def test_the_peer_is_built_at_the_widths_of_this_network(monkeypatch):
@@ -89,27 +89,27 @@ def test_the_peer_is_built_at_the_widths_of_this_network(monkeypatch):
 
 
 def test_a_training_step_trains_a_copy():
-    contender = baselines.this_project(SMALL)
-    before = [p.clone() for p in contender.network.parameters()]
-    step = steps.training_step(contender, SMALL.image(), SMALL.target())
+    network = baselines.this_project(SMALL)
+    before = [p.clone() for p in network.network.parameters()]
+    step = steps.training_step(network, SMALL.image(), SMALL.target())
     losses = [float(step()) for _ in range(4)]
     assert losses[-1] < losses[0]
-    assert all(torch.equal(a, b) for a, b in zip(before, contender.network.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, network.network.parameters(), strict=True))
 
 
 def test_a_missing_package_is_one_line_that_says_what_to_type(monkeypatch):
     for package in ("monai", "monai.networks.nets", "segmentation_models_pytorch"):
         monkeypatch.setitem(sys.modules, package, None)
-    present, notes = baselines.available_networks(SMALL)
-    assert [contender.name for contender in present] == ["this project", "this network, plain"]
-    assert len(notes) == 2
-    for note in notes:
-        assert "pip install -e '.[bench]'" in note and "\n" not in note
+    available, messages = baselines.available_networks(SMALL)
+    assert [network.name for network in available] == ["this project", "this network, plain"]
+    assert len(messages) == 2
+    for message in messages:
+        assert "pip install -e '.[bench]'" in message and "\n" not in message
 
 
 def test_a_depth_the_peer_cannot_have_leaves_it_out():
-    _, notes = baselines.available_networks(baselines.Problem(width=4, depth=3, batch=1, size=(128, 128)))
-    assert any("MONAI" in note and "always 4, not 3" in note for note in notes)
+    _, messages = baselines.available_networks(baselines.Problem(width=4, depth=3, batch=1, size=(128, 128)))
+    assert any("MONAI" in message and "always 4, not 3" in message for message in messages)
 
 
 # The loader

@@ -97,22 +97,22 @@ def test_the_model_takes_stored_pixels_and_gives_probabilities(made: Path):
 def test_a_bundle_tells_what_it_takes_gives_and_comes_from(made: Path):
     folder = made.parent.parent / "export_onnx"
     assert sorted(path.name for path in folder.iterdir()) == ["bundle.json", "model.onnx", "run.py"]
-    said = json.loads((folder / "bundle.json").read_text())
-    assert said["model"]["sha256"] == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
-    assert said["checkpoint"] == {"file": "best.ckpt", "sha256": hashlib.sha256(made.read_bytes()).hexdigest()}
-    assert said["classes"] == DESCRIPTION["classes"] and said["colors"] == DESCRIPTION["colors"]
-    takes = said["input"]
+    content = json.loads((folder / "bundle.json").read_text())
+    assert content["model"]["sha256"] == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    assert content["checkpoint"] == {"file": "best.ckpt", "sha256": hashlib.sha256(made.read_bytes()).hexdigest()}
+    assert content["classes"] == DESCRIPTION["classes"] and content["colors"] == DESCRIPTION["colors"]
+    takes = content["input"]
     assert (takes["layout"], takes["dtype"], takes["channels"], takes["range"]) == ("B C H W", "uint8", 3, [0, 255])
     assert takes["smallest"] == takes["total_stride"] == [2, 2]
     assert takes["eval_transforms"] == DESCRIPTION["eval_transforms"], "what the model leaves to its user"
-    assert said["output"] == {"name": "probabilities", "layout": "B K H W", "dtype": "float32"}
-    assert (said["tiles"]["tile"], said["tiles"]["overlap"]) == ([22, 30], [7, 9])
-    assert said["metrics"] == {"test/miou": 0.75}
+    assert content["output"] == {"name": "probabilities", "layout": "B K H W", "dtype": "float32"}
+    assert (content["tiles"]["tile"], content["tiles"]["overlap"]) == ([22, 30], [7, 9])
+    assert content["metrics"] == {"test/miou": 0.75}
     assert (
-        said["checked_against_torch"]["largest_difference"] <= 1e-4
-        and 0 <= said["tiling_error"]["label_agreement"] <= 1
+        content["checked_against_torch"]["largest_difference"] <= 1e-4
+        and 0 <= content["tiling_error"]["label_agreement"] <= 1
     )
-    assert {"torch", "onnxruntime", "python", "commit"} <= said["versions"].keys()
+    assert {"torch", "onnxruntime", "python", "commit"} <= content["versions"].keys()
     assert str(made.parent.parent.parent) not in (folder / "bundle.json").read_text(), "no path of this machine"
 
 
@@ -158,17 +158,17 @@ def test_the_code_of_the_page_runs(made: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_labels_of_a_torch_program_and_its_example(tmp_path: Path):
     path = saved(tmp_path)
-    folder, said = export(path, tmp_path / "bundle", ExportOptions("pt2", labels=True))
+    folder, content = export(path, tmp_path / "bundle", ExportOptions("pt2", labels=True))
     image = noise(2, 3, 9, 15)
-    found = FORMATS["pt2"].open(folder / "model.pt2")(torch.from_numpy(image))
-    assert found.dtype == torch.uint8 and (found.numpy() == by_hand(path, image).argmax(1)).all()
-    assert said["output"] == {"name": "labels", "layout": "B H W", "dtype": "uint8"}
-    assert said["input"]["smallest"] == [3, 3], "torch.export leaves out a bottleneck of one sample"
-    assert said["checked_against_torch"]["largest_difference"] is None
+    output = FORMATS["pt2"].open(folder / "model.pt2")(torch.from_numpy(image))
+    assert output.dtype == torch.uint8 and (output.numpy() == by_hand(path, image).argmax(1)).all()
+    assert content["output"] == {"name": "labels", "layout": "B H W", "dtype": "uint8"}
+    assert content["input"]["smallest"] == [3, 3], "torch.export leaves out a bottleneck of one sample"
+    assert content["checked_against_torch"]["largest_difference"] is None
     save(tmp_path / "in.png", image[0].transpose(1, 2, 0))
     done = run_alone(folder, ["unet", "lightning", "onnxruntime"], tmp_path / "in.png", tmp_path / "out.png")
     assert done.returncode == 0, done.stderr
-    assert (np.asarray(Image.open(tmp_path / "out.png")) == found[0].numpy()).all()
+    assert (np.asarray(Image.open(tmp_path / "out.png")) == output[0].numpy()).all()
 
 
 @pytest.mark.slow
@@ -176,14 +176,14 @@ def test_labels_of_a_torch_program_and_its_example(tmp_path: Path):
 def test_lines_volumes_and_other_types(dtype: str, dims: int, norm: str, tmp_path: Path):
     one = {"mean": [300.0], "std": [200.0], "dtype": dtype, "range": [-2000.0, 2000.0], "eval_tile": None}
     path = saved(tmp_path, {**DESCRIPTION, **one}, in_channels=1, spatial_dims=dims, norm=norm)
-    folder, said = export(path, tmp_path / "bundle", ExportOptions("onnx", labels=dims == 3))
+    folder, content = export(path, tmp_path / "bundle", ExportOptions("onnx", labels=dims == 3))
     program, net = FORMATS["onnx"].open(folder / "model.onnx"), Deployed(load(path))
     image = torch.from_numpy(noise(2, 1, *(5, 7, 9)[:dims], below=1000).astype(dtype))
-    found, expected = program(image), net(image).detach()
-    torch.testing.assert_close(found.long() if dims == 3 else found, expected.argmax(1) if dims == 3 else expected)
-    assert said["input"]["range"] == ([0, 65535] if dtype == "uint16" else [-2000, 2000])
+    output, expected = program(image), net(image).detach()
+    torch.testing.assert_close(output.long() if dims == 3 else output, expected.argmax(1) if dims == 3 else expected)
+    assert content["input"]["range"] == ([0, 65535] if dtype == "uint16" else [-2000, 2000])
     # Instance norm cannot normalise a single value.
-    assert said["input"]["smallest"] == ([3] if norm == "instance" else [2] * dims)
+    assert content["input"]["smallest"] == ([3] if norm == "instance" else [2] * dims)
 
 
 # What is checked -----------------------------------------------------------------------------------------------------
@@ -312,10 +312,10 @@ def pictured(folder: Path, count: int = 4, masks: bool = True) -> Path:
 @pytest.mark.slow
 def test_int8_is_measured_and_refused_below_the_agreement(tmp_path: Path):
     path, data = saved(tmp_path), pictured(tmp_path / "data")
-    folder, said = export(path, tmp_path / "bundle", ExportOptions(variant="int8", calibration=data, agreement=0.5))
-    accuracy = said["variant"]["against_float32"]
+    folder, content = export(path, tmp_path / "bundle", ExportOptions(variant="int8", calibration=data, agreement=0.5))
+    accuracy = content["variant"]["against_float32"]
     assert accuracy["images"] == 2 and 0.5 <= accuracy["label_agreement"] <= 1
-    program, image = FORMATS["onnx"].open(folder / said["model"]["file"]), noise(2, 3, 19, 23)
+    program, image = FORMATS["onnx"].open(folder / content["model"]["file"]), noise(2, 3, 19, 23)
     difference = np.abs(program(torch.from_numpy(image)).numpy() - by_hand(path, image)).max()
     assert 1e-4 < difference < 0.2, "fewer bits, but the same network"
     with pytest.raises(UserError) as error:

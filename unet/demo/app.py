@@ -120,8 +120,8 @@ def open_limited(path: Path, max_megapixels: float) -> Stored:
 
     def check_size(height: int, width: int) -> None:
         if height * width > max_megapixels * 1e6:
-            found = f"{path}: {times((height, width))} pixels, more than max_megapixels={max_megapixels:g}"
-            raise UserError(f"{found}; use python scripts/predict.py")
+            message = f"{path}: {times((height, width))} pixels, more than max_megapixels={max_megapixels:g}"
+            raise UserError(f"{message}; use python scripts/predict.py")
 
     with suppress(OSError, SyntaxError), Image.open(path) as picture:  # open_image explains what is wrong
         check_size(picture.height, picture.width)
@@ -166,8 +166,8 @@ def check_targets(settings: Any) -> None:
     """Raise UserError unless every ``_target_`` of a nested config is a class defined in :mod:`unet.data`."""
     target = str(settings.get("_target_", "")) if isinstance(settings, Mapping) else ""
     if target:
-        found = get_object(target) if target.startswith("unet.data.") else None
-        if not isinstance(found, type) or not found.__module__.startswith("unet.data."):
+        source = get_object(target) if target.startswith("unet.data.") else None
+        if not isinstance(source, type) or not source.__module__.startswith("unet.data."):
             raise UserError(f"its source {target} is not a data source of this project and is not called")
     for value in settings.values() if isinstance(settings, Mapping) else settings if isinstance(settings, list) else ():
         check_targets(value)
