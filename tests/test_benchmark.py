@@ -1,6 +1,5 @@
 """The benchmark's arithmetic and fairness. No test here asserts how fast anything is."""
 
-import itertools
 import json
 import sys
 from types import SimpleNamespace
@@ -11,12 +10,12 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-from unet.benchmark import contenders, loader, networks, peak, steps, tables, timing
+from unet.benchmark import baselines, loader, networks, peak, steps, tables, timing
 from unet.commands import benchmark
 from unet.errors import UserError
 from unet.geometry import count_flops
 
-SMALL = contenders.Problem(width=4, depth=4, batch=1, size=(128, 128))
+SMALL = baselines.Problem(width=4, depth=4, batch=1, size=(128, 128))
 
 
 # Statistics
@@ -34,12 +33,7 @@ def test_one_disturbed_round_does_not_move_the_ratio():
     assert timing.median_ratio([20.0, 20.0, 900.0, 20.0, 20.0], [10.0] * 5) == 2.0
 
 
-def test_a_busy_machine_is_said_and_a_single_outlier_is_not_taken_for_one():
-    assert timing.busy_line([10.0, 11.0, 10.5, 10.0, 10.2, 60.0, 10.1, 10.4]) is None
-    assert "run again" in timing.busy_line([10.0, 10.0, 31.0, 30.0, 29.0, 10.0, 28.0, 10.0])
-
-
-def test_every_round_times_every_contender_once_and_none_always_first(monkeypatch):
+def test_every_round_times_every_call_once_and_none_always_first(monkeypatch):
     monkeypatch.setattr(timing, "SAMPLE_MS", 0.0)
     log: list[str] = []
     calls = {name: lambda name=name: log.append(name) for name in "abc"}
@@ -55,61 +49,61 @@ def test_the_convolutions_flops_are_those_torch_counts():
 
 
 def test_rates_and_shares_follow_from_the_timings():
-    contender = contenders.Contender(contenders.REFERENCE, nn.Conv2d(3, 8, 3, padding=1, bias=False))
-    problem = contenders.Problem(batch=2, size=(16, 16))
+    network = baselines.BenchmarkNetwork(baselines.REFERENCE, nn.Conv2d(3, 8, 3, padding=1, bias=False))
+    problem = baselines.Problem(batch=2, size=(16, 16))
     flops = 2 * 9 * 3 * 8 * 16 * 16 * 2
-    yardstick = peak.Convolution(3, 16, (16, 16))  # twice the work
-    name = contender.name
+    convolution = peak.Convolution(3, 16, (16, 16))  # twice the work
+    name = network.name
     timings = {(name, "training"): [12.0] * 3, (name, "inference"): [2.0] * 3, ("fp32", "peak"): [1.0] * 3}
-    row = networks.row(contender, problem, timings, yardstick)
+    row = networks.measure_row(network, problem, timings, convolution)
     assert row.gflops == pytest.approx(flops / 2 / 1e9)
     assert row.inference.gflops_per_s == pytest.approx(flops / 2e-3 / 1e9)
     assert row.inference.share_of_peak == pytest.approx(0.25)  # half the work in twice the time
     assert row.training.share_of_peak == pytest.approx(0.125)  # three times half the work in twelve times the time
 
 
-# Contenders
+# Networks
 
 
-def test_contenders_agree_on_the_shape_of_the_logits():
-    present, notes = contenders.contenders(SMALL)
-    assert len(present) + len(notes) == len(contenders.CONTENDERS)
-    for contender in present:
-        logits = steps.inference(contender, SMALL.image())()
-        assert logits.shape == (1, contenders.NUM_CLASSES, 128, 128), contender.name
+def test_networks_agree_on_the_shape_of_the_logits():
+    available, messages = baselines.available_networks(SMALL)
+    assert len(available) + len(messages) == len(baselines.NETWORKS)
+    for network in available:
+        logits = steps.inference(network, SMALL.image())()
+        assert logits.shape == (1, baselines.NUM_CLASSES, 128, 128), network.name
 
 
 def test_the_peer_is_built_at_the_widths_of_this_network(monkeypatch):
     seen = {}
     fake = SimpleNamespace(BasicUNet=lambda **arguments: seen.update(arguments) or nn.Identity())
-    monkeypatch.setattr(contenders, "peer", lambda module, what: fake)
-    contenders.monai_basic_unet(SMALL)
-    assert list(seen["features"]) == [*contenders.own_network(SMALL).widths, SMALL.width]
-    assert (seen["in_channels"], seen["out_channels"]) == (contenders.IN_CHANNELS, contenders.NUM_CLASSES)
+    monkeypatch.setattr(baselines, "import_optional", lambda module, name: fake)
+    baselines.monai_basic_unet(SMALL)
+    assert list(seen["features"]) == [*baselines.own_network(SMALL).widths, SMALL.width]
+    assert (seen["in_channels"], seen["out_channels"]) == (baselines.IN_CHANNELS, baselines.NUM_CLASSES)
 
 
 def test_a_training_step_trains_a_copy():
-    contender = contenders.this_project(SMALL)
-    before = [p.clone() for p in contender.network.parameters()]
-    step = steps.training_step(contender, SMALL.image(), SMALL.target())
+    network = baselines.this_project(SMALL)
+    before = [p.clone() for p in network.network.parameters()]
+    step = steps.training_step(network, SMALL.image(), SMALL.target())
     losses = [float(step()) for _ in range(4)]
     assert losses[-1] < losses[0]
-    assert all(torch.equal(a, b) for a, b in zip(before, contender.network.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, network.network.parameters(), strict=True))
 
 
 def test_a_missing_package_is_one_line_that_says_what_to_type(monkeypatch):
     for package in ("monai", "monai.networks.nets", "segmentation_models_pytorch"):
         monkeypatch.setitem(sys.modules, package, None)
-    present, notes = contenders.contenders(SMALL)
-    assert [contender.name for contender in present] == ["this project", "this network, plain"]
-    assert len(notes) == 2
-    for note in notes:
-        assert "pip install -e '.[bench]'" in note and "\n" not in note
+    available, messages = baselines.available_networks(SMALL)
+    assert [network.name for network in available] == ["this project", "this network, plain"]
+    assert len(messages) == 2
+    for message in messages:
+        assert "pip install -e '.[bench]'" in message and "\n" not in message
 
 
 def test_a_depth_the_peer_cannot_have_leaves_it_out():
-    _, notes = contenders.contenders(contenders.Problem(width=4, depth=3, batch=1, size=(128, 128)))
-    assert any("MONAI" in note and "always 4, not 3" in note for note in notes)
+    _, messages = baselines.available_networks(baselines.Problem(width=4, depth=3, batch=1, size=(128, 128)))
+    assert any("MONAI" in message and "always 4, not 3" in message for message in messages)
 
 
 # The loader
@@ -184,10 +178,6 @@ def test_the_loader_is_compared_with_a_step_on_its_own_batch(monkeypatch):
     speed = loader.compare_loader([batch], nn.Conv2d(3, 2, 1), rounds=1, device="cpu")
     assert speed.image_shape == (2, 3, 16, 16) and speed.num_workers == 0
     assert speed.samples_per_s > 0 and speed.needed_per_s > 0
-
-
-def test_endless_starts_again():
-    assert len(list(itertools.islice(loader.endless([{"image": 0}, {"image": 1}]), 5))) == 5
 
 
 # The command line

@@ -1,4 +1,4 @@
-"""A bundle: the trained network's own numbers without the project, told in full, refused where anything is off."""
+"""A bundle has the outputs of the trained network without the project, and is refused if anything differs."""
 
 import dataclasses
 import hashlib
@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ from unet.data.samples import Samples
 from unet.data.source import Item, pair
 from unet.errors import UserError
 from unet.export import bundle, formats
-from unet.export.bundle import Wanted, export
-from unet.export.check import labels_apart, odd_sizes, parity, seam, side_by_side
-from unet.export.deployed import Deployed, Given, given
+from unet.export.bundle import ExportOptions, export
+from unet.export.check import compare_labels, odd_sizes, parity, side_by_side, tiling_error
+from unet.export.deployed import Deployed, InputSpec, input_spec
 from unet.export.formats import FORMATS
-from unet.export.recipe import Recipe, recipe
+from unet.export.tiles import TileSpec, tile_spec
 from unet.registry import CONTEXT
 from unet.segmenter import Segmenter, load
 
@@ -61,8 +60,8 @@ def saved(folder: Path, description: dict[str, Any] = DESCRIPTION, **model: Any)
     (path.parent.parent / "metrics.json").write_text('{"test/miou": 0.75}')
     net = Segmenter(description)
     net.net.head.weight.data *= 20
-    takes = given(net)
-    logits = net.eval()(takes.sample(1, (32,) * len(takes.stride))).detach()
+    takes = input_spec(net)
+    logits = net.eval()(takes.random_image(1, (32,) * len(takes.total_stride))).detach()
     net.net.head.bias.data -= (
         logits.transpose(0, 1).flatten(1).mean(1)
     )  # so that every class is somewhere the likeliest
@@ -83,7 +82,7 @@ def by_hand(path: Path, image: np.ndarray) -> np.ndarray:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of :func:`saved` and, in the run's folder, its bundle."""
     path = saved(tmp_path_factory.mktemp("run"))
-    folder, _ = export(path, None, Wanted())
+    folder, _ = export(path, None, ExportOptions())
     assert folder == path.parent.parent / "export_onnx"
     return path
 
@@ -98,19 +97,22 @@ def test_the_model_takes_stored_pixels_and_gives_probabilities(made: Path):
 def test_a_bundle_tells_what_it_takes_gives_and_comes_from(made: Path):
     folder = made.parent.parent / "export_onnx"
     assert sorted(path.name for path in folder.iterdir()) == ["bundle.json", "model.onnx", "run.py"]
-    said = json.loads((folder / "bundle.json").read_text())
-    assert said["model"]["sha256"] == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
-    assert said["checkpoint"] == {"file": "best.ckpt", "sha256": hashlib.sha256(made.read_bytes()).hexdigest()}
-    assert said["classes"] == DESCRIPTION["classes"] and said["colors"] == DESCRIPTION["colors"]
-    takes = said["input"]
+    content = json.loads((folder / "bundle.json").read_text())
+    assert content["model"]["sha256"] == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    assert content["checkpoint"] == {"file": "best.ckpt", "sha256": hashlib.sha256(made.read_bytes()).hexdigest()}
+    assert content["classes"] == DESCRIPTION["classes"] and content["colors"] == DESCRIPTION["colors"]
+    takes = content["input"]
     assert (takes["layout"], takes["dtype"], takes["channels"], takes["range"]) == ("B C H W", "uint8", 3, [0, 255])
     assert takes["smallest"] == takes["total_stride"] == [2, 2]
     assert takes["eval_transforms"] == DESCRIPTION["eval_transforms"], "what the model leaves to its user"
-    assert said["output"] == {"name": "probabilities", "layout": "B K H W", "dtype": "float32"}
-    assert (said["tiles"]["tile"], said["tiles"]["overlap"]) == ([22, 30], [7, 9])
-    assert said["metrics"] == {"test/miou": 0.75}
-    assert said["checked_against_torch"]["largest_difference"] <= 1e-4 and 0 <= said["seam"]["score"] <= 1
-    assert {"torch", "onnxruntime", "python", "commit"} <= said["versions"].keys()
+    assert content["output"] == {"name": "probabilities", "layout": "B K H W", "dtype": "float32"}
+    assert (content["tiles"]["tile"], content["tiles"]["overlap"]) == ([22, 30], [7, 9])
+    assert content["metrics"] == {"test/miou": 0.75}
+    assert (
+        content["checked_against_torch"]["largest_difference"] <= 1e-4
+        and 0 <= content["tiling_error"]["label_agreement"] <= 1
+    )
+    assert {"torch", "onnxruntime", "python", "commit"} <= content["versions"].keys()
     assert str(made.parent.parent.parent) not in (folder / "bundle.json").read_text(), "no path of this machine"
 
 
@@ -156,17 +158,17 @@ def test_the_code_of_the_page_runs(made: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_labels_of_a_torch_program_and_its_example(tmp_path: Path):
     path = saved(tmp_path)
-    folder, said = export(path, tmp_path / "bundle", Wanted("pt2", labels=True))
+    folder, content = export(path, tmp_path / "bundle", ExportOptions("pt2", labels=True))
     image = noise(2, 3, 9, 15)
-    found = FORMATS["pt2"].open(folder / "model.pt2")(torch.from_numpy(image))
-    assert found.dtype == torch.uint8 and (found.numpy() == by_hand(path, image).argmax(1)).all()
-    assert said["output"] == {"name": "labels", "layout": "B H W", "dtype": "uint8"}
-    assert said["input"]["smallest"] == [3, 3], "torch.export leaves out a bottleneck of one sample"
-    assert said["checked_against_torch"]["largest_difference"] is None
+    output = FORMATS["pt2"].open(folder / "model.pt2")(torch.from_numpy(image))
+    assert output.dtype == torch.uint8 and (output.numpy() == by_hand(path, image).argmax(1)).all()
+    assert content["output"] == {"name": "labels", "layout": "B H W", "dtype": "uint8"}
+    assert content["input"]["smallest"] == [3, 3], "torch.export leaves out a bottleneck of one sample"
+    assert content["checked_against_torch"]["largest_difference"] is None
     save(tmp_path / "in.png", image[0].transpose(1, 2, 0))
     done = run_alone(folder, ["unet", "lightning", "onnxruntime"], tmp_path / "in.png", tmp_path / "out.png")
     assert done.returncode == 0, done.stderr
-    assert (np.asarray(Image.open(tmp_path / "out.png")) == found[0].numpy()).all()
+    assert (np.asarray(Image.open(tmp_path / "out.png")) == output[0].numpy()).all()
 
 
 @pytest.mark.slow
@@ -174,14 +176,14 @@ def test_labels_of_a_torch_program_and_its_example(tmp_path: Path):
 def test_lines_volumes_and_other_types(dtype: str, dims: int, norm: str, tmp_path: Path):
     one = {"mean": [300.0], "std": [200.0], "dtype": dtype, "range": [-2000.0, 2000.0], "eval_tile": None}
     path = saved(tmp_path, {**DESCRIPTION, **one}, in_channels=1, spatial_dims=dims, norm=norm)
-    folder, said = export(path, tmp_path / "bundle", Wanted("onnx", labels=dims == 3))
+    folder, content = export(path, tmp_path / "bundle", ExportOptions("onnx", labels=dims == 3))
     program, net = FORMATS["onnx"].open(folder / "model.onnx"), Deployed(load(path))
     image = torch.from_numpy(noise(2, 1, *(5, 7, 9)[:dims], below=1000).astype(dtype))
-    found, expected = program(image), net(image).detach()
-    torch.testing.assert_close(found.long() if dims == 3 else found, expected.argmax(1) if dims == 3 else expected)
-    assert said["input"]["range"] == ([0, 65535] if dtype == "uint16" else [-2000, 2000])
+    output, expected = program(image), net(image).detach()
+    torch.testing.assert_close(output.long() if dims == 3 else output, expected.argmax(1) if dims == 3 else expected)
+    assert content["input"]["range"] == ([0, 65535] if dtype == "uint16" else [-2000, 2000])
     # Instance norm cannot normalise a single value.
-    assert said["input"]["smallest"] == ([3] if norm == "instance" else [2] * dims)
+    assert content["input"]["smallest"] == ([3] if norm == "instance" else [2] * dims)
 
 
 # What is checked -----------------------------------------------------------------------------------------------------
@@ -205,22 +207,13 @@ def shifted(path: Path) -> formats.Program:
 def test_a_model_that_gives_other_probabilities_is_not_handed_over(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bundle, "culprit", lambda model, form: None)
     swapped(monkeypatch, shifted)
     with pytest.raises(UserError) as error:
-        export(made, tmp_path / "bundle", Wanted())
-    sentence(error, "not the one trained", "batch 1", "up to 0.01 apart", "nothing was kept")
+        export(made, tmp_path / "bundle", ExportOptions())
+    sentence(
+        error, "cannot be exported: at 5 x 7, batch 1", "differ by up to 0.01", "nothing was written", "try format=pt2"
+    )
     assert left(tmp_path) == []
-
-
-class Baked(nn.Module):
-    """Adaptive pooling: exported, its bins are those of the traced size."""
-
-    def __init__(self, channels: int, spatial_dims: int):
-        super().__init__()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + nn.functional.interpolate(nn.functional.adaptive_avg_pool2d(x, 3), x.shape[2:])
 
 
 class Counting(nn.Module):
@@ -236,29 +229,28 @@ class Counting(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls, said", [(Counting, "cannot be exported"), (Baked, "than the traced one")])
-def test_an_operator_to_blame_is_named_with_another_to_take(cls, said, tmp_path, monkeypatch):
-    monkeypatch.setitem(CONTEXT._classes, "odd_one", cls)
+def test_a_network_that_cannot_be_exported_gets_the_reason_and_what_to_change(tmp_path, monkeypatch):
+    monkeypatch.setitem(CONTEXT._classes, "odd_one", Counting)
     path = saved(tmp_path, context="odd_one", down=["avg"])
     before = left(path.parent.parent)
     with pytest.raises(UserError) as error:
-        export(path, None, Wanted())
-    sentence(error, "format=onnx", "the operator model.context=odd_one", said, "train with model.context=none instead")
+        export(path, None, ExportOptions())
+    sentence(error, "format=onnx: the network cannot be exported: ", "try format=pt2", "another operator")
     assert left(path.parent.parent) == before
 
 
 def test_labels_may_differ_at_near_ties_only():
     expected = torch.tensor([[0.50005, 0.8], [0.49995, 0.2]]).view(1, 2, 2)  # two samples, two classes
-    assert labels_apart(torch.tensor([[0, 0]], dtype=torch.uint8), expected) == (0, 0)
-    assert labels_apart(torch.tensor([[1, 0]], dtype=torch.uint8), expected) == (1, pytest.approx(1e-4, rel=1e-2))
-    assert labels_apart(torch.tensor([[0, 1]], dtype=torch.uint8), expected) == (1, pytest.approx(0.6))
+    assert compare_labels(torch.tensor([[0, 0]], dtype=torch.uint8), expected) == (0, 0)
+    assert compare_labels(torch.tensor([[1, 0]], dtype=torch.uint8), expected) == (1, pytest.approx(1e-4, rel=1e-2))
+    assert compare_labels(torch.tensor([[0, 1]], dtype=torch.uint8), expected) == (1, pytest.approx(0.6))
     net = Deployed(Segmenter(DESCRIPTION))
-    takes = given(net.segmenter)
+    takes = input_spec(net.segmenter)
     assert parity(net, net, takes)["labels_differing_at_near_ties"] == 0
     with pytest.raises(UserError, match=r"at 5 x 7, batch 1 \d+ labels differ"):
         parity(lambda image: (net(image).argmax(1) + 1) % 3, net, takes)
     assert [place for place, _, _ in side_by_side(net, net, takes)][-2:] == ["at 2 x 2, batch 1", "at 2 x 2, batch 2"]
-    with pytest.raises(UserError, match="it gives"):
+    with pytest.raises(UserError, match="its output is"):
         parity(lambda image: net(image)[..., 1:], net, takes)
     with pytest.raises(UserError, match="not finite"):
         parity(lambda image: net(image) * torch.nan, net, takes)
@@ -271,64 +263,35 @@ def test_sizes_to_check_are_three_odd_ones_that_the_network_takes(stride: tuple[
     assert all(n % 2 and n > 2 * least for size in sizes for n, least in zip(size, stride, strict=True))
 
 
-def test_tiles_overlap_by_what_the_network_sees():
-    """Depth 0: two 3-wide convolutions see 5 samples."""
+def test_tiles_overlap_by_the_receptive_field():
+    """Depth 0: two 3-wide convolutions have a field of 5 samples."""
 
-    def of(evaluated: list[int] | None = None, **model: Any) -> Recipe:
+    def of(eval_tile: list[int] | None = None, **model: Any) -> TileSpec:
         model = {"in_channels": 3, "num_classes": 3, "width": 4, **model}
-        return recipe(Segmenter({**DESCRIPTION, "model": model, "eval_tile": evaluated, "eval_overlap": 0.5}))
+        return tile_spec(Segmenter({**DESCRIPTION, "model": model, "eval_tile": eval_tile, "eval_overlap": 0.5}))
 
-    found = of(depth=0, spatial_dims=2)
-    assert found.field == (5, 5) and found.tile == (1024, 1024) and found.overlap == (5, 5) and found.enough
-    assert found.spanning() == (1537, 2**19 // 1537)
-    told = of([30, 40], depth=2, spatial_dims=2)
-    assert told.tile == (32, 40) and told.overlap == (15, 20) and not told.enough, "as evaluation was told"
-    assert told.spanning() == (49, 61)
-    wide = of(depth=1, norm="instance", spatial_dims=1)
-    assert wide.tile == (2**18,) and wide.overlap == (2**16,) and not wide.enough
-    assert wide.described(labels=False)["receptive_field"] == [None]
-
-
-def test_the_tiles_a_bundle_tells_of_are_those_of_our_own_prediction(tmp_path: Path):
-    """Its words put into numpy, and nothing else, give the labels and probabilities of ``load(ckpt).predict``."""
-    segmenter, image = load(saved(tmp_path, depth=2)), noise(71, 83, 3)
-    program, tiles = Deployed(segmenter), recipe(segmenter).described(labels=False)
-    assert tiles["tile"] == [24, 32] and tiles["overlap"] == [7, 9]
-    ends, begins, weights = [], [], []
-    for n, tile, overlap, r in zip(image.shape, tiles["tile"], tiles["overlap"], (4, 4), strict=False):
-        ends.append((-n % r // 2, -n % r - -n % r // 2))
-        padded = n + -n % r
-        beyond, step = (padded - tile) // r, max(1, (tile - overlap) // r)
-        steps = -(-beyond // step)
-        begins.append([i * beyond // steps * r for i in range(steps + 1)])
-        weights.append(np.exp(-0.5 * ((np.arange(tile) - (tile - 1) / 2) / (tile * 0.125)) ** 2))
-    padded = np.pad(image, (*ends, (0, 0)), mode="edge").transpose(2, 0, 1)[None]
-    total, weighed = np.zeros((3, *padded.shape[2:])), np.zeros(padded.shape[2:])
-    for y, x in product(*begins):
-        window = (slice(y, y + 24), slice(x, x + 32))
-        with torch.no_grad():
-            logarithm = program(torch.from_numpy(padded[:, :, *window].copy()))[0].log().numpy()
-        weight = weights[0][:, None] * weights[1]
-        total[:, *window] += weight * logarithm
-        weighed[window] += weight
-    exponent = np.exp(total / weighed)[:, ends[0][0] :, ends[1][0] :][:, :71, :83]
-    labels, shares = segmenter.predict(image, probabilities=True, precision="32-true", transforms=False)
-    np.testing.assert_allclose(exponent / exponent.sum(0), shares.transpose(2, 0, 1), atol=2e-3)
-    assert (exponent.argmax(0) == labels).mean() > 0.999 and len(np.unique(labels)) == 3
-    assert len(begins[0]) * len(begins[1]) > 9
+    default = of(depth=0, spatial_dims=2)
+    assert (default.field, default.tile, default.overlap, default.covers_field) == ((5, 5), (1024, 1024), (5, 5), True)
+    assert default.multi_tile_size() == (1537, 2**19 // 1537)
+    evaluated = of([30, 40], depth=2, spatial_dims=2)
+    assert (evaluated.tile, evaluated.overlap, evaluated.covers_field) == ((32, 40), (15, 20), False)
+    assert evaluated.multi_tile_size() == (49, 61)
+    unlimited = of(depth=1, norm="instance", spatial_dims=1)
+    assert (unlimited.tile, unlimited.overlap, unlimited.covers_field) == ((2**18,), (2**16,), False)
+    assert unlimited.to_json()["receptive_field"] == [None]
 
 
-def test_a_network_that_looks_at_single_samples_has_no_seam_and_one_that_looks_at_all_has():
+def test_tiling_changes_a_network_that_sees_the_whole_image_and_no_other():
     image = torch.rand(1, 2, 24, 31)
-    tiles = Recipe((8, 8), (2, 2), (1, 1), (1, 1))
+    tiles = TileSpec((8, 8), (2, 2), (1, 1), (1, 1))
 
     def looks_at_all(x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x[:, :1], x.mean(dim=(1, 2, 3), keepdim=True).expand_as(x[:, :1])], 1).softmax(1)
 
-    alone = seam(lambda x: x.softmax(1), image, tiles)
-    assert alone["score"] == 1 and alone["largest_difference"] < 1e-6
-    aware = seam(looks_at_all, image, tiles)
-    assert aware["score"] < 1 and aware["largest_difference"] > 0.01
+    alone = tiling_error(lambda x: x.softmax(1), image, tiles)
+    assert alone["label_agreement"] == 1 and alone["largest_difference"] < 1e-6
+    aware = tiling_error(looks_at_all, image, tiles)
+    assert aware["label_agreement"] < 1 and aware["largest_difference"] > 0.01
 
 
 # Variants ------------------------------------------------------------------------------------------------------------
@@ -347,18 +310,17 @@ def pictured(folder: Path, count: int = 4, masks: bool = True) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant, form", [("int8", "onnx"), ("bf16", "pt2")])
-def test_a_variant_is_measured_and_refused_below_what_is_asked(variant: str, form: str, tmp_path: Path):
+def test_int8_is_measured_and_refused_below_the_agreement(tmp_path: Path):
     path, data = saved(tmp_path), pictured(tmp_path / "data")
-    folder, said = export(path, tmp_path / "bundle", Wanted(form, variant=variant, calibration=data, agreement=0.5))
-    measured = said["variant"]["against_float32"]
-    assert measured["images"] == 2 and 0.5 <= measured["label_agreement"] <= 1
-    program, image = FORMATS[form].open(folder / said["model"]["file"]), noise(2, 3, 19, 23)
-    apart = np.abs(program(torch.from_numpy(image)).detach().numpy() - by_hand(path, image)).max()
-    assert 1e-4 < apart < 0.2, "fewer bits, but the same network"
+    folder, content = export(path, tmp_path / "bundle", ExportOptions(variant="int8", calibration=data, agreement=0.5))
+    accuracy = content["variant"]["against_float32"]
+    assert accuracy["images"] == 2 and 0.5 <= accuracy["label_agreement"] <= 1
+    program, image = FORMATS["onnx"].open(folder / content["model"]["file"]), noise(2, 3, 19, 23)
+    difference = np.abs(program(torch.from_numpy(image)).numpy() - by_hand(path, image)).max()
+    assert 1e-4 < difference < 0.2, "fewer bits, but the same network"
     with pytest.raises(UserError) as error:
-        export(path, tmp_path / "second", Wanted(form, variant=variant, calibration=data, agreement=1))
-    sentence(error, f"variant={variant}", "of the samples of 2 images", "mIoU", "agreement=1 is asked for")
+        export(path, tmp_path / "second", ExportOptions(variant="int8", calibration=data, agreement=1))
+    sentence(error, "variant=int8", "of the samples of 2 images", "mIoU", "below agreement=1")
     assert left(tmp_path) == ["bundle", "data", "up=max"]
 
 
@@ -371,38 +333,38 @@ def test_a_variant_is_measured_and_refused_below_what_is_asked(variant: str, for
         ({"format": "onx"}, ["format: unknown 'onx'; did you mean onnx?", "valid: onnx, pt2"]),
         ({"variant": "int4"}, ["variant: unknown 'int4'; did you mean int8?"]),
         ({"labels": "maybe"}, ["labels: expected true or false, found 'maybe'"]),
-        ({"variant": "bf16", "calibration": Path()}, ["format=onnx", "no bfloat16 convolution", "take format=pt2"]),
-        ({"variant": "int8", "format": "pt2"}, ["variant=int8 format=pt2", "take format=onnx"]),
+        ({"variant": "bf16"}, ["variant: unknown 'bf16'", "valid: float32, int8"]),
+        ({"variant": "int8", "format": "pt2"}, ["variant=int8 format=pt2", "use format=onnx"]),
         ({"variant": "int8"}, ["add calibration=FOLDER"]),
         (
             {"variant": "int8", "calibration": Path(), "agreement": 2},
-            ["agreement: expected a share of 0 to 1, found 2"],
+            ["agreement: expected a fraction of 0 to 1, found 2"],
         ),
     ],
     ids=str,
 )
 def test_choices_that_do_not_go_together_are_refused(options: dict, parts: list[str]):
     with pytest.raises(UserError) as error:
-        Wanted(**options)
+        ExportOptions(**options)
     sentence(error, *parts)
 
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxruntime" else name)
     with pytest.raises(UserError, match=r"format=onnx needs onnxruntime; run: pip install -e '\.\[export\]'"):
-        Wanted()
-    Wanted("pt2")
+        ExportOptions()
+    ExportOptions("pt2")
 
 
 def test_the_type_of_the_images_is_the_checkpoints_or_asked_for():
     old = Segmenter({key: value for key, value in DESCRIPTION.items() if key not in ("dtype", "range")})
-    with pytest.raises(UserError, match=r"does not say how its training images were stored .* add dtype=uint8"):
-        given(old)
-    assert given(old, "uint16").span == (0, 65535) and given(old, "float32").span is None
+    with pytest.raises(UserError, match=r"lacks the dtype of its training images; add dtype=uint8"):
+        input_spec(old)
+    assert input_spec(old, "uint16").value_range == (0, 65535) and input_spec(old, "float32").value_range is None
     with pytest.raises(UserError, match=r"dtype: unknown 'uint9'; did you mean uint8\?"):
-        given(old, "uint9")
+        input_spec(old, "uint9")
     with pytest.raises(UserError, match=r"dtype=float32: the network was trained on uint8 images"):
-        given(Segmenter(DESCRIPTION), "float32")
+        input_spec(Segmenter(DESCRIPTION), "float32")
 
 
 @pytest.mark.parametrize(
@@ -424,7 +386,7 @@ def test_a_picture_that_does_not_fit_is_named(image, mask, parts, made: Path, tm
     save(data / "images" / "1.png", image)
     save(data / "masks" / "1.png", mask)
     with pytest.raises(UserError) as error:
-        export(made, tmp_path / "bundle", Wanted(variant="int8", calibration=data))
+        export(made, tmp_path / "bundle", ExportOptions(variant="int8", calibration=data))
     sentence(error, *parts)
     assert left(tmp_path) == ["data"]
 
@@ -432,29 +394,29 @@ def test_a_picture_that_does_not_fit_is_named(image, mask, parts, made: Path, tm
 def test_too_few_pictures_and_a_missing_mask_are_refused(made: Path, tmp_path: Path):
     data = pictured(tmp_path / "data", 1)
     with pytest.raises(UserError, match="1 images; it needs at least two"):
-        export(made, tmp_path / "bundle", Wanted(variant="int8", calibration=data))
+        export(made, tmp_path / "bundle", ExportOptions(variant="int8", calibration=data))
     save(data / "images" / "1.png", noise(9, 9, 3))
     with pytest.raises(UserError, match=r"1\.png: no mask"):
-        export(made, tmp_path / "bundle", Wanted(variant="int8", calibration=data))
+        export(made, tmp_path / "bundle", ExportOptions(variant="int8", calibration=data))
     with pytest.raises(UserError, match="gone: no such folder"):
-        export(made, tmp_path / "bundle", Wanted(variant="int8", calibration=tmp_path / "gone"))
+        export(made, tmp_path / "bundle", ExportOptions(variant="int8", calibration=tmp_path / "gone"))
 
 
 def test_nothing_is_overwritten_and_a_folder_that_cannot_be_made_is_named(made: Path, tmp_path: Path):
     (tmp_path / "bundle").mkdir()
     with pytest.raises(UserError, match="bundle: already there and not overwritten"):
-        export(made, tmp_path / "bundle", Wanted())
+        export(made, tmp_path / "bundle", ExportOptions())
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="bundle: cannot be written"):
-        export(made, tmp_path / "file" / "bundle", Wanted())
+        export(made, tmp_path / "file" / "bundle", ExportOptions())
 
 
 def test_samples_are_like_the_training_images():
-    takes = Given("uint8", [100.0, 50.0], [30.0, 10.0], (0, 255), (2, 2), (2, 2))
-    image = takes.sample(4, (65, 64)).double()
+    takes = InputSpec("uint8", [100.0, 50.0], [30.0, 10.0], (0, 255), (2, 2), (2, 2))
+    image = takes.random_image(4, (65, 64)).double()
     assert image.mean(dim=(0, 2, 3)).tolist() == pytest.approx([100, 50], abs=6)
     assert image.std(dim=(0, 2, 3)).tolist() == pytest.approx([30, 10], rel=0.15)
-    assert torch.equal(takes.sample(1, (3, 3)), takes.sample(1, (3, 3)))
+    assert torch.equal(takes.random_image(1, (3, 3)), takes.random_image(1, (3, 3)))
 
 
 def test_a_training_keeps_how_its_images_are_stored():
@@ -479,20 +441,4 @@ def test_the_command_takes_a_path_with_an_equals_sign_and_says_what_it_made(tmp_
     path = saved(tmp_path)
     done = command(f"ckpt={path}", "format=pt2", f"output={tmp_path / 'x=1'}")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "x=1" / "model.pt2").is_file() and "probabilities at most" in done.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments, status, said",
-    [
-        ([], 1, "error: ckpt: is required"),
-        (["ckpt=gone.ckpt"], 1, "error: gone.ckpt: No such file"),
-        (["ckp=gone.ckpt"], 1, "error: ckp: no such key; did you mean ckpt?"),
-        (["format"], 2, "is no KEY=VALUE"),
-    ],
-    ids=str,
-)
-def test_the_command_refuses_in_one_sentence(arguments: list[str], status: int, said: str):
-    done = command(*arguments)
-    assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "x=1" / "model.pt2").is_file() and "probabilities differ by at most" in done.stdout

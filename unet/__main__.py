@@ -14,7 +14,8 @@ COMMANDS = {
     "describe": "describe a network level by level: sizes, receptive fields, parameters, FLOPs, memory",
     "report": "report on a sweep: which arms differ, by how much, and what it cost",
     "export": "export a checkpoint as a folder that runs without this project",
-    "benchmark": "time the network beside its peers, its data loader, or every operator",
+    "demo": "try a trained network, or compare two, on a local page",
+    "benchmark": "time the network and others', its data loader, or every operator",
 }
 """The modules of ``unet.commands``, and what each is for."""
 

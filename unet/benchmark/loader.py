@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from unet.benchmark.contenders import as_trained
+from unet.benchmark.baselines import as_trained
 from unet.benchmark.steps import training_step
 from unet.benchmark.timing import measure
 from unet.errors import UserError

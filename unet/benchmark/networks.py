@@ -1,10 +1,10 @@
-"""All contenders in the same rounds: milliseconds, ratios, and shares of the machine's convolution peak."""
+"""The speed of several networks in the same rounds: ms, ratios, and fractions of the convolution peak."""
 
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from unet.benchmark.contenders import IN_CHANNELS, REFERENCE, Contender, Problem
+from unet.benchmark.baselines import IN_CHANNELS, REFERENCE, BenchmarkNetwork, Problem
 from unet.benchmark.forms import DTYPES
 from unet.benchmark.peak import Convolution, fastest_convolution
 from unet.benchmark.steps import inference, training_step
@@ -14,10 +14,7 @@ from unet.geometry import count_flops, count_parameters
 
 @dataclass(frozen=True)
 class Speed:
-    """One contender doing one thing: the median in ms, that over this project's, and what it made of the machine.
-
-    ``share_of_peak`` is of the convolution peak in the contender's own dtype, 0 to 1.
-    """
+    """Median time in ms, its ratio to this project's, and the fraction of the convolution peak in its own dtype."""
 
     ms: float
     ratio: float
@@ -28,7 +25,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's line of the table. ``gflops`` of one forward pass on one image; training counts as three."""
+    """The speed of one network. ``gflops`` of one forward pass on one image; training counts as three."""
 
     name: str
     form: str
@@ -40,53 +37,57 @@ class Row:
 
 @dataclass(frozen=True)
 class Peak:
-    """The convolution peak measured in one dtype: where, and the median GFLOP/s."""
+    """The convolution peak in one dtype: of which convolution, and the median GFLOP/s."""
 
     dtype: str
     convolution: str
     gflops_per_s: float
 
 
-def compare_networks(problem: Problem, present: Sequence[Contender], rounds: int) -> tuple[list[Row], list[Peak]]:
-    """Time all contenders, and the convolutions that mark the peak, in the same rounds."""
-    dtypes = sorted({contender.form.dtype for contender in present}, key=str)
-    yardsticks = {dtype: fastest_convolution(problem, dtype) for dtype in dtypes}
+def compare_networks(
+    problem: Problem, networks: Sequence[BenchmarkNetwork], rounds: int
+) -> tuple[list[Row], list[Peak]]:
+    """Time all networks, and the fastest convolution of each dtype, in the same rounds."""
+    dtypes = sorted({network.form.dtype for network in networks}, key=str)
+    peak_convolutions = {dtype: fastest_convolution(problem, dtype) for dtype in dtypes}
     image, target = problem.image(), problem.target()
     calls: dict[tuple[str, str], Callable[[], object]] = {}
-    for contender in present:
-        calls[contender.name, "inference"] = inference(contender, image)
-        calls[contender.name, "training"] = training_step(contender, image, target)
-    for dtype, convolution in yardsticks.items():
+    for network in networks:
+        calls[network.name, "inference"] = inference(network, image)
+        calls[network.name, "training"] = training_step(network, image, target)
+    for dtype, convolution in peak_convolutions.items():
         calls[DTYPES[dtype], "peak"] = convolution.call(problem, dtype)
     timings = measure(calls, rounds, say=True)
-    rows = [row(contender, problem, timings, yardsticks[contender.form.dtype]) for contender in present]
+    rows = [measure_row(network, problem, timings, peak_convolutions[network.form.dtype]) for network in networks]
     peaks = [
         Peak(DTYPES[dtype], str(c), gflops_per_s(c.flops(problem.batch), timings[DTYPES[dtype], "peak"]))
-        for dtype, c in yardsticks.items()
+        for dtype, c in peak_convolutions.items()
     ]
     return rows, peaks
 
 
-def row(contender: Contender, problem: Problem, timings: Timings[tuple[str, str]], yardstick: Convolution) -> Row:
-    """A contender's numbers from the timings of all."""
-    forward = count_flops(contender.network, (problem.batch, IN_CHANNELS, *problem.size))
-    peak_ms = timings[DTYPES[contender.form.dtype], "peak"]
+def measure_row(
+    network: BenchmarkNetwork, problem: Problem, timings: Timings[tuple[str, str]], peak_convolution: Convolution
+) -> Row:
+    """Return the speed of one network from the timings of all."""
+    forward = count_flops(network.network, (problem.batch, IN_CHANNELS, *problem.size))
+    peak_ms = timings[DTYPES[network.form.dtype], "peak"]
 
-    def speed(what: str, flops: float) -> Speed:
-        own = timings[contender.name, what]
-        peak_per_own = median_ratio(peak_ms, own)  # seconds at the peak per second here, for the yardstick's FLOPs
+    def speed(mode: str, flops: float) -> Speed:
+        own = timings[network.name, mode]
+        peak_per_own = median_ratio(peak_ms, own)
         return Speed(
             ms=statistics.median(own),
-            ratio=median_ratio(own, timings[REFERENCE, what]),
+            ratio=median_ratio(own, timings[REFERENCE, mode]),
             gflops_per_s=gflops_per_s(flops, own),
-            share_of_peak=peak_per_own * flops / yardstick.flops(problem.batch),
+            share_of_peak=peak_per_own * flops / peak_convolution.flops(problem.batch),
             rounds_ms=own,
         )
 
     return Row(
-        contender.name,
-        str(contender.form),
-        count_parameters(contender.network),
+        network.name,
+        str(network.form),
+        count_parameters(network.network),
         forward / problem.batch / 1e9,
         speed("training", 3 * forward),
         speed("inference", forward),
@@ -94,5 +95,5 @@ def row(contender: Contender, problem: Problem, timings: Timings[tuple[str, str]
 
 
 def gflops_per_s(flops: float, timings_ms: Sequence[float]) -> float:
-    """``flops`` a call at the median time, in GFLOP/s."""
+    """Return the GFLOP/s of a call of ``flops`` at its median time."""
     return flops / statistics.median(timings_ms) / 1e6

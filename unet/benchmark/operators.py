@@ -1,4 +1,4 @@
-"""Every registered operator alone at one stage: time and memory, forward and with the backward pass."""
+"""Time and memory of every registered operator alone, forward and with the backward pass."""
 
 import copy
 import statistics
@@ -18,12 +18,12 @@ from unet.registry import Registry
 
 TABLES = (DOWN, UP, CONTEXT)
 REFERENCES = {"down": "max", "up": "transposed"}
-"""The operators whose time the others' of their kind are divided by; a context has none."""
+"""The operator of each kind that ratios refer to; a context has none."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Where every operator is measured: between a fine map (batch, channels, *size) and one half its size.
+class OperatorShape:
+    """The sizes every operator is measured at: a fine map (batch, channels, *size) and one half its size.
 
     An up operator receives twice the channels, a context these channels at the coarse size.
     """
@@ -44,11 +44,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cost:
-    """One operator. Times are medians in ms, ratios those to the kind's reference, median of the rounds'.
+    """The cost of one operator. Times are medians in ms; ratios to the kind's reference are medians of the rounds.
 
     Attributes:
-        kept: bytes kept for the backward pass, beyond parameters and buffers; of its input what it keeps counts.
-        peak: on a GPU, bytes beyond what is there before, at the worst moment of forward and backward pass.
+        kept: bytes saved for the backward pass, the input included, parameters and buffers not.
+        peak: on a GPU, the peak of additional bytes in forward and backward pass.
     """
 
     kind: str
@@ -59,11 +59,10 @@ class Cost:
     training_ratio: float | None
     kept: int
     peak: int | None
-    training_rounds_ms: list[float]
 
 
-class Subject:
-    """An operator and the inputs it is measured on.
+class MeasuredOperator:
+    """An operator and its inputs.
 
     Args:
         operator: in training mode; measured on a copy in evaluation mode as well.
@@ -78,20 +77,20 @@ class Subject:
         output = self.output(self.operator)
         self.gradient = form.lay(torch.randn_like(output))
 
-    def output(self, call: Callable[..., Tensor]) -> Tensor:
+    def output(self, operator: nn.Module) -> Tensor:
         with self.form.autocast(self.inputs[0].device):
-            return call(*self.inputs)
+            return operator(*self.inputs)
 
     def forward(self) -> Tensor:
-        """Inference."""
+        """Run the operator in evaluation mode."""
         with torch.inference_mode():
             return self.output(self.evaluated)
 
-    def training(self, call: Callable[..., Tensor] | None = None) -> list[Tensor | None]:
-        """Forward and backward pass of the operator or of another form of it: the output, then the gradients."""
-        output = self.output(call or self.operator)
-        wanted = [*self.inputs, *self.operator.parameters()]
-        return [output.detach(), *torch.autograd.grad(output, wanted, self.gradient, allow_unused=True)]
+    def training(self) -> None:
+        """Run the forward and the backward pass."""
+        output = self.output(self.operator)
+        sources = [*self.inputs, *self.operator.parameters()]
+        torch.autograd.grad(output, sources, self.gradient, allow_unused=True)
 
     def kept(self) -> int:
         known = (*self.operator.parameters(), *self.operator.buffers())
@@ -101,23 +100,23 @@ class Subject:
         return cuda_peak_bytes(self.training) if self.inputs[0].is_cuda else None
 
 
-def subjects(place: Stage) -> Iterator[tuple[tuple[str, str], Subject]]:
-    """(kind, name) and operator, of all that serve the stage's dimensions."""
+def measured_operators(shape: OperatorShape) -> Iterator[tuple[tuple[str, str], MeasuredOperator]]:
+    """Yield (kind, name) and every operator that supports the number of axes."""
     for table in TABLES:
-        inputs = place.inputs(table)
+        inputs = shape.inputs(table)
         for name in table:
-            if name != "none" and len(place.size) in stage.served(table, name):
-                operator = stage.build(table, name, len(place.size), place.channels)
-                yield (table.kind, name), Subject(operator, inputs, place.form)
+            if name != "none" and len(shape.size) in stage.served(table, name):
+                operator = stage.build(table, name, len(shape.size), shape.channels)
+                yield (table.kind, name), MeasuredOperator(operator, inputs, shape.form)
 
 
-def compare_operators(place: Stage, rounds: int) -> list[Cost]:
-    """Time all operators in the same rounds, and count what each keeps."""
-    present = dict(subjects(place))
+def compare_operators(shape: OperatorShape, rounds: int) -> list[Cost]:
+    """Time all operators in the same rounds, and measure the memory of each."""
+    operators = dict(measured_operators(shape))
     calls: dict[tuple[str, str, str], Callable[[], object]] = {}
-    for (kind, name), subject in present.items():
-        calls[kind, name, "forward"] = subject.forward
-        calls[kind, name, "training"] = subject.training
+    for (kind, name), operator in operators.items():
+        calls[kind, name, "forward"] = operator.forward
+        calls[kind, name, "training"] = operator.training
     timings = measure(calls, rounds, say=True)
 
     def ratio(kind: str, name: str, what: str) -> float | None:
@@ -133,9 +132,8 @@ def compare_operators(place: Stage, rounds: int) -> list[Cost]:
             ratio(kind, name, "forward"),
             statistics.median(timings[kind, name, "training"]),
             ratio(kind, name, "training"),
-            subject.kept(),
-            subject.peak(),
-            timings[kind, name, "training"],
+            operator.kept(),
+            operator.peak(),
         )
-        for (kind, name), subject in present.items()
+        for (kind, name), operator in operators.items()
     ]

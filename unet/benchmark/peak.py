@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unet.benchmark.contenders import Problem
+from unet.benchmark.baselines import Problem
 from unet.benchmark.timing import measure
 
 

@@ -1,8 +1,7 @@
-"""What was measured, as text: tables with what each column means."""
+"""Results of the benchmark as text."""
 
 from collections.abc import Sequence
 
-from unet.benchmark.folded import Folded
 from unet.benchmark.loader import LoaderSpeed
 from unet.benchmark.networks import Peak, Row
 from unet.benchmark.operators import REFERENCES, Cost
@@ -12,7 +11,7 @@ HEADER = ("network", "form", "params", "GFLOP", "step ms", *MEASURED, "infer ms"
 
 
 def network_table(rows: Sequence[Row], peaks: Sequence[Peak]) -> str:
-    """The comparison as text, with what each column means."""
+    """Return a table of networks and a legend of its columns."""
     lines: list[tuple[str, ...]] = [HEADER]
     for r in rows:
         speeds = [
@@ -35,7 +34,7 @@ def network_table(rows: Sequence[Row], peaks: Sequence[Peak]) -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]], text_columns: int = 2) -> str:
-    """Columns of equal width: text to the left, numbers to the right, a rule under the header."""
+    """Return lines with aligned columns: text to the left, numbers to the right, a rule under the header."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         "  ".join(
@@ -48,7 +47,7 @@ def aligned(lines: Sequence[Sequence[str]], text_columns: int = 2) -> str:
 
 
 def operator_table(costs: Sequence[Cost]) -> str:
-    """Every operator's time and memory, one line each, and what each column means."""
+    """Return a table of operators and a legend of its columns."""
     gpu = any(cost.peak is not None for cost in costs)
     lines = [("kind", "operator", "infer ms", "ratio", "train ms", "ratio", "kept MiB", *(["peak MiB"] if gpu else []))]
     for cost in costs:
@@ -70,29 +69,6 @@ def operator_table(costs: Sequence[Cost]) -> str:
     return "\n".join([aligned(lines), "", *legend])
 
 
-def folded_table(rows: Sequence[Folded]) -> str:
-    """``nearest`` folded and plain, one line a width and form, and what each column means."""
-    lines: list[tuple[str, ...]] = [("input", "form", "plain ms", "folded ms", "ratio", "output diff", "gradient diff")]
-    for row in rows:
-        size = "x".join(map(str, row.size))
-        lines.append(
-            (
-                f"{row.in_channels} at {size}",
-                row.form,
-                f"{row.plain_ms:.2f}",
-                f"{row.folded_ms:.2f}",
-                f"{row.ratio:.2f}",
-                f"{row.output_difference:.0e}",
-                f"{row.gradient_difference:.0e}",
-            )
-        )
-    legend = [
-        "nearest, forward and backward, as it is computed beside resizing and then convolving; it halves the channels.",
-        "diff: the largest, over the largest value of the plain form's; gradients of input, weight and bias.",
-    ]
-    return "\n".join([aligned(lines), "", *legend])
-
-
 def ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
@@ -102,7 +78,7 @@ def mebibytes(size: int) -> str:
 
 
 def loader_line(speed: LoaderSpeed) -> str:
-    """The loader's result in words: without workers loading adds to every step, with them it happens meanwhile."""
+    """Return whether the loader keeps up; without workers it adds to the time of every step."""
     share = speed.needed_per_s / speed.samples_per_s
     if speed.num_workers == 0:
         verdict = f"without workers, loading adds {share:.1%} to the time of a step"

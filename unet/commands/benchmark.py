@@ -1,8 +1,8 @@
-"""Time this project's network beside its peers, its data loader, or every operator alone.
+"""Time this project's network and others', its data loader, or every operator alone.
 
-Every contender is timed in one process, in turns: each round times one training step and one inference of every
-contender, and ratios are taken within a round before their median is. A machine that slows down for a while slows
-all contenders of that round alike and leaves the ratios as they were.
+Every network is timed in one process, in turns: each round times one training step and one inference of every network,
+and ratios are taken within a round before their median is. A machine that slows down for a while slows all networks of
+that round alike and leaves the ratios as they were.
 """
 
 import json
@@ -85,7 +85,7 @@ def measure(config: DictConfig) -> dict[str, Any]:
     """Measure and print what was asked for; return every number."""
     import torch
 
-    from unet.benchmark.contenders import Problem
+    from unet.benchmark.baselines import Problem
     from unet.benchmark.loader import compare_loader, default_training
     from unet.benchmark.machine import environment
     from unet.benchmark.tables import loader_line
@@ -114,44 +114,34 @@ def measure(config: DictConfig) -> dict[str, Any]:
 
 def measure_networks(problem: Any, rounds: int) -> dict[str, Any]:
     """Time the network and those peers that are installed."""
-    from unet.benchmark.contenders import contenders
+    from unet.benchmark.baselines import available_networks
     from unet.benchmark.networks import compare_networks
     from unet.benchmark.tables import network_table
-    from unet.benchmark.timing import busy_line
 
-    present, notes = contenders(problem)
+    present, notes = available_networks(problem)
     print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
     rows, peaks = compare_networks(problem, present, rounds)
     print(network_table(rows, peaks))
-    if busy := busy_line(rows[0].training.rounds_ms):
-        print(busy, file=sys.stderr)
     return {"networks": [asdict(r) for r in rows], "peaks": [asdict(p) for p in peaks]}
 
 
 def measure_operators(config: DictConfig, size: tuple[int, ...], device: str) -> dict[str, Any]:
     """Time every operator that serves the dimensions, at one stage between a fine map and one half its size."""
-    from unet.benchmark.folded import compare_folded
     from unet.benchmark.forms import DTYPES, Form, trained_form
-    from unet.benchmark.operators import Stage, compare_operators
-    from unet.benchmark.tables import folded_table, operator_table
-    from unet.benchmark.timing import busy_line
+    from unet.benchmark.operators import OperatorShape, compare_operators
+    from unet.benchmark.tables import operator_table
 
     trained = trained_form(device)
     form = Form(
         {name: dtype for dtype, name in DTYPES.items()}.get(config.precision, trained.dtype),
         config.dims > 1 and config.memory_format != "contiguous",
     )
-    place = Stage(config.channels, size, config.batch, form, device)
+    place = OperatorShape(config.channels, size, config.batch, form, device)
     facts = {"channels": place.channels, "size": place.size, "batch": place.batch, "form": str(form), "device": device}
     print_facts(facts)
     costs = compare_operators(place, config.rounds)
     print(operator_table(costs))
-    folded = compare_folded(place, config.rounds)
-    print("", folded_table(folded), sep="\n")
-    first = costs[0]
-    if busy := busy_line(first.training_rounds_ms, f"the timings of {first.name}"):
-        print(busy, file=sys.stderr)
-    return {"stage": facts, "operators": [asdict(c) for c in costs], "folded": [asdict(f) for f in folded]}
+    return {"stage": facts, "operators": [asdict(c) for c in costs]}
 
 
 def print_facts(facts: dict[str, Any]) -> None:

@@ -14,11 +14,11 @@ def main(config: DictConfig) -> None:
     """Write the bundle and print what was checked."""
     require_keys(config, ["ckpt"], "export")
 
-    from unet.export.bundle import BUNDLE, EXAMPLE, Wanted, export
+    from unet.export.bundle import BUNDLE, EXAMPLE, ExportOptions, export
 
     values: Any = config["values"]
     values = OmegaConf.to_container(values) if OmegaConf.is_config(values) else values
-    wanted = Wanted(
+    options = ExportOptions(
         format=config.format,
         labels=config.labels,
         variant=config.variant,
@@ -27,26 +27,26 @@ def main(config: DictConfig) -> None:
         agreement=config.agreement,
         dtype=config.dtype,
     )
-    folder, said = export(Path(str(config.ckpt)).expanduser(), as_path(config.output), wanted)
-    checked, seam, accuracy = said["checked_against_torch"], said["seam"], said["variant"]["against_float32"]
-    apart = checked["largest_difference"]
+    folder, bundle = export(Path(str(config.ckpt)).expanduser(), as_path(config.output), options)
+    checks, tiling = bundle["checked_against_torch"], bundle["tiling_error"]
+    accuracy, difference, model = bundle["variant"]["against_float32"], checks["largest_difference"], bundle["model"]
+    print(f"{folder / model['file']}: {model['bytes'] / 2**20:.1f} MiB, sha256 {model['sha256']}")
     print(
-        f"{folder / said['model']['file']}: {said['model']['bytes'] / 2**20:.1f} MiB, sha256 {said['model']['sha256']}"
-    )
-    print(
-        f"in float32 as torch at {len(checked['sizes'])} sizes, one image and two: "
-        + ("" if apart is None else f"probabilities at most {apart:.1e} apart, ")
-        + f"{checked['labels_differing_at_near_ties']} of {checked['labels']:,} labels differ (near ties)"
+        f"float32 checked against torch at {len(checks['sizes'])} sizes, one image and two: "
+        + ("" if difference is None else f"probabilities differ by at most {difference:.1e}, ")
+        + f"{checks['labels_differing_at_near_ties']} of {checks['labels']:,} labels differ (near ties)"
     )
     if accuracy is not None:
         scores = "".join(f", {name} {value:.4f}" for name, value in accuracy.items() if name.startswith("miou"))
-        agreeing = f"{accuracy['label_agreement']:.2%} of labels as float32"
-        print(f"{wanted.variant}: {agreeing} on {accuracy['images']} images it was not calibrated on{scores}")
-    print(f"tiles of {'x'.join(map(str, said['tiles']['tile']))}: {seam['score']:.2%} of labels as in one piece")
-    if said["input"]["eval_transforms"]:
-        print("Warning: evaluation resizes or pads first, which the model leaves to you (input.eval_transforms)")
+        agreement = f"{accuracy['label_agreement']:.2%} of labels as in float32"
+        print(f"{options.variant}: {agreement} on {accuracy['images']} images it was not calibrated on{scores}")
+    print(
+        f"tiles of {'x'.join(map(str, bundle['tiles']['tile']))}: {tiling['label_agreement']:.2%} of labels as untiled"
+    )
+    if bundle["input"]["eval_transforms"]:
+        print("Warning: the evaluation resizes or pads first; the model does not (input.eval_transforms)")
     command = shlex.join(["python", str(folder / EXAMPLE), "IMAGE", "LABELS.png"])
-    print(f"try it: {command}; what it takes and gives: {folder / BUNDLE}")
+    print(f"try it: {command}; input and output are described in {folder / BUNDLE}")
 
 
 if __name__ == "__main__":

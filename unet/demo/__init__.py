@@ -1,1 +1,1 @@
-"""A page in the browser to try trained networks on pictures; needs Gradio (the extra ``demo``)."""
+"""A web page to try trained networks on images; needs Gradio (the extra ``demo``)."""

@@ -1,1 +1,1 @@
-"""A checkpoint as a bundle that runs without this project, checked against the network it came from."""
+"""Export of a checkpoint as a bundle that runs without this project, checked against the trained network."""

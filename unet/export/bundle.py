@@ -1,4 +1,4 @@
-"""A checkpoint becomes a folder that runs elsewhere: model, what it takes and gives, example; checked, or not made."""
+"""Export of a checkpoint as a folder: the model, ``bundle.json`` and an example; removed again if a check fails."""
 
 import json
 import platform
@@ -10,31 +10,30 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from unet.errors import UserError, did_you_mean
-from unet.export.check import parity, seam, side_by_side, traced_size
-from unet.export.deployed import AXES, Deployed, Given, given
+from unet.export.calibration import LabelledImage, calibration_images, center_crop
+from unet.export.check import parity, side_by_side, tiling_error, traced_size
+from unet.export.deployed import Deployed, InputSpec, input_spec
 from unet.export.formats import FORMATS, INPUT, Format, Program, require
-from unet.export.operators import culprit, first_line
-from unet.export.pictures import Picture, pictures
-from unet.export.recipe import Recipe, recipe
-from unet.export.variants import VARIANTS, check_variant, cost, write_int8
+from unet.export.quantization import quantization_error, write_int8
+from unet.export.tiles import TileSpec, tile_spec
 from unet.record import CHECKPOINTS, METRICS, commit, read_json, sha256, whole_folder
 from unet.segmenter import Segmenter, load
 
 BUNDLE, EXAMPLE = "bundle.json", "run.py"
 TEMPLATES = Path(__file__).parent / "templates"
-CALIBRATED = {1: 2**16, 2: 512, 3: 64}
-"""Samples along an axis of an image that calibrates, by the number of axes: every activation stays in memory."""
+VARIANTS = {
+    "float32": "weights and arithmetic in float32",
+    "int8": "convolutions in 8-bit integers, weights per channel, calibrated; the last one in float32",
+}
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to make of a checkpoint; the keys of ``configs/export.yaml``.
+class ExportOptions:
+    """What to export; the keys of ``configs/export.yaml``.
 
     Raises:
-        UserError: a choice that does not exist, or choices that do not go together.
+        UserError: an unknown choice, or choices that exclude each other.
     """
 
     format: str = "onnx"
@@ -53,194 +52,199 @@ class Wanted:
                 )
         if not isinstance(self.labels, bool):
             raise UserError(f"labels: expected true or false, found {self.labels!r}")
-        check_variant(self.variant, self.format, self.calibration, self.agreement)
+        if self.variant == "int8" and self.format != "onnx":
+            raise UserError(f"variant=int8 format={self.format}: int8 is written as ONNX only; use format=onnx")
+        if self.variant == "int8" and self.calibration is None:
+            raise UserError(
+                "variant=int8: add calibration=FOLDER of images like those of the training (if it holds images/ and "
+                "masks/, mIoU is measured as well)"
+            )
+        if (
+            not isinstance(self.agreement, int | float)
+            or isinstance(self.agreement, bool)
+            or not 0 <= self.agreement <= 1
+        ):
+            raise UserError(f"agreement: expected a fraction of 0 to 1, found {self.agreement!r}")
         require(self.format)
 
+    @property
+    def output_name(self) -> str:
+        return "labels" if self.labels else "probabilities"
 
-def export(checkpoint: Path, output: Path | None, wanted: Wanted) -> tuple[Path, dict[str, Any]]:
+
+def export(checkpoint: Path, output: Path | None, options: ExportOptions) -> tuple[Path, dict[str, Any]]:
     """Write the bundle of a checkpoint and check it.
 
     Args:
         checkpoint: of a training.
-        output: the bundle's folder, which must not exist; None: ``export_FORMAT[_VARIANT]`` in the run's folder.
-        wanted: what to make.
+        output: folder of the bundle, which must not exist; None: ``export_FORMAT[_VARIANT]`` in the run's folder.
+        options: what to export.
 
     Returns:
-        The folder, and what its ``bundle.json`` says.
+        The folder and the content of its ``bundle.json``.
 
     Raises:
-        UserError: the checkpoint, an image or the folder is not fit, an operator cannot be exported, or the model
-            written is not the one trained. Nothing is then left of the bundle.
+        UserError: an unusable checkpoint, image or folder, a network that cannot be exported, or an exported model
+            with other outputs than the trained one. Nothing is left of the bundle then.
     """
     segmenter = load(checkpoint)
-    takes = given(segmenter, wanted.dtype, FORMATS[wanted.format].single)
-    output = output or default_output(checkpoint, wanted)
+    spec = input_spec(segmenter, options.dtype, FORMATS[options.format].single)
+    output = output or default_output(checkpoint, options)
     if output.exists():
         raise UserError(f"{output}: already there and not overwritten; remove it, or give another output=FOLDER")
-    found = ([], [])
-    if wanted.calibration is not None:
-        found = pictures(wanted.calibration, takes, segmenter.classes, wanted.values)
+    images = ([], [])
+    if options.calibration is not None:
+        images = calibration_images(options.calibration, spec, segmenter.classes, options.values)
     try:
         with warnings.catch_warnings(), whole_folder(output) as folder:
             warnings.simplefilter("ignore")  # what the exporters and the network warn of is checked
-            return output, fill(folder, segmenter, takes, wanted, *found, checkpoint)
+            return output, write_bundle(folder, segmenter, spec, options, *images, checkpoint)
     except OSError as error:
         raise UserError(
             f"{output}: cannot be written ({error.strerror or error}); give another output=FOLDER"
         ) from None
 
 
-def fill(
+def write_bundle(
     folder: Path,
     segmenter: Segmenter,
-    takes: Given,
-    wanted: Wanted,
-    calibrating: list[Picture],
-    measuring: list[Picture],
+    spec: InputSpec,
+    options: ExportOptions,
+    calibration: list[LabelledImage],
+    measured: list[LabelledImage],
     checkpoint: Path,
 ) -> dict[str, Any]:
-    """Write the bundle's files into ``folder``, checking each step; returns what ``bundle.json`` says."""
-    form = FORMATS[wanted.format]
+    """Write the files of a bundle into ``folder`` and check each; return the content of ``bundle.json``."""
+    form = FORMATS[options.format]
     model = folder / f"model{form.suffix}"
-    probabilities = Deployed(segmenter)
-    tiles = recipe(segmenter)
-    checked = written(Deployed(segmenter, wanted.labels), probabilities, takes, wanted, model)
-    accuracy = None
-    if wanted.variant != "float32":
-        if wanted.variant == "int8":
-            write_int8(model, [centred(picture) for picture in calibrating])
-        else:
-            form.write(Deployed(segmenter, wanted.labels, bf16=True), example(takes), output_name(wanted), model)
-        serves_all_sizes(form.open(model), probabilities, takes, wanted)
-        accuracy = cost(form.open(model), probabilities, measuring, len(segmenter.classes))
-        refuse_below(accuracy, wanted)
-    program = probabilities if wanted.labels else form.open(model)
-    said = {
-        "format": wanted.format,
-        "variant": {"name": wanted.variant, "what": VARIANTS[wanted.variant].what, "against_float32": accuracy},
+    probabilities, tiles, accuracy = Deployed(segmenter), tile_spec(segmenter), None
+    checks = write_and_verify(Deployed(segmenter, options.labels), probabilities, spec, options, model)
+    if options.variant == "int8":
+        write_int8(model, [center_crop(item) for item in calibration])
+        accuracy = measure_int8(form.open(model), probabilities, spec, options, measured, len(segmenter.classes))
+    program = probabilities if options.labels else form.open(model)
+    bundle = {
+        "format": options.format,
+        "variant": {
+            "name": options.variant,
+            "description": VARIANTS[options.variant],
+            "against_float32": accuracy,
+        },
         "model": {"file": model.name, "sha256": sha256(model), "bytes": model.stat().st_size},
         "checkpoint": {"file": checkpoint.name, "sha256": sha256(checkpoint)},
         "classes": segmenter.classes,
         "colors": [list(color) for color in segmenter.colors],
         "input": {
             "name": INPUT,
-            "layout": takes.layout,
-            "dtype": takes.dtype,
-            "channels": takes.channels,
-            "range": None if takes.span is None else list(takes.span),
-            "mean": takes.mean,
-            "std": takes.std,
-            "smallest": list(takes.smallest),
-            "total_stride": list(takes.stride),
+            "layout": f"B C {spec.axes}",
+            "dtype": spec.dtype,
+            "channels": spec.channels,
+            "range": None if spec.value_range is None else list(spec.value_range),
+            "mean": spec.mean,
+            "std": spec.std,
+            "smallest": list(spec.min_size),
+            "total_stride": list(spec.total_stride),
             "normalised_inside": True,
             "eval_transforms": segmenter.steps,
         },
         "output": {
-            "name": output_name(wanted),
-            "layout": f"B {AXES[len(takes.stride)]}" if wanted.labels else f"B K {AXES[len(takes.stride)]}",
-            "dtype": "uint8" if wanted.labels else "float32",
+            "name": options.output_name,
+            "layout": f"B {spec.axes}" if options.labels else f"B K {spec.axes}",
+            "dtype": "uint8" if options.labels else "float32",
         },
         "log_weights": segmenter.description.get("log_weights"),
-        "tiles": tiles.described(wanted.labels),
-        "seam": seam_score(program, takes, tiles, [*calibrating, *measuring]),
-        "checked_against_torch": {"variant": "float32", **checked},
+        "tiles": tiles.to_json(),
+        "tiling_error": measure_tiling(program, spec, tiles, [*calibration, *measured]),
+        "checked_against_torch": {"variant": "float32", **checks},
         "metrics": metrics_of(checkpoint),
         "versions": versions(form),
     }
-    (folder / BUNDLE).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(TEMPLATES / f"run_{wanted.format}.py", folder / EXAMPLE)
-    return said
+    (folder / BUNDLE).write_text(json.dumps(bundle, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(TEMPLATES / f"run_{options.format}.py", folder / EXAMPLE)
+    return bundle
 
 
-def written(net: Deployed, probabilities: Deployed, takes: Given, wanted: Wanted, path: Path) -> dict[str, Any]:
-    """Write the float32 network and hold it against torch; who is to blame is looked for only where it fails."""
-    form, model = FORMATS[wanted.format], net.segmenter.description["model"]
+def write_and_verify(
+    net: Deployed, probabilities: Deployed, spec: InputSpec, options: ExportOptions, path: Path
+) -> dict[str, Any]:
+    """Write the float32 network and compare it with torch; return what was compared.
+
+    It is traced with two images of a size that is neither the smallest nor the same along two axes.
+    """
+    form = FORMATS[options.format]
     try:
-        form.write(net, example(takes), output_name(wanted), path)
-        return parity(form.open(path), probabilities, takes)
+        form.write(net, spec.random_image(2, traced_size(spec.total_stride)), options.output_name, path)
+        return parity(form.open(path), probabilities, spec)
     except Exception as error:
-        blamed = culprit(model, form)
-        if blamed is not None:
-            raise UserError(f"format={wanted.format}: {blamed}") from error
-        if isinstance(error, UserError):
-            raise UserError(
-                f"format={wanted.format}: the model written is not the one trained: {error}; nothing was kept"
-            ) from error
+        other = next(name for name in FORMATS if name != options.format)
         raise UserError(
-            f"format={wanted.format}: the network cannot be exported or run ({first_line(error)}), though each of its "
-            f"operators can; try {' or '.join(f'format={name}' for name in FORMATS if name != wanted.format)}"
+            f"format={options.format}: the network cannot be exported: {first_line(error)}; nothing was written, try "
+            f"format={other}, or train with another operator (model.down, model.up, model.context)"
         ) from error
 
 
-def example(takes: Given) -> Tensor:
-    """The image a network is traced with: two, of a size that neither is the smallest nor the same along two axes."""
-    return takes.sample(2, traced_size(takes.stride))
+def first_line(error: Exception, most: int = 200) -> str:
+    """Return the first line of the message of an exporter, which may have hundreds."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
-def output_name(wanted: Wanted) -> str:
-    return "labels" if wanted.labels else "probabilities"
-
-
-def serves_all_sizes(program: Program, net: Deployed, takes: Given, wanted: Wanted) -> None:
-    """Raise UserError where a variant's program does not run at a size at which the float32 one was checked."""
+def measure_int8(
+    program: Program,
+    net: Deployed,
+    spec: InputSpec,
+    options: ExportOptions,
+    images: list[LabelledImage],
+    num_classes: int,
+) -> dict[str, Any]:
+    """Compare an int8 program with float32. Raises UserError if it fails at some size or agrees too rarely."""
     try:
-        for _ in side_by_side(program, net, takes):
+        for _ in side_by_side(program, net, spec):
             pass
     except Exception as error:
+        raise UserError(f"variant=int8: {first_line(error)}; nothing was written, leave variant out") from error
+    accuracy = quantization_error(program, net, images, num_classes)
+    agreement = accuracy["label_agreement"]
+    if agreement < options.agreement:
+        scores = [f", mIoU {accuracy[key]:.4f} ({key[5:]})" for key in accuracy if key.startswith("miou_")]
         raise UserError(
-            f"variant={wanted.variant}: {first_line(error)}; nothing was kept, leave variant out"
-        ) from error
-
-
-def refuse_below(accuracy: Mapping[str, Any], wanted: Wanted) -> None:
-    found = accuracy["label_agreement"]
-    if found < wanted.agreement:
-        scores = [
-            f", mIoU {accuracy[f'miou_{name}']:.4f} ({name})" for name in ("float32", "variant") if len(accuracy) > 2
-        ]
-        raise UserError(
-            f"variant={wanted.variant}: gives the label of float32 at {found:.2%} of the samples of "
-            f"{accuracy['images']} images{''.join(scores)}, agreement={wanted.agreement:g} is asked for; lower it if "
-            f"that is good enough, or leave variant out"
+            f"variant=int8: has the label of float32 at {agreement:.2%} of the samples of {accuracy['images']} images"
+            f"{''.join(scores)}, below agreement={options.agreement:g}; lower it if that is good enough, or leave "
+            f"variant out"
         )
+    return accuracy
 
 
-def centred(picture: Picture) -> Picture:
-    """The middle of a picture, at most ``CALIBRATED`` along an axis."""
-    size = picture.image.shape[2:]
-    most = CALIBRATED[len(size)]
-    window = [slice((n - min(n, most)) // 2, (n + min(n, most)) // 2) for n in size]
-    return Picture(picture.name, picture.image[:, :, *window], None)
-
-
-def seam_score(program: Program, takes: Given, tiles: Recipe, seen: list[Picture]) -> dict[str, Any]:
-    """:func:`seam` on the first picture larger than a tile, no more of it than need be; else on even patches."""
-    size = tiles.spanning()
-    for picture in seen:
-        image = picture.image[:, :, *(slice(n) for n in size)]
+def measure_tiling(program: Program, spec: InputSpec, tiles: TileSpec, images: list[LabelledImage]) -> dict[str, Any]:
+    """Return the tiling error of a crop of the first image larger than a tile, else of a random image."""
+    size = tiles.multi_tile_size()
+    for item in images:
+        image = item.image[:, :, *(slice(n) for n in size)]
         if any(n > m for n, m in zip(image.shape[2:], tiles.tile, strict=True)):
-            return {**seam(program, image, tiles), "image": picture.name}
-    return {**seam(program, takes.sample(1, size), tiles), "image": "random patches under noise"}
+            return {**tiling_error(program, image, tiles), "image": item.name}
+    return {**tiling_error(program, spec.random_image(1, size), tiles), "image": "random patches with noise"}
 
 
-def default_output(checkpoint: Path, wanted: Wanted) -> Path:
-    """In the run's folder where the checkpoint lies in one, else beside the checkpoint."""
-    parts = ("export", wanted.format, *[wanted.variant] * (wanted.variant != "float32"), *["labels"] * wanted.labels)
+def default_output(checkpoint: Path, options: ExportOptions) -> Path:
+    """Return a folder in the run's folder if the checkpoint is in one, else beside the checkpoint."""
+    parts = ["export", options.format]
+    parts += [options.variant] * (options.variant != "float32") + ["labels"] * options.labels
     return (run_of(checkpoint) or checkpoint.parent) / "_".join(parts)
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The folder of the run that left the checkpoint; None for one that lies elsewhere."""
+    """Return the folder of the run that wrote the checkpoint; None for a checkpoint elsewhere."""
     return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else None
 
 
 def metrics_of(checkpoint: Path) -> dict[str, Any] | None:
-    """The scores of the run that left the checkpoint; None where there are none."""
+    """Return the scores of the run that wrote the checkpoint; None if there are none."""
     run = run_of(checkpoint)
     return (read_json(run / METRICS) or None) if run else None
 
 
 def versions(form: Format) -> dict[str, str]:
+    """Return the versions of the packages that wrote a bundle and of those that run it."""
     packages = {"torch", "numpy", *form.needs, *form.runs_on}
     return {
         **{name: version(name) for name in sorted(packages)},

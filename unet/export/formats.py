@@ -1,4 +1,4 @@
-"""What a network can be written as, and how what was written is run."""
+"""File formats of an exported network: how they are written and opened."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,23 +12,22 @@ from unet.errors import UserError
 from unet.geometry import count_parameters
 
 Program = Callable[[Tensor], Tensor]
-"""What is in a model file: image as stored (B, C, *S) -> its output, at every batch and size."""
+"""The function of a model file: image as stored (B, C, *S) -> its output, for every batch and size."""
 
 INPUT = "image"
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way of writing a network.
+    """A file format.
 
     Attributes:
         suffix: of the file.
-        write: (network, an image to trace it with, output's name, file).
+        write: (network, image to trace it with, name of the output, file).
         open: file -> program, on one thread where the runtime has its own.
-        single: whether what is written serves a bottleneck of a single sample along an axis. torch.export takes a size
-            of one for a special case and leaves it out.
-        needs: packages beyond this project's own.
-        runs_on: packages that someone who has the bundle needs; their versions are told.
+        single: whether a bottleneck of a single sample along an axis works. torch.export specialises a size of one.
+        needs: packages beyond the dependencies of this project.
+        runs_on: packages that run the file; their versions are recorded.
     """
 
     suffix: str
@@ -40,7 +39,7 @@ class Format:
 
 
 def traced(net: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
-    """The network as a graph for every batch and every size along the spatial axes."""
+    """Return the graph of a network for every batch and every spatial size."""
     auto = torch.export.Dim.AUTO
     free = dict.fromkeys((0, *range(2, image.ndim)), auto)
     return torch.export.export(net, (image,), dynamic_shapes=(free,))
@@ -48,7 +47,7 @@ def traced(net: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
 
 def write_onnx(net: nn.Module, image: Tensor, output: str, path: Path) -> None:
     if 4 * count_parameters(net) >= 2**31:
-        raise UserError("format=onnx: a file holds no more than 2 GiB, the weights are larger; take format=pt2")
+        raise UserError("a file holds at most 2 GiB and the weights are larger")
     torch.onnx.export(
         traced(net, image),
         (image,),
@@ -89,6 +88,4 @@ def require(name: str) -> None:
     """Raise UserError where a package that format ``name`` needs is missing."""
     missing = [package for package in FORMATS[name].needs if find_spec(package) is None]
     if missing:
-        raise UserError(
-            f"format={name} needs {', '.join(missing)}; run: pip install -e '.[export]', or take format=pt2"
-        )
+        raise UserError(f"format={name} needs {', '.join(missing)}; run: pip install -e '.[export]', or use format=pt2")

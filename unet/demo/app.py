@@ -1,0 +1,250 @@
+"""A Gradio page that shows the labels one or two trained networks give an image, and where they differ."""
+
+# pyright: reportMissingImports=false
+
+import os
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from html import escape
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from unet import UNet, load
+from unet.apply import How, channels_fit
+from unet.data.formats import PICTURES, name_parts
+from unet.data.source import Array
+from unet.errors import UserError
+from unet.geometry import times
+from unet.hardware import channels_last, lay, settle
+from unet.labels import IGNORE_INDEX, variety
+from unet.pictures import errors, to_rgb
+from unet.prediction.folder import files_of, reason
+from unet.prediction.one import bands
+from unet.prediction.overlay import overlaid
+from unet.prediction.reading import Stored, of_array, open_image
+from unet.record import CHECKPOINTS, run_config
+from unet.segmenter import Segmenter
+
+MAX_SIDE, THUMBNAIL = 1024, 240
+"""Longer images are shown with every second, third, ... pixel; of small ones each pixel is a square."""
+MAX_SAMPLES, CANDIDATES = 12, 48
+SUFFIXES = PICTURES | {".npy"}
+STYLE = "#legend :is(table, tr, th, td) { border: 0 !important; padding: 2px 6px; overflow-wrap: anywhere; }"
+
+
+def launch_demo(config: DictConfig) -> None:
+    """Serve the page of ``configs/demo.yaml`` until Ctrl-C or SIGTERM.
+
+    Raises:
+        UserError: a wrong value, a missing package, an unusable checkpoint, or a port that is in use.
+    """
+    if config.ckpt is None:
+        raise UserError("ckpt: is required; see python scripts/demo.py --help")
+    for key in ("max_upload_mb", "max_megapixels"):
+        if isinstance(config[key], bool) or not isinstance(config[key], int | float) or not config[key] > 0:
+            raise UserError(f"{key}: expected a number above 0, found {config[key]!r}")
+    if type(config.port) is not int or not 0 <= config.port < 2**16:
+        raise UserError(f"port: expected an integer of 0 (any) to {2**16 - 1}, found {config.port!r}")
+    import_gradio()
+    paths = [Path(str(one)).expanduser() for one in (config.ckpt if OmegaConf.is_list(config.ckpt) else [config.ckpt])]
+    networks = load_networks(paths, settle(str(config.device), config.threads))
+    limit, images = config.max_megapixels, config.images
+    samples = samples_of_run(paths[0]) if images is None else samples_of_folder(str(images), limit)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="unet-demo-") as os.environ["GRADIO_TEMP_DIR"]:  # uploads and results
+        page = build_page(networks, samples, limit)
+        print(f"{serve(page, str(config.host), config.port, config.max_upload_mb)} (Ctrl-C ends it)", flush=True)
+        page.block_thread()
+
+
+def import_gradio() -> Any:
+    """Import Gradio, which sends no analytics then."""
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")  # before the import, which sends a request
+    try:
+        import gradio
+    except ImportError:
+        raise UserError("the demo needs Gradio, which is not installed; run: pip install -e '.[demo]'") from None
+    return gradio
+
+
+def serve(page: Any, host: str, port: int, max_upload_mb: float) -> str:
+    """Start the server in a thread and return its address; port 0 takes the first free one from 7860."""
+    theme = import_gradio().themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
+    try:
+        return page.launch(
+            server_name=host, server_port=port or None, max_file_size=int(max_upload_mb * 2**20), share=False,
+            show_error=True, quiet=True, prevent_thread_lock=True, theme=theme, css=STYLE, footer_links=[],
+            run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False, pwa=False,
+        )[1]  # fmt: skip
+    except OSError as error:
+        raise UserError(f"host={host} port={port}: cannot listen ({error}); choose another port or host") from None
+
+
+def load_networks(paths: Sequence[Path], device: str) -> list[tuple[str, Segmenter]]:
+    """Return the titles and the networks of one or two checkpoints for 2-D images, both with the same classes."""
+    if not 1 <= len(paths) <= 2:
+        raise UserError(f"ckpt: expected one checkpoint or two, found {len(paths)}")
+    networks = []
+    for letter, path in zip("AB", paths, strict=False):
+        model = load(path).to(device)
+        if model.net.spatial_dims != 2:
+            kind = {1: "sequences", 3: "volumes"}[model.net.spatial_dims]
+            raise UserError(f"{path}: a network of {kind}, but the demo shows images; use python scripts/predict.py")
+        lay(model, channels_last)
+        name = "/".join(part for part in path.resolve().parts[-3:] if part != CHECKPOINTS)
+        defaults, options = signature(UNet).parameters, model.description["model"]
+        operators = [f"{key}={options.get(key, defaults[key].default)}" for key in ("down", "up")]
+        title = re.sub(r"['\"]|(?<=[:,]) ", "", f"{name} {' '.join(operators)}")
+        networks.append((f"{letter}: {title}" if len(paths) == 2 else title, model))
+    first, last = networks[0][1].classes, networks[-1][1].classes
+    if first != last:
+        raise UserError(
+            f"{paths[-1]} was trained for the classes {', '.join(last)}, but {paths[0]} for {', '.join(first)}; the "
+            f"demo compares networks with the same classes in the same order"
+        )
+    return networks
+
+
+def open_limited(path: Path, max_megapixels: float) -> Stored:
+    """Open an image as ``scripts/predict.py`` does; one that is too large is refused before it is decoded."""
+
+    def check_size(height: int, width: int) -> None:
+        if height * width > max_megapixels * 1e6:
+            message = f"{path}: {times((height, width))} pixels, more than max_megapixels={max_megapixels:g}"
+            raise UserError(f"{message}; use python scripts/predict.py")
+
+    with suppress(OSError, SyntaxError), Image.open(path) as picture:  # open_image explains what is wrong
+        check_size(picture.height, picture.width)
+    image = open_image(path, 2)
+    check_size(*image.size)
+    return image
+
+
+def samples_of_folder(images: str, max_megapixels: float) -> list[Stored]:
+    """Return the first images of a folder or a pattern; those that cannot be read are named in the terminal."""
+    samples = []
+    for path in [path for path in files_of(images, "images") if name_parts(path)[1] in SUFFIXES][:MAX_SAMPLES]:
+        try:
+            samples.append(open_limited(path, max_megapixels))
+        except UserError as error:
+            print(f"not shown: {error}", flush=True)
+    return samples
+
+
+def samples_of_run(checkpoint: Path) -> list[Stored]:
+    """Return images of the test (or else val) split of a checkpoint's run, those with the most mixed labels.
+
+    None if the run's config or its data cannot be found, which the terminal then says.
+    """
+    try:
+        settings: Any = OmegaConf.to_container(run_config(checkpoint.resolve().parents[1]).data.source, resolve=True)
+        check_targets(settings)
+        source = instantiate(settings, _convert_="all")
+        items = source.items.get("test") or source.items["val"]
+        indices = np.unique(np.linspace(0, len(items) - 1, min(CANDIDATES, len(items))).astype(int))
+        pairs = [(Path(items[index].name), *items[index].read()) for index in indices]
+        counts = np.stack([np.bincount(mask.ravel(), minlength=256)[:IGNORE_INDEX] for _, _, mask in pairs])
+        order = np.argsort(-variety(counts), kind="stable")[:MAX_SAMPLES]
+        return [of_array(pairs[index][0], pairs[index][1], 2, 2) for index in order]
+    except Exception as error:
+        message = " ".join(str(error.__cause__ or error).split())
+        print(f"no sample images ({message}); images=FOLDER gives some", flush=True)
+        return []
+
+
+def check_targets(settings: Any) -> None:
+    """Raise UserError unless every ``_target_`` of a nested config is a class defined in :mod:`unet.data`."""
+    target = str(settings.get("_target_", "")) if isinstance(settings, Mapping) else ""
+    if target:
+        source = get_object(target) if target.startswith("unet.data.") else None
+        if not isinstance(source, type) or not source.__module__.startswith("unet.data."):
+            raise UserError(f"its source {target} is not a data source of this project and is not called")
+    for value in settings.values() if isinstance(settings, Mapping) else settings if isinstance(settings, list) else ():
+        check_targets(value)
+
+
+def legend(classes: Sequence[str], colors: Sequence[Sequence[int]], labels: Sequence[Array] = ()) -> str:
+    """Return an HTML table of the classes with their colours and, of each network, the share of pixels they have."""
+    shares = [np.bincount(one.ravel(), minlength=len(classes)) / one.size for one in labels]
+    heads = [f"share {letter}" for letter in "AB"] if len(shares) == 2 else ["share"] * len(shares)
+    rows = "".join(f"<th>{head}</th>" for head in ("", "class", *heads))
+    for k, (name, color) in enumerate(zip(classes, colors, strict=True)):
+        swatch = f'<span style="padding: 0 8px; background: rgb({", ".join(str(int(c)) for c in color)})"></span>'
+        cells = [swatch, escape(name), *(f"{share[k]:.1%}" for share in shares)]
+        rows += "</tr><tr>" + "".join(f"<td>{cell}</td>" for cell in cells)
+    return f"<table style='width: 100%'><tr>{rows}</tr></table>"
+
+
+def resize(array: Array, size: int) -> Array:
+    """Return every n-th row and column of an array (H, W, ...), or each n times, so that it fits into ``size``."""
+    step, repeats = -(-max(array.shape[:2]) // size), max(1, size // max(array.shape[:2]))
+    return array[::step, ::step].repeat(repeats, 0).repeat(repeats, 1)
+
+
+def predict_image(networks: Sequence[tuple[str, Segmenter]], image: Stored) -> list[Any]:
+    """Return what the page shows of an image: a summary, the legend, the image, overlays, and the difference of two."""
+    start, labels, model = time.perf_counter(), [], networks[0][1]
+    for _, network in networks:
+        channels_fit(np.empty((0, image.channels)), network.net.in_channels)
+        labels.append(np.concatenate([band for _, band, _ in bands(network, image, How(), probabilities=False)]))
+    facts = f"<b>{escape(image.path.name)}</b>: {times(image.size[::-1])} pixels, {time.perf_counter() - start:.2f} s"
+    picture = to_rgb(resize(image.rows(0, image.size[0]), MAX_SIDE))
+    small = [resize(one, MAX_SIDE) for one in labels]
+    shown = [picture, *(overlaid(picture, one, model.colors) for one in small)]
+    if len(labels) == 2:
+        facts += f"; A and B differ in <b>{(labels[0] != labels[1]).mean():.1%}</b> of the pixels"
+        shown.append(errors(picture, small[0], small[1]))
+    return [f"<p>{facts}</p>", legend(model.classes, model.colors, labels), *shown]
+
+
+def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[Stored], max_megapixels: float) -> Any:
+    """Return the page as ``gr.Blocks``."""
+    gr, model, two = import_gradio(), networks[0][1], len(networks) == 2
+
+    def predict(path: Path, image: Stored | None = None) -> list[Any]:
+        try:
+            return predict_image(networks, image or open_limited(path, max_megapixels))
+        except Exception as error:
+            message = reason(path, error).replace(str(path), path.name)  # names no folder of the server
+            raise gr.Error(escape(message), duration=None, print_exception=False) from None
+
+    def predict_sample(event: gr.SelectData) -> list[Any]:  # type: ignore[reportInvalidTypeForm]
+        return predict(samples[event.index].path, samples[event.index])
+
+    def show(title: str) -> Any:
+        return gr.Image(label=title, interactive=False, format="png", buttons=["download", "fullscreen"], min_width=400)
+
+    with gr.Blocks(title="U-Net demo", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown("# U-Net demo\nUpload an image or pick one: every pixel is labelled with its most probable class.")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                upload = gr.File(label="Upload an image", file_types=sorted(SUFFIXES), height=120, elem_id="upload")
+                gallery = gr.Gallery(
+                    [to_rgb(resize(one.rows(0, one.size[0]), THUMBNAIL)) for one in samples], label="Or pick one",
+                    columns=2, height=300, object_fit="cover", allow_preview=False, interactive=False, buttons=[],
+                    visible=bool(samples), elem_id="samples",
+                )  # fmt: skip
+                shares = gr.HTML(legend(model.classes, model.colors), elem_id="legend")
+            with gr.Column(scale=3, min_width=320):
+                gr.Markdown("  \n".join(f"`{title}`" for title, _ in networks))
+                summary = gr.HTML("<p>No image yet.</p>", elem_id="summary")
+                with gr.Row():
+                    images = [show("Image"), *map(show, ("Labels A", "Labels B") if two else ("Labels",))]
+                    images += [show("Difference of A and B, in red")] * two
+        outputs = [summary, shares, *images]
+        one_at_a_time = {"concurrency_id": "networks", "concurrency_limit": 1, "show_progress_on": images}
+        upload.upload(lambda path: predict(Path(path)), upload, outputs, api_name="predict", **one_at_a_time)
+        gallery.select(predict_sample, None, outputs, api_visibility="private", **one_at_a_time)
+        if samples:
+            page.load(lambda: predict(samples[0].path, samples[0]), None, outputs, **one_at_a_time)
+    return page.queue(max_size=16)
