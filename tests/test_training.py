@@ -230,6 +230,20 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_and_layer(composed, tmp_
         train(composed(), tmp_path)
 
 
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_a_fused_optimizer_clips_gradients_in_mixed_precision(composed, tmp_path, monkeypatch, algorithm):
+    largest = []
+
+    class Watching(Progress):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
+            largest.extend(float(p.grad.abs().max()) for p in pl_module.parameters() if p.grad is not None)
+
+    monkeypatch.setattr("unet.training.Progress", Watching)
+    clipping = ("trainer.gradient_clip_val=0.001", f"trainer.gradient_clip_algorithm={algorithm}")
+    train(composed("trainer.precision=bf16-mixed", "trainer.max_epochs=1", *clipping), tmp_path)
+    assert 0 < max(largest) <= 0.00101
+
+
 def test_without_a_test_split_the_final_numbers_are_validations(composed, tmp_path, monkeypatch):
     from unet.data.isbi2012 import Isbi2012
 

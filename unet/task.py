@@ -130,11 +130,11 @@ class SegmentationTask(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
     ) -> None:
-        """Clip as the trainer is told to. Lightning's own refuses every fused optimizer, even without loss scaling."""
-        if self.trainer.precision == "16-mixed" or gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        """Clip by value or norm. Lightning's own clipping refuses every fused optimizer, even without loss scaling."""
+        if gradient_clip_val:
+            by_value = gradient_clip_algorithm == "value"
+            clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
+            clip(self.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["description"] = self.description
