@@ -217,17 +217,45 @@ def test_signal_handlers_are_put_back(composed, tmp_path, monkeypatch):
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_non_finite_loss_stops_the_run_and_names_step_and_layer(composed, tmp_path, monkeypatch):
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("step", [2, 3], ids=["within an epoch", "before a checkpoint"])
+def test_a_non_finite_loss_stops_the_run_and_names_step_and_layer(composed, tmp_path, monkeypatch, asynchronous, step):
     class Poisoning(Progress):
         def on_train_batch_start(self, trainer, pl_module, *args) -> None:
-            if trainer.global_step == 2:
+            if trainer.global_step == step:
                 pl_module.net.encoder[0][1][1].register_forward_hook(lambda module, inputs, output: output / 0)
 
     monkeypatch.setattr("unet.training.Progress", Poisoning)
-    with pytest.raises(
-        UserError, match=r"at step 2 \(epoch 0\): the first layer .* is encoder\.0\.1\.1 \(BatchNorm2d\)"
-    ):
-        train(composed(), tmp_path)
+    if asynchronous:  # as on a GPU
+        monkeypatch.setattr("unet.task.ASYNCHRONOUS", {"cpu"})
+    named = rf"at step {step} \(epoch 0\): the first layer .* is encoder\.0\.1\.1 \(BatchNorm2d\)"
+    with pytest.raises(UserError, match=named):
+        train(composed("pictures=0", "feature_maps=0"), tmp_path)
+    saved = list(tmp_path.glob("checkpoints/*.ckpt"))
+    assert [path.name for path in saved] == ([] if asynchronous else ["last.ckpt"])
+    assert all(value.isfinite().all() for _ in saved for value in weights(tmp_path).values())
+
+
+def test_a_device_that_runs_behind_is_not_waited_for(composed, tmp_path, monkeypatch):
+    """The loss of a step is read after the forward pass of the next, and the weights are what they would be anyway."""
+    monkeypatch.setattr("unet.task.ASYNCHRONOUS", {"cpu"}, raising=False)
+    events: list[str] = []
+    read = torch.Tensor.__bool__
+    monkeypatch.setattr("torch.Tensor.__bool__", lambda self: events.append("read") or read(self))
+
+    class Watching(Progress):
+        def on_train_batch_start(self, *args) -> None:
+            events.append("begin")
+
+        def on_before_backward(self, *args) -> None:
+            events.append("end")
+
+    monkeypatch.setattr("unet.training.Progress", Watching)
+    train(composed("trainer.max_epochs=1", "pictures=0", "feature_maps=0"), tmp_path / "late")
+    assert "read" not in events[events.index("begin") : events.index("end")]
+    monkeypatch.undo()
+    train(composed("trainer.max_epochs=1", "pictures=0", "feature_maps=0"), tmp_path / "at once")
+    assert_same(weights(tmp_path / "late"), weights(tmp_path / "at once"))
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
