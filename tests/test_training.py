@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from unet.callbacks.progress import Progress
+from unet.callbacks.tensorboard import add_curves
 from unet.errors import Interrupted, UserError
 from unet.training import build_data, build_task, train
 
@@ -117,15 +118,34 @@ def plugin_tags(path: Path, plugin: str) -> list[str]:
         return []
 
 
-def test_class_shares_are_logged_from_step_0(composed, tmp_path):
-    train(composed("trainer.max_epochs=1"), tmp_path)
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_class_shares_are_logged_once_a_step_from_step_0(composed, tmp_path, accumulate):
+    often = ("trainer.log_every_n_steps=1", f"trainer.accumulate_grad_batches={accumulate}")
+    train(composed("trainer.max_epochs=2", *often), tmp_path)
     steps = []
     for path in tmp_path.rglob("events*"):
         events = EventAccumulator(str(path))
         events.Reload()
         if "share/predicted/cell" in events.Tags()["scalars"]:
             steps += [event.step for event in events.Scalars("share/predicted/cell")]
-    assert 0 in steps
+    assert steps == list(range(8 if accumulate == 1 else 4))
+
+
+def test_only_diagnostics_of_a_size_are_curves_whatever_the_classes_are_called():
+    points: dict[str, dict[int, float]] = {}
+
+    class Writer:
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            points.setdefault(name, {})[step] = value
+
+    scores = {"test/boundary/iou": 1.0, "test/boundary/iou/8": 2.0, "test/thin/8": 3.0, "test/objects/8/16-64": 4.0}
+    scores |= {"test/trimap/4": 5.0, "test/information/0": 6.0, "test/checkerboard/peak_truth/2": 7.0}
+    add_curves(Writer(), scores, 99)  # type: ignore[arg-type]
+    assert points == {
+        **{name: {99: scores[name]} for name in ("test/boundary/iou", "test/boundary/iou/8", "test/thin/8")},
+        **{"test/objects/8": {16: 4.0}, "test/trimap": {4: 5.0}, "test/information": {0: 6.0}},
+        "test/checkerboard/peak_truth": {2: 7.0},
+    }
 
 
 def test_the_same_seed_gives_the_same_run_with_any_number_of_workers(composed, tmp_path):

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
+from unet.callbacks.checkpoint import whole_step
 from unet.data.dataset import collate
 from unet.data.module import SegmentationData
 from unet.features import passage_picture, passages
@@ -22,6 +23,8 @@ from unet.pictures import confusion_picture, panel
 from unet.task import SegmentationTask
 
 Color = Sequence[int]
+CURVES = ("trimap/", "objects/", "objects_count/", "checkerboard/peak", "information/")
+"""Diagnostics, without their split's name, whose last part is a radius, a size, a stride or a level."""
 THRESHOLDS = 127
 """Of a precision-recall curve, evenly from 0 to 1: as many as TensorBoard shows."""
 
@@ -32,14 +35,18 @@ def writer_of(trainer: L.Trainer) -> SummaryWriter | None:
 
 
 def add_curves(writer: SummaryWriter, scores: Mapping[str, float], step: int) -> None:
-    """Scalars; those whose names end in a number as a curve over it, such as a radius, a size, a stride or a level.
+    """Write diagnostics as scalars: those of ``CURVES`` as a curve over their last number, others at ``step``.
 
-    ``test/trimap/8`` is the point at 8 of ``test/trimap``, ``test/objects/lake/16-64`` that at 16 of
-    ``test/objects/lake``; all else is at ``step``.
+    ``test/trimap/8`` is the point at 8 of ``test/trimap``, ``test/objects/lake/16-64`` the point at 16 of
+    ``test/objects/lake``.
     """
     for name, value in scores.items():
-        curve = re.fullmatch(r"(.+)/(\d+)(-\w+)?", name)
-        writer.add_scalar(*(curve[1], value, int(curve[2])) if curve else (name, value, step))
+        curve, _, point = name.rpartition("/")
+        first = point.partition("-")[0]
+        if name.partition("/")[2].startswith(CURVES) and first.isdecimal():
+            writer.add_scalar(curve, value, int(first))
+        else:
+            writer.add_scalar(name, value, step)
 
 
 @torch.no_grad()
@@ -129,7 +136,8 @@ class ClassShares(Callback):
         self, trainer: L.Trainer, pl_module: SegmentationTask, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         writer, step = writer_of(trainer), trainer.global_step - 1
-        if writer is None or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        logged = step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if writer is None or not logged or not whole_step(trainer, batch_idx):
             return
         confusion = ConfusionMatrix(len(pl_module.classes), outputs["logits"].device)
         confusion.update(pl_module.decide(outputs["logits"]), batch["target"])
