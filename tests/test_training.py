@@ -344,6 +344,25 @@ def test_early_stopping_stops(composed, tmp_path):
     assert metrics["steps"] < 9 * 4
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        ["trainer.max_steps=2"],  # within the first epoch
+        ["trainer.max_steps=6", "trainer.check_val_every_n_epoch=2", "ema=0.5"],
+        ["trainer.max_epochs=2", "trainer.check_val_every_n_epoch=5"],
+        ["trainer.max_steps=3", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=50"],
+        ["trainer.max_time=00:00:00:01", "data.samples_per_epoch=100000"],
+        ["trainer.max_steps=2", "trainer.val_check_interval=0.5", "trainer.limit_val_batches=1"],
+    ],
+    ids=lambda end: " ".join(end),
+)
+def test_a_training_ends_with_a_validation_and_a_best_checkpoint(composed, tmp_path, end):
+    metrics = train(composed("pictures=0", "feature_maps=0", *end), tmp_path)
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == metrics["best/step"] == metrics["steps"] > 0
+    assert 0 <= metrics["best/val_miou"] <= 1
+
+
 def test_evaluation_uses_the_best_checkpoint(composed, tmp_path):
     metrics = train(composed(), tmp_path)
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from unet.anatomy import Anatomy, anatomy, facts, markdown
 from unet.callbacks.average import MovingAverage
-from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, best_and_last
+from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, ValidateLast, best_and_last
 from unet.callbacks.progress import Progress
 from unet.callbacks.tensorboard import (
     Charts,
@@ -254,7 +254,7 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         callbacks.append(MovingAverage(decay=config.ema))
     # After the average, so that what is saved holds the step that has just been made.
     last_step = SaveOnError(folder)
-    callbacks += [last_step, StopOnSignal(last_step), *best_and_last(folder, "val/miou")]
+    callbacks += [ValidateLast(), last_step, StopOnSignal(last_step), *best_and_last(folder, "val/miou")]
     if config.early_stopping is not None:
         callbacks.append(EarlyStopping("val/miou", mode="max", patience=config.early_stopping))
     if settings["enable_progress_bar"] is None:
