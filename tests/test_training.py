@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from tensorboard.util import tensor_util
 from unet.callbacks.progress import Progress
 from unet.callbacks.tensorboard import add_curves
 from unet.errors import Interrupted, UserError
-from unet.training import build_data, build_task, train
+from unet.training import build_data, build_task, evaluate, train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the bottleneck is:UserWarning",
@@ -361,6 +363,18 @@ def test_a_training_ends_with_a_validation_and_a_best_checkpoint(composed, tmp_p
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == metrics["best/step"] == metrics["steps"] > 0
     assert 0 <= metrics["best/val_miou"] <= 1
+
+
+def test_what_follows_the_evaluation_runs_on_the_trainer_s_device(composed):
+    """Pictures, diagnostics and the peak of the memory; the trainer leaves the module on the CPU."""
+    config = composed()
+    data = build_data(config)
+    data.scan()
+    task = build_task(config, data)
+    strategy = SimpleNamespace(root_device=torch.device("meta"))
+    trainer: Any = SimpleNamespace(test=lambda *_, **__: [{"test/miou": 0.5}], strategy=strategy)
+    assert evaluate(trainer, task, data)["test/miou"] == 0.5
+    assert task.device.type == "meta"
 
 
 def test_evaluation_uses_the_best_checkpoint(composed, tmp_path):

@@ -103,6 +103,8 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         "precision": str(trainer.precision),
         **provenance(),
     }
+    if not trainer.is_global_zero:  # one process writes; nothing it does from here on waits for the others
+        return metrics
     write_json(out / METRICS, metrics)  # before anything else is tried: the scores are safe now
     leave_pictures(task, data, out, config.pictures)
     if config.diagnostics:
@@ -113,8 +115,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         if writer is not None:
             add_curves(writer, diagnosed, trainer.global_step)
     leave_hparams(trainer, config, metrics)
-    if trainer.is_global_zero:
-        print_result(metrics, data, task, out)
+    print_result(metrics, data, task, out)
     return metrics
 
 
@@ -318,13 +319,14 @@ def evaluate(
     else:
         (scores,) = trainer.validate(task, data.eval_loader(split), verbose=False)
         scores = {name.replace("val/", f"{split}/", 1): value for name, value in scores.items()}
+    task.to(trainer.strategy.root_device)  # from which the trainer takes it when it ends
     absent = task.confusion.absent(task.classes)
     return {name: value for name, value in scores.items() if name.startswith(f"{split}/")} | {f"{split}/absent": absent}
 
 
 def leave_pictures(task: SegmentationTask, data: SegmentationData, out: Path, count: int) -> None:
     """``predictions.png``: the evaluated split's most varied images, of a large one its most varied part."""
-    if count == 0 or not task.trainer.is_global_zero:
+    if count == 0:
         return
     split = data.eval_split
     panels = predict_panels(task, data, split, data.samples[split].most_varied(count))

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from unet.callbacks.checkpoint import whole_step
 from unet.data.dataset import collate
 from unet.data.module import SegmentationData
+from unet.diagnostics.evaluation import evaluating
 from unet.features import passage_picture, passages
 from unet.labels import IGNORE_INDEX
 from unet.metrics import ConfusionMatrix
@@ -30,7 +31,9 @@ THRESHOLDS = 127
 
 
 def writer_of(trainer: L.Trainer) -> SummaryWriter | None:
-    """The TensorBoard writer of a run that has one."""
+    """Return the TensorBoard writer of the one process that has one."""
+    if not trainer.is_global_zero:
+        return None
     return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
 
 
@@ -49,22 +52,18 @@ def add_curves(writer: SummaryWriter, scores: Mapping[str, float], step: int) ->
             writer.add_scalar(name, value, step)
 
 
-@torch.no_grad()
 def predict_panels(
     task: SegmentationTask, data: SegmentationData, split: str, indices: Sequence[int]
 ) -> list[np.ndarray]:
-    """Panels of image, truth, prediction and errors for some items of a split, as evaluation sees them."""
+    """Return panels of image, truth, prediction and errors for some items of a split, as evaluation sees them."""
     dataset = data.dataset(split)
-    training = task.training
-    task.eval()
     panels = []
-    for index in indices:
-        batch = collate([dataset[0, index, index]])
-        with task.trainer.precision_plugin.forward_context():
+    with evaluating(task):
+        for index in indices:
+            batch = collate([dataset[0, index, index]])
             pred = task.decide(task.predict(batch["image"].to(task.device)))[0].cpu().numpy()
-        image = batch["image"][0].movedim(0, -1).numpy()
-        panels.append(panel(image, batch["target"][0].numpy(), pred, data.source.colors))
-    task.train(training)
+            image = batch["image"][0].movedim(0, -1).numpy()
+            panels.append(panel(image, batch["target"][0].numpy(), pred, data.source.colors))
     return panels
 
 
@@ -106,7 +105,7 @@ class FeatureMaps(AfterValidation):
     def pictures(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
         (index,) = data.samples["val"].most_varied(1)
         image = data.example("val", index).to(task.device)
-        with task.trainer.precision_plugin.forward_context():
+        with evaluating(task):
             found = passages(task.net, task.normalize(image))
         for passage in found:
             yield f"features/{passage.title.replace(' ', '_')}", passage_picture(passage, self.count)
