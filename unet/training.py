@@ -76,7 +76,9 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     found = describe(task, data)
     task.description["field"] = list(found.fields.logits)
     trainer = build_trainer(config, out, progress, [stage.size for stage in found.stages])
-    print_summary(task, data, found, trainer.precision, device_name(accelerator_name(config.trainer.accelerator)))
+    if trainer.is_global_zero:
+        device = device_name(accelerator_name(config.trainer.accelerator))
+        print_summary(task, data, found, trainer.precision, device)
     writer = writer_of(trainer)
     if writer is not None:
         writer.add_text("network", markdown(found), 0)
