@@ -220,7 +220,7 @@ def test_a_config_beside_a_checkpoint_calls_nothing_but_this_project(tmp_path: P
     source = {"_target_": "unet.data.isbi2012.Isbi2012", "root": [harm]} if nested else harm
     with pytest.raises(UserError) as error:
         from_run(of_a_run(tmp_path, source))
-    sentence(error, "os.mkdir", "not called")
+    sentence(error, "os.mkdir", "nothing else", "is called")
     assert not (tmp_path / "harm").exists()
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -394,15 +395,33 @@ def test_evaluation_uses_the_best_checkpoint(composed, tmp_path):
         "trainer.max_steps=2",
         "trainer.limit_train_batches=2",
         "trainer.fast_dev_run=true",
-        "compile=true",
         "pictures=0",
         "model.width=[4,6,8]",
         "model.down=[max,strided]",
         "model.up={name: transposed, kernel_size: 4}",
     ],
 )
-def test_every_choice_of_the_page_runs(composed, tmp_path, override, monkeypatch):
-    monkeypatch.setattr("torch.nn.Module.compile", lambda self: None)  # its own test is the network's
+def test_every_choice_of_the_page_runs(composed, tmp_path, override):
     metrics = train(composed("trainer.max_epochs=1", override), tmp_path)
     assert 0 <= metrics["test/miou"] <= 1
     OmegaConf.to_container(composed(override), resolve=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_as_the_plain_one_does(composed, tmp_path, monkeypatch):
+    graphs: list[torch.fx.GraphModule] = []
+
+    def eager(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr("torch.nn.Module.compile", partialmethod(torch.nn.Module.compile, backend=eager))
+    chosen = ("trainer.max_epochs=1", "pictures=0", "feature_maps=0", "model.dropout=0", "diagnostics=true")
+    compiled = train(composed(*chosen, "compile=true"), tmp_path / "compiled")
+    assert graphs
+    plain = train(composed(*chosen), tmp_path / "plain")
+    scores = [name for name in plain if name.startswith(("test/", "val/", "best/", "train/"))]
+    assert "test/information/0" in scores and {name: compiled[name] for name in scores} == {
+        name: pytest.approx(plain[name]) for name in scores
+    }
+    assert_same(weights(tmp_path / "compiled"), weights(tmp_path / "plain"))

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.command import CONFIGS, all_keys, parse
 from unet.data import SegmentationData
+from unet.data.targets import check_targets
 from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
@@ -151,6 +152,7 @@ def config_of(path: Path, overrides: Sequence[str]) -> DictConfig:
     gone = next((key for key in NEEDED if OmegaConf.select(config, key, default=Ellipsis) is Ellipsis), None)
     if gone is not None:
         raise UserError(f"{folder / CONFIG}: holds no {gone}; expected the whole config that a training left")
+    check_targets(config.data)  # whoever gave the checkpoint wrote this file too
     for override in parse(changes, None):
         key = override.key_or_group
         if key not in all_keys(config):

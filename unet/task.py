@@ -144,7 +144,7 @@ class SegmentationTask(L.LightningModule):
 
     @property
     def fused(self) -> bool:
-        """Whether one kernel updates all weights. It unscales gradients itself, too late for float16's to be clipped."""
+        """Whether one kernel updates all weights; it unscales float16's gradients itself, too late to clip them."""
         return self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
 
     def configure_optimizers(self) -> dict[str, Any]:

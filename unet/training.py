@@ -26,6 +26,7 @@ from rich.console import Console
 from unet.anatomy import Anatomy, anatomy, facts, markdown
 from unet.callbacks.average import MovingAverage
 from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, ValidateLast, best_and_last
+from unet.callbacks.compile import Compile
 from unet.callbacks.progress import Progress
 from unet.callbacks.tensorboard import (
     Charts,
@@ -82,8 +83,6 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     writer = writer_of(trainer)
     if writer is not None:
         writer.add_text("network", markdown(found), 0)
-    if config.compile:
-        task.net.compile()
 
     begin = time.perf_counter()
     # Every key of the checkpoint is a plain value or a tensor: nothing in it is ever executed.
@@ -253,6 +252,8 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         Graph(),
         LearningRateMonitor("step"),
     ]
+    if config.compile:
+        callbacks.append(Compile())
     if config.ema is not None:
         callbacks.append(MovingAverage(decay=config.ema))
     # After the average, so that what is saved holds the step that has just been made.

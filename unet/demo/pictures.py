@@ -1,19 +1,18 @@
 """Which pictures the page takes: uploaded ones, those of a folder, those the network was scored on."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from PIL import Image
 
 from unet.data.formats import PICTURES, name_parts
 from unet.data.source import Array, Item, Source
+from unet.data.targets import check_targets
 from unet.errors import UserError
 from unet.geometry import times
 from unet.labels import IGNORE_INDEX, variety
@@ -25,8 +24,6 @@ TAKEN = PICTURES | {".npy"}
 MOST = 12
 """Pictures to pick from."""
 LOOKED_AT = 48
-OURS = "unet.data."
-"""Where a config's ``_target_`` must lie to be called."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +94,9 @@ def from_run(checkpoint: Path) -> list[Choice]:
         UserError: no config two folders above the checkpoint, or data that cannot be found.
     """
     config = run_config(checkpoint.resolve().parent.parent)
-    settings: Any = OmegaConf.to_container(config.data.source, resolve=True)
-    foreign = [target for target in targets(settings) if not target.startswith(OURS)]
-    if foreign:
-        raise UserError(f"data={config.data.name}: its source {foreign[0]} is not of this project and is not called")
+    check_targets(config.data.source)
     try:
-        source: Source = instantiate(settings, _convert_="all")
+        source: Source = instantiate(config.data.source, _convert_="all")
         items = source.items.get("test") or source.items["val"]
         places = np.unique(np.linspace(0, len(items) - 1, min(LOOKED_AT, len(items))).astype(int))
         looked_at = [items[place] for place in places]
@@ -111,17 +105,6 @@ def from_run(checkpoint: Path) -> list[Choice]:
         raise UserError(f"data={config.data.name}: {' '.join(str(error.__cause__ or error).split())}") from None
     order = np.argsort(-variety(np.stack(counts)), kind="stable")[:MOST]
     return [Choice(Path(looked_at[place].name).name, partial(of_item, looked_at[place])) for place in order]
-
-
-def targets(settings: Any) -> Iterator[str]:
-    """Every ``_target_`` in a config, however deep."""
-    if isinstance(settings, Mapping):
-        if "_target_" in settings:
-            yield str(settings["_target_"])
-        settings = list(settings.values())
-    if isinstance(settings, list):
-        for one in settings:
-            yield from targets(one)
 
 
 def of_item(item: Item) -> Stored:
