@@ -123,9 +123,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(run: Path, stack: Path, tmp_p
 
 
 @pytest.mark.parametrize("place", ["data", "data.source", "data.source.root", "data.eval_transforms"])
-@pytest.mark.parametrize(
-    "target", ["os.mkdir", "unet.data.module.os.mkdir", "builtins.exec"]
-)
+@pytest.mark.parametrize("target", ["os.mkdir", "unet.data.module.os.mkdir", "builtins.exec"])
 def test_a_config_beside_a_checkpoint_builds_data_sets_and_transforms_alone(run: Path, tmp_path, place, target):
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(best(run), best(tmp_path))

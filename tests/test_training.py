@@ -378,6 +378,15 @@ def test_what_follows_the_evaluation_runs_on_the_trainer_s_device(composed):
     assert task.device.type == "meta"
 
 
+@pytest.mark.parametrize(
+    ("override", "told"), [("model.down=strded", "did you mean strided"), ("model.width=[4,6]", "3 numbers")]
+)
+def test_a_wrong_network_is_refused_before_the_data_is_read(composed, tmp_path, monkeypatch, override, told):
+    monkeypatch.setattr("unet.data.SegmentationData.scan", lambda self: pytest.fail("the data set was read"))
+    with pytest.raises(UserError, match=told):
+        train(composed(override), tmp_path)
+
+
 def test_evaluation_uses_the_best_checkpoint(composed, tmp_path):
     metrics = train(composed(), tmp_path)
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
