@@ -57,7 +57,7 @@ class SegmentationTask(L.LightningModule):
         self.confusion = ConfusionMatrix(len(classes))
         shift = torch.tensor(log_weights if log_weights is not None else [0.0] * len(classes))
         self.register_buffer("log_weights", shift, persistent=False)
-        self.unchecked: tuple[Tensor, torch.cuda.Event | None, Tensor, str] | None = None
+        self.unchecked: tuple[Tensor, Any, Tensor, str] | None = None
 
     def forward(self, image: Tensor) -> Tensor:
         """image as stored (B, C, *S) -> logits (B, K, *S)."""
