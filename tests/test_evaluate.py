@@ -122,6 +122,23 @@ def test_what_does_not_fit_is_said_in_one_sentence(run: Path, stack: Path, tmp_p
     sentence(refused(["data=folder", *values]), "wall, cell", "membrane, cell", "the same, in the same order")
 
 
+@pytest.mark.parametrize("place", ["data", "data.source", "data.source.root", "data.eval_transforms"])
+@pytest.mark.parametrize("target", ["os.mkdir", "unet.data.module.os.mkdir", "builtins.exec"])
+def test_a_config_beside_a_checkpoint_builds_data_sets_and_transforms_alone(run: Path, tmp_path, place, target):
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(best(run), best(tmp_path))
+    config = OmegaConf.load(run / "config.yaml")
+    harm = {"_target_": target, "_args_": [f"__import__('os').mkdir('{tmp_path / 'ran'}')"]}
+    if target != "builtins.exec":
+        harm["_args_"] = [str(tmp_path / "ran")]
+    OmegaConf.update(config, place, [{"_target_": "albumentations.D4", "p": harm}] if "transforms" in place else harm)
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    with pytest.raises(UserError) as error:
+        evaluate_checkpoint(best(tmp_path), diagnosing=False)
+    sentence(error, f"_target_={target}: expected a data set of unet.data or a transform of albumentations")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_the_command_prints_the_scores(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr("sys.argv", ["evaluate.py", f"ckpt='{best(run)}'", "diagnostics=false"])
     evaluate.main()

@@ -32,6 +32,12 @@ def test_maps_of_any_dimension_become_a_picture(size: tuple[int, ...]):
         assert picture.shape[1] >= 3 * SIDE and len(np.unique(picture)) > 10
 
 
+def test_an_operator_that_shrinks_one_axis_becomes_a_picture():
+    net = UNet(in_channels=1, width=4, depth=1, stride=[[1, 3]])
+    for passage in passages(net, torch.randn(1, 1, 34, 51)):
+        assert passage_picture(passage, count=2).shape[1] >= 2 * SIDE
+
+
 def test_the_channels_that_tell_the_most_are_shown():
     """Not a constant one, and not a second time what a chosen one has shown already, however strongly it varies."""
     ramp = torch.arange(16.0).view(4, 4)

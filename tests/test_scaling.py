@@ -42,6 +42,16 @@ def test_two_processes_train_as_one_does_and_leave_one_folder(stack, tmp_path):
     assert both["test/miou"] == pytest.approx(one["test/miou"], abs=0.01)
 
 
+def test_only_the_first_of_two_processes_diagnoses_writes_and_prints(stack, tmp_path):
+    two = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "model.norm=group", "trainer.max_epochs=1")
+    result = run(stack, tmp_path, *two, "hydra.run.dir=two", "diagnostics=true", "model.depth=0")
+    assert result.returncode == 0, result.stderr
+    said = ("U-Net", "parameters, ", "epoch 1/1", "test, best checkpoint", "shift left out", "results in")
+    assert {line: result.stdout.count(line) for line in said} == dict.fromkeys(said, 1)
+    assert {"metrics.json", "confusions.npz", "predictions.png"} <= {path.name for path in (tmp_path / "two").iterdir()}
+    assert "test/boundary/iou" in metrics(tmp_path / "two")
+
+
 @pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
 def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(stack, tmp_path, which):
     two = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "model.norm=group", "hydra.run.dir=two")

@@ -4,7 +4,10 @@ import json
 import os
 import shutil
 import signal
+from functools import partialmethod
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from unet.callbacks.progress import Progress
+from unet.callbacks.tensorboard import add_curves
 from unet.errors import Interrupted, UserError
-from unet.training import build_data, build_task, train
+from unet.training import build_data, build_task, evaluate, train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the bottleneck is:UserWarning",
@@ -117,15 +121,34 @@ def plugin_tags(path: Path, plugin: str) -> list[str]:
         return []
 
 
-def test_class_shares_are_logged_from_step_0(composed, tmp_path):
-    train(composed("trainer.max_epochs=1"), tmp_path)
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_class_shares_are_logged_once_a_step_from_step_0(composed, tmp_path, accumulate):
+    often = ("trainer.log_every_n_steps=1", f"trainer.accumulate_grad_batches={accumulate}")
+    train(composed("trainer.max_epochs=2", *often), tmp_path)
     steps = []
     for path in tmp_path.rglob("events*"):
         events = EventAccumulator(str(path))
         events.Reload()
         if "share/predicted/cell" in events.Tags()["scalars"]:
             steps += [event.step for event in events.Scalars("share/predicted/cell")]
-    assert 0 in steps
+    assert steps == list(range(8 if accumulate == 1 else 4))
+
+
+def test_only_diagnostics_of_a_size_are_curves_whatever_the_classes_are_called():
+    points: dict[str, dict[int, float]] = {}
+
+    class Writer:
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            points.setdefault(name, {})[step] = value
+
+    scores = {"test/boundary/iou": 1.0, "test/boundary/iou/8": 2.0, "test/thin/8": 3.0, "test/objects/8/16-64": 4.0}
+    scores |= {"test/trimap/4": 5.0, "test/information/0": 6.0, "test/checkerboard/peak_truth/2": 7.0}
+    add_curves(Writer(), scores, 99)  # type: ignore[arg-type]
+    assert points == {
+        **{name: {99: scores[name]} for name in ("test/boundary/iou", "test/boundary/iou/8", "test/thin/8")},
+        **{"test/objects/8": {16: 4.0}, "test/trimap": {4: 5.0}, "test/information": {0: 6.0}},
+        "test/checkerboard/peak_truth": {2: 7.0},
+    }
 
 
 def test_the_same_seed_gives_the_same_run_with_any_number_of_workers(composed, tmp_path):
@@ -217,17 +240,59 @@ def test_signal_handlers_are_put_back(composed, tmp_path, monkeypatch):
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_non_finite_loss_stops_the_run_and_names_step_and_layer(composed, tmp_path, monkeypatch):
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("step", [2, 3], ids=["within an epoch", "before a checkpoint"])
+def test_a_non_finite_loss_stops_the_run_and_names_step_and_layer(composed, tmp_path, monkeypatch, asynchronous, step):
     class Poisoning(Progress):
         def on_train_batch_start(self, trainer, pl_module, *args) -> None:
-            if trainer.global_step == 2:
+            if trainer.global_step == step:
                 pl_module.net.encoder[0][1][1].register_forward_hook(lambda module, inputs, output: output / 0)
 
     monkeypatch.setattr("unet.training.Progress", Poisoning)
-    with pytest.raises(
-        UserError, match=r"at step 2 \(epoch 0\): the first layer .* is encoder\.0\.1\.1 \(BatchNorm2d\)"
-    ):
-        train(composed(), tmp_path)
+    if asynchronous:  # as on a GPU
+        monkeypatch.setattr("unet.task.ASYNCHRONOUS", {"cpu"})
+    named = rf"at step {step} \(epoch 0\): the first layer .* is encoder\.0\.1\.1 \(BatchNorm2d\)"
+    with pytest.raises(UserError, match=named):
+        train(composed("pictures=0", "feature_maps=0"), tmp_path)
+    saved = list(tmp_path.glob("checkpoints/*.ckpt"))
+    assert [path.name for path in saved] == ([] if asynchronous else ["last.ckpt"])
+    assert all(value.isfinite().all() for _ in saved for value in weights(tmp_path).values())
+
+
+def test_a_device_that_runs_behind_is_not_waited_for(composed, tmp_path, monkeypatch):
+    """The loss of a step is read after the forward pass of the next, and the weights are what they would be anyway."""
+    monkeypatch.setattr("unet.task.ASYNCHRONOUS", {"cpu"}, raising=False)
+    events: list[str] = []
+    read = torch.Tensor.__bool__
+    monkeypatch.setattr("torch.Tensor.__bool__", lambda self: events.append("read") or read(self))
+
+    class Watching(Progress):
+        def on_train_batch_start(self, *args) -> None:
+            events.append("begin")
+
+        def on_before_backward(self, *args) -> None:
+            events.append("end")
+
+    monkeypatch.setattr("unet.training.Progress", Watching)
+    train(composed("trainer.max_epochs=1", "pictures=0", "feature_maps=0"), tmp_path / "late")
+    assert "read" not in events[events.index("begin") : events.index("end")]
+    monkeypatch.undo()
+    train(composed("trainer.max_epochs=1", "pictures=0", "feature_maps=0"), tmp_path / "at once")
+    assert_same(weights(tmp_path / "late"), weights(tmp_path / "at once"))
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_a_fused_optimizer_clips_gradients_in_mixed_precision(composed, tmp_path, monkeypatch, algorithm):
+    largest = []
+
+    class Watching(Progress):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
+            largest.extend(float(p.grad.abs().max()) for p in pl_module.parameters() if p.grad is not None)
+
+    monkeypatch.setattr("unet.training.Progress", Watching)
+    clipping = ("trainer.gradient_clip_val=0.001", f"trainer.gradient_clip_algorithm={algorithm}")
+    train(composed("trainer.precision=bf16-mixed", "trainer.max_epochs=1", *clipping), tmp_path)
+    assert 0 < max(largest) <= 0.00101
 
 
 def test_without_a_test_split_the_final_numbers_are_validations(composed, tmp_path, monkeypatch):
@@ -282,6 +347,46 @@ def test_early_stopping_stops(composed, tmp_path):
     assert metrics["steps"] < 9 * 4
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        ["trainer.max_steps=2"],  # within the first epoch
+        ["trainer.max_steps=6", "trainer.check_val_every_n_epoch=2", "ema=0.5"],
+        ["trainer.max_epochs=2", "trainer.check_val_every_n_epoch=5"],
+        ["trainer.max_steps=3", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=50"],
+        ["trainer.max_time=00:00:00:01", "data.samples_per_epoch=100000"],
+        ["trainer.max_steps=2", "trainer.val_check_interval=0.5", "trainer.limit_val_batches=1"],
+    ],
+    ids=lambda end: " ".join(end),
+)
+def test_a_training_ends_with_a_validation_and_a_best_checkpoint(composed, tmp_path, end):
+    metrics = train(composed("pictures=0", "feature_maps=0", *end), tmp_path)
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == metrics["best/step"] == metrics["steps"] > 0
+    assert 0 <= metrics["best/val_miou"] <= 1
+
+
+def test_what_follows_the_evaluation_runs_on_the_trainer_s_device(composed):
+    """Pictures, diagnostics and the peak of the memory; the trainer leaves the module on the CPU."""
+    config = composed()
+    data = build_data(config)
+    data.scan()
+    task = build_task(config, data)
+    strategy = SimpleNamespace(root_device=torch.device("meta"))
+    trainer: Any = SimpleNamespace(test=lambda *_, **__: [{"test/miou": 0.5}], strategy=strategy)
+    assert evaluate(trainer, task, data)["test/miou"] == 0.5
+    assert task.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"), [("model.down=strded", "did you mean strided"), ("model.width=[4,6]", "3 numbers")]
+)
+def test_a_wrong_network_is_refused_before_the_data_is_read(composed, tmp_path, monkeypatch, override, told):
+    monkeypatch.setattr("unet.data.SegmentationData.scan", lambda self: pytest.fail("the data set was read"))
+    with pytest.raises(UserError, match=told):
+        train(composed(override), tmp_path)
+
+
 def test_evaluation_uses_the_best_checkpoint(composed, tmp_path):
     metrics = train(composed(), tmp_path)
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
@@ -299,15 +404,33 @@ def test_evaluation_uses_the_best_checkpoint(composed, tmp_path):
         "trainer.max_steps=2",
         "trainer.limit_train_batches=2",
         "trainer.fast_dev_run=true",
-        "compile=true",
         "pictures=0",
         "model.width=[4,6,8]",
         "model.down=[max,strided]",
         "model.up={name: transposed, kernel_size: 4}",
     ],
 )
-def test_every_choice_of_the_page_runs(composed, tmp_path, override, monkeypatch):
-    monkeypatch.setattr("torch.nn.Module.compile", lambda self: None)  # its own test is the network's
+def test_every_choice_of_the_page_runs(composed, tmp_path, override):
     metrics = train(composed("trainer.max_epochs=1", override), tmp_path)
     assert 0 <= metrics["test/miou"] <= 1
     OmegaConf.to_container(composed(override), resolve=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_as_the_plain_one_does(composed, tmp_path, monkeypatch):
+    graphs: list[torch.fx.GraphModule] = []
+
+    def eager(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr("torch.nn.Module.compile", partialmethod(torch.nn.Module.compile, backend=eager))
+    chosen = ("trainer.max_epochs=1", "pictures=0", "feature_maps=0", "model.dropout=0", "diagnostics=true")
+    compiled = train(composed(*chosen, "compile=true"), tmp_path / "compiled")
+    assert graphs
+    plain = train(composed(*chosen), tmp_path / "plain")
+    scores = [name for name in plain if name.startswith(("test/", "val/", "best/", "train/"))]
+    assert "test/information/0" in scores and {name: compiled[name] for name in scores} == {
+        name: pytest.approx(plain[name]) for name in scores
+    }
+    assert_same(weights(tmp_path / "compiled"), weights(tmp_path / "plain"))

@@ -13,14 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.command import CONFIGS, all_keys, parse
 from unet.data import SegmentationData
+from unet.data.targets import check_targets
 from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
+from unet.geometry import level_sizes
 from unet.hardware import accelerator_name, resolve_precision
 from unet.losses import class_weights
+from unet.model import UNet
 from unet.record import CONFIG, METRICS, make_folder, provenance, run_config, write_json
 from unet.segmenter import EXPECTED, network_of, read_checkpoint
 from unet.task import SegmentationTask
-from unet.training import build_data, describe, evaluate, settle_process, task_of, trainer_of
+from unet.training import build_data, evaluate, settle_process, task_of, trainer_of
 
 TRAINER = ("accelerator", "deterministic", "benchmark", "inference_mode", "limit_val_batches", "limit_test_batches")
 """The trainer's settings that an evaluation depends on, beside the precision."""
@@ -72,18 +75,18 @@ def evaluate_checkpoint(
     if out is not None:
         make_room(out)
     checkpoint = read_checkpoint(path)
-    network_of(checkpoint, path)  # says what is wrong with it
+    network = network_of(checkpoint, path).net
     config = config_of(path, overrides)
     settle_process(config)
     data = build_data(config)
     data.scan()
-    task = loaded(path, checkpoint, config, data)
+    task = loaded(path, checkpoint, network, config, data)
     chosen = split or data.eval_split
     if chosen not in data.samples:
         raise UserError(f"split={chosen}: the data has none{did_you_mean(str(chosen), data.samples)} ({listed(data)})")
-    trainer = evaluating_trainer(config, task, data)
+    trainer = evaluating_trainer(config, network, data)
     if config.get("compile"):
-        task.net.compile()
+        network.compile()
     scores = evaluate(trainer, task, data, chosen)
     diagnosed: dict[str, float] = {}
     if diagnosing:
@@ -151,6 +154,7 @@ def config_of(path: Path, overrides: Sequence[str]) -> DictConfig:
     gone = next((key for key in NEEDED if OmegaConf.select(config, key, default=Ellipsis) is Ellipsis), None)
     if gone is not None:
         raise UserError(f"{folder / CONFIG}: holds no {gone}; expected the whole config that a training left")
+    check_targets(config.data)  # whoever gave the checkpoint wrote this file too
     for override in parse(changes, None):
         key = override.key_or_group
         if key not in all_keys(config):
@@ -162,8 +166,10 @@ def config_of(path: Path, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def loaded(path: Path, checkpoint: dict[str, Any], config: DictConfig, data: SegmentationData) -> SegmentationTask:
-    """The checkpoint's network as a task for ``data``, whose classes and channels are checked to be the network's."""
+def loaded(
+    path: Path, checkpoint: dict[str, Any], network: UNet, config: DictConfig, data: SegmentationData
+) -> SegmentationTask:
+    """Return the network as a task for ``data``, whose classes and channels are checked to be the network's."""
     description = {"log_weights": None, **checkpoint["description"]}
     model = description["model"]
     if list(data.source.classes) != description["classes"]:
@@ -182,8 +188,7 @@ def loaded(path: Path, checkpoint: dict[str, Any], config: DictConfig, data: Seg
         weights = class_weights(loss.get("class_weights", "none"), data.samples["train"].label_counts)
         description["class_weights"] = weights
     try:
-        task = task_of(config, data, description)
-        task.load_state_dict(checkpoint["state_dict"])
+        task = task_of(config, data, description, network)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(
             f"{path}: its weights do not fit its description ({str(error).splitlines()[0]}); {EXPECTED}"
@@ -191,10 +196,10 @@ def loaded(path: Path, checkpoint: dict[str, Any], config: DictConfig, data: Seg
     return task
 
 
-def evaluating_trainer(config: DictConfig, task: SegmentationTask, data: SegmentationData) -> L.Trainer:
+def evaluating_trainer(config: DictConfig, network: UNet, data: SegmentationData) -> L.Trainer:
     """A trainer that scores as the run's own did, on one device, and leaves nothing behind."""
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    sizes = [stage.size for stage in describe(task, data).stages]
+    sizes = level_sizes(data.example("train").shape[2:], network.strides)
     precision: Any = resolve_precision(settings["precision"], accelerator_name(settings["accelerator"]), sizes)
     return trainer_of(
         **{key: settings[key] for key in TRAINER},

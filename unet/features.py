@@ -8,12 +8,13 @@ import matplotlib
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unet.registry import operator_name
 
 Array = np.ndarray
 SIDE = 96
-"""Pixels that a map's longer side is enlarged to at least, by whole factors: its samples stay visible."""
+"""Pixels that a map's longer side is enlarged to at least."""
 GAP = 4
 STRETCH = 512
 """Samples of a line that are drawn."""
@@ -85,20 +86,24 @@ def passage_picture(passage: Passage, count: int) -> Array:
     The channels are those that tell the most, each on a scale of its own. Where the operator keeps the
     width they are the same channels above and below, on the same scale; else each row shows its own.
     """
+    from torchvision.utils import make_grid  # takes a second to import
+
     share = min(1.0, STRETCH / max(passage.before.shape[1], passage.after.shape[1]))
     before, after = plane(passage.before, share), plane(passage.after, share)
     kept = len(before) == len(after)
     above = telling(before, count)
     below = above if kept else telling(after, count)
-    columns = []
+    rows: list[list[Tensor]] = [[], []]
     for one, other in zip(above, below, strict=False):
         given, made = before[one], after[other]
         both = torch.cat([given.flatten(), made.flatten()])
-        scales = [both, both] if kept else [given, made]
-        side = max(SIDE, *given.shape, *made.shape)
-        pair = [enlarged(colored(values, scale), side) for values, scale in zip((given, made), scales, strict=True)]
-        columns.append(beside(pair, axis=0))
-    return beside(columns, axis=1)
+        rows[0].append(colored(given, both if kept else given))
+        rows[1].append(colored(made, both if kept else made))
+    finest = [max(one, other) for one, other in zip(before.shape[1:], after.shape[1:], strict=True)]
+    size = [round(n * max(1, SIDE / max(finest))) for n in finest]  # of both, so that their places correspond
+    enlarged = [F.interpolate(picture[None], size=size, mode="nearest")[0] for picture in (*rows[0], *rows[1])]
+    grid = make_grid(enlarged, nrow=len(rows[0]), padding=GAP, pad_value=255)
+    return grid.movedim(0, -1).numpy()
 
 
 def telling(maps: Tensor, count: int) -> list[int]:
@@ -127,30 +132,13 @@ def plane(maps: Tensor, share: float) -> Tensor:
     return maps[:, maps.shape[1] // 2] if maps.ndim == 4 else maps
 
 
-def colored(values: Tensor, scale: Tensor) -> Array:
-    """A map (H, W) in viridis over the range of ``scale`` but for a hundredth at either end: (H, W, 3) uint8.
+def colored(values: Tensor, scale: Tensor) -> Tensor:
+    """Return a map (H, W) in viridis over the range of ``scale`` but for a hundredth at either end: (3, H, W) uint8.
 
     The zeros around an image often make its border the brightest of all, which would leave the rest in one colour.
     """
     low, high = scale.quantile(0.01), scale.quantile(0.99)
     share = ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).numpy()
-    return (matplotlib.colormaps["viridis"](share)[..., :3] * 255).round().astype(np.uint8)
-
-
-def enlarged(picture: Array, side: int) -> Array:
-    """A picture whose longer side is ``side`` or a little more, by repeating pixels."""
-    factor = -(-side // max(picture.shape[:2]))
-    return picture.repeat(factor, 0).repeat(factor, 1)
-
-
-def beside(pictures: list[Array], axis: int) -> Array:
-    """Pictures in a row (axis 1) or a column (0), white between them and where one is smaller."""
-    other = 1 - axis
-    most = max(picture.shape[other] for picture in pictures)
-    padded = []
-    for picture in pictures:
-        room = [(0, 0), (0, 0), (0, 0)]
-        room[other] = (0, most - picture.shape[other])
-        room[axis] = (0, GAP)
-        padded.append(np.pad(picture, room, constant_values=255))
-    return np.concatenate(padded, axis)
+    return torch.from_numpy((matplotlib.colormaps["viridis"](share)[..., :3] * 255).round().astype(np.uint8)).movedim(
+        2, 0
+    )

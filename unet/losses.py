@@ -30,7 +30,8 @@ def dice(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     probs = logits.softmax(1) * known.unsqueeze(1)
     hits = probs.gather(1, label.unsqueeze(1))  # a one-hot target would cost several times the cross-entropy
     overlap = probs.new_zeros(logits.shape[1]).index_add(0, label.flatten(), hits.flatten())
-    count = torch.bincount(label[known], minlength=logits.shape[1]).to(probs.dtype)
+    # Not by a mask or bincount, whose sizes a GPU is waited for.
+    count = label.new_zeros(logits.shape[1]).index_add(0, label.flatten(), known.flatten().long())
     size = probs.sum((0, *range(2, logits.ndim))) + count
     present = (count > 0).to(size.dtype)
     share = present if weight is None else present * weight

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unet.data import SegmentationData
+from unet.data.targets import check_targets
 from unet.errors import UserError
 from unet.record import CHECKPOINTS, run_config
 from unet.task import SegmentationTask
@@ -16,6 +17,7 @@ def load_run(folder: Path) -> tuple[SegmentationTask, SegmentationData]:
         UserError: no finished run there, or data that is gone.
     """
     config = run_config(folder)
+    check_targets(config.data)
     data = build_data(config)
     data.scan()
     task = build_task(config, data)

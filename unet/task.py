@@ -15,6 +15,9 @@ from unet.metrics import ConfusionMatrix
 from unet.schedules import make_schedule
 from unet.segmenter import Normalize, adjusted
 
+ASYNCHRONOUS = {"cuda"}
+"""Device types that run behind Python: reading one of their values waits for everything asked of them before."""
+
 
 class SegmentationTask(L.LightningModule):
     """Trains a network on {"image": (B, C, *S), "target": (B, *S)} and scores it.
@@ -54,6 +57,7 @@ class SegmentationTask(L.LightningModule):
         self.confusion = ConfusionMatrix(len(classes))
         shift = torch.tensor(log_weights if log_weights is not None else [0.0] * len(classes))
         self.register_buffer("log_weights", shift, persistent=False)
+        self.unchecked: tuple[Tensor, Any, Tensor, str] | None = None
 
     def forward(self, image: Tensor) -> Tensor:
         """image as stored (B, C, *S) -> logits (B, K, *S)."""
@@ -77,16 +81,37 @@ class SegmentationTask(L.LightningModule):
         torch.manual_seed(int(key.generate_state(1)[0]))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        self.check_previous_loss()
         logits = self(batch["image"])
         loss = self.loss(logits, batch["target"])
+        value, step = loss.detach(), f"step {self.global_step} (epoch {self.current_epoch})"
+        if self.device.type in ASYNCHRONOUS and self.fused and self.trainer.world_size == 1:
+            # Reading the loss now would wait for the device. Until it is read, the optimizer skips a non-finite step.
+            self.optimizers(use_pl_optimizer=False).found_inf = (~torch.isfinite(value)).float()  # type: ignore
+            copy = value.to("cpu", non_blocking=True)
+            copied = torch.cuda.current_stream(value.device).record_event() if value.is_cuda else None
+            self.unchecked = copy, copied, batch["image"], step
+        else:
+            self.require_finite(value, batch["image"], step)
+        self.log("train/loss", value, prog_bar=True, batch_size=len(logits))
+        return {"loss": loss, "logits": logits.detach()}
+
+    def check_previous_loss(self) -> None:
+        """Stop the training where the loss that is still to be checked is not finite."""
+        if self.unchecked is not None:
+            loss, copied, image, step = self.unchecked
+            if copied is not None:
+                copied.synchronize()
+            self.require_finite(loss, image, step)
+            self.unchecked = None  # kept after an error: its buffers are not finite either and must not be saved
+
+    def require_finite(self, loss: Tensor, image: Tensor, step: str) -> None:
+        """Raise UserError, naming the layer that ``image`` makes non-finite, unless ``loss`` is finite."""
         if not torch.isfinite(loss):
-            where = first_nonfinite(self.net, self.normalize(batch["image"]))
             raise UserError(
-                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}): {where}; "
+                f"the loss is {loss.item()} at {step}: {first_nonfinite(self.net, self.normalize(image))}; "
                 f"lower optim.lr, set trainer.gradient_clip_val, or try trainer.precision=32-true"
             )
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(logits))
-        return {"loss": loss, "logits": logits.detach()}
 
     def on_validation_epoch_start(self) -> None:
         self.confusion = ConfusionMatrix(len(self.classes), self.device)
@@ -117,12 +142,14 @@ class SegmentationTask(L.LightningModule):
         scores = self.confusion.scores(self.classes)
         self.log_dict({f"{split}/{name}": value for name, value in scores.items()})
 
+    @property
+    def fused(self) -> bool:
+        """Whether one kernel updates all weights; it unscales float16's gradients itself, too late to clip them."""
+        return self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+
     def configure_optimizers(self) -> dict[str, Any]:
-        # One kernel for all weights. It unscales gradients itself, which float16's loss scaling forbids when they are
-        # also clipped.
-        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
         settings = {key: self.optim[key] for key in ("lr", "weight_decay", "betas")}
-        optimizer = torch.optim.AdamW(self.parameters(), **settings, fused=fused or None)
+        optimizer = torch.optim.AdamW(self.parameters(), **settings, fused=self.fused or None)
         steps = self.trainer.estimated_stepping_batches
         scheduler = make_schedule(self.optim["schedule"], optimizer, steps, self.optim["warmup"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -130,11 +157,12 @@ class SegmentationTask(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
     ) -> None:
-        """Clip as the trainer is told to. Lightning's own refuses every fused optimizer, even without loss scaling."""
-        if self.trainer.precision == "16-mixed" or gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        """Clip by value or norm. Lightning's own clipping refuses every fused optimizer, even without loss scaling."""
+        if gradient_clip_val:
+            by_value = gradient_clip_algorithm == "value"
+            clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
+            clip(self.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_previous_loss()
         checkpoint["description"] = self.description

@@ -25,7 +25,8 @@ from rich.console import Console
 
 from unet.anatomy import Anatomy, anatomy, facts, markdown
 from unet.callbacks.average import MovingAverage
-from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, best_and_last
+from unet.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, ValidateLast, best_and_last
+from unet.callbacks.compile import Compile
 from unet.callbacks.progress import Progress
 from unet.callbacks.tensorboard import (
     Charts,
@@ -79,18 +80,19 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     """
     settle_process(config)
     data = build_data(config)
+    check_network(config, data)
     data.scan()
-    task = build_task(config, data)
+    description = plain_description(config, data)
+    found = describe(description["model"], data)  # refuses too large a network before its memory is asked for
+    task = task_of(config, data, description | {"field": list(found.fields.logits)})
     progress = Progress()
-    found = describe(task, data)
-    task.description["field"] = list(found.fields.logits)
     trainer = build_trainer(config, out, progress, [stage.size for stage in found.stages])
-    print_summary(task, data, found, trainer.precision, device_name(accelerator_name(config.trainer.accelerator)))
+    if trainer.is_global_zero:
+        device = device_name(accelerator_name(config.trainer.accelerator))
+        print_summary(task, data, found, trainer.precision, device)
     writer = writer_of(trainer)
     if writer is not None:
         writer.add_text("network", markdown(found), 0)
-    if config.compile:
-        task.net.compile()
 
     begin = time.perf_counter()
     # Every key of the checkpoint is a plain value or a tensor: nothing in it is ever executed.
@@ -112,6 +114,8 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         "precision": str(trainer.precision),
         **provenance(),
     }
+    if not trainer.is_global_zero:  # one process writes; nothing it does from here on waits for the others
+        return metrics
     write_json(out / METRICS, metrics)  # before anything else is tried: the scores are safe now
     leave_pictures(task, data, out, config.pictures)
     if config.diagnostics:
@@ -122,16 +126,15 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         if writer is not None:
             add_curves(writer, diagnosed, trainer.global_step)
     leave_hparams(trainer, config, metrics)
-    if trainer.is_global_zero:
-        print_result(metrics, data, task, out)
+    print_result(metrics, data, task, out)
     return metrics
 
 
-def describe(task: SegmentationTask, data: SegmentationData) -> Anatomy:
-    """The network level by level, on a training image's size."""
-    with warnings.catch_warnings():
+def describe(model: Mapping[str, Any], data: SegmentationData) -> Anatomy:
+    """Return the network level by level, on a training batch. Raises UserError as :meth:`UNet.check` does."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # the network to be trained is drawn after it
         warnings.filterwarnings("ignore", message="the bottleneck is")  # the training itself will say it
-        return anatomy(task.description["model"], data.example("train").shape[2:], data.batch_size)
+        return anatomy(model, data.example("train").shape[2:], data.batch_size)
 
 
 def settle_process(config: DictConfig) -> None:
@@ -185,8 +188,8 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
     return task_of(config, data, plain_description(config, data))
 
 
-def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, Any]:
-    """What every checkpoint says of itself, in plain values: network, classes, preprocessing, evaluation."""
+def network_settings(config: DictConfig, data: SegmentationData, in_channels: int) -> dict[str, Any]:
+    """Return the arguments of ``UNet`` for this data, and ``match``."""
     model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     axes = data.source.spatial_dims
     if model["spatial_dims"] not in (None, axes):
@@ -194,9 +197,19 @@ def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, A
             f"model.spatial_dims={model['spatial_dims']}: data={config.data.name} has {axes} "
             f"spatial axes; leave the key out, it follows from the data"
         )
-    model |= {"in_channels": data.channels, "num_classes": data.source.num_classes, "spatial_dims": axes}
-    model = matched(model, data.example("train").shape[2:])
-    check_size(model, (data.batch_size, *data.example("train").shape[1:]))
+    return model | {"in_channels": in_channels, "num_classes": data.source.num_classes, "spatial_dims": axes}
+
+
+def check_network(config: DictConfig, data: SegmentationData) -> None:
+    """Build the network without memory, so that a wrong name or option is refused before the data set is read."""
+    settings = network_settings(config, data, in_channels=3)  # how many there are is known once the images are read
+    with torch.device("meta"):
+        UNet(**{key: value for key, value in settings.items() if key != "match"})
+
+
+def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, Any]:
+    """What every checkpoint says of itself, in plain values: network, classes, preprocessing, evaluation."""
+    model = matched(network_settings(config, data, data.channels), data.example("train").shape[2:])
     mean, std = data.samples["train"].statistics()
     choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
     weights = class_weights(choice["class_weights"], data.samples["train"].label_counts)
@@ -211,16 +224,21 @@ def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, A
         "range": list(data.samples["train"].range),
         "class_weights": weights,
         "log_weights": log_weights(weights) if choice["logit_adjustment"] else None,
-        "eval_transforms": for_axes(transforms, axes),
+        "eval_transforms": for_axes(transforms, data.source.spatial_dims),
         "eval_tile": data.eval_tile and list(data.eval_tile),
         "eval_overlap": data.eval_overlap,
     }
 
 
-def task_of(config: DictConfig, data: SegmentationData, description: Mapping[str, Any]) -> SegmentationTask:
-    """The task a description tells of; loss and optimisation are the config's, and how evaluation sees an image."""
+def task_of(
+    config: DictConfig, data: SegmentationData, description: Mapping[str, Any], network: UNet | None = None
+) -> SegmentationTask:
+    """Return the task of a description, with a new network unless one is given.
+
+    Loss and optimisation are the config's, and how evaluation sees an image.
+    """
     return SegmentationTask(
-        lay(UNet(**description["model"]), channels_last),
+        lay(network or UNet(**description["model"]), channels_last),
         Normalize(description["mean"], description["std"], data.source.spatial_dims),
         make_loss(config.loss.name, description["class_weights"]),
         description["classes"],
@@ -231,17 +249,6 @@ def task_of(config: DictConfig, data: SegmentationData, description: Mapping[str
         data.eval_overlap,
         description["log_weights"],
     )
-
-
-def check_size(model: Mapping[str, Any], shape: Sequence[int]) -> None:
-    """Refuse a network too deep for a training batch (B, C, *S) before memory is asked for: weights double in number.
-
-    Raises:
-        UserError: as :meth:`UNet.check` does.
-    """
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="the bottleneck is")  # the training itself will say it
-        UNet(**model).check(torch.empty(*shape))
 
 
 def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequence[tuple[int, ...]]) -> L.Trainer:
@@ -259,11 +266,13 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         Graph(),
         LearningRateMonitor("step"),
     ]
+    if config.compile:
+        callbacks.append(Compile())
     if config.ema is not None:
         callbacks.append(MovingAverage(decay=config.ema))
     # After the average, so that what is saved holds the step that has just been made.
     last_step = SaveOnError(folder)
-    callbacks += [last_step, StopOnSignal(last_step), *best_and_last(folder, "val/miou")]
+    callbacks += [ValidateLast(), last_step, StopOnSignal(last_step), *best_and_last(folder, "val/miou")]
     if config.early_stopping is not None:
         callbacks.append(EarlyStopping("val/miou", mode="max", patience=config.early_stopping))
     if settings["enable_progress_bar"] is None:
@@ -327,13 +336,14 @@ def evaluate(
     else:
         (scores,) = trainer.validate(task, data.eval_loader(split), verbose=False)
         scores = {name.replace("val/", f"{split}/", 1): value for name, value in scores.items()}
+    task.to(trainer.strategy.root_device)  # from which the trainer takes it when it ends
     absent = task.confusion.absent(task.classes)
     return {name: value for name, value in scores.items() if name.startswith(f"{split}/")} | {f"{split}/absent": absent}
 
 
 def leave_pictures(task: SegmentationTask, data: SegmentationData, out: Path, count: int) -> None:
     """``predictions.png``: the evaluated split's most varied images, of a large one its most varied part."""
-    if count == 0 or not task.trainer.is_global_zero:
+    if count == 0:
         return
     split = data.eval_split
     panels = predict_panels(task, data, split, data.samples[split].most_varied(count))

@@ -67,6 +67,18 @@ def best_and_last(folder: Path, monitor: str) -> list[Callback]:
     return [best, last]
 
 
+class ValidateLast(Callback):
+    """Make a training end with a validation, wherever it ends: whatever was trained has a ``best.ckpt``."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs  # type: ignore
+        if all_steps_done(trainer) or (last_epoch and batch_idx + 1 == trainer.num_training_batches):
+            trainer.check_val_every_n_epoch = 1  # type: ignore[attr-defined]
+            trainer.should_stop = True  # with which Lightning validates before it ends
+
+
 class SaveOnError(Callback):
     """When an error ends the training, save ``last.ckpt`` as of the last whole step, from which the run is exact.
 
@@ -137,6 +149,10 @@ def whole_step(trainer: L.Trainer, batch_idx: int) -> bool:
     return done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches
 
 
+def all_steps_done(trainer: L.Trainer) -> bool:
+    return trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+
+
 def validates(trainer: L.Trainer, batch_idx: int) -> bool:
     """Whether a validation follows this batch."""
     every, between = trainer.check_val_every_n_epoch, trainer.val_check_batch  # type: ignore[attr-defined]
@@ -150,13 +166,15 @@ def counters(trainer: L.Trainer, batch_idx: int) -> dict[str, Any] | None:
 
     A checkpoint saved before a validation would be taken for one saved after it, and the resumed run would leave that
     validation out, and perhaps its best epoch. So where one follows, the state says that its first batch has begun, and
-    the resumed run begins it anew. After the last of a given number of steps even that would be left out: None.
+    the resumed run begins it anew. Before the validation that :class:`ValidateLast` adds even that would be left out:
+    None.
     """
-    state = trainer.fit_loop.state_dict()
-    if not validates(trainer, batch_idx):
-        return state
-    if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+    regular = validates(trainer, batch_idx)
+    if all_steps_done(trainer) or (trainer.should_stop and not regular):
         return None
+    state = trainer.fit_loop.state_dict()
+    if not regular:
+        return state
     for count in (state["epoch_loop.batch_progress"][span] for span in ("total", "current")):
         count["completed"] = count["processed"]
     begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}

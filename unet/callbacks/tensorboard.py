@@ -13,7 +13,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
+from unet.callbacks.checkpoint import whole_step
 from unet.data.module import SegmentationData
+from unet.diagnostics.evaluation import evaluating
 from unet.features import passage_picture, passages
 from unet.labels import IGNORE_INDEX
 from unet.metrics import ConfusionMatrix
@@ -21,42 +23,46 @@ from unet.pictures import confusion_picture, panel
 from unet.task import SegmentationTask
 
 Color = Sequence[int]
+CURVES = ("trimap/", "objects/", "objects_count/", "checkerboard/peak", "information/")
+"""Diagnostics, without their split's name, whose last part is a radius, a size, a stride or a level."""
 THRESHOLDS = 127
 """Of a precision-recall curve, evenly from 0 to 1: as many as TensorBoard shows."""
 
 
 def writer_of(trainer: L.Trainer) -> SummaryWriter | None:
-    """The TensorBoard writer of a run that has one."""
+    """Return the TensorBoard writer of the one process that has one."""
+    if not trainer.is_global_zero:
+        return None
     return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
 
 
 def add_curves(writer: SummaryWriter, scores: Mapping[str, float], step: int) -> None:
-    """Scalars; those whose names end in a number as a curve over it, such as a radius, a size, a stride or a level.
+    """Write diagnostics as scalars: those of ``CURVES`` as a curve over their last number, others at ``step``.
 
-    ``test/trimap/8`` is the point at 8 of ``test/trimap``, ``test/objects/lake/16-64`` that at 16 of
-    ``test/objects/lake``; all else is at ``step``.
+    ``test/trimap/8`` is the point at 8 of ``test/trimap``, ``test/objects/lake/16-64`` the point at 16 of
+    ``test/objects/lake``.
     """
     for name, value in scores.items():
-        curve = re.fullmatch(r"(.+)/(\d+)(-\w+)?", name)
-        writer.add_scalar(*(curve[1], value, int(curve[2])) if curve else (name, value, step))
+        curve, _, point = name.rpartition("/")
+        first = point.partition("-")[0]
+        if name.partition("/")[2].startswith(CURVES) and first.isdecimal():
+            writer.add_scalar(curve, value, int(first))
+        else:
+            writer.add_scalar(name, value, step)
 
 
-@torch.no_grad()
 def predict_panels(
     task: SegmentationTask, data: SegmentationData, split: str, indices: Sequence[int]
 ) -> list[np.ndarray]:
-    """Panels of image, truth, prediction and errors for some items of a split, as evaluation sees them."""
+    """Return panels of image, truth, prediction and errors for some items of a split, as evaluation sees them."""
     dataset = data.dataset(split)
-    training = task.training
-    task.eval()
     panels = []
-    for index in indices:
-        batch = dataset.eval_item(index)
-        with task.trainer.precision_plugin.forward_context():
+    with evaluating(task):
+        for index in indices:
+            batch = dataset.eval_item(index)
             pred = task.decide(task.predict(batch["image"].to(task.device)))[0].cpu().numpy()
-        image = batch["image"][0].movedim(0, -1).numpy()
-        panels.append(panel(image, batch["target"][0].numpy(), pred, data.source.colors))
-    task.train(training)
+            image = batch["image"][0].movedim(0, -1).numpy()
+            panels.append(panel(image, batch["target"][0].numpy(), pred, data.source.colors))
     return panels
 
 
@@ -98,7 +104,7 @@ class FeatureMaps(AfterValidation):
     def pictures(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
         (index,) = data.samples["val"].most_varied(1)
         image = data.example("val", index).to(task.device)
-        with task.trainer.precision_plugin.forward_context():
+        with evaluating(task):
             found = passages(task.net, task.normalize(image))
         for passage in found:
             yield f"features/{passage.title.replace(' ', '_')}", passage_picture(passage, self.count)
@@ -128,7 +134,8 @@ class ClassShares(Callback):
         self, trainer: L.Trainer, pl_module: SegmentationTask, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         writer, step = writer_of(trainer), trainer.global_step - 1
-        if writer is None or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        logged = step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if writer is None or not logged or not whole_step(trainer, batch_idx):
             return
         confusion = ConfusionMatrix(len(pl_module.classes), outputs["logits"].device)
         confusion.update(pl_module.decide(outputs["logits"]), batch["target"])

@@ -7,7 +7,7 @@ import re
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from html import escape
 from inspect import signature
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -23,6 +23,7 @@ from unet import UNet, load
 from unet.apply import How, channels_fit
 from unet.data.formats import PICTURES, name_parts
 from unet.data.source import Array
+from unet.data.targets import check_targets
 from unet.errors import UserError
 from unet.geometry import times
 from unet.hardware import channels_last, lay, settle
@@ -147,7 +148,7 @@ def samples_of_run(checkpoint: Path) -> list[Stored]:
     None if the run's config or its data cannot be found, which the terminal then says.
     """
     try:
-        settings: Any = OmegaConf.to_container(run_config(checkpoint.resolve().parents[1]).data.source, resolve=True)
+        settings = run_config(checkpoint.resolve().parents[1]).data.source
         check_targets(settings)
         source = instantiate(settings, _convert_="all")
         items = source.items.get("test") or source.items["val"]
@@ -160,17 +161,6 @@ def samples_of_run(checkpoint: Path) -> list[Stored]:
         message = " ".join(str(error.__cause__ or error).split())
         print(f"no sample images ({message}); images=FOLDER gives some", flush=True)
         return []
-
-
-def check_targets(settings: Any) -> None:
-    """Raise UserError unless every ``_target_`` of a nested config is a class defined in :mod:`unet.data`."""
-    target = str(settings.get("_target_", "")) if isinstance(settings, Mapping) else ""
-    if target:
-        source = get_object(target) if target.startswith("unet.data.") else None
-        if not isinstance(source, type) or not source.__module__.startswith("unet.data."):
-            raise UserError(f"its source {target} is not a data source of this project and is not called")
-    for value in settings.values() if isinstance(settings, Mapping) else settings if isinstance(settings, list) else ():
-        check_targets(value)
 
 
 def legend(classes: Sequence[str], colors: Sequence[Sequence[int]], labels: Sequence[Array] = ()) -> str:

@@ -16,17 +16,14 @@ Array = np.ndarray
 
 @contextmanager
 def evaluating(task: SegmentationTask) -> Iterator[None]:
-    """While it lasts the task is on the trainer's device (which a finished trainer took it from), in its precision,
-    in evaluation mode and without gradients; afterwards it is as it was."""
-    training, device = task.training, task.device
-    task.to(task.trainer.strategy.root_device)
+    """Put the task into evaluation mode, without gradients and in the trainer's precision, while the block runs."""
+    training = task.training
     task.eval()
     try:
         with torch.no_grad(), task.trainer.precision_plugin.forward_context():
             yield
     finally:
         task.train(training)
-        task.to(device)
 
 
 def predictions(task: SegmentationTask, data: SegmentationData, split: str) -> Iterator[tuple[str, Array, Array]]:

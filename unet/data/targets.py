@@ -1,0 +1,43 @@
+"""Which objects a config that comes with a checkpoint may build."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import albumentations as A
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from unet.data.module import SegmentationData
+from unet.data.source import Source
+from unet.errors import UserError
+
+BUILDABLE = (SegmentationData, Source, A.BasicTransform, A.BaseCompose)
+
+
+def check_targets(config: Any) -> None:
+    """Refuse to build anything but data sets of this project and transforms of albumentations.
+
+    Raises:
+        UserError: a ``_target_``, however deep, that is none of these, by its name; it is not called.
+    """
+    for target in targets(OmegaConf.to_container(config, resolve=True)):
+        try:  # other packages are not even imported
+            known = target.startswith(("unet.data.", "albumentations.")) and issubclass(get_class(target), BUILDABLE)
+        except Exception:
+            known = False
+        if not known:
+            raise UserError(
+                f"_target_={target}: expected a data set of unet.data or a transform of albumentations; "
+                f"nothing else that a run's config names is called"
+            )
+
+
+def targets(settings: Any) -> Iterator[str]:
+    """Yield every ``_target_`` of nested settings."""
+    if isinstance(settings, Mapping):
+        if "_target_" in settings:
+            yield str(settings["_target_"])
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        for entry in settings:
+            yield from targets(entry)
