@@ -20,12 +20,8 @@ SMALL_BOTTLENECK = 8
 WIDEST = 2**16
 """Channels beyond which a width is a mistake: one convolution of so many has 150 GiB of weights."""
 
-# How a skip joins the decoder: how many times the level's width the block then receives, and the joining itself.
-SKIPS = {
-    "concat": (2, lambda skip, x: torch.cat([skip, x], dim=1)),
-    "add": (1, lambda skip, x: skip + x),
-    "none": (1, lambda skip, x: x),
-}
+SKIPS = {"concat": 2, "add": 1, "none": 1}
+"""How a skip connection joins the decoder, and the input channels of the decoder block as a multiple of the width."""
 
 
 class UNet(nn.Module):
@@ -81,7 +77,7 @@ class UNet(nn.Module):
         self.widths = level_widths(width, depth)
         self.strides = [stage_stride(value, spatial_dims) for value in per_stage("stride", stride, depth)]
         self.total_stride = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * spatial_dims
-        factor, self.join = choose(SKIPS, "skip", skip)
+        factor = choose(SKIPS, "skip", skip)
 
         shared = {"norm": norm, "act": act}
         block: dict[str, Any] = {"spatial_dims": spatial_dims, **shared, "dropout": dropout}
@@ -112,6 +108,12 @@ class UNet(nn.Module):
         for up, block, skip in reversed(list(zip(self.ups, self.decoder, skips, strict=True))):
             x = block(self.join(skip, up(x, skip)))
         return crop(self.head(x), padding, size)
+
+    def join(self, skip: Tensor, x: Tensor) -> Tensor:
+        """Join a skip connection (B, C, *S) with the upsampled features (B, C, *S)."""
+        if self.skip == "concat":
+            return torch.cat([skip, x], dim=1)
+        return skip + x if self.skip == "add" else x
 
     def check(self, image: Tensor) -> None:
         """Refuse an input the network cannot serve; warn once where the bottleneck is too small for small objects."""
