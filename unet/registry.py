@@ -71,6 +71,11 @@ class Registry(Mapping[str, type[nn.Module]]):
         name = options.pop("name", None)
         if not isinstance(name, str):
             raise UserError(f"model.{self.kind}: expected a name or {{name: ..., option: ...}}, found {spec!r}")
+        if name not in self:
+            raise UserError(
+                f"model.{self.kind}: unknown operator {name!r}{did_you_mean(name, [*self._classes, *self.aliases])}"
+                f" (valid: {', '.join(self._classes)})"
+            )
         cls = self[name]
         parameters = inspect.signature(cls).parameters
         valid = [option for option in parameters if option not in arguments]
@@ -84,15 +89,7 @@ class Registry(Mapping[str, type[nn.Module]]):
         return cls(**arguments, **(inherited | options))
 
     def __getitem__(self, name: str) -> type[nn.Module]:
-        if name not in self:
-            raise UserError(
-                f"model.{self.kind}: unknown operator {name!r}{did_you_mean(name, [*self._classes, *self.aliases])}"
-                f" (valid: {', '.join(self._classes)})"
-            )
         return self._classes[self.aliases.get(name, name)]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._classes or name in self.aliases
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
