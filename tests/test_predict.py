@@ -1,5 +1,7 @@
 """A trained network's labels for one image: those of the network itself, for any size, type and number of channels."""
 
+import dataclasses
+import inspect
 from pathlib import Path
 
 import albumentations as A
@@ -12,6 +14,7 @@ from networks import network
 from unet.apply import TILE, How, as_tensor, field_overlap, tiles
 from unet.errors import UserError
 from unet.preparation import prepared
+from unet.segmenter import Segmenter
 from unet.symmetry import symmetric, views
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
@@ -90,6 +93,62 @@ def test_what_cannot_be_predicted_is_said(tmp_path: Path, image: np.ndarray, how
     with pytest.raises(UserError) as error:
         network(tmp_path).predict(image, **how)
     sentence(error, words)
+
+
+BYTES, DEEP, FLOATS = ("uint8", [0.0, 255.0]), ("uint16", [10.0, 4000.0]), ("float32", [-1000.0, 3000.0])
+
+
+@pytest.mark.parametrize(
+    ("trained", "image"),
+    [
+        (BYTES, noise(33, 40, 3) / np.float32(255)),
+        (BYTES, noise(33, 40, 3).astype(np.float32) - 128),
+        (BYTES, noise(33, 40, 3, below=4000, dtype="uint16")),
+        (DEEP, noise(33, 40, 3)),
+        (DEEP, noise(33, 40, 3) / 255),
+        (FLOATS, noise(33, 40, 3) / 255),
+        (("float32", [0.0, 1.0]), noise(33, 40, 3)),
+    ],
+)
+def test_an_image_in_other_units_than_the_training_s_is_warned_of(tmp_path: Path, trained: tuple, image: np.ndarray):
+    model = network(tmp_path, dtype=trained[0], range=trained[1])
+    with pytest.warns(
+        UserWarning, match=f"trained on {trained[0]} images with values from .* rescale the image"
+    ) as seen:
+        model.predict(image, tile=[32, 32])
+    assert len(seen) == 1 and f"holds {image.dtype} values from" in str(seen[0].message)
+
+
+@pytest.mark.parametrize(
+    ("trained", "image"),
+    [
+        (BYTES, noise(33, 40, 3)),
+        (BYTES, noise(33, 40, 3, below=2)),
+        (BYTES, np.zeros((33, 40, 3), np.float32)),
+        (BYTES, noise(33, 40, 3).astype(np.float64)),
+        (BYTES, noise(33, 40, 3, dtype="uint16")),
+        (("uint8", [0.0, 1.0]), noise(33, 40, 3, below=2).astype(np.float32)),
+        (DEEP, noise(33, 40, 3, below=40, dtype="uint16")),
+        (("uint16", [0.0, 200.0]), noise(33, 40, 3)),
+        (FLOATS, noise(33, 40, 3).astype(np.float32) - 1000),
+        (FLOATS, noise(33, 40, 3, below=4000, dtype="int16")),
+        (("float32", [0.0, 1.0]), noise(33, 40, 3) / np.float32(200)),
+    ],
+)
+def test_an_image_that_is_only_dark_or_of_a_wider_type_is_not_warned_of(
+    tmp_path: Path, trained: tuple, image: np.ndarray
+):
+    """Warnings are errors in these tests."""
+    network(tmp_path, dtype=trained[0], range=trained[1]).predict(image)
+
+
+def test_an_unknown_option_names_the_nearest_and_the_signature_lists_them_all(tmp_path: Path):
+    with pytest.raises(TypeError, match=r"predict: no option 'tiel'; did you mean tile\? \(valid: tile, overlap, tta,"):
+        network(tmp_path).predict(noise(33, 40, 3), tiel=[8, 8])
+    parameters = inspect.signature(Segmenter.predict).parameters
+    assert {field.name: field.default for field in dataclasses.fields(How)} == {
+        name: parameter.default for name, parameter in parameters.items() if parameter.kind == parameter.KEYWORD_ONLY
+    }
 
 
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])

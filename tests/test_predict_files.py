@@ -119,6 +119,31 @@ def test_probabilities_and_overlay_stand_beside_the_labels(tmp_path: Path):
     assert sheet is not None and picture(sheet).shape[1] > 200
 
 
+def test_a_file_in_other_units_than_the_training_s_is_predicted_with_a_warning(tmp_path: Path):
+    model = network(tmp_path, dtype="uint8", range=[0.0, 255.0])
+    save(tmp_path / "in" / "a.png", noise(60, 50, 3))
+    np.save(tmp_path / "in" / "b.npy", noise(60, 50, 3) / np.float32(255))
+    good, scaled = predict_files(model, files_of(str(tmp_path / "in")), Order(tmp_path / "out", "x"))
+    assert (good.state, good.told) == (DONE, "60 x 50")
+    assert scaled.state == DONE and scaled.told.startswith(
+        "60 x 50; warning: the image holds float32 values from 0 to 1"
+    )
+
+
+@pytest.mark.parametrize("tile", [(32, 48), (512, 512)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_an_array_and_its_file_get_the_same_labels_and_probabilities_with_evaluation_transforms(
+    tmp_path: Path, dtype: str, tile: tuple[int, int]
+):
+    model = network(tmp_path, eval_transforms=[{"_target_": "albumentations.Resize", "height": 70, "width": 90}])
+    image = noise(60, 50, 3, dtype=dtype)
+    np.save(tmp_path / "a.npy", image)
+    predict_file(model, tmp_path / "a.npy", tmp_path / "a.png", How(tile), tmp_path / "p.npy")
+    labels, probabilities = model.predict(image, probabilities=True, tile=tile)
+    assert np.array_equal(picture(tmp_path / "a.png"), labels)
+    assert np.array_equal(np.load(tmp_path / "p.npy"), probabilities)
+
+
 @needs_volumes
 def test_a_volume_s_labels_lie_where_the_volume_does(tmp_path: Path):
     model, voxels = network(tmp_path, 3, channels=1), noise(18, 20, 25)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from unet.errors import UserError
 from unet.geometry import times
 from unet.hardware import native_bf16
-from unet.inference import Network, Read, Tiling, Window, blended, check_tile, gathered, overlap_samples, tiling
+from unet.inference import Network, Tiling, Window, blended, check_tile, gathered, overlap_samples, tiling
 from unet.preparation import prepared
 from unet.symmetry import symmetric
 
@@ -60,68 +60,156 @@ class How:
             raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, found {self.precision!r}")
 
 
-def label(model: Segmenter, image: Any, how: How, probabilities: bool = False) -> tuple[Tensor, Tensor | None]:
-    """An image in memory -> labels (*S) uint8 and, where they are asked for, probabilities (*S, K) float16.
+def predict_array(
+    model: Segmenter, image: Any, options: How, probabilities: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return the labels (*S) uint8 of an image in memory and, if requested, its probabilities (*S, K) float16.
 
     Args:
         model: the network.
-        image: (*S) or (*S, C) as stored, an array of numpy or a tensor.
-        how: see there.
+        image: (*S) or (*S, C) as stored, a numpy array or a tensor.
+        options: see :class:`How`.
+        probabilities: whether probabilities are returned as well.
 
     Raises:
-        UserError: a shape or a value that the network cannot be given.
+        UserError: the network cannot take an image of this shape, or with these values.
     """
     spatial_dims = model.net.spatial_dims
-    how.check(spatial_dims)
-    stored = as_tensor(image)
-    if stored.ndim not in (spatial_dims, spatial_dims + 1) or 0 in stored.shape:
+    image = as_tensor(image)
+    if image.ndim not in (spatial_dims, spatial_dims + 1) or 0 in image.shape:
         raise UserError(
-            f"an image of {times(stored.shape)}: expected {spatial_dims} axes, or one more for channels, last, none of "
+            f"an image of {times(image.shape)}: expected {spatial_dims} axes, or one more for channels, last, none of "
             f"them empty"
         )
-    stored = stored[..., None] if stored.ndim == spatial_dims else stored
-    whole = channels_fit(stored, model.net.in_channels).movedim(-1, 0)[None]
-    whole, undo = prepared(whole, model.steps if how.transforms else ())
-    size = whole.shape[2:]
-    logits = gathered(parts(model, lambda window: whole[:, :, *window], size, how), size, "cpu")
-    labels, best = torch.zeros(stored.shape[:-1], dtype=torch.uint8), undo(logits[:, :1])[0, 0]
-    for k in range(1, logits.shape[1]):  # class by class: all of them at the image's size may be too much
+    image = image[..., None] if image.ndim == spatial_dims else image
+    size = image.shape[:-1]
+    labels = torch.empty(size, dtype=torch.uint8)
+    scores = torch.empty(*size, len(model.classes), dtype=torch.float16) if probabilities else None
+    for window, window_labels, window_scores in predict_windows(
+        model, lambda window: image[window], size, options, probabilities
+    ):
+        labels[window] = window_labels
+        if scores is not None and window_scores is not None:
+            scores[window] = window_scores
+    return labels, scores
+
+
+def predict_windows(
+    model: Segmenter,
+    read: Callable[[Window], Any],
+    size: Sequence[int],
+    options: How,
+    probabilities: bool = False,
+    warn: Callable[[str], None] = warnings.warn,
+) -> Iterator[tuple[Window, Tensor, Tensor | None]]:
+    """Yield (window, labels (*window) uint8, probabilities (*window, K) float16 or None) of an image, on the CPU.
+
+    The windows cover the image once, in raster order, see :func:`unet.inference.blended`. Evaluation transforms need
+    the whole image: it is then read at once and returned as one window.
+
+    Args:
+        model: the network.
+        read: returns a window of the image (*window, C) as stored, a numpy array or a tensor.
+        size: of the image, along each axis.
+        options: see :class:`How`.
+        probabilities: whether probabilities are computed.
+        warn: receives a message after the last window if the image's values do not fit those of the training.
+
+    Raises:
+        UserError: the network cannot take an image of this shape, or with these values.
+    """
+    options.check(model.net.spatial_dims)
+    values = ValueRange()
+
+    def read_batch(window: Window) -> Tensor:
+        pixels = channels_fit(as_tensor(read(window)), model.net.in_channels)
+        values.add(pixels)
+        return pixels.movedim(-1, 0)[None]
+
+    full, undo = tuple(slice(0, n) for n in size), None
+    if options.transforms and model.steps:
+        image, undo = prepared(read_batch(full), model.steps)
+        size = image.shape[2:]
+
+    def read_tile(window: Window) -> Tensor:
+        tile = read_batch(window) if undo is None else image[:, :, *window]
+        return (tile if tile.dtype == torch.uint8 else tile.float()).to(model.log_weights.device)
+
+    windows = blended(with_precision_and_tta(model, options), read_tile, tiles(model, size, options), options.batch)
+    if undo is not None:
+        windows = [(full, gathered(windows, size, "cpu"))]
+    for window, logits in windows:
+        labels, scores = decode(logits, undo or (lambda maps: maps), probabilities)
+        yield window, labels.cpu(), None if scores is None else scores.cpu()
+    if message := values.mismatch(model.description):
+        warn(message)
+
+
+def decode(logits: Tensor, undo: Callable[[Tensor], Tensor], probabilities: bool) -> tuple[Tensor, Tensor | None]:
+    """Return labels (*S) uint8 and probabilities (*S, K) float16 of logits (1, K, *S').
+
+    Maps of single classes are resized by ``undo``: those of all classes at the image's size may not fit into memory.
+    """
+    best = undo(logits[:, :1])[0, 0]
+    labels = torch.zeros_like(best, dtype=torch.uint8)
+    for k in range(1, logits.shape[1]):
         other = undo(logits[:, k : k + 1])[0, 0]
-        labels[other > best] = k
+        labels.masked_fill_(other > best, k)
         best = torch.maximum(best, other)
     if not probabilities:
         return labels, None
-    shares = logits.softmax(1)
-    return labels, torch.stack([undo(shares[:, k : k + 1])[0, 0].half() for k in range(shares.shape[1])], -1)
+    scores = logits.softmax(1)
+    return labels, torch.stack([undo(scores[:, k : k + 1])[0, 0].half() for k in range(logits.shape[1])], -1)
 
 
-def parts(model: Segmenter, read: Read, size: Sequence[int], how: How) -> Iterator[tuple[Window, Tensor]]:
-    """(window, logits (1, K, *window)) of parts of an image that together make it; see :func:`unet.inference.blended`.
+class ValueRange:
+    """The data type and the range of the values of an image that is read in windows."""
 
-    ``read`` gives a window (1, C, *window), as it is stored.
-    """
-    device = model.log_weights.device
+    def __init__(self) -> None:
+        self.dtype, self.low, self.high = torch.float32, math.inf, -math.inf
 
-    def taken(window: Window) -> Tensor:
-        image = read(window)
-        if image.is_floating_point() and not image.isfinite().all():
+    def add(self, pixels: Tensor) -> None:
+        """Include a window. Raises UserError if it holds values that no network can take."""
+        low, high = (value.item() for value in pixels.float().aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise UserError("the image holds NaN or infinite values; replace them")
-        return image.to(device)
+        self.dtype, self.low, self.high = pixels.dtype, min(self.low, low), max(self.high, high)
 
-    yield from blended(network(model, how), taken, tiles(model, size, how), how.batch)
+    def mismatch(self, description: Mapping[str, Any]) -> str | None:
+        """Return a warning if the values are unlikely to be in the units of the training images, else None.
+
+        Dark images of the right type pass. A checkpoint that does not record its training's values gives no warning.
+        """
+        trained, (first, last) = description.get("dtype"), description.get("range") or (-math.inf, math.inf)
+        if trained is None or not math.isfinite(last):
+            return None
+        unit = (self.dtype.is_floating_point or self.dtype == torch.bool) and self.low >= 0 and 0 < self.high <= 1
+        if trained == "float32":
+            wrong = (unit and last >= 255) or (last <= 1 and self.high >= 2)
+        else:
+            limit = torch.iinfo(getattr(torch, trained)).max
+            narrow = self.dtype == torch.uint8 and last > 255
+            wrong = (unit and last > 1) or self.low < 0 or self.high > limit or narrow
+        if not wrong:
+            return None
+        return (
+            f"the image holds {str(self.dtype).removeprefix('torch.')} values from {self.low:g} to {self.high:g}, but "
+            f"the network was trained on {trained} images with values from {first:g} to {last:g}: the labels are "
+            f"likely to be wrong; rescale the image to the units of the training images"
+        )
 
 
-def network(model: Segmenter, how: How) -> Network:
-    """The model in the precision, and from the sides, that ``how`` says."""
-    kind = model.log_weights.device.type
-    narrow = how.precision == "bf16-mixed" or (how.precision == "auto" and native_bf16(kind))
+def with_precision_and_tta(model: Segmenter, options: How) -> Network:
+    """Return the network function with the precision and the test-time augmentation of ``options``."""
+    device = model.log_weights.device.type
+    bf16 = options.precision == "bf16-mixed" or (options.precision == "auto" and native_bf16(device))
 
     def forward(image: Tensor) -> Tensor:
-        with torch.autocast(kind, torch.bfloat16, enabled=narrow), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="the bottleneck is")  # advice to who trains
+        with torch.autocast(device, torch.bfloat16, enabled=bf16), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="the bottleneck is")  # advice for training
             return model(image)
 
-    return symmetric(forward, model.net.spatial_dims) if how.tta else forward
+    return symmetric(forward, model.net.spatial_dims) if options.tta else forward
 
 
 def tiles(model: Segmenter, size: Sequence[int], how: How) -> Tiling:

@@ -3,15 +3,16 @@
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Never
 
 import torch
 from torch import Tensor, nn
 
-from unet.apply import How, label
-from unet.errors import UserError
+from unet.apply import How, predict_array
+from unet.errors import UserError, did_you_mean
 from unet.model import UNet
 from unet.receptive import Field, receptive_fields
 
@@ -88,24 +89,50 @@ class Segmenter(nn.Module):
         """What evaluation does to an image first; see :func:`unet.preparation.prepared`."""
         return self.description.get("eval_transforms") or []
 
-    def predict(self, image: Any, probabilities: bool = False, **how: Any) -> Any:
-        """The labels of one image of any size, tile by tile where it is large; the same numbers as scripts/predict.py.
+    def predict(
+        self,
+        image: Any,
+        probabilities: bool = False,
+        *,
+        tile: Sequence[int] | None = None,
+        overlap: float | None = None,
+        tta: bool = False,
+        batch: int = 1,
+        precision: Literal["auto", "32-true", "bf16-mixed"] = "auto",
+        transforms: bool = True,
+        **unknown: Never,
+    ) -> Any:
+        """Return the labels of one image of any size; a large image is predicted in overlapping tiles.
+
+        The labels are the same as those written by scripts/predict.py. A warning is issued if the image's values are
+        unlikely to be in the units of the training images.
 
         Args:
-            image: (*S) or (*S, C) as stored (8-bit, 16-bit or float), an array of numpy or a tensor.
+            image: (*S) or (*S, C) as stored (8-bit, 16-bit or float), a numpy array or a tensor.
             probabilities: return (labels, probabilities) instead, the second (*S, K) float16.
-            how: ``tile``, ``overlap``, ``tta``, ``batch``, ``precision`` and ``transforms``, see
-                :class:`unet.apply.How`.
+            tile: size of a tile along each axis; None: ``data.eval_tile`` of the training, or about a million pixels.
+            overlap: fraction of a tile that neighbours share; None: ``data.eval_overlap`` of the training if its tile
+                is used, else the receptive field, at most half a tile.
+            tta: average over flips, and for 2-D images over quarter turns as well.
+            batch: tiles that go through the network together.
+            precision: ``auto`` (bfloat16 if the hardware supports it natively), ``32-true`` or ``bf16-mixed``.
+            transforms: whether the transforms of the evaluation (``data.eval_transforms``) are applied.
 
         Returns:
-            labels (*S) uint8, an array of numpy (a tensor where a tensor came).
+            labels (*S) uint8, a numpy array (a tensor if ``image`` is one).
 
         Raises:
-            UserError: a shape, a number of channels or a value that the network cannot be given.
+            UserError: the network cannot take an image of this shape, number of channels or with these values.
+            TypeError: an unknown option.
         """
-        found = [one for one in label(self, image, How(**how), probabilities) if one is not None]
-        kept = [one if isinstance(image, Tensor) else one.numpy() for one in found]
-        return tuple(kept) if probabilities else kept[0]
+        options = How(tile, overlap, tta, batch, precision, transforms)
+        for name in unknown:
+            valid = [field.name for field in fields(options)]
+            raise TypeError(f"predict: no option {name!r}{did_you_mean(name, valid)} (valid: {', '.join(valid)})")
+        labels, scores = predict_array(self, image, options, probabilities)
+        if not isinstance(image, Tensor):
+            labels, scores = labels.numpy(), None if scores is None else scores.numpy()
+        return (labels, scores) if probabilities else labels
 
 
 EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"

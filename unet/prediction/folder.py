@@ -27,7 +27,7 @@ BEGUN = {"state": "begun"}
 
 @dataclass(frozen=True)
 class Row:
-    """How one file went: ``state`` is :data:`DONE`, :data:`SKIPPED` or :data:`FAILED`, ``told`` its size or why."""
+    """The outcome of one file: :data:`DONE`, :data:`SKIPPED` or :data:`FAILED`; its size and warnings, or its error."""
 
     path: Path
     state: str
@@ -132,11 +132,13 @@ def attempt(model: Segmenter, path: Path, name: str, order: Order) -> Row:
             )
         if labels.exists():
             write_json(record, BEGUN)  # until all is written anew nothing is done, but the labels stay this command's
-        size = predict_file(model, path, labels, order.how, shares, overlay)
+        warned: list[str] = []
+        size = predict_file(model, path, labels, order.how, shares, overlay, warned.append)
         write_json(record, wanted)
     except Exception as error:
         return Row(path, FAILED, reason(path, error), time.perf_counter() - begin)
-    return Row(path, DONE, times(size), time.perf_counter() - begin)
+    message = "; ".join([times(size), *(f"warning: {text}" for text in warned)])
+    return Row(path, DONE, message, time.perf_counter() - begin)
 
 
 def recorded(path: Path) -> Mapping[str, Any]:

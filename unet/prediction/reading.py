@@ -8,11 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-import torch
 from PIL import Image
-from torch import Tensor
 
-from unet.apply import channels_fit
 from unet.data.formats import PICTURES, SHOWN_AS, SUFFIXES, name_parts, read_numbers, read_picture
 from unet.data.source import Array
 from unet.errors import UserError
@@ -68,12 +65,9 @@ class Stored:
         except FloatingPointError:
             raise UserError(f"{self.path}: values beyond those of float32 (3.4e38); rescale them") from None
 
-    def window(self, window: Window, channels: int) -> Tensor:
-        """A window (1, channels, *window), channels last in memory, for :func:`unet.apply.parts`."""
-        rows, rest = window[0], window[1:]
-        found = channels_fit(self.rows(rows.start, rows.stop)[:, *rest], channels)
-        found = found if found.dtype == np.uint8 else found.astype(np.float32)
-        return torch.from_numpy(np.require(found, requirements=["C", "W"])).movedim(-1, 0)[None]
+    def window(self, window: Window) -> Array:
+        """Return a window (*window, channels) as stored."""
+        return self.rows(window[0].start, window[0].stop)[:, *window[1:]]
 
 
 def open_image(path: Path, spatial_dims: int) -> Stored:
