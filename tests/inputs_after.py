@@ -312,7 +312,7 @@ AFTER: dict[str, list[Input]] = {
         predicted(
             "an array of -1 rows",
             lambda: write(PHOTO.with_suffix(".npy"), npy("(-1, 3)")),
-            gets="-1 x 3 with .* none",
+            gets=r"x\.npy: cannot be read as an array of numbers",
         ),
         predicted("one pixel", lambda: photo(PIXELS[:1, :1]), gets="1 x 1 labels", status=0),
         predicted("16-bit grey: read with all 16", lambda: photo(GREY16), gets="24 x 32 labels", status=0),

@@ -88,7 +88,7 @@ def test_no_more_rows_are_read_at_once_than_a_tile_has(tmp_path: Path, monkeypat
     predict_file(network(tmp_path), tmp_path / "long.npy", tmp_path / "long.png", EXACT)
     assert max(end - begin for begin, end in asked) == 32
     assert [begin for begin, _ in asked[1:]] == [end for _, end in asked[:-1]], "every row is read once"
-    assert stored.kept is not None and len(stored.kept[1]) == 32
+    assert stored.cache is not None and len(stored.cache[1]) == 32
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 260), (50, 7)])
@@ -249,7 +249,7 @@ def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
     np.save(tmp_path / "in" / "words.npy", np.array([["a"]]))
     tifffile.imwrite(tmp_path / "in" / "volume.tif", noise(4, 9, 9), photometric="minisblack")
     said = {name: words for name, (_, words) in bad.items()} | {
-        "short.npy": "cut short",
+        "short.npy": "cannot be read as an array",
         "nan.npy": "NaN or infinite",
         "five.npy": "5 channels, but the network was trained on 3",
         "words.npy": "expected one of real numbers",
