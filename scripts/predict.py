@@ -53,7 +53,7 @@ def main(config: DictConfig) -> None:
 
 def say(row: Any) -> None:
     took = f" in {row.seconds:.1f} s" if row.seconds else ""
-    print(f"{row.path}: {row.state}{took}{f', {row.told}' if row.told else ''}", flush=True)
+    print(f"{row.path}: {row.state}{took}{f', {row.message}' if row.message else ''}", flush=True)
 
 
 def show(rows: list[Any], output: Path) -> None:
@@ -70,7 +70,7 @@ def show(rows: list[Any], output: Path) -> None:
     console.print(table)
     for row in rows:
         if row.state == FAILED:
-            print(f"error: {row.told}", file=sys.stderr)
+            print(f"error: {row.message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

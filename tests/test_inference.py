@@ -82,7 +82,7 @@ def test_parts_come_once_in_order_and_blend_as_if_all_were_held(axes, overlap, b
 
     total = torch.zeros(1, 2, *[axis[-1] + m for axis, m in zip(tiles.starts, tiles.tile, strict=True)])
     weights = torch.zeros_like(total)
-    for place in tiles.places():
+    for place in tiles.indices():
         window = tuple(slice(axis[n], axis[n] + m) for axis, n, m in zip(tiles.starts, place, tiles.tile, strict=True))
         weight = torch.ones(())
         for m in tiles.tile:

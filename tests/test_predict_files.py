@@ -124,8 +124,8 @@ def test_a_file_in_other_units_than_the_training_s_is_predicted_with_a_warning(t
     save(tmp_path / "in" / "a.png", noise(60, 50, 3))
     np.save(tmp_path / "in" / "b.npy", noise(60, 50, 3) / np.float32(255))
     good, scaled = predict_files(model, files_of(str(tmp_path / "in")), Order(tmp_path / "out", "x"))
-    assert (good.state, good.told) == (DONE, "60 x 50")
-    assert scaled.state == DONE and scaled.told.startswith(
+    assert (good.state, good.message) == (DONE, "60 x 50")
+    assert scaled.state == DONE and scaled.message.startswith(
         "60 x 50; warning: the image holds float32 values from 0 to 1"
     )
 
@@ -191,7 +191,7 @@ def test_what_is_done_is_not_done_again_unless_something_changed(tmp_path: Path)
     save(tmp_path / "out" / "a.png", noise(3, 3))
     (tmp_path / "out" / "records" / "a.png.json").unlink()
     rows = predict_files(model, files, Order(tmp_path / "out", "y", How(tta=True)))
-    assert [row.state for row in rows] == [FAILED, FAILED] and "overwrite=true" in rows[0].told
+    assert [row.state for row in rows] == [FAILED, FAILED] and "overwrite=true" in rows[0].message
     assert picture(tmp_path / "out" / "a.png").shape == (3, 3)
     assert states(overwrite=True) == [DONE, DONE]
     assert states(how=How(tile=(32, 48))) == [DONE, DONE]
@@ -227,7 +227,7 @@ def test_files_whose_results_would_be_called_alike_are_refused(tmp_path: Path):
     nibabel.save(nibabel.Nifti1Image(noise(16, 16, 16), np.eye(4)), tmp_path / "in" / "a.nii")
     rows = predict_files(model, files_of(str(tmp_path / "in")), Order(tmp_path / "out", "x", probabilities=True))
     assert sorted(row.state for row in rows) == [DONE, FAILED]
-    assert "would be called as those of" in rows[1].told
+    assert "would be called as those of" in rows[1].message
 
 
 def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
@@ -260,7 +260,9 @@ def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
     rows = {row.path.name: row for row in predict_files(model, files, Order(tmp_path / "out", "x"))}
     assert rows.pop("good.png").state == DONE and rows.keys() == said.keys()
     for name, row in rows.items():
-        assert row.state == FAILED and said[name] in row.told and name in row.told and "\n" not in row.told, row
+        assert row.state == FAILED and said[name] in row.message and name in row.message and "\n" not in row.message, (
+            row
+        )
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_file()] == ["good.png"]
 
 

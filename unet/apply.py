@@ -1,4 +1,4 @@
-"""A trained network applied to one image of any size, in memory or read window by window."""
+"""Apply a trained network to one image of any size, in memory or read in windows."""
 
 from __future__ import annotations
 
@@ -22,27 +22,17 @@ if TYPE_CHECKING:
     from unet.segmenter import Segmenter
 
 TILE = {1: 2**18, 2: 1024, 3: 96}
-"""Samples of a tile along each axis, by the number of axes: about a million. What is no larger goes through whole."""
+"""Samples of a tile along each axis, by the number of axes: about a million."""
 MOST = 0.5
-"""Of a tile: no overlap is larger unless it is told, however far the network looks."""
+"""The largest default overlap, as a fraction of a tile."""
 UNLIMITED = 0.25
-"""The overlap where every logit depends on the whole image, which no overlap gives it."""
+"""The default overlap, as a fraction of a tile, if the receptive field is the whole image."""
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
 class How:
-    """How an image is predicted.
-
-    Attributes:
-        tile: size along each axis; None: that of the training's evaluation (``data.eval_tile``), or :data:`TILE`.
-        overlap: share of a tile that neighbours have in common; None: ``data.eval_overlap`` where the evaluation's
-            tile is taken, else what the receptive field asks, see :func:`field_overlap`.
-        tta: average over the mirrorings (and quarter turns) of the image.
-        batch: tiles that go through the network together.
-        precision: ``auto`` (bfloat16 where the hardware has it natively), ``32-true`` or ``bf16-mixed``.
-        transforms: whether what evaluation does to a picture first (``data.eval_transforms``) is done.
-    """
+    """The options of a prediction, see :meth:`unet.segmenter.Segmenter.predict`."""
 
     tile: Sequence[int] | None = None
     overlap: float | None = None
@@ -52,7 +42,7 @@ class How:
     transforms: bool = True
 
     def check(self, spatial_dims: int) -> None:
-        """Raises UserError naming the value that makes no sense."""
+        """Raise UserError, naming the option, for an invalid value."""
         check_tile(self.tile, 0.0 if self.overlap is None else self.overlap, spatial_dims, keys="")
         if not isinstance(self.batch, int) or isinstance(self.batch, bool) or self.batch < 1:
             raise UserError(f"batch: expected an integer of at least 1, found {self.batch!r}")
@@ -213,7 +203,7 @@ def with_precision_and_tta(model: Segmenter, options: How) -> Network:
 
 
 def tiles(model: Segmenter, size: Sequence[int], how: How) -> Tiling:
-    """The tiles of an image of ``size``."""
+    """Return the tiles of an image of ``size``."""
     tile, stride = tile_of(model, how), model.net.total_stride
     if all(m >= n for m, n in zip(tile, size, strict=True)):
         return tiling(size, size, [0] * len(size), stride)
@@ -221,13 +211,13 @@ def tiles(model: Segmenter, size: Sequence[int], how: How) -> Tiling:
 
 
 def tile_of(model: Segmenter, how: How) -> Sequence[int]:
-    """The size of a tile along each axis."""
+    """Return the size of a tile along each axis."""
     dims = model.net.spatial_dims
     return how.tile or model.description.get("eval_tile") or [TILE[dims]] * dims
 
 
 def overlap_of(model: Segmenter, how: How) -> list[int]:
-    """Samples that neighbouring tiles share at least, along each axis."""
+    """Return the samples that neighbouring tiles share at least, along each axis."""
     tile = tile_of(model, how)
     if how.overlap is not None:
         return overlap_samples(tile, how.overlap)
@@ -237,9 +227,9 @@ def overlap_of(model: Segmenter, how: How) -> list[int]:
 
 
 def field_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:
-    """The receptive field along each axis, but at most half a tile: every sample is half the field from some rim.
+    """Return the receptive field along each axis, but at most half a tile: the default overlap.
 
-    Where the field has no end (a context of the whole image, instance norm), a quarter of a tile.
+    A quarter of a tile if the field is unlimited (a context module that pools the whole image, instance norm).
     """
     return [
         int(m * UNLIMITED) if math.isinf(n) else min(int(n), int(m * MOST)) for m, n in zip(tile, field, strict=True)
@@ -247,23 +237,23 @@ def field_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:
 
 
 def as_tensor(image: Any) -> Tensor:
-    """An array in the machine's byte order as a tensor; nothing but numbers."""
+    """Convert an array of numbers, in any byte order, to a tensor."""
     if isinstance(image, Tensor):
         return image
     if getattr(getattr(image, "dtype", None), "kind", "") not in tuple("buif"):
         raise UserError(f"an image of {getattr(image, 'dtype', type(image).__name__)}: expected an array of numbers")
-    kind, fixed = image.dtype.newbyteorder("="), not image.flags.writeable  # of which torch would warn
-    return torch.as_tensor(image.astype(kind, order="C", copy=fixed))
+    copy = not image.flags.writeable  # torch would warn
+    return torch.as_tensor(image.astype(image.dtype.newbyteorder("="), order="C", copy=copy))
 
 
-def channels_fit(image: Any, wanted: int) -> Any:
-    """(*S, C) -> (*S, wanted), of numpy or torch: alpha is dropped, grey repeated, anything else refused."""
-    found = image.shape[-1]
-    if wanted in (1, 3) and found == wanted + 1:
-        return image[..., :wanted]
-    if wanted == 3 and found in (1, 2):
+def channels_fit(image: Any, channels: int) -> Any:
+    """Convert (*S, C) to (*S, channels): alpha is dropped and grey repeated, all else raises UserError."""
+    n = image.shape[-1]
+    if channels in (1, 3) and n == channels + 1:
+        return image[..., :channels]
+    if channels == 3 and n in (1, 2):
         return image[..., [0, 0, 0]]
-    if found != wanted:
-        advice = "; convert it to grey" if wanted == 1 and found in (3, 4) else ""
-        raise UserError(f"{found} channels, but the network was trained on {wanted}{advice}")
+    if n != channels:
+        advice = "; convert it to grey" if channels == 1 and n in (3, 4) else ""
+        raise UserError(f"{n} channels, but the network was trained on {channels}{advice}")
     return image
