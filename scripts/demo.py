@@ -40,7 +40,7 @@ def main(config: DictConfig) -> None:
 
 def shown(config: DictConfig, listening: socket.socket) -> None:
     """The page, until Ctrl-C ends it."""
-    from unet.apply import How
+    from unet.apply import PredictOptions
     from unet.demo.networks import networks_of
     from unet.demo.server import loopback, serve, spare_folder
     from unet.hardware import settle
@@ -57,7 +57,7 @@ def shown(config: DictConfig, listening: socket.socket) -> None:
     with spare_folder():
         from unet.demo.page import Page
 
-        page = Page(networks, choices, How(), config.max_megapixels).build()
+        page = Page(networks, choices, PredictOptions(), config.max_megapixels).build()
         host = str(config.host)
         address = f"[{host}]" if ":" in host else host
         print(f"http://{address}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)

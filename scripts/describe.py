@@ -25,7 +25,7 @@ def main(config: DictConfig) -> None:
     import warnings
 
     from unet.anatomy import anatomy
-    from unet.matching import matched
+    from unet.matching import match_width
 
     channels, *size = parse(config.input or "3x256x256")
     if not 1 <= len(size) <= 3:
@@ -36,7 +36,7 @@ def main(config: DictConfig) -> None:
     model |= {"in_channels": channels, "num_classes": config.num_classes, "spatial_dims": len(size)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the bottleneck is")  # said below
-        show(anatomy(matched(model, size), size, object_size=config.object))
+        show(anatomy(match_width(model, size), size, object_size=config.object))
 
 
 def parse(text: Any) -> list[int]:

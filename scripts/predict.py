@@ -29,9 +29,9 @@ def main(config: DictConfig) -> None:
             raise UserError(f"{key}: expected true or false, found {config[key]!r}")
 
     from unet import load
-    from unet.apply import How
+    from unet.apply import PredictOptions
     from unet.hardware import channels_last, lay, settle
-    from unet.prediction.folder import FAILED, Order, files_of, predict_files, sheet_of
+    from unet.prediction.folder import FAILED, BatchOptions, files_of, predict_files, sheet_of
     from unet.record import sha256
 
     device = settle(str(config.device), config.threads)
@@ -39,10 +39,10 @@ def main(config: DictConfig) -> None:
     model = load(ckpt).to(device)
     lay(model, channels_last)
     tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile
-    how = How(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
+    how = PredictOptions(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
     output = Path(config.output).expanduser()
     overlays = config.overlays or config.sheet
-    order = Order(output, sha256(ckpt), how, config.probabilities, overlays, config.overwrite)
+    order = BatchOptions(output, sha256(ckpt), how, config.probabilities, overlays, config.overwrite)
     rows = predict_files(model, files_of(str(config.input)), order, say)
     if config.sheet and (sheet := sheet_of(rows, order, model)):
         print(sheet)

@@ -25,7 +25,7 @@ from networks import checkpoint
 from omegaconf import OmegaConf
 from PIL import Image
 
-from unet.apply import How
+from unet.apply import PredictOptions
 from unet.data.isbi2012 import Isbi2012
 from unet.demo import answer as answering
 from unet.demo.answer import Answer, Said, answer
@@ -35,7 +35,7 @@ from unet.demo.server import bound, loopback
 from unet.demo.tables import legend, percent, summary
 from unet.errors import UserError
 
-EXACT = How(precision="32-true")
+EXACT = PredictOptions(precision="32-true")
 BROWSER = next(filter(None, map(shutil.which, script("screenshots").BROWSERS)), None)
 needs_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="needs Gradio: pip install -e '.[demo]'")
 needs_browser = pytest.mark.skipif(
@@ -98,7 +98,7 @@ def test_an_answer_is_what_the_networks_predict_and_is_shown_smaller_where_it_is
     monkeypatch.setattr(answering, "ROWS", 7)
     image, networks = noise(50, 71, 3), networks_of(two(tmp_path), "cpu")
     path = save(tmp_path / "a.png", image)
-    found = answer(networks, picture(path, 1), How(tile=[32, 32], precision="32-true"))
+    found = answer(networks, picture(path, 1), PredictOptions(tile=[32, 32], precision="32-true"))
     step = found.step
     assert step == (3 if longest == 30 else 1) and found.size == (50, 71)
     assert np.array_equal(found.shown, image[::step, ::step])

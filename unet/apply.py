@@ -14,24 +14,24 @@ from torch import Tensor
 from unet.errors import UserError
 from unet.geometry import times
 from unet.hardware import native_bf16
-from unet.inference import Network, Tiling, Window, blended, check_tile, gathered, overlap_samples, tiling
-from unet.preparation import prepared
-from unet.symmetry import symmetric
+from unet.inference import Network, Tiling, Window, check_tile, overlap_samples, sliding_window, stitch, tiling
+from unet.preparation import apply_eval_transforms
+from unet.symmetry import with_tta
 
 if TYPE_CHECKING:
     from unet.segmenter import Segmenter
 
-TILE = {1: 2**18, 2: 1024, 3: 96}
+DEFAULT_TILE = {1: 2**18, 2: 1024, 3: 96}
 """Samples of a tile along each axis, by the number of axes: about a million."""
-MOST = 0.5
+MAX_OVERLAP = 0.5
 """The largest default overlap, as a fraction of a tile."""
-UNLIMITED = 0.25
+FALLBACK_OVERLAP = 0.25
 """The default overlap, as a fraction of a tile, if the receptive field is the whole image."""
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
-class How:
+class PredictOptions:
     """The options of a prediction, see :meth:`unet.segmenter.Segmenter.predict`."""
 
     tile: Sequence[int] | None = None
@@ -51,14 +51,14 @@ class How:
 
 
 def predict_array(
-    model: Segmenter, image: Any, options: How, probabilities: bool = False
+    model: Segmenter, image: Any, options: PredictOptions, probabilities: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Return the labels (*S) uint8 of an image in memory and, if requested, its probabilities (*S, K) float16.
 
     Args:
         model: the network.
         image: (*S) or (*S, C) as stored, a numpy array or a tensor.
-        options: see :class:`How`.
+        options: see :class:`PredictOptions`.
         probabilities: whether probabilities are returned as well.
 
     Raises:
@@ -88,20 +88,20 @@ def predict_windows(
     model: Segmenter,
     read: Callable[[Window], Any],
     size: Sequence[int],
-    options: How,
+    options: PredictOptions,
     probabilities: bool = False,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Iterator[tuple[Window, Tensor, Tensor | None]]:
     """Yield (window, labels (*window) uint8, probabilities (*window, K) float16 or None) of an image, on the CPU.
 
-    The windows cover the image once, in raster order, see :func:`unet.inference.blended`. Evaluation transforms need
-    the whole image: it is then read at once and returned as one window.
+    The windows cover the image once, in raster order, see :func:`unet.inference.sliding_window`. Evaluation transforms
+    need the whole image: it is then read at once and returned as one window.
 
     Args:
         model: the network.
         read: returns a window of the image (*window, C) as stored, a numpy array or a tensor.
         size: of the image, along each axis.
-        options: see :class:`How`.
+        options: see :class:`PredictOptions`.
         probabilities: whether probabilities are computed.
         warn: receives a message after the last window if the image's values do not fit those of the training.
 
@@ -117,17 +117,19 @@ def predict_windows(
         return pixels.movedim(-1, 0)[None]
 
     full, undo = tuple(slice(0, n) for n in size), None
-    if options.transforms and model.steps:
-        image, undo = prepared(read_batch(full), model.steps)
+    if options.transforms and model.eval_transforms:
+        image, undo = apply_eval_transforms(read_batch(full), model.eval_transforms)
         size = image.shape[2:]
 
     def read_tile(window: Window) -> Tensor:
         tile = read_batch(window) if undo is None else image[:, :, *window]
         return (tile if tile.dtype == torch.uint8 else tile.float()).to(model.log_weights.device)
 
-    windows = blended(with_precision_and_tta(model, options), read_tile, tiles(model, size, options), options.batch)
+    windows = sliding_window(
+        with_precision_and_tta(model, options), read_tile, tiles(model, size, options), options.batch
+    )
     if undo is not None:
-        windows = [(full, gathered(windows, size, "cpu"))]
+        windows = [(full, stitch(windows, size, "cpu"))]
     for window, logits in windows:
         labels, scores = decode(logits, undo or (lambda maps: maps), probabilities)
         yield window, labels.cpu(), None if scores is None else scores.cpu()
@@ -189,7 +191,7 @@ class ValueRange:
         )
 
 
-def with_precision_and_tta(model: Segmenter, options: How) -> Network:
+def with_precision_and_tta(model: Segmenter, options: PredictOptions) -> Network:
     """Return the network function with the precision and the test-time augmentation of ``options``."""
     device = model.log_weights.device.type
     bf16 = options.precision == "bf16-mixed" or (options.precision == "auto" and native_bf16(device))
@@ -199,10 +201,10 @@ def with_precision_and_tta(model: Segmenter, options: How) -> Network:
             warnings.filterwarnings("ignore", message="the bottleneck is")  # advice for training
             return model(image)
 
-    return symmetric(forward, model.net.spatial_dims) if options.tta else forward
+    return with_tta(forward, model.net.spatial_dims) if options.tta else forward
 
 
-def tiles(model: Segmenter, size: Sequence[int], how: How) -> Tiling:
+def tiles(model: Segmenter, size: Sequence[int], how: PredictOptions) -> Tiling:
     """Return the tiles of an image of ``size``."""
     tile, stride = tile_of(model, how), model.net.total_stride
     if all(m >= n for m, n in zip(tile, size, strict=True)):
@@ -210,13 +212,13 @@ def tiles(model: Segmenter, size: Sequence[int], how: How) -> Tiling:
     return tiling(size, tile, overlap_of(model, how), stride)
 
 
-def tile_of(model: Segmenter, how: How) -> Sequence[int]:
+def tile_of(model: Segmenter, how: PredictOptions) -> Sequence[int]:
     """Return the size of a tile along each axis."""
     dims = model.net.spatial_dims
-    return how.tile or model.description.get("eval_tile") or [TILE[dims]] * dims
+    return how.tile or model.description.get("eval_tile") or [DEFAULT_TILE[dims]] * dims
 
 
-def overlap_of(model: Segmenter, how: How) -> list[int]:
+def overlap_of(model: Segmenter, how: PredictOptions) -> list[int]:
     """Return the samples that neighbouring tiles share at least, along each axis."""
     tile = tile_of(model, how)
     if how.overlap is not None:
@@ -232,7 +234,8 @@ def field_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:
     A quarter of a tile if the field is unlimited (a context module that pools the whole image, instance norm).
     """
     return [
-        int(m * UNLIMITED) if math.isinf(n) else min(int(n), int(m * MOST)) for m, n in zip(tile, field, strict=True)
+        int(m * FALLBACK_OVERLAP) if math.isinf(n) else min(int(n), int(m * MAX_OVERLAP))
+        for m, n in zip(tile, field, strict=True)
     ]
 
 

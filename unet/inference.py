@@ -1,7 +1,7 @@
 """Sliding-window prediction of images that are too large for the network: overlapping tiles, blended.
 
-:func:`blended` holds at most the logits of a row of overlaps. Evaluation fills a tensor from it, ``scripts/predict.py``
-writes files of any size.
+:func:`sliding_window` holds at most the logits of a row of overlaps. Evaluation fills a tensor from it,
+``scripts/predict.py`` writes files of any size.
 """
 
 import math
@@ -80,9 +80,9 @@ class Tiling:
                 image = image.index_select(axis, samples - part.start)
         return image
 
-    def shares(self, axis: int, device: torch.device) -> list[Tensor]:
+    def tile_weights(self, axis: int, device: torch.device) -> list[Tensor]:
         """Return the weights (tile,) of every tile along an axis; at each sample they sum to one."""
-        weight = bump(self.tile[axis], device)
+        weight = gaussian_window(self.tile[axis], device)
         starts, m = self.starts[axis], self.tile[axis]
         total = torch.zeros(starts[-1] + m, device=device, dtype=weight.dtype)
         for start in starts:
@@ -124,7 +124,7 @@ def starts(size: int, tile: int, overlap: int, multiple: int = 1) -> list[int]:
     return [i * beyond // steps * multiple for i in range(steps + 1)] if steps else [0]
 
 
-def bump(tile: int, device: torch.device) -> Tensor:
+def gaussian_window(tile: int, device: torch.device) -> Tensor:
     """Return Gaussian weights of a tile's samples along an axis (tile,), 1/3000 at its border.
 
     Where tiles overlap, the tile whose border is farther away dominates, without seams. Source: the importance
@@ -135,10 +135,10 @@ def bump(tile: int, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def blended(net: Network, read: Read, tiles: Tiling, batch: int = 1) -> Iterator[tuple[Window, Tensor]]:
+def sliding_window(net: Network, read: Read, tiles: Tiling, batch: int = 1) -> Iterator[tuple[Window, Tensor]]:
     """Yield (window, logits (B, K, *window)) of windows that cover the image once, in raster order.
 
-    Logits are averaged over the tiles that hold a sample, weighted by :meth:`Tiling.shares`, in float32 in any
+    Logits are averaged over the tiles that hold a sample, weighted by :meth:`Tiling.tile_weights`, in float32 in any
     precision of the network. A window is returned as soon as its last tile is known, and not kept. Memory: the network
     on ``batch`` tiles, and the logits where two tiles overlap: 4 bytes x classes x overlap x width of an image, for any
     height.
@@ -152,12 +152,12 @@ def blended(net: Network, read: Read, tiles: Tiling, batch: int = 1) -> Iterator
     carried: list[Tensor | None] = [None] * len(tiles.size)
     shares: list[list[Tensor]] = []
     for index, part in predict_tiles(net, read, tiles, batch):
-        shares = shares or [tiles.shares(axis, part.device) for axis in range(len(tiles.size))]
+        shares = shares or [tiles.tile_weights(axis, part.device) for axis in range(len(tiles.size))]
         # Narrower logits become float32 in this one pass.
         part = part * reduce(lambda a, b: a[..., None] * b, [axis[n] for axis, n in zip(shares, index, strict=True)])
         done: list[slice] = []
         for axis in reversed(range(len(index))):
-            part, finished = settled(part, tiles, axis, index[axis], done, carried)
+            part, finished = flush_axis(part, tiles, axis, index[axis], done, carried)
             done.insert(0, finished)
         yield crop_part(part, done, tiles)
 
@@ -171,7 +171,7 @@ def predict_tiles(net: Network, read: Read, tiles: Tiling, batch: int) -> Iterat
         yield from zip(chunk, logits.split(len(images[0])), strict=True)
 
 
-def settled(
+def flush_axis(
     part: Tensor, tiles: Tiling, axis: int, position: int, done: Sequence[slice], carried: list[Tensor | None]
 ) -> tuple[Tensor, slice]:
     """Add the overlap stored by the previous tile along ``axis``, and store the overlap with the next tile.
@@ -214,7 +214,7 @@ def predict(
     overlap: float = 0.25,
     multiple: Sequence[int] | None = None,
 ) -> Tensor:
-    """Return the logits (B, K, *S) of a batch of images (B, C, *S), predicted in tiles; see :func:`blended`.
+    """Return the logits (B, K, *S) of a batch of images (B, C, *S), predicted in tiles; see :func:`sliding_window`.
 
     Images that fit into a tile go through the network at once.
 
@@ -229,13 +229,13 @@ def predict(
     if tile is None or all(m >= n for m, n in zip(tile, size, strict=True)):
         return net(image)
     tiles = tiling(size, tile, overlap_samples(tile, overlap), multiple)
-    return gathered(blended(net, lambda window: image[:, :, *window], tiles), size)
+    return stitch(sliding_window(net, lambda window: image[:, :, *window], tiles), size)
 
 
-def gathered(
+def stitch(
     parts: Iterable[tuple[Window, Tensor]], size: Sequence[int], device: torch.device | str | None = None
 ) -> Tensor:
-    """Join the windows of :func:`blended` into one tensor (B, K, *size) on ``device`` (None: that of the windows)."""
+    """Join the windows of :func:`sliding_window` into one tensor (B, K, *size) on ``device`` (None: theirs)."""
     logits = None
     for window, part in parts:
         if logits is None:

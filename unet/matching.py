@@ -22,7 +22,7 @@ BUDGETS: Mapping[str, Callable[[nn.Module, Sequence[int]], int]] = {
 }
 
 
-def matched(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
+def match_width(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
     """Return the arguments of ``UNet`` for a config whose ``match`` names a budget or is None.
 
     The widths of all levels are scaled by one factor, found by bisection; then one level may get one more channel.

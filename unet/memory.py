@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 @contextmanager
-def noting_kept(record: Callable[[int], None], known: Iterable[Tensor] = ()) -> Iterator[None]:
+def track_saved_tensors(record: Callable[[int], None], known: Iterable[Tensor] = ()) -> Iterator[None]:
     """Call ``record`` with the bytes of every storage that autograd saves within the context, once each.
 
     No tensor is kept, so the graph cannot be run backward.
@@ -32,10 +32,10 @@ def noting_kept(record: Callable[[int], None], known: Iterable[Tensor] = ()) -> 
         yield
 
 
-def kept_bytes(call: Callable[[], object], known: Iterable[Tensor] = ()) -> int:
+def saved_tensor_bytes(call: Callable[[], object], known: Iterable[Tensor] = ()) -> int:
     """Return the bytes that a forward pass saves for the backward pass, except the storages of ``known``."""
     saved: list[int] = []
-    with noting_kept(saved.append, known):
+    with track_saved_tensors(saved.append, known):
         call()
     return sum(saved)
 

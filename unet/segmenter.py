@@ -11,7 +11,7 @@ from typing import Any, Literal, Never
 import torch
 from torch import Tensor, nn
 
-from unet.apply import How, predict_array
+from unet.apply import PredictOptions, predict_array
 from unet.errors import UserError, did_you_mean
 from unet.model import UNet
 from unet.receptive import Field, receptive_fields
@@ -33,7 +33,7 @@ class Normalize(nn.Module):
         return (image.float() - self.mean) / self.std
 
 
-def adjusted(logits: Tensor, log_weights: Tensor) -> Tensor:
+def adjust_logits(logits: Tensor, log_weights: Tensor) -> Tensor:
     """Subtract the log class weights (K,) from logits (B, K, *S).
 
     With class weights w the loss is minimal at probabilities proportional to w p. Dividing by w restores p, so that
@@ -76,7 +76,7 @@ class Segmenter(nn.Module):
         self.register_buffer("log_weights", torch.tensor(shift), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        return adjusted(self.net(self.normalize(image)), self.log_weights)
+        return adjust_logits(self.net(self.normalize(image)), self.log_weights)
 
     @cached_property
     def field(self) -> Field:
@@ -85,8 +85,8 @@ class Segmenter(nn.Module):
         return tuple(known) if known else receptive_fields(self.description["model"]).logits
 
     @property
-    def steps(self) -> list[dict[str, Any]]:
-        """Return the transforms of the evaluation; see :func:`unet.preparation.prepared`."""
+    def eval_transforms(self) -> list[dict[str, Any]]:
+        """Return the transforms of the evaluation; see :func:`unet.preparation.apply_eval_transforms`."""
         return self.description.get("eval_transforms") or []
 
     def predict(
@@ -125,7 +125,7 @@ class Segmenter(nn.Module):
             UserError: the network cannot take an image of this shape, number of channels or with these values.
             TypeError: an unknown option.
         """
-        options = How(tile, overlap, tta, batch, precision, transforms)
+        options = PredictOptions(tile, overlap, tta, batch, precision, transforms)
         for name in unknown:
             valid = [field.name for field in fields(options)]
             raise TypeError(f"predict: no option {name!r}{did_you_mean(name, valid)} (valid: {', '.join(valid)})")
@@ -144,10 +144,10 @@ def load(path: str | Path) -> Segmenter:
     Raises:
         UserError: the file is missing, damaged, holds code, or was not written by this project.
     """
-    return network_of(read_checkpoint(path), path)
+    return from_checkpoint(read_checkpoint(path), path)
 
 
-def network_of(checkpoint: Mapping[str, Any], path: str | Path) -> Segmenter:
+def from_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> Segmenter:
     """Build the trained network from the result of :func:`read_checkpoint` for ``path``."""
     try:
         with torch.device("meta"):  # allocates nothing: a damaged description may ask for any amount

@@ -11,19 +11,19 @@ View = tuple[bool, tuple[int, ...]]
 """Whether height and width are swapped, and then which axes are flipped."""
 
 
-def views(spatial_dims: int) -> Iterator[View]:
+def flips_and_rotations(spatial_dims: int) -> Iterator[View]:
     """Yield all flips; in 2-D with quarter turns as well, the eight symmetries of a square (D4)."""
     for transposed in (False, True) if spatial_dims == 2 else (False,):
         for flips in product((False, True), repeat=spatial_dims):
             yield transposed, tuple(axis for axis, flip in enumerate(flips, start=2) if flip)
 
 
-def symmetric(net: Network, spatial_dims: int) -> Network:
-    """Return a network that averages the logits of ``net`` over :func:`views`. (B, C, *S) -> (B, K, *S)."""
+def with_tta(net: Network, spatial_dims: int) -> Network:
+    """Return (B, C, *S) -> (B, K, *S): the logits of ``net``, averaged over :func:`flips_and_rotations`."""
 
     def average(image: Tensor) -> Tensor:
         total, count = torch.zeros(()), 0
-        for transposed, axes in views(spatial_dims):
+        for transposed, axes in flips_and_rotations(spatial_dims):
             view = image.transpose(2, 3) if transposed else image
             logits = net(view.flip(axes)).float().flip(axes)
             total = (logits.transpose(2, 3) if transposed else logits) + total.to(logits.device)

@@ -46,7 +46,7 @@ from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, device_name, lay, resolve_precision
 from unet.limits import check_limits
 from unet.losses import class_weights, log_weights, make_loss
-from unet.matching import matched
+from unet.matching import match_width
 from unet.model import UNet
 from unet.pictures import sheet
 from unet.record import CHECKPOINTS, METRICS, peak_memory_bytes, provenance, reset_peak_memory, whole, write_json
@@ -186,7 +186,7 @@ def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, A
             f"spatial axes; leave the key out, it follows from the data"
         )
     model |= {"in_channels": data.channels, "num_classes": data.source.num_classes, "spatial_dims": axes}
-    model = matched(model, data.example("train").shape[2:])
+    model = match_width(model, data.example("train").shape[2:])
     check_size(model, (data.batch_size, *data.example("train").shape[1:]))
     mean, std = data.samples["train"].statistics()
     choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]

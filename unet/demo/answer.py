@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 
-from unet.apply import How, channels_fit
+from unet.apply import PredictOptions, channels_fit
 from unet.data.source import Array
 from unet.demo.networks import Network
 from unet.pictures import errors, to_rgb
 from unet.prediction.one import bands
 from unet.prediction.overlay import overlaid
-from unet.prediction.reading import Stored
+from unet.prediction.reading import ImageReader
 
 LONGEST = 1024
 """Pixels along the longer side of what is shown; of a larger picture every second, third, ... is."""
@@ -77,7 +77,7 @@ class Answer:
         return errors(self.shown, np.zeros(differs.shape, np.uint8), differs.astype(np.uint8))
 
 
-def answer(networks: Sequence[Network], image: Stored, how: How) -> Answer:
+def answer(networks: Sequence[Network], image: ImageReader, how: PredictOptions) -> Answer:
     """Give a picture to every network, by tiles where it is large.
 
     Raises:
@@ -94,7 +94,7 @@ def answer(networks: Sequence[Network], image: Stored, how: How) -> Answer:
     return Answer(image.size, step, to_rgb(np.concatenate(shown)), said, seconds)
 
 
-def ask(network: Network, image: Stored, how: How, step: int) -> Said:
+def ask(network: Network, image: ImageReader, how: PredictOptions, step: int) -> Said:
     labels, seen = np.empty(image.size, np.uint8), []
     for begin, found, shares in bands(network.model, image, how, probabilities=True):
         labels[begin : begin + len(found)] = found

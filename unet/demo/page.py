@@ -13,7 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import gradio as gr
 from PIL import Image
 
-from unet.apply import How
+from unet.apply import PredictOptions
 from unet.data.source import Array
 from unet.demo.answer import Answer, answer
 from unet.demo.networks import Network
@@ -22,7 +22,7 @@ from unet.demo.tables import legend, networks_table, refusal, summary
 from unet.errors import UserError
 from unet.pictures import to_rgb
 from unet.prediction.folder import reason
-from unet.prediction.reading import Stored
+from unet.prediction.reading import ImageReader
 
 THUMBNAIL = 160
 WIDE = 640
@@ -55,7 +55,7 @@ class Page:
         megapixels: no picture is larger.
     """
 
-    def __init__(self, networks: Sequence[Network], choices: Sequence[Choice], how: How, megapixels: float):
+    def __init__(self, networks: Sequence[Network], choices: Sequence[Choice], how: PredictOptions, megapixels: float):
         self.networks, self.how, self.megapixels = networks, how, megapixels
         self.choices, self.thumbnails = readable(choices)
 
@@ -70,7 +70,7 @@ class Page:
         choice = self.choices[index]
         return self.answered(choice.name, choice.read, label)
 
-    def answered(self, name: str, read: Callable[[], Stored], label: int, path: Path | None = None) -> list[Any]:
+    def answered(self, name: str, read: Callable[[], ImageReader], label: int, path: Path | None = None) -> list[Any]:
         try:
             found = answer(self.networks, read(), self.how)
         except Exception as error:

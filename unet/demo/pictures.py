@@ -18,7 +18,7 @@ from unet.errors import UserError
 from unet.geometry import times
 from unet.labels import IGNORE_INDEX, variety
 from unet.prediction.folder import files_of
-from unet.prediction.reading import Stored, of_array, open_image
+from unet.prediction.reading import ImageReader, of_array, open_image
 from unet.record import run_config
 
 TAKEN = PICTURES | {".npy"}
@@ -34,10 +34,10 @@ class Choice:
     """A picture to pick: what the page calls it, and how it is read."""
 
     name: str
-    read: Callable[[], Stored]
+    read: Callable[[], ImageReader]
 
 
-def picture(path: Path, megapixels: float) -> Stored:
+def picture(path: Path, megapixels: float) -> ImageReader:
     """A picture file, opened as ``scripts/predict.py`` opens it, once its size is known to be no larger than asked.
 
     Raises:
@@ -124,6 +124,6 @@ def targets(settings: Any) -> Iterator[str]:
             yield from targets(one)
 
 
-def of_item(item: Item) -> Stored:
+def of_item(item: Item) -> ImageReader:
     pixels: Array = item.read()[0]
     return of_array(Path(item.name), pixels, 2, 2)

@@ -133,7 +133,7 @@ def fill(
             "smallest": list(takes.smallest),
             "total_stride": list(takes.stride),
             "normalised_inside": True,
-            "eval_transforms": segmenter.steps,
+            "eval_transforms": segmenter.eval_transforms,
         },
         "output": {
             "name": output_name(wanted),

@@ -13,7 +13,7 @@ from unet.export.formats import Program
 from unet.export.recipe import Recipe
 from unet.finite import is_finite
 from unet.geometry import times
-from unet.inference import blended, gathered
+from unet.inference import sliding_window, stitch
 
 TOLERANCE = 1e-4
 """Of a probability."""
@@ -113,8 +113,8 @@ def seam(program: Program, image: Tensor, recipe: Recipe) -> dict[str, Any]:
         return program(image).clamp_min(torch.finfo(torch.float32).tiny).log()
 
     whole, size = program(image), tuple(image.shape[2:])
-    tiles = blended(logarithms, lambda window: image[:, :, *window], recipe.tiles(size))
-    tiled = gathered(tiles, size).softmax(1)
+    tiles = sliding_window(logarithms, lambda window: image[:, :, *window], recipe.tiles(size))
+    tiled = stitch(tiles, size).softmax(1)
     apart = (whole - tiled).abs()
     return {
         "score": (whole.argmax(1) == tiled.argmax(1)).float().mean().item(),

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from unet.apply import How, overlap_of, tile_of
+from unet.apply import PredictOptions, overlap_of, tile_of
 from unet.inference import SIGMA, Tiling, tiling
 from unet.receptive import Field
 from unet.segmenter import Segmenter
@@ -15,7 +15,7 @@ SAMPLES = 2**19
 
 @dataclass(frozen=True)
 class Recipe:
-    """Tiles for :func:`unet.inference.blended`.
+    """Tiles for :func:`unet.inference.sliding_window`.
 
     Attributes:
         tile: size along each axis, a multiple of the total stride.
@@ -67,7 +67,7 @@ class Recipe:
 
 def recipe(segmenter: Segmenter) -> Recipe:
     """The tiles in which :meth:`unet.segmenter.Segmenter.predict` takes an image, if it is not told others."""
-    stride, how = segmenter.net.total_stride, How()
+    stride, how = segmenter.net.total_stride, PredictOptions()
     tile = tile_of(segmenter, how)
     rounded = tuple(-(-n // r) * r for n, r in zip(tile, stride, strict=True))
     return Recipe(rounded, tuple(overlap_of(segmenter, how)), tuple(stride), segmenter.field)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unet.apply import How
+from unet.apply import PredictOptions
 from unet.data.files import natural
 from unet.data.formats import SUFFIXES, name_parts
 from unet.errors import UserError
@@ -26,7 +26,7 @@ BEGUN = {"state": "begun"}
 
 
 @dataclass(frozen=True)
-class Row:
+class FileResult:
     """The outcome of one file: :data:`DONE`, :data:`SKIPPED` or :data:`FAILED`; its size and warnings, or its error."""
 
     path: Path
@@ -36,7 +36,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchOptions:
     """The outputs of every file, and their folder.
 
     Attributes:
@@ -47,7 +47,7 @@ class Order:
 
     output: Path
     checkpoint: str
-    how: How = field(default_factory=How)
+    how: PredictOptions = field(default_factory=PredictOptions)
     probabilities: bool = False
     overlays: bool = False
     overwrite: bool = False
@@ -87,8 +87,11 @@ def files_of(chosen: str, key: str = "input") -> list[Path]:
 
 
 def predict_files(
-    model: Segmenter, files: Sequence[Path], order: Order, report: Callable[[Row], None] = lambda row: None
-) -> list[Row]:
+    model: Segmenter,
+    files: Sequence[Path],
+    order: BatchOptions,
+    report: Callable[[FileResult], None] = lambda row: None,
+) -> list[FileResult]:
     """Predict every file and call ``report`` after each. Only errors that concern all files are raised.
 
     Raises:
@@ -101,12 +104,12 @@ def predict_files(
     for path in files:
         if path.parent.resolve() == order.output.resolve():
             raise UserError(f"output={order.output}: holds {path.name}, an input; choose another folder")
-    rows: list[Row] = []
+    rows: list[FileResult] = []
     stems: dict[str, Path] = {}
     for path in files:
         first = stems.setdefault(name_parts(path)[0], path)
         if first is not path:
-            row = Row(path, FAILED, f"{path}: its results would be called as those of {first} are; rename one")
+            row = FileResult(path, FAILED, f"{path}: its results would be called as those of {first} are; rename one")
         else:
             row = attempt(model, path, label_name(path, model.net.spatial_dims), order)
         report(row)
@@ -114,7 +117,7 @@ def predict_files(
     return rows
 
 
-def attempt(model: Segmenter, path: Path, name: str, order: Order) -> Row:
+def attempt(model: Segmenter, path: Path, name: str, order: BatchOptions) -> FileResult:
     """Predict one file unless it is done; return an error as a result."""
     begin = time.perf_counter()
     labels, record = order.output / name, order.output / RECORDS / f"{name}.json"
@@ -125,7 +128,7 @@ def attempt(model: Segmenter, path: Path, name: str, order: Order) -> Row:
         current = order.record(path)
         previous = read_record(record)
         if previous == current and all(file.is_file() for file in (labels, shares, overlay) if file is not None):
-            return Row(path, SKIPPED)
+            return FileResult(path, SKIPPED)
         if labels.exists() and not previous and not order.overwrite:
             raise UserError(
                 f"{labels}: is there already and was not written by this command; overwrite=true replaces it"
@@ -136,9 +139,9 @@ def attempt(model: Segmenter, path: Path, name: str, order: Order) -> Row:
         size = predict_file(model, path, labels, order.how, shares, overlay, warned.append)
         write_json(record, current)
     except Exception as error:
-        return Row(path, FAILED, reason(path, error), time.perf_counter() - begin)
+        return FileResult(path, FAILED, reason(path, error), time.perf_counter() - begin)
     message = "; ".join([times(size), *(f"warning: {text}" for text in warned)])
-    return Row(path, DONE, message, time.perf_counter() - begin)
+    return FileResult(path, DONE, message, time.perf_counter() - begin)
 
 
 def read_record(path: Path) -> Mapping[str, Any]:
@@ -159,7 +162,7 @@ def reason(path: Path, error: Exception) -> str:
     return text if str(path) in text else f"{path}: {text}"
 
 
-def sheet_of(rows: Sequence[Row], order: Order, model: Segmenter) -> Path | None:
+def sheet_of(rows: Sequence[FileResult], order: BatchOptions, model: Segmenter) -> Path | None:
     """Write the contact sheet of all files that are done, now or earlier."""
     overlays = [
         order.output / OVERLAYS / f"{name_parts(row.path)[0]}.png" for row in rows if row.state in (DONE, SKIPPED)

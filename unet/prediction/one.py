@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.apply import How, channels_fit, predict_windows
+from unet.apply import PredictOptions, channels_fit, predict_windows
 from unet.data.source import Array
 from unet.prediction.overlay import Overlay
-from unet.prediction.reading import Stored, open_image
-from unet.prediction.writing import labels_to, numbers_to
+from unet.prediction.reading import ImageReader, open_image
+from unet.prediction.writing import open_label_writer, open_npy_writer
 from unet.record import whole
 from unet.segmenter import Segmenter
 
@@ -21,7 +21,7 @@ def predict_file(
     model: Segmenter,
     path: Path,
     labels: Path,
-    how: How,
+    how: PredictOptions,
     probabilities: Path | None = None,
     overlay: Path | None = None,
     warn: Callable[[str], None] = warnings.warn,
@@ -37,11 +37,11 @@ def predict_file(
     image = open_image(path, model.net.spatial_dims)
     channels_fit(np.empty((0, image.channels)), model.net.in_channels)
     with ExitStack() as stack:
-        label_file = stack.enter_context(labels_to(labels, path, image.size, model.colors))
+        label_file = stack.enter_context(open_label_writer(labels, path, image.size, model.colors))
         score_file = picture = None
         if probabilities is not None:
             shape = (*image.size, len(model.classes))
-            score_file = stack.enter_context(numbers_to(probabilities, shape, "float16"))
+            score_file = stack.enter_context(open_npy_writer(probabilities, shape, "float16"))
         if overlay is not None:
             picture = Overlay(stack.enter_context(whole(overlay)), image.size, model.colors)
         for begin, band, scores in bands(model, image, how, score_file is not None, warn):
@@ -56,7 +56,11 @@ def predict_file(
 
 
 def bands(
-    model: Segmenter, image: Stored, how: How, probabilities: bool, warn: Callable[[str], None] = warnings.warn
+    model: Segmenter,
+    image: ImageReader,
+    how: PredictOptions,
+    probabilities: bool,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Iterator[tuple[int, Array, Array | None]]:
     """Yield (first row, labels (rows, *S[1:]) uint8, probabilities (rows, *S[1:], K) float16 or None) of an image.
 

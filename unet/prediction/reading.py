@@ -23,7 +23,7 @@ NATIVE_DTYPES = (np.uint8, np.uint16, np.float32)
 
 
 @dataclass
-class Stored:
+class ImageReader:
     """An image file: its size along each axis, its channels, and its rows (the slices of a volume).
 
     Attributes:
@@ -70,7 +70,7 @@ class Stored:
             raise UserError(f"{self.path}: values beyond those of float32 (3.4e38); rescale them") from None
 
 
-def open_image(path: Path, spatial_dims: int) -> Stored:
+def open_image(path: Path, spatial_dims: int) -> ImageReader:
     """Open an image for a network with ``spatial_dims`` axes.
 
     Read in bands are .npy and TIFF of one page (uncompressed, or in strips or tiles compressed with deflate, zstd, LZMA
@@ -88,7 +88,7 @@ def open_image(path: Path, spatial_dims: int) -> Stored:
     return image or read_at_once(path, spatial_dims)
 
 
-def read_at_once(path: Path, spatial_dims: int) -> Stored:
+def read_at_once(path: Path, spatial_dims: int) -> ImageReader:
     """Read a whole image file into memory."""
     if name_parts(path)[1] not in PICTURES:
         return of_array(path, read_numbers(path), spatial_dims, spatial_dims)
@@ -106,11 +106,11 @@ def read_at_once(path: Path, spatial_dims: int) -> Stored:
     return of_array(path, pixels, axes, spatial_dims)
 
 
-def of_array(path: Path, pixels: Array, axes: int, spatial_dims: int) -> Stored:
+def of_array(path: Path, pixels: Array, axes: int, spatial_dims: int) -> ImageReader:
     """Return an image in memory as a reader; ``axes`` of its axes are spatial."""
     pixels = pixels[..., None] if pixels.ndim == axes else pixels
     check_shape(path, pixels.shape, axes, spatial_dims)
-    return Stored(path, pixels.shape[:-1], pixels.shape[-1], lambda begin, end: pixels[begin:end])
+    return ImageReader(path, pixels.shape[:-1], pixels.shape[-1], lambda begin, end: pixels[begin:end])
 
 
 def check_shape(path: Path, shape: Sequence[int], axes: int, spatial_dims: int) -> None:
@@ -123,14 +123,14 @@ def check_shape(path: Path, shape: Sequence[int], axes: int, spatial_dims: int) 
         )
 
 
-def read_mapped(path: Path, shape: Sequence[int], open_map: Callable[[Path], Array]) -> Stored:
+def read_mapped(path: Path, shape: Sequence[int], open_map: Callable[[Path], Array]) -> ImageReader:
     """Return a reader of an array that ``open_map`` maps into memory; the map is closed after each read."""
-    return Stored(
+    return ImageReader(
         path, tuple(shape[:-1]), shape[-1], lambda begin, end: np.array(open_map(path).reshape(shape)[begin:end])
     )
 
 
-def open_npy(path: Path, spatial_dims: int) -> Stored | None:
+def open_npy(path: Path, spatial_dims: int) -> ImageReader | None:
     """Open an array file; None if it cannot be mapped, in which case the other reader reports why."""
 
     def open_map(path: Path) -> Array:
@@ -147,7 +147,7 @@ def open_npy(path: Path, spatial_dims: int) -> Stored | None:
     return read_mapped(path, shape, open_map)
 
 
-def open_tiff(path: Path, spatial_dims: int) -> Stored | None:
+def open_tiff(path: Path, spatial_dims: int) -> ImageReader | None:
     """Open a TIFF; None if tifffile cannot read it in bands as it is displayed: Pillow may still read it at once."""
     try:
         with tifffile.TiffFile(path) as tiff:
@@ -171,7 +171,7 @@ def open_tiff(path: Path, spatial_dims: int) -> Stored | None:
                 return None
             read = read_segments(path, shape)
             read(0, 1)  # raises here if the compression is not supported
-            return Stored(path, shape[:2], channels, read)
+            return ImageReader(path, shape[:2], channels, read)
     except UserError:
         raise
     except Exception:
@@ -202,5 +202,9 @@ def read_segments(path: Path, shape: tuple[int, ...]) -> Callable[[int, int], Ar
     return read
 
 
-STREAMED: dict[str, Callable[[Path, int], Stored | None]] = {".npy": open_npy, ".tif": open_tiff, ".tiff": open_tiff}
+STREAMED: dict[str, Callable[[Path, int], ImageReader | None]] = {
+    ".npy": open_npy,
+    ".tif": open_tiff,
+    ".tiff": open_tiff,
+}
 """How a file with that suffix is read in bands."""

@@ -28,7 +28,7 @@ class BandWriter(Protocol):
     def close(self) -> None: ...
 
 
-class Png:
+class PngStreamWriter:
     """Write bands of labels (rows, W) as an 8-bit palette PNG of any size.
 
     Pillow needs the whole image at once. Source: the PNG specification, https://www.w3.org/TR/png-3.
@@ -54,7 +54,7 @@ class Png:
         self.chunk(b"IEND", b"")
 
 
-class Npy:
+class NpyStreamWriter:
     """Write bands along the first axis as an .npy file of a known shape."""
 
     def __init__(self, file: IO[bytes], shape: Sequence[int], dtype: str):
@@ -90,14 +90,16 @@ def label_name(path: Path, spatial_dims: int) -> str:
 
 
 @contextmanager
-def labels_to(path: Path, image: Path, size: Sequence[int], colors: Sequence[Sequence[int]]) -> Iterator[BandWriter]:
+def open_label_writer(
+    path: Path, image: Path, size: Sequence[int], colors: Sequence[Sequence[int]]
+) -> Iterator[BandWriter]:
     """Open a writer of labels (rows, *S[1:]) by suffix: PNG, .npy, NIfTI in the space of ``image``, or TIFF."""
     suffix = name_parts(path)[1]
     with whole(path) as file:
         if suffix == ".png":
-            writer: BandWriter = Png(file, size, colors)
+            writer: BandWriter = PngStreamWriter(file, size, colors)
         elif suffix == ".npy":
-            writer = Npy(file, size, "uint8")
+            writer = NpyStreamWriter(file, size, "uint8")
         elif suffix in NIFTI:
             writer = VolumeWriter(lambda labels: save_nifti(file, labels, image, suffix == ".nii.gz"))
         else:
@@ -107,10 +109,10 @@ def labels_to(path: Path, image: Path, size: Sequence[int], colors: Sequence[Seq
 
 
 @contextmanager
-def numbers_to(path: Path, shape: Sequence[int], dtype: str) -> Iterator[BandWriter]:
+def open_npy_writer(path: Path, shape: Sequence[int], dtype: str) -> Iterator[BandWriter]:
     """Open a writer of an .npy file."""
     with whole(path) as file:
-        writer = Npy(file, shape, dtype)
+        writer = NpyStreamWriter(file, shape, dtype)
         yield writer
         writer.close()
 
