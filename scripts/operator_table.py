@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unet import CONTEXT, DOWN, UP
 from unet.errors import UserError
 from unet.geometry import count_parameters
-from unet.receptive import reach, up_with, width
+from unet.receptive import measure_interval, up_with, width
 from unet.record import ROOT, with_block, write_text
 from unet.registry import Registry
 from unet.stage import build, inputs, served
@@ -59,9 +59,9 @@ def field(table: Registry, name: str) -> str:
     dims = served(table, name)[0]
     one, two = (1,) * dims, (2,) * dims
     if table is UP:
-        found = reach(partial(up_with, operator, two, 2, 4, "x"), 4, one, 2, 0)
+        found = measure_interval(partial(up_with, operator, two, 2, 4, "x"), 4, one, 2, 0)
     else:
-        found = reach(operator, 2, two if table is DOWN else one, 1, 0)
+        found = measure_interval(operator, 2, two if table is DOWN else one, 1, 0)
     assert found is not None
     widest = max(width(ends) for ends in zip(found.first, found.last, strict=True))
     return "all" if math.isinf(widest) else f"{widest:.0f}"

@@ -14,7 +14,7 @@ from unet.benchmark.forms import Form
 from unet.benchmark.operators import OperatorShape, compare_operators
 from unet.commands import benchmark
 from unet.errors import UserError
-from unet.memory import cuda_peak_bytes, kept_bytes
+from unet.memory import cuda_peak_bytes, saved_tensor_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +87,10 @@ def test_a_storage_counts_once_and_parameters_do_not():
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     one, two = nn.Conv2d(3, 5, 3), nn.Conv2d(3, 5, 3)
     parameters = [*one.parameters(), *two.parameters()]
-    assert kept_bytes(lambda: (one(x), two(x[:1])), parameters) == 4 * x.numel()
+    assert saved_tensor_bytes(lambda: (one(x), two(x[:1])), parameters) == 4 * x.numel()
     weights = 4 * 2 * one.weight.numel()
-    assert kept_bytes(lambda: (one(x), two(x))) == 4 * x.numel() + weights
-    assert kept_bytes(lambda: F.relu(x) + x) == 4 * x.numel()  # a relu keeps what it gives
+    assert saved_tensor_bytes(lambda: (one(x), two(x))) == 4 * x.numel() + weights
+    assert saved_tensor_bytes(lambda: F.relu(x) + x) == 4 * x.numel()  # a relu keeps what it gives
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -11,7 +11,7 @@ from torch import nn
 
 from unet import UNet
 from unet.errors import UserError
-from unet.inference import blended, bump, check_tile, overlap_samples, predict, tiling
+from unet.inference import check_tile, gaussian_window, overlap_samples, predict, sliding_window, tiling
 from unet.receptive import receptive_fields
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -61,7 +61,7 @@ def test_tiles_cover_every_sample_on_the_grid_and_overlap_enough(axes, overlap):
             assert first < second <= first + m
             assert first + m - second >= wanted[axis] or second == first + r
         total = torch.zeros(begins[-1] + m)
-        for start, share in zip(begins, found.shares(axis, total.device), strict=True):
+        for start, share in zip(begins, found.tile_weights(axis, total.device), strict=True):
             total[start : start + m] += share
         torch.testing.assert_close(total, torch.ones_like(total))
 
@@ -82,17 +82,17 @@ def test_parts_come_once_in_order_and_blend_as_if_all_were_held(axes, overlap, b
 
     total = torch.zeros(1, 2, *[axis[-1] + m for axis, m in zip(tiles.starts, tiles.tile, strict=True)])
     weights = torch.zeros_like(total)
-    for place in tiles.places():
+    for place in tiles.indices():
         window = tuple(slice(axis[n], axis[n] + m) for axis, n, m in zip(tiles.starts, place, tiles.tile, strict=True))
         weight = torch.ones(())
         for m in tiles.tile:
-            weight = weight[..., None] * bump(m, weight.device)
+            weight = weight[..., None] * gaussian_window(m, weight.device)
         total[:, :, *window] += net(tiles.read(lambda window: image[:, :, *window], place)) * weight
         weights[:, :, *window] += weight
     inside = [slice(before, before + n) for before, n in zip(tiles.before, size, strict=True)]
     expected = (total / weights)[:, :, *inside]
     seen, last = torch.zeros(size), ()
-    for window, part in blended(net, lambda window: image[:, :, *window], tiles, batch):
+    for window, part in sliding_window(net, lambda window: image[:, :, *window], tiles, batch):
         torch.testing.assert_close(part, expected[:, :, *window], rtol=1e-4, atol=1e-5)
         seen[window] += 1
         corner = tuple(axis.start for axis in window)
@@ -111,7 +111,7 @@ def test_away_from_seams_tiles_say_what_the_whole_image_says():
     with torch.no_grad():
         whole = net(image)
     parts = torch.zeros_like(whole)
-    for window, part in blended(net, lambda window: image[:, :, *window], tiles):
+    for window, part in sliding_window(net, lambda window: image[:, :, *window], tiles):
         parts[:, :, *window] = part
     alone = []  # samples of one tile only, farther than the network reaches from its rims inside the image
     for axis, n in enumerate((91, 118)):
@@ -130,9 +130,9 @@ def test_away_from_seams_tiles_say_what_the_whole_image_says():
 
 def test_weights_are_a_gaussian_about_the_middle():
     """Three samples of sigma 3/8: exp(-(1 / (3/8))^2 / 2) = exp(-32/9) at the rims."""
-    weight = bump(3, torch.device("cpu"))
+    weight = gaussian_window(3, torch.device("cpu"))
     assert weight.tolist() == pytest.approx([math.exp(-32 / 9), 1, math.exp(-32 / 9)])
-    assert 1 / 3200 < bump(1024, torch.device("cpu"))[0] < 1 / 2800
+    assert 1 / 3200 < gaussian_window(1024, torch.device("cpu"))[0] < 1 / 2800
 
 
 def test_overlapping_tiles_are_blended_as_by_hand():

@@ -5,7 +5,7 @@ import pytest
 from unet import DOWN, UP, UNet
 from unet.errors import UserError
 from unet.geometry import count_flops, count_parameters
-from unet.matching import matched
+from unet.matching import match_width
 
 BASE = {"width": 16, "depth": 2, "down": "max", "up": "transposed", "context": "none", "skip": "concat"}
 COMMON = {"in_channels": 3, "num_classes": 2, "spatial_dims": 2}
@@ -23,7 +23,7 @@ ARMS = [{"down": name} for name in DOWN] + [{"up": name} for name in UP] + [{"sk
 def test_every_operator_meets_the_budget_within_two_percent(arm: dict[str, str], budget: str):
     settings = {**BASE, **COMMON, **arm}
     target = COSTS[budget]({**BASE, **COMMON})
-    found = matched({**settings, "match": budget}, SIZE)
+    found = match_width({**settings, "match": budget}, SIZE)
     assert "match" not in found
     assert {key: value for key, value in found.items() if key != "width"} == {
         key: value for key, value in settings.items() if key != "width"
@@ -32,19 +32,19 @@ def test_every_operator_meets_the_budget_within_two_percent(arm: dict[str, str],
 
 
 def test_without_a_budget_nothing_changes():
-    assert matched({**BASE, "match": None}, SIZE) == BASE
+    assert match_width({**BASE, "match": None}, SIZE) == BASE
 
 
 def test_the_reference_keeps_its_width():
-    assert matched({**BASE, **COMMON, "match": "parameters"}, SIZE)["width"] == [16, 32, 64]
+    assert match_width({**BASE, **COMMON, "match": "parameters"}, SIZE)["width"] == [16, 32, 64]
 
 
 def test_a_budget_that_cannot_be_met_says_so():
     tiny = {**BASE, **COMMON, "width": 1, "up": "carafe", "match": "parameters"}  # whose own network is larger than all
     with pytest.raises(UserError, match=r"model.match=parameters: no widths .* larger model.width"):
-        matched(tiny, SIZE)
+        match_width(tiny, SIZE)
 
 
 def test_an_unknown_budget_names_the_nearest():
     with pytest.raises(UserError, match="did you mean flops"):
-        matched({**BASE, **COMMON, "match": "flop"}, SIZE)
+        match_width({**BASE, **COMMON, "match": "flop"}, SIZE)

@@ -1,6 +1,10 @@
 """The network: its widths, the sizes it serves, what it refuses, and that it can be saved, compiled and exported."""
 
+import copy
+import io
 import itertools
+import multiprocessing
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -347,6 +351,32 @@ def test_a_saved_network_gives_the_same_logits_once_loaded(settings: dict, tmp_p
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     assert torch.equal(other(image), model.eval()(image))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"down": name} for name in DOWN),
+        *({"up": name} for name in UP),
+        *({"context": name} for name in CONTEXT),
+        *({"skip": name} for name in SKIPS),
+    ],
+    ids=str,
+)
+def test_a_network_can_be_pickled_saved_whole_and_copied(settings: dict[str, str]):
+    model, image, file = small(**settings), torch.randn(1, 3, 16, 16), io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    for copied in (pickle.loads(pickle.dumps(model)), loaded, copy.deepcopy(model)):
+        assert torch.equal(copied(image), model(image))
+
+
+@pytest.mark.slow
+def test_a_network_can_be_sent_to_a_spawned_process():
+    models = [small(skip=skip, down="mixed", up="unpool", context="aspp") for skip in SKIPS]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(count_parameters, models) == [count_parameters(model) for model in models]
 
 
 def test_networks_that_differ_in_the_up_operator_share_the_rest_of_their_weights():

@@ -1,5 +1,7 @@
 """A trained network's labels for one image: those of the network itself, for any size, type and number of channels."""
 
+import dataclasses
+import inspect
 from pathlib import Path
 
 import albumentations as A
@@ -9,10 +11,11 @@ import torch
 from folders import noise, sentence
 from networks import network
 
-from unet.apply import TILE, How, as_tensor, field_overlap, tiles
+from unet.apply import DEFAULT_TILE, PredictOptions, as_tensor, field_overlap, tiles
 from unet.errors import UserError
-from unet.preparation import prepared
-from unet.symmetry import symmetric, views
+from unet.preparation import apply_eval_transforms
+from unet.segmenter import Segmenter
+from unet.symmetry import flips_and_rotations, with_tta
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
@@ -40,20 +43,20 @@ def test_tiles_give_the_labels_of_the_whole(tmp_path: Path, spatial_dims: int):
     size, tile = {1: ((4001,), [256]), 2: ((203, 318), [96, 96]), 3: ((50, 61, 70), [48, 48, 48])}[spatial_dims]
     image = noise(*size)
     whole, parts = model.predict(image, **EXACT), model.predict(image, tile=tile, batch=3, **EXACT)
-    assert len(tiles(model, size, How(tile=tile))) > 3
+    assert len(tiles(model, size, PredictOptions(tile=tile))) > 3
     assert (whole == parts).mean() > 0.99, "a random network on noise is near a tie everywhere; real ones do better"
 
 
 def test_the_tiles_are_the_evaluation_s_or_as_large_as_a_million_samples_and_overlap_by_the_field(tmp_path: Path):
     model = network(tmp_path)
-    assert tiles(model, (1024, 1024), How()).starts == ((0,), (0,))
-    laid = tiles(model, (3000, 500), How())
-    assert laid.tile == (TILE[2], 500) and 1024 - laid.starts[0][1] >= model.field[0] == 44
+    assert tiles(model, (1024, 1024), PredictOptions()).starts == ((0,), (0,))
+    laid = tiles(model, (3000, 500), PredictOptions())
+    assert laid.tile == (DEFAULT_TILE[2], 500) and 1024 - laid.starts[0][1] >= model.field[0] == 44
     told = network(tmp_path, eval_tile=[64, 32], eval_overlap=0.5)
-    assert tiles(told, (640, 640), How()).tile == (64, 32)
-    assert tiles(told, (640, 640), How()).starts[1][1] == 16
-    assert tiles(told, (640, 640), How(tile=[128, 128])).tile == (128, 128)
-    assert tiles(model, (640, 640), How(tile=[64, 64], overlap=0)).starts[0] == tuple(range(0, 640, 64))
+    assert tiles(told, (640, 640), PredictOptions()).tile == (64, 32)
+    assert tiles(told, (640, 640), PredictOptions()).starts[1][1] == 16
+    assert tiles(told, (640, 640), PredictOptions(tile=[128, 128])).tile == (128, 128)
+    assert tiles(model, (640, 640), PredictOptions(tile=[64, 64], overlap=0)).starts[0] == tuple(range(0, 640, 64))
     assert field_overlap([100, 100, 100], [30, 80, float("inf")]) == [30, 50, 25]
 
 
@@ -92,15 +95,71 @@ def test_what_cannot_be_predicted_is_said(tmp_path: Path, image: np.ndarray, how
     sentence(error, words)
 
 
+BYTES, DEEP, FLOATS = ("uint8", [0.0, 255.0]), ("uint16", [10.0, 4000.0]), ("float32", [-1000.0, 3000.0])
+
+
+@pytest.mark.parametrize(
+    ("trained", "image"),
+    [
+        (BYTES, noise(33, 40, 3) / np.float32(255)),
+        (BYTES, noise(33, 40, 3).astype(np.float32) - 128),
+        (BYTES, noise(33, 40, 3, below=4000, dtype="uint16")),
+        (DEEP, noise(33, 40, 3)),
+        (DEEP, noise(33, 40, 3) / 255),
+        (FLOATS, noise(33, 40, 3) / 255),
+        (("float32", [0.0, 1.0]), noise(33, 40, 3)),
+    ],
+)
+def test_an_image_in_other_units_than_the_training_s_is_warned_of(tmp_path: Path, trained: tuple, image: np.ndarray):
+    model = network(tmp_path, dtype=trained[0], range=trained[1])
+    with pytest.warns(
+        UserWarning, match=f"trained on {trained[0]} images with values from .* rescale the image"
+    ) as seen:
+        model.predict(image, tile=[32, 32])
+    assert len(seen) == 1 and f"holds {image.dtype} values from" in str(seen[0].message)
+
+
+@pytest.mark.parametrize(
+    ("trained", "image"),
+    [
+        (BYTES, noise(33, 40, 3)),
+        (BYTES, noise(33, 40, 3, below=2)),
+        (BYTES, np.zeros((33, 40, 3), np.float32)),
+        (BYTES, noise(33, 40, 3).astype(np.float64)),
+        (BYTES, noise(33, 40, 3, dtype="uint16")),
+        (("uint8", [0.0, 1.0]), noise(33, 40, 3, below=2).astype(np.float32)),
+        (DEEP, noise(33, 40, 3, below=40, dtype="uint16")),
+        (("uint16", [0.0, 200.0]), noise(33, 40, 3)),
+        (FLOATS, noise(33, 40, 3).astype(np.float32) - 1000),
+        (FLOATS, noise(33, 40, 3, below=4000, dtype="int16")),
+        (("float32", [0.0, 1.0]), noise(33, 40, 3) / np.float32(200)),
+    ],
+)
+def test_an_image_that_is_only_dark_or_of_a_wider_type_is_not_warned_of(
+    tmp_path: Path, trained: tuple, image: np.ndarray
+):
+    """Warnings are errors in these tests."""
+    network(tmp_path, dtype=trained[0], range=trained[1]).predict(image)
+
+
+def test_an_unknown_option_names_the_nearest_and_the_signature_lists_them_all(tmp_path: Path):
+    with pytest.raises(TypeError, match=r"predict: no option 'tiel'; did you mean tile\? \(valid: tile, overlap, tta,"):
+        network(tmp_path).predict(noise(33, 40, 3), tiel=[8, 8])
+    parameters = inspect.signature(Segmenter.predict).parameters
+    assert {field.name: field.default for field in dataclasses.fields(PredictOptions)} == {
+        name: parameter.default for name, parameter in parameters.items() if parameter.kind == parameter.KEYWORD_ONLY
+    }
+
+
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])
 def test_with_all_views_labels_turn_with_the_image(tmp_path: Path, spatial_dims: int):
     model = network(tmp_path, spatial_dims).double()
     size = {1: (64,), 2: (32, 32), 3: (16, 16, 16)}[spatial_dims]
-    image, net = torch.rand(1, 3, *size, dtype=torch.float64), symmetric(model.net, spatial_dims)
-    assert len(set(views(spatial_dims))) == {1: 2, 2: 8, 3: 8}[spatial_dims]
+    image, net = torch.rand(1, 3, *size, dtype=torch.float64), with_tta(model.net, spatial_dims)
+    assert len(set(flips_and_rotations(spatial_dims))) == {1: 2, 2: 8, 3: 8}[spatial_dims]
     with torch.no_grad():
         found = net(image)
-        for turned, mirrored in views(spatial_dims):
+        for turned, mirrored in flips_and_rotations(spatial_dims):
             view = (image.transpose(2, 3) if turned else image).flip(mirrored)
             torch.testing.assert_close(
                 net(view), (found.transpose(2, 3) if turned else found).flip(mirrored), atol=1e-5, rtol=0
@@ -128,7 +187,7 @@ def test_what_evaluation_does_first_is_what_albumentations_does(steps: list[dict
         [getattr(A, s["_target_"].split(".")[1])(**{k: s[k] for k in s if k != "_target_"}) for s in steps]
     )
     expected = pipeline(image=image)["image"].astype(int)
-    found, undo = prepared(torch.from_numpy(image).movedim(-1, 0)[None], steps)
+    found, undo = apply_eval_transforms(torch.from_numpy(image).movedim(-1, 0)[None], steps)
     assert found.shape[2:] == expected.shape[:2]
     assert np.abs(found[0].movedim(0, -1).numpy() - expected).max() <= 1  # OpenCV weighs in integers
     assert undo(torch.zeros(1, 2, *found.shape[2:])).shape == (1, 2, *size)
@@ -136,7 +195,7 @@ def test_what_evaluation_does_first_is_what_albumentations_does(steps: list[dict
 
 def test_a_padding_is_taken_off_where_it_was_put_on():
     image = torch.arange(12.0).view(1, 1, 3, 4)
-    found, undo = prepared(image, STEPS[3])
+    found, undo = apply_eval_transforms(image, STEPS[3])
     assert torch.equal(undo(found), image) and (found == 3).sum() == 64 * 99 - 12 + 1
 
 

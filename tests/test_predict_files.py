@@ -17,15 +17,15 @@ from folders import noise, save, sentence
 from networks import checkpoint, network
 from PIL import Image
 
-from unet.apply import How
+from unet.apply import PredictOptions
 from unet.errors import UserError
-from unet.prediction.folder import DONE, FAILED, SKIPPED, Order, files_of, predict_files, reason, sheet_of
+from unet.prediction.folder import DONE, FAILED, SKIPPED, BatchOptions, files_of, predict_files, reason, sheet_of
 from unet.prediction.one import predict_file
 from unet.prediction.reading import open_image
-from unet.prediction.writing import Png
+from unet.prediction.writing import PngStreamWriter
 from unet.record import whole
 
-EXACT = How(tile=[32, 48], overlap=0.25, precision="32-true")
+EXACT = PredictOptions(tile=[32, 48], overlap=0.25, precision="32-true")
 
 
 def picture(path: Path) -> np.ndarray:
@@ -86,14 +86,14 @@ def test_no_more_rows_are_read_at_once_than_a_tile_has(tmp_path: Path, monkeypat
     predict_file(network(tmp_path), tmp_path / "long.npy", tmp_path / "long.png", EXACT)
     assert max(end - begin for begin, end in asked) == 32
     assert [begin for begin, _ in asked[1:]] == [end for _, end in asked[:-1]], "every row is read once"
-    assert stored.kept is not None and len(stored.kept[1]) == 32
+    assert stored.cache is not None and len(stored.cache[1]) == 32
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 260), (50, 7)])
 def test_a_picture_written_in_bands_is_the_picture(tmp_path: Path, size: tuple[int, int]):
     labels, colors = noise(*size, below=5), noise(5, 3).tolist()
     with whole(tmp_path / "a.png") as file:
-        png = Png(file, size, colors)
+        png = PngStreamWriter(file, size, colors)
         for begin in range(0, size[0], 4):
             png.write(labels[begin : begin + 4])
         png.close()
@@ -105,7 +105,7 @@ def test_a_picture_written_in_bands_is_the_picture(tmp_path: Path, size: tuple[i
 def test_probabilities_and_overlay_stand_beside_the_labels(tmp_path: Path):
     model, image = network(tmp_path), noise(60, 50, 3)
     save(tmp_path / "in" / "a.png", image)
-    order = Order(tmp_path / "out", "x", How(precision="32-true"), probabilities=True, overlays=True)
+    order = BatchOptions(tmp_path / "out", "x", PredictOptions(precision="32-true"), probabilities=True, overlays=True)
     rows = predict_files(model, files_of(str(tmp_path / "in")), order)
     labels, shares = model.predict(image, probabilities=True, precision="32-true")
     found = np.load(tmp_path / "out" / "probabilities" / "a.npy")
@@ -117,6 +117,31 @@ def test_probabilities_and_overlay_stand_beside_the_labels(tmp_path: Path):
     assert sheet is not None and picture(sheet).shape[1] > 200
 
 
+def test_a_file_in_other_units_than_the_training_s_is_predicted_with_a_warning(tmp_path: Path):
+    model = network(tmp_path, dtype="uint8", range=[0.0, 255.0])
+    save(tmp_path / "in" / "a.png", noise(60, 50, 3))
+    np.save(tmp_path / "in" / "b.npy", noise(60, 50, 3) / np.float32(255))
+    good, scaled = predict_files(model, files_of(str(tmp_path / "in")), BatchOptions(tmp_path / "out", "x"))
+    assert (good.state, good.message) == (DONE, "60 x 50")
+    assert scaled.state == DONE and scaled.message.startswith(
+        "60 x 50; warning: the image holds float32 values from 0 to 1"
+    )
+
+
+@pytest.mark.parametrize("tile", [(32, 48), (512, 512)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_an_array_and_its_file_get_the_same_labels_and_probabilities_with_evaluation_transforms(
+    tmp_path: Path, dtype: str, tile: tuple[int, int]
+):
+    model = network(tmp_path, eval_transforms=[{"_target_": "albumentations.Resize", "height": 70, "width": 90}])
+    image = noise(60, 50, 3, dtype=dtype)
+    np.save(tmp_path / "a.npy", image)
+    predict_file(model, tmp_path / "a.npy", tmp_path / "a.png", PredictOptions(tile), tmp_path / "p.npy")
+    labels, probabilities = model.predict(image, probabilities=True, tile=tile)
+    assert np.array_equal(picture(tmp_path / "a.png"), labels)
+    assert np.array_equal(np.load(tmp_path / "p.npy"), probabilities)
+
+
 @needs_volumes
 def test_a_volume_s_labels_lie_where_the_volume_does(tmp_path: Path):
     model, voxels = network(tmp_path, 3, channels=1), noise(18, 20, 25)
@@ -124,7 +149,7 @@ def test_a_volume_s_labels_lie_where_the_volume_does(tmp_path: Path):
     nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "a.nii.gz")
     tifffile.imwrite(tmp_path / "b.tif", voxels, photometric="minisblack")
     np.save(tmp_path / "c.npy", voxels)
-    order = Order(tmp_path / "out", "x", How(precision="32-true"), overlays=True)
+    order = BatchOptions(tmp_path / "out", "x", PredictOptions(precision="32-true"), overlays=True)
     rows = predict_files(model, [tmp_path / name for name in ("a.nii.gz", "b.tif", "c.npy")], order)
     assert [row.state for row in rows] == [DONE] * 3, rows
     expected = model.predict(voxels, precision="32-true")
@@ -137,7 +162,7 @@ def test_a_volume_s_labels_lie_where_the_volume_does(tmp_path: Path):
 def test_a_sequence_gets_a_sequence_of_labels(tmp_path: Path):
     model, line = network(tmp_path, 1, channels=1), noise(500)
     np.save(tmp_path / "a.npy", line)
-    order = Order(tmp_path / "out", "x", How(precision="32-true", tile=[100]), overlays=True)
+    order = BatchOptions(tmp_path / "out", "x", PredictOptions(precision="32-true", tile=[100]), overlays=True)
     assert predict_files(model, [tmp_path / "a.npy"], order)[0].state == DONE
     assert np.array_equal(np.load(tmp_path / "out" / "a.npy"), model.predict(line, precision="32-true", tile=[100]))
 
@@ -149,26 +174,26 @@ def test_what_is_done_is_not_done_again_unless_something_changed(tmp_path: Path)
     files = files_of(str(tmp_path / "in"))
 
     def states(*, checkpoint: str = "x", **options) -> list[str]:
-        return [row.state for row in predict_files(model, files, Order(tmp_path / "out", checkpoint, **options))]
+        return [row.state for row in predict_files(model, files, BatchOptions(tmp_path / "out", checkpoint, **options))]
 
     assert states() == [DONE, DONE]
     assert states() == [SKIPPED, SKIPPED]
-    assert states(how=How(batch=2)) == [SKIPPED, SKIPPED], "the batch changes nothing"
+    assert states(how=PredictOptions(batch=2)) == [SKIPPED, SKIPPED], "the batch changes nothing"
     save(tmp_path / "in" / "b.png", noise(41, 40, 3))
     assert states() == [SKIPPED, DONE]
-    assert states(how=How(tta=True)) == [DONE, DONE]
-    assert states(how=How(tta=True), checkpoint="y") == [DONE, DONE]
+    assert states(how=PredictOptions(tta=True)) == [DONE, DONE]
+    assert states(how=PredictOptions(tta=True), checkpoint="y") == [DONE, DONE]
     (tmp_path / "out" / "a.png").unlink()
-    assert states(how=How(tta=True), checkpoint="y") == [DONE, SKIPPED]
+    assert states(how=PredictOptions(tta=True), checkpoint="y") == [DONE, SKIPPED]
     (tmp_path / "out" / "records" / "b.png.json").write_text("{")
     save(tmp_path / "out" / "a.png", noise(3, 3))
     (tmp_path / "out" / "records" / "a.png.json").unlink()
-    rows = predict_files(model, files, Order(tmp_path / "out", "y", How(tta=True)))
-    assert [row.state for row in rows] == [FAILED, FAILED] and "overwrite=true" in rows[0].told
+    rows = predict_files(model, files, BatchOptions(tmp_path / "out", "y", PredictOptions(tta=True)))
+    assert [row.state for row in rows] == [FAILED, FAILED] and "overwrite=true" in rows[0].message
     assert picture(tmp_path / "out" / "a.png").shape == (3, 3)
     assert states(overwrite=True) == [DONE, DONE]
-    assert states(how=How(tile=(32, 48))) == [DONE, DONE]
-    assert states(how=How(tile=(32, 48))) == [SKIPPED, SKIPPED]
+    assert states(how=PredictOptions(tile=(32, 48))) == [DONE, DONE]
+    assert states(how=PredictOptions(tile=(32, 48))) == [SKIPPED, SKIPPED]
 
 
 def test_labels_that_were_being_replaced_when_all_stopped_are_made_anew(
@@ -176,7 +201,7 @@ def test_labels_that_were_being_replaced_when_all_stopped_are_made_anew(
 ):
     from unet.prediction import folder
 
-    model, order = network(tmp_path), Order(tmp_path / "out", "x")
+    model, order = network(tmp_path), BatchOptions(tmp_path / "out", "x")
     files = [save(tmp_path / "in" / "a.png", noise(40, 40, 3))]
     assert [row.state for row in predict_files(model, files, order)] == [DONE]
     before = picture(tmp_path / "out" / "a.png")
@@ -198,9 +223,9 @@ def test_files_whose_results_would_be_called_alike_are_refused(tmp_path: Path):
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "a.npy", noise(16, 16, 16))
     nibabel.save(nibabel.Nifti1Image(noise(16, 16, 16), np.eye(4)), tmp_path / "in" / "a.nii")
-    rows = predict_files(model, files_of(str(tmp_path / "in")), Order(tmp_path / "out", "x", probabilities=True))
+    rows = predict_files(model, files_of(str(tmp_path / "in")), BatchOptions(tmp_path / "out", "x", probabilities=True))
     assert sorted(row.state for row in rows) == [DONE, FAILED]
-    assert "would be called as those of" in rows[1].told
+    assert "would be called as those of" in rows[1].message
 
 
 def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
@@ -222,7 +247,7 @@ def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
     np.save(tmp_path / "in" / "words.npy", np.array([["a"]]))
     tifffile.imwrite(tmp_path / "in" / "volume.tif", noise(4, 9, 9), photometric="minisblack")
     said = {name: words for name, (_, words) in bad.items()} | {
-        "short.npy": "cut short",
+        "short.npy": "cannot be read as an array",
         "nan.npy": "NaN or infinite",
         "five.npy": "5 channels, but the network was trained on 3",
         "words.npy": "expected one of real numbers",
@@ -230,10 +255,12 @@ def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
     }
     said |= {"cut.npy": "would be called as those of"}
     files = sorted(files_of(str(tmp_path / "in")), key=lambda path: path.suffix != ".png")
-    rows = {row.path.name: row for row in predict_files(model, files, Order(tmp_path / "out", "x"))}
+    rows = {row.path.name: row for row in predict_files(model, files, BatchOptions(tmp_path / "out", "x"))}
     assert rows.pop("good.png").state == DONE and rows.keys() == said.keys()
     for name, row in rows.items():
-        assert row.state == FAILED and said[name] in row.told and name in row.told and "\n" not in row.told, row
+        assert row.state == FAILED and said[name] in row.message and name in row.message and "\n" not in row.message, (
+            row
+        )
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_file()] == ["good.png"]
 
 
@@ -259,7 +286,7 @@ def test_nothing_is_left_of_a_prediction_that_stops(tmp_path: Path, monkeypatch:
         return image
 
     model.normalize.register_forward_hook(lambda module, inputs, output: stopping(output))
-    order = Order(tmp_path / "out", "x", EXACT, probabilities=True)
+    order = BatchOptions(tmp_path / "out", "x", EXACT, probabilities=True)
     with pytest.raises(KeyboardInterrupt):
         predict_files(model, files_of(str(tmp_path / "in")), order)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
@@ -272,9 +299,9 @@ def test_inputs_and_outputs_that_cannot_be_are_refused_before_anything_is_done(t
             files_of(str(chosen))
     assert files_of(str(tmp_path / "**" / "a.*")) == files_of(str(image)) == [image]
     with pytest.raises(UserError, match=r"holds a\.png, an input"):
-        predict_files(network(tmp_path), [image], Order(tmp_path / "in", "x"))
+        predict_files(network(tmp_path), [image], BatchOptions(tmp_path / "in", "x"))
     with pytest.raises(UserError, match="cannot be made"):
-        predict_files(network(tmp_path), [image], Order(image / "out", "x"))
+        predict_files(network(tmp_path), [image], BatchOptions(image / "out", "x"))
     assert "smaller tiles" in reason(image, MemoryError())
 
 

@@ -80,8 +80,18 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_valid_ones(table: R
     with pytest.raises(UserError, match=r"model\.thing: unknown operator 'plane'; did you mean plain\?.*plain, normed"):
         table.build("plane", {}, channels=5)
     with pytest.raises(UserError, match="unknown operator") as caught:
-        table["xyzzy"]
+        table.build("xyzzy", {}, channels=5)
     assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("table", [DOWN, UP, CONTEXT], ids=lambda table: table.kind)
+def test_a_registry_is_looked_up_as_any_mapping(table: Registry):
+    assert table.get("xyzzy") is None and table.get("xyzzy", nn.Identity) is nn.Identity
+    assert "xyzzy" not in table
+    with pytest.raises(KeyError):
+        table["xyzzy"]
+    assert dict(table) == {name: table.get(name) for name in table}
+    assert all(table.get(alias) is table[name] and alias in table for alias, name in table.aliases.items())
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_and_all_valid_ones(table: Registry):

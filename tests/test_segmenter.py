@@ -9,7 +9,7 @@ import torch
 
 from unet import load
 from unet.errors import UserError
-from unet.segmenter import Segmenter, adjusted
+from unet.segmenter import Segmenter, adjust_logits
 
 DESCRIPTION = {
     "model": {"in_channels": 2, "num_classes": 3, "width": 4, "depth": 2, "spatial_dims": 2},
@@ -38,7 +38,7 @@ def test_a_loaded_network_is_the_one_that_was_saved(tmp_path: Path):
 
 def test_log_weights_are_taken_out_class_by_class():
     logits = torch.zeros(1, 3, 5)
-    assert adjusted(logits, torch.tensor([0.0, 1, -1])).argmax(1).tolist() == [[2] * 5]
+    assert adjust_logits(logits, torch.tensor([0.0, 1, -1])).argmax(1).tolist() == [[2] * 5]
 
 
 class Evil:

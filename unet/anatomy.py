@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unet.geometry import count_parameters, padding_to_multiple, times
-from unet.memory import noting_kept
+from unet.memory import track_saved_tensors
 from unet.model import SMALL_BOTTLENECK, UNet
 from unet.receptive import Field, ReceptiveFields, receptive_fields
 from unet.registry import operator_name
@@ -275,7 +275,7 @@ def keeping(
         part = net.get_submodule(name)
         hooks += [part.register_forward_pre_hook(enter(name)), part.register_forward_hook(leave(name))]
     try:
-        with noting_kept(note, [*net.parameters(), *net.buffers()]):
+        with track_saved_tensors(note, [*net.parameters(), *net.buffers()]):
             yield
     finally:
         for hook in hooks:

@@ -1,10 +1,10 @@
-"""A trained network applied to one image of any size, in memory or read window by window."""
+"""Apply a trained network to one image of any size, in memory or read in windows."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,35 +14,25 @@ from torch import Tensor
 from unet.errors import UserError
 from unet.geometry import times
 from unet.hardware import native_bf16
-from unet.inference import Network, Read, Tiling, Window, blended, check_tile, gathered, overlap_samples, tiling
-from unet.preparation import prepared
-from unet.symmetry import symmetric
+from unet.inference import Network, Tiling, Window, check_tile, overlap_samples, sliding_window, stitch, tiling
+from unet.preparation import apply_eval_transforms
+from unet.symmetry import with_tta
 
 if TYPE_CHECKING:
     from unet.segmenter import Segmenter
 
-TILE = {1: 2**18, 2: 1024, 3: 96}
-"""Samples of a tile along each axis, by the number of axes: about a million. What is no larger goes through whole."""
-MOST = 0.5
-"""Of a tile: no overlap is larger unless it is told, however far the network looks."""
-UNLIMITED = 0.25
-"""The overlap where every logit depends on the whole image, which no overlap gives it."""
+DEFAULT_TILE = {1: 2**18, 2: 1024, 3: 96}
+"""Samples of a tile along each axis, by the number of axes: about a million."""
+MAX_OVERLAP = 0.5
+"""The largest default overlap, as a fraction of a tile."""
+FALLBACK_OVERLAP = 0.25
+"""The default overlap, as a fraction of a tile, if the receptive field is the whole image."""
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
-class How:
-    """How an image is predicted.
-
-    Attributes:
-        tile: size along each axis; None: that of the training's evaluation (``data.eval_tile``), or :data:`TILE`.
-        overlap: share of a tile that neighbours have in common; None: ``data.eval_overlap`` where the evaluation's
-            tile is taken, else what the receptive field asks, see :func:`field_overlap`.
-        tta: average over the mirrorings (and quarter turns) of the image.
-        batch: tiles that go through the network together.
-        precision: ``auto`` (bfloat16 where the hardware has it natively), ``32-true`` or ``bf16-mixed``.
-        transforms: whether what evaluation does to a picture first (``data.eval_transforms``) is done.
-    """
+class PredictOptions:
+    """The options of a prediction, see :meth:`unet.segmenter.Segmenter.predict`."""
 
     tile: Sequence[int] | None = None
     overlap: float | None = None
@@ -52,7 +42,7 @@ class How:
     transforms: bool = True
 
     def check(self, spatial_dims: int) -> None:
-        """Raises UserError naming the value that makes no sense."""
+        """Raise UserError, naming the option, for an invalid value."""
         check_tile(self.tile, 0.0 if self.overlap is None else self.overlap, spatial_dims, keys="")
         if not isinstance(self.batch, int) or isinstance(self.batch, bool) or self.batch < 1:
             raise UserError(f"batch: expected an integer of at least 1, found {self.batch!r}")
@@ -60,86 +50,176 @@ class How:
             raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, found {self.precision!r}")
 
 
-def label(model: Segmenter, image: Any, how: How, probabilities: bool = False) -> tuple[Tensor, Tensor | None]:
-    """An image in memory -> labels (*S) uint8 and, where they are asked for, probabilities (*S, K) float16.
+def predict_array(
+    model: Segmenter, image: Any, options: PredictOptions, probabilities: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return the labels (*S) uint8 of an image in memory and, if requested, its probabilities (*S, K) float16.
 
     Args:
         model: the network.
-        image: (*S) or (*S, C) as stored, an array of numpy or a tensor.
-        how: see there.
+        image: (*S) or (*S, C) as stored, a numpy array or a tensor.
+        options: see :class:`PredictOptions`.
+        probabilities: whether probabilities are returned as well.
 
     Raises:
-        UserError: a shape or a value that the network cannot be given.
+        UserError: the network cannot take an image of this shape, or with these values.
     """
     spatial_dims = model.net.spatial_dims
-    how.check(spatial_dims)
-    stored = as_tensor(image)
-    if stored.ndim not in (spatial_dims, spatial_dims + 1) or 0 in stored.shape:
+    image = as_tensor(image)
+    if image.ndim not in (spatial_dims, spatial_dims + 1) or 0 in image.shape:
         raise UserError(
-            f"an image of {times(stored.shape)}: expected {spatial_dims} axes, or one more for channels, last, none of "
+            f"an image of {times(image.shape)}: expected {spatial_dims} axes, or one more for channels, last, none of "
             f"them empty"
         )
-    stored = stored[..., None] if stored.ndim == spatial_dims else stored
-    whole = channels_fit(stored, model.net.in_channels).movedim(-1, 0)[None]
-    whole, undo = prepared(whole, model.steps if how.transforms else ())
-    size = whole.shape[2:]
-    logits = gathered(parts(model, lambda window: whole[:, :, *window], size, how), size, "cpu")
-    labels, best = torch.zeros(stored.shape[:-1], dtype=torch.uint8), undo(logits[:, :1])[0, 0]
-    for k in range(1, logits.shape[1]):  # class by class: all of them at the image's size may be too much
+    image = image[..., None] if image.ndim == spatial_dims else image
+    size = image.shape[:-1]
+    labels = torch.empty(size, dtype=torch.uint8)
+    scores = torch.empty(*size, len(model.classes), dtype=torch.float16) if probabilities else None
+    for window, window_labels, window_scores in predict_windows(
+        model, lambda window: image[window], size, options, probabilities
+    ):
+        labels[window] = window_labels
+        if scores is not None and window_scores is not None:
+            scores[window] = window_scores
+    return labels, scores
+
+
+def predict_windows(
+    model: Segmenter,
+    read: Callable[[Window], Any],
+    size: Sequence[int],
+    options: PredictOptions,
+    probabilities: bool = False,
+    warn: Callable[[str], None] = warnings.warn,
+) -> Iterator[tuple[Window, Tensor, Tensor | None]]:
+    """Yield (window, labels (*window) uint8, probabilities (*window, K) float16 or None) of an image, on the CPU.
+
+    The windows cover the image once, in raster order, see :func:`unet.inference.sliding_window`. Evaluation transforms
+    need the whole image: it is then read at once and returned as one window.
+
+    Args:
+        model: the network.
+        read: returns a window of the image (*window, C) as stored, a numpy array or a tensor.
+        size: of the image, along each axis.
+        options: see :class:`PredictOptions`.
+        probabilities: whether probabilities are computed.
+        warn: receives a message after the last window if the image's values do not fit those of the training.
+
+    Raises:
+        UserError: the network cannot take an image of this shape, or with these values.
+    """
+    options.check(model.net.spatial_dims)
+    values = ValueRange()
+
+    def read_batch(window: Window) -> Tensor:
+        pixels = channels_fit(as_tensor(read(window)), model.net.in_channels)
+        values.add(pixels)
+        return pixels.movedim(-1, 0)[None]
+
+    full, undo = tuple(slice(0, n) for n in size), None
+    if options.transforms and model.eval_transforms:
+        image, undo = apply_eval_transforms(read_batch(full), model.eval_transforms)
+        size = image.shape[2:]
+
+    def read_tile(window: Window) -> Tensor:
+        tile = read_batch(window) if undo is None else image[:, :, *window]
+        return (tile if tile.dtype == torch.uint8 else tile.float()).to(model.log_weights.device)
+
+    windows = sliding_window(
+        with_precision_and_tta(model, options), read_tile, tiles(model, size, options), options.batch
+    )
+    if undo is not None:
+        windows = [(full, stitch(windows, size, "cpu"))]
+    for window, logits in windows:
+        labels, scores = decode(logits, undo or (lambda maps: maps), probabilities)
+        yield window, labels.cpu(), None if scores is None else scores.cpu()
+    if message := values.mismatch(model.description):
+        warn(message)
+
+
+def decode(logits: Tensor, undo: Callable[[Tensor], Tensor], probabilities: bool) -> tuple[Tensor, Tensor | None]:
+    """Return labels (*S) uint8 and probabilities (*S, K) float16 of logits (1, K, *S').
+
+    Maps of single classes are resized by ``undo``: those of all classes at the image's size may not fit into memory.
+    """
+    best = undo(logits[:, :1])[0, 0]
+    labels = torch.zeros_like(best, dtype=torch.uint8)
+    for k in range(1, logits.shape[1]):
         other = undo(logits[:, k : k + 1])[0, 0]
-        labels[other > best] = k
+        labels.masked_fill_(other > best, k)
         best = torch.maximum(best, other)
     if not probabilities:
         return labels, None
-    shares = logits.softmax(1)
-    return labels, torch.stack([undo(shares[:, k : k + 1])[0, 0].half() for k in range(shares.shape[1])], -1)
+    scores = logits.softmax(1)
+    return labels, torch.stack([undo(scores[:, k : k + 1])[0, 0].half() for k in range(logits.shape[1])], -1)
 
 
-def parts(model: Segmenter, read: Read, size: Sequence[int], how: How) -> Iterator[tuple[Window, Tensor]]:
-    """(window, logits (1, K, *window)) of parts of an image that together make it; see :func:`unet.inference.blended`.
+class ValueRange:
+    """The data type and the range of the values of an image that is read in windows."""
 
-    ``read`` gives a window (1, C, *window), as it is stored.
-    """
-    device = model.log_weights.device
+    def __init__(self) -> None:
+        self.dtype, self.low, self.high = torch.float32, math.inf, -math.inf
 
-    def taken(window: Window) -> Tensor:
-        image = read(window)
-        if image.is_floating_point() and not image.isfinite().all():
+    def add(self, pixels: Tensor) -> None:
+        """Include a window. Raises UserError if it holds values that no network can take."""
+        low, high = (value.item() for value in pixels.float().aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise UserError("the image holds NaN or infinite values; replace them")
-        return image.to(device)
+        self.dtype, self.low, self.high = pixels.dtype, min(self.low, low), max(self.high, high)
 
-    yield from blended(network(model, how), taken, tiles(model, size, how), how.batch)
+    def mismatch(self, description: Mapping[str, Any]) -> str | None:
+        """Return a warning if the values are unlikely to be in the units of the training images, else None.
+
+        Dark images of the right type pass. A checkpoint that does not record its training's values gives no warning.
+        """
+        trained, (first, last) = description.get("dtype"), description.get("range") or (-math.inf, math.inf)
+        if trained is None or not math.isfinite(last):
+            return None
+        unit = (self.dtype.is_floating_point or self.dtype == torch.bool) and self.low >= 0 and 0 < self.high <= 1
+        if trained == "float32":
+            wrong = (unit and last >= 255) or (last <= 1 and self.high >= 2)
+        else:
+            limit = torch.iinfo(getattr(torch, trained)).max
+            narrow = self.dtype == torch.uint8 and last > 255
+            wrong = (unit and last > 1) or self.low < 0 or self.high > limit or narrow
+        if not wrong:
+            return None
+        return (
+            f"the image holds {str(self.dtype).removeprefix('torch.')} values from {self.low:g} to {self.high:g}, but "
+            f"the network was trained on {trained} images with values from {first:g} to {last:g}: the labels are "
+            f"likely to be wrong; rescale the image to the units of the training images"
+        )
 
 
-def network(model: Segmenter, how: How) -> Network:
-    """The model in the precision, and from the sides, that ``how`` says."""
-    kind = model.log_weights.device.type
-    narrow = how.precision == "bf16-mixed" or (how.precision == "auto" and native_bf16(kind))
+def with_precision_and_tta(model: Segmenter, options: PredictOptions) -> Network:
+    """Return the network function with the precision and the test-time augmentation of ``options``."""
+    device = model.log_weights.device.type
+    bf16 = options.precision == "bf16-mixed" or (options.precision == "auto" and native_bf16(device))
 
     def forward(image: Tensor) -> Tensor:
-        with torch.autocast(kind, torch.bfloat16, enabled=narrow), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="the bottleneck is")  # advice to who trains
+        with torch.autocast(device, torch.bfloat16, enabled=bf16), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="the bottleneck is")  # advice for training
             return model(image)
 
-    return symmetric(forward, model.net.spatial_dims) if how.tta else forward
+    return with_tta(forward, model.net.spatial_dims) if options.tta else forward
 
 
-def tiles(model: Segmenter, size: Sequence[int], how: How) -> Tiling:
-    """The tiles of an image of ``size``."""
+def tiles(model: Segmenter, size: Sequence[int], how: PredictOptions) -> Tiling:
+    """Return the tiles of an image of ``size``."""
     tile, stride = tile_of(model, how), model.net.total_stride
     if all(m >= n for m, n in zip(tile, size, strict=True)):
         return tiling(size, size, [0] * len(size), stride)
     return tiling(size, tile, overlap_of(model, how), stride)
 
 
-def tile_of(model: Segmenter, how: How) -> Sequence[int]:
-    """The size of a tile along each axis."""
+def tile_of(model: Segmenter, how: PredictOptions) -> Sequence[int]:
+    """Return the size of a tile along each axis."""
     dims = model.net.spatial_dims
-    return how.tile or model.description.get("eval_tile") or [TILE[dims]] * dims
+    return how.tile or model.description.get("eval_tile") or [DEFAULT_TILE[dims]] * dims
 
 
-def overlap_of(model: Segmenter, how: How) -> list[int]:
-    """Samples that neighbouring tiles share at least, along each axis."""
+def overlap_of(model: Segmenter, how: PredictOptions) -> list[int]:
+    """Return the samples that neighbouring tiles share at least, along each axis."""
     tile = tile_of(model, how)
     if how.overlap is not None:
         return overlap_samples(tile, how.overlap)
@@ -149,33 +229,34 @@ def overlap_of(model: Segmenter, how: How) -> list[int]:
 
 
 def field_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:
-    """The receptive field along each axis, but at most half a tile: every sample is half the field from some rim.
+    """Return the receptive field along each axis, but at most half a tile: the default overlap.
 
-    Where the field has no end (a context of the whole image, instance norm), a quarter of a tile.
+    A quarter of a tile if the field is unlimited (a context module that pools the whole image, instance norm).
     """
     return [
-        int(m * UNLIMITED) if math.isinf(n) else min(int(n), int(m * MOST)) for m, n in zip(tile, field, strict=True)
+        int(m * FALLBACK_OVERLAP) if math.isinf(n) else min(int(n), int(m * MAX_OVERLAP))
+        for m, n in zip(tile, field, strict=True)
     ]
 
 
 def as_tensor(image: Any) -> Tensor:
-    """An array in the machine's byte order as a tensor; nothing but numbers."""
+    """Convert an array of numbers, in any byte order, to a tensor."""
     if isinstance(image, Tensor):
         return image
     if getattr(getattr(image, "dtype", None), "kind", "") not in tuple("buif"):
         raise UserError(f"an image of {getattr(image, 'dtype', type(image).__name__)}: expected an array of numbers")
-    kind, fixed = image.dtype.newbyteorder("="), not image.flags.writeable  # of which torch would warn
-    return torch.as_tensor(image.astype(kind, order="C", copy=fixed))
+    copy = not image.flags.writeable  # torch would warn
+    return torch.as_tensor(image.astype(image.dtype.newbyteorder("="), order="C", copy=copy))
 
 
-def channels_fit(image: Any, wanted: int) -> Any:
-    """(*S, C) -> (*S, wanted), of numpy or torch: alpha is dropped, grey repeated, anything else refused."""
-    found = image.shape[-1]
-    if wanted in (1, 3) and found == wanted + 1:
-        return image[..., :wanted]
-    if wanted == 3 and found in (1, 2):
+def channels_fit(image: Any, channels: int) -> Any:
+    """Convert (*S, C) to (*S, channels): alpha is dropped and grey repeated, all else raises UserError."""
+    n = image.shape[-1]
+    if channels in (1, 3) and n == channels + 1:
+        return image[..., :channels]
+    if channels == 3 and n in (1, 2):
         return image[..., [0, 0, 0]]
-    if found != wanted:
-        advice = "; convert it to grey" if wanted == 1 and found in (3, 4) else ""
-        raise UserError(f"{found} channels, but the network was trained on {wanted}{advice}")
+    if n != channels:
+        advice = "; convert it to grey" if channels == 1 and n in (3, 4) else ""
+        raise UserError(f"{n} channels, but the network was trained on {channels}{advice}")
     return image

@@ -1,4 +1,4 @@
-"""Convolution, normalisation and activation by name, and the two-convolution block every stage is made of."""
+"""Convolution, normalization and activation by name, and the block of two convolutions of every stage."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,26 +10,26 @@ from unet.errors import UserError, did_you_mean
 
 
 def conv(spatial_dims: int) -> Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]:
-    """The convolution class for 1, 2 or 3 spatial axes."""
+    """Return the convolution class for 1, 2 or 3 spatial axes."""
     return getattr(nn, f"Conv{spatial_dims}d")
 
 
 def odd_kernel(operator: str, kernel_size: int) -> int:
-    """``kernel_size``, refused unless a convolution with it can keep the size."""
+    """Return ``kernel_size``; raise UserError unless it is odd, so that a convolution keeps the size."""
     if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
         raise UserError(f"model.{operator}: kernel_size must be a positive odd integer, found {kernel_size!r}")
     return kernel_size
 
 
 def positive_integer(operator: str, option: str, value: int) -> int:
-    """``value`` of an operator's option, refused unless it is an integer of at least 1."""
+    """Return the value of an operator's option; raise UserError unless it is an integer of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"model.{operator}: {option} must be an integer of at least 1, found {value!r}")
     return value
 
 
 def covering_kernel(operator: str, kernel_size: int, stride: Sequence[int]) -> int:
-    """``kernel_size``, refused where it is smaller than the stride: some samples would never be looked at."""
+    """Return ``kernel_size``; raise UserError if it is smaller than the stride and would skip samples."""
     if not isinstance(kernel_size, int) or kernel_size < max(stride):
         raise UserError(
             f"model.{operator}: kernel_size must be an integer of at least the stride ({max(stride)}), "
@@ -39,7 +39,7 @@ def covering_kernel(operator: str, kernel_size: int, stride: Sequence[int]) -> i
 
 
 def full_precision(x: Tensor) -> AbstractContextManager:
-    """Autocast switched off, for what loses its meaning in 8 bits: powers and places."""
+    """Return a context without autocast, for values that need more than 8 bits: powers and positions."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)  # nothing to cast on meta
 
 
@@ -67,7 +67,7 @@ ACTS = {
 
 
 def choose(table: dict, key: str, name: str):
-    """``table[name]``, or an error that lists the valid names of ``model.<key>``."""
+    """Return ``table[name]``; raise UserError with the valid names of ``model.<key>`` if it is missing."""
     if not isinstance(name, str) or name not in table:
         raise UserError(f"model.{key}: unknown {name!r}{did_you_mean(str(name), table)} (valid: {', '.join(table)})")
     return table[name]

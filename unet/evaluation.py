@@ -21,7 +21,7 @@ from unet.hardware import accelerator_name, resolve_precision
 from unet.losses import class_weights
 from unet.model import UNet
 from unet.record import CONFIG, METRICS, make_folder, provenance, run_config, write_json
-from unet.segmenter import EXPECTED, network_of, read_checkpoint
+from unet.segmenter import EXPECTED, from_checkpoint, read_checkpoint
 from unet.task import SegmentationTask
 from unet.training import build_data, evaluate, settle_process, task_of, trainer_of
 
@@ -75,7 +75,7 @@ def evaluate_checkpoint(
     if out is not None:
         make_room(out)
     checkpoint = read_checkpoint(path)
-    network = network_of(checkpoint, path).net
+    network = from_checkpoint(checkpoint, path).net
     config = config_of(path, overrides)
     settle_process(config)
     data = build_data(config)

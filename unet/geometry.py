@@ -1,4 +1,4 @@
-"""Sizes: the arithmetic of windows, padding to a multiple, cropping back, parameters and FLOPs."""
+"""Compute sizes: padding to a multiple, cropping, the sizes of levels, parameters and FLOPs."""
 
 import copy
 import math
@@ -15,17 +15,17 @@ Stride = int | Sequence[int]
 
 
 def per_axis(stride: Stride, spatial_dims: int) -> tuple[int, ...]:
-    """A stride as one integer per spatial axis: ``2`` -> ``(2, 2)``, ``(1, 2, 2)`` as it is."""
+    """Return a stride as one integer per spatial axis: ``2`` -> ``(2, 2)``, ``(1, 2, 2)`` as it is."""
     return (stride,) * spatial_dims if isinstance(stride, int) else tuple(stride)
 
 
 def times(values: Iterable[float]) -> str:
-    """Sizes as a reader writes them: ``361 x 481``; ``all`` for a field without end."""
+    """Format sizes: ``361 x 481``; ``all`` for an infinite one."""
     return " x ".join("all" if math.isinf(value) else f"{value:.0f}" for value in values)
 
 
 def same_padding(kernel_size: int, stride: Sequence[int]) -> tuple[int, ...]:
-    """Padding per axis with which a window of ``kernel_size`` at ``stride`` r turns n = r m samples into exactly m.
+    """Return the padding per axis with which ``kernel_size`` at ``stride`` r turns n = r m samples into exactly m.
 
     From ``floor((n + 2p - k) / r) + 1``: any p with ``k - r <= 2p < k`` does; the smallest is taken.
 
@@ -41,7 +41,7 @@ def same_padding(kernel_size: int, stride: Sequence[int]) -> tuple[int, ...]:
 
 
 def padding_to_multiple(size: Sequence[int], multiple: Sequence[int]) -> list[tuple[int, int]]:
-    """(before, after) for each axis, so that every size becomes a multiple; the odd sample goes after.
+    """Return (before, after) for each axis, so that every size becomes a multiple; the odd sample goes after.
 
     With a size unknown at export, the padded size is m times something to torch only if written so: no condition on
     the input then arises where it is halved. ``before`` is kept free of it, because half of ``m q - n`` becomes a
@@ -56,7 +56,7 @@ def padding_to_multiple(size: Sequence[int], multiple: Sequence[int]) -> list[tu
 
 
 def pad(x: Tensor, padding: Sequence[tuple[int, int]]) -> Tensor:
-    """Repeat the border samples of x (B, C, *S). Replication, unlike reflection, has no smallest size."""
+    """Pad x (B, C, *S) with its border samples. Replication, unlike reflection, has no smallest size."""
     flat = [amount for axis in reversed(padding) for amount in axis]
     return F.pad(x, flat, mode="replicate")
 
@@ -73,7 +73,7 @@ def crop(x: Tensor, padding: Sequence[tuple[int, int]], size: Sequence[int]) -> 
 
 
 def level_sizes(size: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """The spatial size at every level, fine to coarse, for an input of ``size`` once padded."""
+    """Return the spatial size at every level, fine to coarse, for an input of ``size`` once padded."""
     total = [math.prod(axis) for axis in zip(*strides, strict=True)] or [1] * len(size)
     sizes = [tuple(n + sum(p) for n, p in zip(size, padding_to_multiple(size, total), strict=True))]
     for stride in strides:
@@ -82,12 +82,12 @@ def level_sizes(size: Sequence[int], strides: Sequence[Sequence[int]]) -> list[t
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Trainable parameters."""
+    """Count the trainable parameters."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def count_flops(module: nn.Module, shape: Sequence[int]) -> int:
-    """Floating-point operations of one forward pass on an input of ``shape`` (B, C, *S); a multiply-add counts two.
+    """Count the floating-point operations of one forward pass on ``shape`` (B, C, *S); a multiply-add counts two.
 
     Counted by torch on the meta device: nothing is computed, and the module itself is left alone.
     """

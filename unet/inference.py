@@ -1,7 +1,7 @@
-"""Prediction of images that are too large to go through a network at once: overlapping tiles, blended.
+"""Sliding-window prediction of images that are too large for the network: overlapping tiles, blended.
 
-There is one implementation, :func:`blended`, which never holds the logits of more than a row of overlaps: evaluation
-fills a tensor from it, ``scripts/predict.py`` writes files from it, whatever their size.
+:func:`sliding_window` holds at most the logits of a row of overlaps. Evaluation fills a tensor from it,
+``scripts/predict.py`` writes files of any size.
 """
 
 import math
@@ -17,19 +17,19 @@ from unet.errors import UserError
 from unet.geometry import padding_to_multiple
 
 Window = tuple[slice, ...]
-"""A box of samples, one slice an axis."""
+"""A box of samples, one slice per axis."""
 Network = Callable[[Tensor], Tensor]
 Read = Callable[[Window], Tensor]
 """A window of the image -> its samples (B, C, *window)."""
 
 SIGMA = 1 / 8
-"""Width of the Gaussian a tile is weighted by, as a share of the tile."""
+"""Standard deviation of the Gaussian weights of a tile, as a fraction of the tile."""
 
 
 def check_tile(tile: Sequence[int] | None, overlap: float, spatial_dims: int, keys: str = "data.eval_") -> None:
-    """Raise UserError unless ``tile`` is None or a size along each spatial axis, and ``overlap`` a share below 1.
+    """Raise UserError unless ``tile`` is None or a size along each axis, and ``overlap`` a fraction below 1.
 
-    ``keys`` is what messages put before ``tile`` and ``overlap``.
+    ``keys`` is the prefix of ``tile`` and ``overlap`` in error messages.
     """
     if tile is not None and not (
         isinstance(tile, Sequence)
@@ -45,16 +45,16 @@ def check_tile(tile: Sequence[int] | None, overlap: float, spatial_dims: int, ke
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles of one size over an image, which is padded to whole blocks of the network's grid first.
+    """Tiles of one size over an image that is padded to a multiple of the network's total stride.
 
-    Every tile begins where a block of the grid does that the network would lay over the whole image, so that a tile's
-    middle is predicted as it is in the whole image, and not as in an image that was shifted.
+    Tiles start at multiples of the total stride of the padded image, so that the pooling windows of a tile are those of
+    the whole image.
 
     Attributes:
         size: of the image, along each axis.
-        before: samples of padding ahead of it.
+        before: samples of padding before it.
         tile: size of a tile.
-        starts: where the tiles of each axis begin, in the padded image.
+        starts: first samples of the tiles along each axis, in the padded image.
     """
 
     size: tuple[int, ...]
@@ -62,27 +62,27 @@ class Tiling:
     tile: tuple[int, ...]
     starts: tuple[tuple[int, ...], ...]
 
-    def places(self) -> Iterator[tuple[int, ...]]:
-        """Every tile, as its number along each axis, in raster order."""
+    def indices(self) -> Iterator[tuple[int, ...]]:
+        """Yield the index of every tile along each axis, in raster order."""
         return product(*(range(len(axis)) for axis in self.starts))
 
     def __len__(self) -> int:
         return math.prod(map(len, self.starts))
 
-    def read(self, read: Read, place: tuple[int, ...]) -> Tensor:
-        """A tile's samples (B, C, *tile); padding repeats the border's, as the network's own does."""
-        corner = [axis[number] - p for axis, number, p in zip(self.starts, place, self.before, strict=True)]
+    def read(self, read: Read, index: tuple[int, ...]) -> Tensor:
+        """Return the samples of a tile (B, C, *tile), with replication padding as in the network."""
+        corner = [axis[i] - p for axis, i, p in zip(self.starts, index, self.before, strict=True)]
         inside = tuple(slice(max(c, 0), min(c + m, n)) for c, m, n in zip(corner, self.tile, self.size, strict=True))
         image = read(inside)
         for axis, (c, m, part) in enumerate(zip(corner, self.tile, inside, strict=True), start=2):
             if part.stop - part.start < m:
-                wanted = torch.arange(c, c + m, device=image.device).clamp(part.start, part.stop - 1)
-                image = image.index_select(axis, wanted - part.start)
+                samples = torch.arange(c, c + m, device=image.device).clamp(part.start, part.stop - 1)
+                image = image.index_select(axis, samples - part.start)
         return image
 
-    def shares(self, axis: int, device: torch.device) -> list[Tensor]:
-        """How much each tile of an axis has a say in each of its samples (tile,): over the tiles they add up to one."""
-        weight = bump(self.tile[axis], device)
+    def tile_weights(self, axis: int, device: torch.device) -> list[Tensor]:
+        """Return the weights (tile,) of every tile along an axis; at each sample they sum to one."""
+        weight = gaussian_window(self.tile[axis], device)
         starts, m = self.starts[axis], self.tile[axis]
         total = torch.zeros(starts[-1] + m, device=device, dtype=weight.dtype)
         for start in starts:
@@ -93,13 +93,13 @@ class Tiling:
 def tiling(
     size: Sequence[int], tile: Sequence[int], overlap: Sequence[int], multiple: Sequence[int] | None = None
 ) -> Tiling:
-    """Tiles over an image of ``size``, none larger along an axis than the image.
+    """Place tiles over an image of ``size``, along no axis larger than the image.
 
     Args:
         size: of the image, along each axis.
-        tile: of a tile; made a multiple of ``multiple`` where it is none.
+        tile: of a tile; rounded up to a multiple of ``multiple``.
         overlap: samples that neighbouring tiles share at least.
-        multiple: the network's total stride, to the grid of which tiles are laid; None: no grid.
+        multiple: the network's total stride, of which tiles start at multiples; None: anywhere.
     """
     multiple = multiple or (1,) * len(size)
     padding = padding_to_multiple(size, multiple)
@@ -114,76 +114,77 @@ def tiling(
 
 
 def starts(size: int, tile: int, overlap: int, multiple: int = 1) -> list[int]:
-    """Where the tiles along an axis begin: as few as overlap enough, spread evenly, the last one flush with the end.
+    """Return the first samples of the tiles along an axis: as few as possible, spread evenly up to the end.
 
     ``size`` and ``tile`` are multiples of ``multiple``, and so is every start.
     """
     step = max(1, (tile - overlap) // multiple)
     beyond = (size - tile) // multiple
     steps = -(-beyond // step)
-    return [place * beyond // steps * multiple for place in range(steps + 1)] if steps else [0]
+    return [i * beyond // steps * multiple for i in range(steps + 1)] if steps else [0]
 
 
-def bump(tile: int, device: torch.device) -> Tensor:
-    """Weights of a tile's samples along an axis (tile,): a Gaussian about its middle, 1/3000 at its rim.
+def gaussian_window(tile: int, device: torch.device) -> Tensor:
+    """Return Gaussian weights of a tile's samples along an axis (tile,), 1/3000 at its border.
 
-    Where tiles overlap, the one that has a sample further inside decides, with a soft passage: no seams. Source: the
-    importance weighting of nnU-Net's sliding window, Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z.
+    Where tiles overlap, the tile whose border is farther away dominates, without seams. Source: the importance
+    weighting of nnU-Net's sliding window, Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z.
     """
-    place = torch.arange(tile, device=device, dtype=torch.float32) - (tile - 1) / 2
-    return torch.exp(-0.5 * (place / (SIGMA * tile)) ** 2)
+    offset = torch.arange(tile, device=device, dtype=torch.float32) - (tile - 1) / 2
+    return torch.exp(-0.5 * (offset / (SIGMA * tile)) ** 2)
 
 
 @torch.no_grad()
-def blended(net: Network, read: Read, tiles: Tiling, batch: int = 1) -> Iterator[tuple[Window, Tensor]]:
-    """(window, logits (B, K, *window)) of parts of the image: every sample in one part, parts in raster order.
+def sliding_window(net: Network, read: Read, tiles: Tiling, batch: int = 1) -> Iterator[tuple[Window, Tensor]]:
+    """Yield (window, logits (B, K, *window)) of windows that cover the image once, in raster order.
 
-    Logits are averaged over the tiles a sample is in, weighted by :meth:`Tiling.shares`, in float32 whatever the
-    network computes in. As soon as the last of these tiles is known a part is handed out and forgotten. Memory: the
-    network on ``batch`` tiles, and along each axis the logits where two tiles overlap, along the first axis over the
-    whole image's extent in the others: 4 bytes x classes x overlap x width of a picture, whatever its height.
+    Logits are averaged over the tiles that hold a sample, weighted by :meth:`Tiling.tile_weights`, in float32 in any
+    precision of the network. A window is returned as soon as its last tile is known, and not kept. Memory: the network
+    on ``batch`` tiles, and the logits where two tiles overlap: 4 bytes x classes x overlap x width of an image, for any
+    height.
 
     Args:
         net: (n, C, *tile) -> (n, K, *tile).
-        read: gives a window of the image, (B, C, *window), without padding.
-        tiles: where the tiles are.
+        read: returns a window of the image (B, C, *window), without padding.
+        tiles: the positions of the tiles.
         batch: tiles that go through the network together.
     """
     carried: list[Tensor | None] = [None] * len(tiles.size)
     shares: list[list[Tensor]] = []
-    for place, part in predicted(net, read, tiles, batch):
-        shares = shares or [tiles.shares(axis, part.device) for axis in range(len(tiles.size))]
+    for index, part in predict_tiles(net, read, tiles, batch):
+        shares = shares or [tiles.tile_weights(axis, part.device) for axis in range(len(tiles.size))]
         # Narrower logits become float32 in this one pass.
-        part = part * reduce(lambda a, b: a[..., None] * b, [axis[n] for axis, n in zip(shares, place, strict=True)])
+        part = part * reduce(lambda a, b: a[..., None] * b, [axis[n] for axis, n in zip(shares, index, strict=True)])
         done: list[slice] = []
-        for axis in reversed(range(len(place))):
-            part, finished = settled(part, tiles, axis, place[axis], done, carried)
+        for axis in reversed(range(len(index))):
+            part, finished = flush_axis(part, tiles, axis, index[axis], done, carried)
             done.insert(0, finished)
-        yield cropped(part, done, tiles)
+        yield crop_part(part, done, tiles)
 
 
-def predicted(net: Network, read: Read, tiles: Tiling, batch: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """Every tile's place and its logits (B, K, *tile)."""
-    places = tiles.places()
-    while chunk := list(islice(places, batch)):
-        images = [tiles.read(read, place) for place in chunk]
+def predict_tiles(net: Network, read: Read, tiles: Tiling, batch: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """Yield the index and the logits (B, K, *tile) of every tile."""
+    indices = tiles.indices()
+    while chunk := list(islice(indices, batch)):
+        images = [tiles.read(read, index) for index in chunk]
         logits = net(torch.cat(images) if len(images) > 1 else images[0])
         yield from zip(chunk, logits.split(len(images[0])), strict=True)
 
 
-def settled(
-    part: Tensor, tiles: Tiling, axis: int, number: int, done: Sequence[slice], carried: list[Tensor | None]
+def flush_axis(
+    part: Tensor, tiles: Tiling, axis: int, position: int, done: Sequence[slice], carried: list[Tensor | None]
 ) -> tuple[Tensor, slice]:
-    """Along one axis: add what the tiles before left for this one, and put by what those after still change.
+    """Add the overlap stored by the previous tile along ``axis``, and store the overlap with the next tile.
 
-    Returns what is final along ``axis`` and where in the padded image it is; ``done`` says the same of the later axes.
+    Returns the samples that are final along ``axis`` and their slice in the padded image; ``done`` holds the slices of
+    the later axes.
     """
     begins, m, dim = tiles.starts[axis], tiles.tile[axis], axis + 2
-    begin, last = begins[number], number + 1 == len(begins)
-    final = m if last else begins[number + 1] - begin
+    begin, last = begins[position], position + 1 == len(begins)
+    final = m if last else begins[position + 1] - begin
     store, slower = carried[axis], (slice(None),) * dim
-    if number and store is not None:
-        shared = begins[number - 1] + m - begin
+    if position and store is not None:
+        shared = begins[position - 1] + m - begin
         part.narrow(dim, 0, shared).add_(store[*slower, :shared, *done])
     if not last:
         if store is None:
@@ -195,12 +196,12 @@ def settled(
     return part, slice(begin, begin + final)
 
 
-def cropped(part: Tensor, done: Sequence[slice], tiles: Tiling) -> tuple[Window, Tensor]:
-    """A part in the padded image as one of the image itself."""
+def crop_part(part: Tensor, done: Sequence[slice], tiles: Tiling) -> tuple[Window, Tensor]:
+    """Return the window of a part of the padded image in the image itself, and the part cropped to it."""
     window = []
-    for axis, (found, before, n) in enumerate(zip(done, tiles.before, tiles.size, strict=True), start=2):
-        inside = slice(max(found.start - before, 0), min(found.stop - before, n))
-        part = part.narrow(axis, inside.start + before - found.start, inside.stop - inside.start)
+    for axis, (padded, before, n) in enumerate(zip(done, tiles.before, tiles.size, strict=True), start=2):
+        inside = slice(max(padded.start - before, 0), min(padded.stop - before, n))
+        part = part.narrow(axis, inside.start + before - padded.start, inside.stop - inside.start)
         window.append(inside)
     return tuple(window), part
 
@@ -213,28 +214,28 @@ def predict(
     overlap: float = 0.25,
     multiple: Sequence[int] | None = None,
 ) -> Tensor:
-    """image (B, C, *S) -> logits (B, K, *S) of a network that is shown at most a tile at a time; see :func:`blended`.
+    """Return the logits (B, K, *S) of a batch of images (B, C, *S), predicted in tiles; see :func:`sliding_window`.
 
-    An image that fits into a tile goes through at once, and the result is the network's own.
+    Images that fit into a tile go through the network at once.
 
     Args:
-        net: image -> logits, for every size.
+        net: image -> logits, for any size.
         image: the batch.
         tile: size along each spatial axis; None: the whole image.
-        overlap: share of a tile, 0 to below 1.
+        overlap: fraction of a tile, 0 to below 1.
         multiple: the network's total stride, see :func:`tiling`.
     """
     size = image.shape[2:]
     if tile is None or all(m >= n for m, n in zip(tile, size, strict=True)):
         return net(image)
     tiles = tiling(size, tile, overlap_samples(tile, overlap), multiple)
-    return gathered(blended(net, lambda window: image[:, :, *window], tiles), size)
+    return stitch(sliding_window(net, lambda window: image[:, :, *window], tiles), size)
 
 
-def gathered(
+def stitch(
     parts: Iterable[tuple[Window, Tensor]], size: Sequence[int], device: torch.device | str | None = None
 ) -> Tensor:
-    """The parts of :func:`blended` as one tensor (B, K, *size), on ``device`` (None: on theirs)."""
+    """Join the windows of :func:`sliding_window` into one tensor (B, K, *size) on ``device`` (None: theirs)."""
     logits = None
     for window, part in parts:
         if logits is None:
@@ -245,5 +246,5 @@ def gathered(
 
 
 def overlap_samples(tile: Sequence[int], overlap: float) -> list[int]:
-    """A share of a tile in samples along each axis, at least that."""
+    """Convert an overlap from a fraction of a tile to samples along each axis, rounded up."""
     return [m - max(1, int(m * (1 - overlap))) for m in tile]

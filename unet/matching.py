@@ -1,4 +1,4 @@
-"""Widths at which a network costs what the classical one does: operators compared at equal parameters or FLOPs."""
+"""Find widths at which a network has as many parameters or FLOPs as the original U-Net."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from unet.geometry import count_flops, count_parameters
 from unet.model import UNet, level_widths
 
 REFERENCE = {"down": "max", "up": "transposed", "context": "none", "skip": "concat"}
-"""The arm whose budget the others are given, at the same width and depth."""
+"""The operators whose budget the others are matched to, at the same width and depth."""
 TOLERANCE = 0.02
 STEPS = 24
-"""Halvings of the interval of scales that is searched: far finer than a channel."""
+"""Steps of the bisection: far finer than a channel."""
 
 BUDGETS: Mapping[str, Callable[[nn.Module, Sequence[int]], int]] = {
     "parameters": lambda net, shape: count_parameters(net),
@@ -22,17 +22,17 @@ BUDGETS: Mapping[str, Callable[[nn.Module, Sequence[int]], int]] = {
 }
 
 
-def matched(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
-    """Arguments of ``UNet`` from those of the config, whose ``match`` names a budget or is None.
+def match_width(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
+    """Return the arguments of ``UNet`` for a config whose ``match`` names a budget or is None.
 
-    Every level's width is scaled by one factor, found by bisection; then one level may get one channel more.
+    The widths of all levels are scaled by one factor, found by bisection; then one level may get one more channel.
 
     Args:
         settings: the network's arguments and ``match``.
         size: samples along every axis of a training image; FLOPs depend on it.
 
     Raises:
-        UserError: an unknown budget, or none of the widths comes within 2 % of it.
+        UserError: the budget is unknown, or no width is within 2 % of it.
     """
     arguments = dict(settings)
     budget = arguments.pop("match", None)
@@ -60,7 +60,7 @@ def matched(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
     for _ in range(STEPS):
         scale = (low * high) ** 0.5
         low, high = (low, scale) if excess(scaled(base, scale)) > 0 else (scale, high)
-    for level in range(len(base)):  # what rounding left, one channel at a time
+    for level in range(len(base)):  # corrects for rounding, one channel at a time
         widths = scaled(base, low)
         excess((*widths[:level], widths[level] + 1, *widths[level + 1 :]))
     best = min(tried, key=lambda widths: abs(tried[widths] - target))
@@ -74,5 +74,5 @@ def matched(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
 
 
 def scaled(widths: Sequence[int], scale: float) -> tuple[int, ...]:
-    """Every level's width by one factor, a channel at least."""
+    """Scale the widths of all levels by one factor, to at least one channel."""
     return tuple(max(1, round(scale * width)) for width in widths)

@@ -1,4 +1,4 @@
-"""What a forward pass keeps for the backward pass."""
+"""Measure the memory that a forward pass saves for the backward pass."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,40 +9,39 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 @contextmanager
-def noting_kept(note: Callable[[int], None], known: Iterable[Tensor] = ()) -> Iterator[None]:
-    """While it lasts, call ``note`` with the bytes of every storage that is kept, once each.
+def track_saved_tensors(record: Callable[[int], None], known: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Call ``record`` with the bytes of every storage that autograd saves within the context, once each.
 
-    A graph made meanwhile cannot be run backward: it keeps no tensor, as one that kept its own output would never be
-    freed.
+    No tensor is kept, so the graph cannot be run backward.
 
     Args:
-        note: takes the bytes of one storage, at the moment it is kept.
-        known: tensors that are there anyway, parameters and buffers: their storages do not count.
+        record: receives the bytes of one storage when it is saved.
+        known: tensors, such as parameters and buffers, whose storages are not counted.
     """
     seen = {tensor.untyped_storage()._cdata for tensor in known}
-    alive = []  # a storage that is gone could lend its address to the next one
+    alive = []  # the address of a freed storage could be reused
 
     def pack(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage._cdata not in seen:
             seen.add(storage._cdata)
             alive.append(storage)
-            note(storage.nbytes())
+            record(storage.nbytes())
 
     with saved_tensors_hooks(pack, lambda nothing: nothing):
         yield
 
 
-def kept_bytes(call: Callable[[], object], known: Iterable[Tensor] = ()) -> int:
-    """Bytes that ``call``, a forward pass, keeps for the backward pass, beyond the storages of ``known``."""
-    kept: list[int] = []
-    with noting_kept(kept.append, known):
+def saved_tensor_bytes(call: Callable[[], object], known: Iterable[Tensor] = ()) -> int:
+    """Return the bytes that a forward pass saves for the backward pass, except the storages of ``known``."""
+    saved: list[int] = []
+    with track_saved_tensors(saved.append, known):
         call()
-    return sum(kept)
+    return sum(saved)
 
 
 def cuda_peak_bytes(call: Callable[[], object]) -> int:
-    """Bytes on the GPU, at the worst moment of ``call``, beyond what was allocated before."""
+    """Return the peak GPU memory of ``call`` in bytes, less what was allocated before."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

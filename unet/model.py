@@ -1,4 +1,4 @@
-"""The U-Net: an encoder that shrinks, a decoder that grows, skips between them (Ronneberger et al. 2015)."""
+"""The U-Net: an encoder, a decoder and skip connections between them (Ronneberger et al. 2015)."""
 
 import math
 import warnings
@@ -15,21 +15,17 @@ from unet.geometry import Stride, crop, pad, padding_to_multiple, per_axis, time
 from unet.registry import CONTEXT, DOWN, UP, Spec
 
 SMALL_BOTTLENECK = 8
-"""Samples along an axis of the bottleneck below which small objects have vanished."""
+"""Samples along an axis of the bottleneck below which small objects vanish."""
 
-WIDEST = 2**16
-"""Channels beyond which a width is a mistake: one convolution of so many has 150 GiB of weights."""
+MAX_WIDTH = 2**16
+"""The largest number of channels: a convolution with as many has 150 GiB of weights."""
 
-# How a skip joins the decoder: how many times the level's width the block then receives, and the joining itself.
-SKIPS = {
-    "concat": (2, lambda skip, x: torch.cat([skip, x], dim=1)),
-    "add": (1, lambda skip, x: skip + x),
-    "none": (1, lambda skip, x: x),
-}
+SKIPS = {"concat": 2, "add": 1, "none": 1}
+"""How a skip connection joins the decoder, and the input channels of the decoder block as a multiple of the width."""
 
 
 class UNet(nn.Module):
-    """U-Net with chosen resampling (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597; same-padded).
+    """A U-Net with selectable resampling (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597; same-padded).
 
     image (B, in_channels, *S) -> logits (B, num_classes, *S), for any S of at least the total stride: the input is
     padded once to a multiple of the total stride, the logits are cropped once.
@@ -38,19 +34,19 @@ class UNet(nn.Module):
         in_channels: channels of the image.
         num_classes: channels of the logits, background included.
         width: channels at full resolution, doubled at every level; or a list, one number per level (depth + 1).
-        depth: how many times the encoder shrinks.
-        down: how: an operator of ``DOWN``, by name or ``{"name": ..., option: ...}``; or a list, fine to coarse.
-        up: how the decoder grows, an operator of ``UP``, given like ``down`` (also fine to coarse).
-        context: what sits on the bottleneck, an operator of ``CONTEXT``.
-        skip: ``concat``, ``add`` or ``none``: how the encoder's features join the decoder's.
-        stride: by how much each stage shrinks: a number, or a list with a number or one number per axis for each stage.
+        depth: number of downsampling stages.
+        down: an operator of ``DOWN``, by name or ``{"name": ..., option: ...}``; or a list, fine to coarse.
+        up: an operator of ``UP``, given like ``down`` (also fine to coarse).
+        context: the module on the bottleneck, an operator of ``CONTEXT``.
+        skip: ``concat``, ``add`` or ``none``: how skip connections join the decoder.
+        stride: downsampling factor of each stage: a number, or a list with a number or one number per axis per stage.
         spatial_dims: 1, 2 or 3.
         norm: ``batch``, ``instance``, ``group`` or ``none``.
         act: ``relu``, ``leaky_relu``, ``elu``, ``gelu`` or ``silu``.
         dropout: probability of dropping a whole channel at the end of every block.
 
     Raises:
-        UserError: a name, option or number that does not fit, with what would.
+        UserError: a name, option or number is invalid; the message lists the valid ones.
     """
 
     def __init__(
@@ -81,7 +77,7 @@ class UNet(nn.Module):
         self.widths = level_widths(width, depth)
         self.strides = [stage_stride(value, spatial_dims) for value in per_stage("stride", stride, depth)]
         self.total_stride = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * spatial_dims
-        factor, self.join = choose(SKIPS, "skip", skip)
+        factor = choose(SKIPS, "skip", skip)
 
         shared = {"norm": norm, "act": act}
         block: dict[str, Any] = {"spatial_dims": spatial_dims, **shared, "dropout": dropout}
@@ -113,8 +109,14 @@ class UNet(nn.Module):
             x = block(self.join(skip, up(x, skip)))
         return crop(self.head(x), padding, size)
 
+    def join(self, skip: Tensor, x: Tensor) -> Tensor:
+        """Join a skip connection (B, C, *S) with the upsampled features (B, C, *S)."""
+        if self.skip == "concat":
+            return torch.cat([skip, x], dim=1)
+        return skip + x if self.skip == "add" else x
+
     def check(self, image: Tensor) -> None:
-        """Refuse an input the network cannot serve; warn once where the bottleneck is too small for small objects."""
+        """Raise UserError for an invalid input; warn once if the bottleneck is too small for small objects."""
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             raise UserError(
                 f"the network takes (B, {self.in_channels}, {', '.join('*' * self.spatial_dims)}): a batch of images "
@@ -146,13 +148,13 @@ class UNet(nn.Module):
 
 
 def level_widths(width: int | Sequence[int], depth: int) -> list[int]:
-    """Channels per level: ``width`` doubled at every level, or the list itself once checked."""
+    """Return the channels of every level: ``width`` doubled at every level, or the list itself once checked."""
     if isinstance(width, int):
         check_integer("width", width, least=1)
-        if depth >= WIDEST.bit_length() or width * 2**depth > WIDEST:  # else a number that fills the memory
+        if depth >= MAX_WIDTH.bit_length() or width * 2**depth > MAX_WIDTH:
             raise UserError(
-                f"model.depth={depth}: model.width={width} doubled so often makes more than {WIDEST:,} channels at the "
-                f"bottleneck; lower either, or give a width for every level"
+                f"model.depth={depth}: model.width={width} doubled so often makes more than {MAX_WIDTH:,} channels at "
+                f"the bottleneck; lower either, or give a width for every level"
             )
         return [width * 2**level for level in range(depth + 1)]
     if isinstance(width, str) or not isinstance(width, Sequence) or len(width) != depth + 1:
@@ -166,7 +168,7 @@ def level_widths(width: int | Sequence[int], depth: int) -> list[int]:
 
 
 def per_stage(key: str, value: Any, depth: int) -> list[Any]:
-    """One setting for every stage: a list is checked for its length, anything else is repeated."""
+    """Return one setting for every stage: a list is checked for its length, anything else is repeated."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != depth:
             raise UserError(
@@ -177,7 +179,7 @@ def per_stage(key: str, value: Any, depth: int) -> list[Any]:
 
 
 def stage_stride(value: Any, spatial_dims: int) -> tuple[int, ...]:
-    """One stage's stride as a tuple with an integer per axis."""
+    """Return the stride of a stage as a tuple with one integer per axis."""
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != spatial_dims:
         raise UserError(f"model.stride: a stage has {spatial_dims} axes, found {list(value)}")
     if not isinstance(value, int | list | tuple):

@@ -1,7 +1,7 @@
-"""What evaluation does to a picture before the network (a resize, a padding), done by torch and undone afterwards.
+"""Apply the transforms of the evaluation (resize, padding) to an image with torch, and undo them on the predictions.
 
-A checkpoint names these transforms. None of what it names is ever imported or called: the names are looked up in a
-table here, and one that is not in it is refused.
+A checkpoint names these transforms. The names are looked up in a table here and never imported; unknown ones are
+refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,31 +13,31 @@ from torch.nn import functional as F
 from unet.errors import UserError
 
 Undo = Callable[[Tensor], Tensor]
-"""Maps of the prepared picture (1, c, h, w) -> maps of the picture as it came (1, c, H, W)."""
+"""Maps of the transformed image (1, c, h, w) -> maps of the original image (1, c, H, W)."""
 LINEAR, CONSTANT = 1, 0
-"""OpenCV's numbers of bilinear interpolation and of a constant border."""
+"""OpenCV's constants for bilinear interpolation and a constant border."""
 
 
-def prepared(image: Tensor, steps: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Undo]:
-    """A picture (1, C, H, W) as the steps make it, and the way back.
+def apply_eval_transforms(image: Tensor, transforms: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Undo]:
+    """Return an image (1, C, H, W) after the transforms, and the function that undoes them.
 
     Args:
         image: as stored.
-        steps: albumentations' names and arguments: ``{"_target_": "albumentations.Resize", "height": 256, ...}``.
+        transforms: albumentations' names and arguments: ``{"_target_": "albumentations.Resize", "height": 256, ...}``.
 
     Raises:
-        UserError: a transform, or an argument of one, that is not in the table.
+        UserError: a transform, or an argument of one, is not supported.
     """
     undos: list[Undo] = []
-    for step in steps:
-        arguments = {key: value for key, value in step.items() if key not in (*FOR_MASKS, "_target_")}
-        name = str(step.get("_target_"))
+    for transform in transforms:
+        arguments = {key: value for key, value in transform.items() if key not in (*MASK_ARGUMENTS, "_target_")}
+        name = str(transform.get("_target_"))
         try:
             if arguments.pop("p", 1) not in (1, True):
                 raise TypeError("one that is left to chance")
-            image, undo = STEPS[name](image, **arguments)
+            image, undo = TRANSFORMS[name](image, **arguments)
         except KeyError:
-            raise refusal(name, f"which is none of {', '.join(STEPS)}") from None
+            raise refusal(name, f"which is none of {', '.join(TRANSFORMS)}") from None
         except TypeError as error:
             raise refusal(name, f"with {arguments} ({error})") from None
         undos.insert(0, undo)
@@ -57,30 +57,30 @@ def refusal(name: str, why: str) -> UserError:
     )
 
 
-def resized(image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Undo]:
+def resize_to(image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Undo]:
     before = image.shape[2:]
     if tuple(before) == size:
         return image, lambda maps: maps
-    found = interpolated(image.float(), size)
-    # OpenCV gives integers back as integers.
-    return (found if image.is_floating_point() else found.round()), lambda maps: interpolated(maps, before)
+    output = interpolate(image.float(), size)
+    # OpenCV returns integers for integers.
+    return (output if image.is_floating_point() else output.round()), lambda maps: interpolate(maps, before)
 
 
-def interpolated(maps: Tensor, size: Sequence[int]) -> Tensor:
+def interpolate(maps: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
 def resize(image: Tensor, height: int, width: int, interpolation: int = LINEAR) -> tuple[Tensor, Undo]:
-    only(interpolation=(interpolation, LINEAR))
-    return resized(image, (height, width))
+    require_default(interpolation=(interpolation, LINEAR))
+    return resize_to(image, (height, width))
 
 
-def scaled(side: Callable[..., int]) -> Callable[..., tuple[Tensor, Undo]]:
+def resize_side(side: Callable[..., int]) -> Callable[..., tuple[Tensor, Undo]]:
     def scale(image: Tensor, max_size: int, interpolation: int = LINEAR) -> tuple[Tensor, Undo]:
-        only(interpolation=(interpolation, LINEAR))
+        require_default(interpolation=(interpolation, LINEAR))
         height, width = image.shape[2:]
         factor = max_size / side(height, width)
-        return resized(image, (max(1, round(height * factor)), max(1, round(width * factor))))
+        return resize_to(image, (max(1, round(height * factor)), max(1, round(width * factor))))
 
     return scale
 
@@ -93,7 +93,7 @@ def pad_if_needed(
     border_mode: int = CONSTANT,
     fill: float = 0,
 ) -> tuple[Tensor, Undo]:
-    only(position=(position, "center"), border_mode=(border_mode, CONSTANT))
+    require_default(position=(position, "center"), border_mode=(border_mode, CONSTANT))
     height, width = image.shape[2:]
     top, left = max(0, min_height - height) // 2, max(0, min_width - width) // 2
     below, right = max(0, min_height - height) - top, max(0, min_width - width) - left
@@ -101,17 +101,18 @@ def pad_if_needed(
     return padded, lambda maps: maps[:, :, top : top + height, left : left + width]
 
 
-def only(**arguments: tuple[Any, Any]) -> None:
-    for name, (found, known) in arguments.items():
-        if found != known:
-            raise TypeError(f"{name}={found!r} is not known, only {known!r}")
+def require_default(**arguments: tuple[Any, Any]) -> None:
+    """Raise TypeError unless every argument, given as (value, supported value), has the supported value."""
+    for name, (value, supported) in arguments.items():
+        if value != supported:
+            raise TypeError(f"{name}={value!r} is not known, only {supported!r}")
 
 
-STEPS: dict[str, Callable[..., tuple[Tensor, Undo]]] = {
+TRANSFORMS: dict[str, Callable[..., tuple[Tensor, Undo]]] = {
     "albumentations.Resize": resize,
-    "albumentations.LongestMaxSize": scaled(max),
-    "albumentations.SmallestMaxSize": scaled(min),
+    "albumentations.LongestMaxSize": resize_side(max),
+    "albumentations.SmallestMaxSize": resize_side(min),
     "albumentations.PadIfNeeded": pad_if_needed,
 }
-FOR_MASKS = ("mask_interpolation", "fill_mask")
-"""Arguments that change targets alone."""
+MASK_ARGUMENTS = ("mask_interpolation", "fill_mask")
+"""Arguments that affect masks only."""

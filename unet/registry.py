@@ -1,4 +1,4 @@
-"""Names to operators: the tables ``DOWN``, ``UP`` and ``CONTEXT``, and the contract of each.
+"""Registries of operators by name: ``DOWN``, ``UP`` and ``CONTEXT``, and the signatures of their operators.
 
 ``*S`` is any number of spatial axes (1, 2 or 3) and ``r`` the stage's stride: a tuple with one integer per axis.
 
@@ -25,14 +25,14 @@ from unet.errors import UserError, did_you_mean
 T = TypeVar("T", bound=type[nn.Module])
 
 Spec = str | Mapping[str, Any]
-"""How an operator is chosen: its name, or ``{"name": ..., option: value, ...}``."""
+"""The specification of an operator: its name, or ``{"name": ..., option: value, ...}``."""
 
 
 class Registry(Mapping[str, type[nn.Module]]):
-    """A table of operators of one kind.
+    """A mapping of names to operators of one kind.
 
     Args:
-        kind: what the table holds, as it appears in messages and as the config key (``model.<kind>``).
+        kind: the kind of operator, which is also the config key (``model.<kind>``).
     """
 
     def __init__(self, kind: str):
@@ -41,9 +41,9 @@ class Registry(Mapping[str, type[nn.Module]]):
         self.aliases: dict[str, str] = {}  # other names an operator is known by -> its own
 
     def register(self, name: str, *aliases: str) -> Callable[[T], T]:
-        """Class decorator that adds an operator under ``name``; a second one of the same name is refused.
+        """Return a class decorator that adds an operator under ``name``; a name can be registered once.
 
-        Iterating gives the operators' own names; an alias is understood wherever a name is.
+        Iteration yields names without aliases; lookup accepts both.
         """
 
         def add(cls: T) -> T:
@@ -57,7 +57,7 @@ class Registry(Mapping[str, type[nn.Module]]):
         return add
 
     def build(self, spec: Spec, /, shared: Mapping[str, Any], **arguments: Any) -> nn.Module:
-        """Construct the operator that ``spec`` names.
+        """Build the operator that ``spec`` names.
 
         Args:
             spec: a name, or a mapping with ``name`` and the operator's options.
@@ -65,12 +65,17 @@ class Registry(Mapping[str, type[nn.Module]]):
             **arguments: the contract's arguments.
 
         Raises:
-            UserError: an unknown name or option, with the valid ones.
+            UserError: the name or an option is unknown; the message lists the valid ones.
         """
         options = {"name": spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else {}
         name = options.pop("name", None)
         if not isinstance(name, str):
             raise UserError(f"model.{self.kind}: expected a name or {{name: ..., option: ...}}, found {spec!r}")
+        if name not in self:
+            raise UserError(
+                f"model.{self.kind}: unknown operator {name!r}{did_you_mean(name, [*self._classes, *self.aliases])}"
+                f" (valid: {', '.join(self._classes)})"
+            )
         cls = self[name]
         parameters = inspect.signature(cls).parameters
         valid = [option for option in parameters if option not in arguments]
@@ -84,15 +89,7 @@ class Registry(Mapping[str, type[nn.Module]]):
         return cls(**arguments, **(inherited | options))
 
     def __getitem__(self, name: str) -> type[nn.Module]:
-        if name not in self:
-            raise UserError(
-                f"model.{self.kind}: unknown operator {name!r}{did_you_mean(name, [*self._classes, *self.aliases])}"
-                f" (valid: {', '.join(self._classes)})"
-            )
         return self._classes[self.aliases.get(name, name)]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._classes or name in self.aliases
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
@@ -107,6 +104,6 @@ CONTEXT = Registry("context")
 
 
 def operator_name(module: nn.Module) -> str | None:
-    """An operator's name as the config says it; None for a module that is no operator."""
+    """Return the name of an operator in a config; None for any other module."""
     tables = (DOWN, UP, CONTEXT)
     return next((name for table in tables for name, cls in table.items() if type(module) is cls), None)

@@ -1,23 +1,24 @@
-"""A trained network with all it needs to be used: torch alone, no trainer, nothing from a checkpoint is executed."""
+"""Load a trained network and predict with it; needs torch alone, and no code in a checkpoint is executed."""
 
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Never
 
 import torch
 from torch import Tensor, nn
 
-from unet.apply import How, label
-from unet.errors import UserError
+from unet.apply import PredictOptions, predict_array
+from unet.errors import UserError, did_you_mean
 from unet.model import UNet
 from unet.receptive import Field, receptive_fields
 
 
 class Normalize(nn.Module):
-    """Pixels in their own units -> zero mean, unit deviation per channel. image (B, C, *S) of any dtype -> float32."""
+    """Standardize each channel to zero mean and unit deviation. image (B, C, *S) of any dtype -> float32."""
 
     mean: Tensor
     std: Tensor
@@ -32,28 +33,28 @@ class Normalize(nn.Module):
         return (image.float() - self.mean) / self.std
 
 
-def adjusted(logits: Tensor, log_weights: Tensor) -> Tensor:
-    """Logits (B, K, *S) less one number a class (K,): their softmax is what a decision compares.
+def adjust_logits(logits: Tensor, log_weights: Tensor) -> Tensor:
+    """Subtract the log class weights (K,) from logits (B, K, *S).
 
-    Under class weights w the loss is least at probabilities in proportion to w p. Dividing by w gives p back: what was
-    weighted up to be learned need not be predicted too often. Source: Menon et al. 2021, Long-tail learning via logit
+    With class weights w the loss is minimal at probabilities proportional to w p. Dividing by w restores p, so that
+    classes with large weights are not predicted too often. Source: Menon et al. 2021, Long-tail learning via logit
     adjustment, https://arxiv.org/abs/2007.07314.
     """
     return logits - log_weights.view(-1, *[1] * (logits.ndim - 2))
 
 
 class Segmenter(nn.Module):
-    """image as stored (B, C, *S) -> logits (B, K, *S), of which the largest is the label.
+    """A trained network: image as stored (B, C, *S) -> logits (B, K, *S), the largest of which is the label.
 
     Args:
-        description: what a checkpoint of this project says of itself: ``model`` (the arguments of :class:`UNet`),
-            ``classes``, ``colors``, ``mean`` and ``std`` per channel, ``log_weights``; and, which older ones lack,
-            ``dtype`` and ``range`` of the training images, how the evaluation saw an image (``eval_transforms``,
-            ``eval_tile``, ``eval_overlap``), and the receptive ``field``.
+        description: the description in a checkpoint: ``model`` (the arguments of :class:`UNet`), ``classes``,
+            ``colors``, ``mean`` and ``std`` per channel, ``log_weights``; and, except in older ones, ``dtype`` and
+            ``range`` of the training images, ``eval_transforms``, ``eval_tile``, ``eval_overlap``, and the receptive
+            ``field``.
 
     Attributes:
-        net, normalize: as in training, so that a checkpoint's weights fit.
-        classes, colors: their names, and RGB values of 0 to 255.
+        net, normalize: modules with the names they have in training.
+        classes, colors: names, and RGB values of 0 to 255.
     """
 
     log_weights: Tensor
@@ -75,84 +76,110 @@ class Segmenter(nn.Module):
         self.register_buffer("log_weights", torch.tensor(shift), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        return adjusted(self.net(self.normalize(image)), self.log_weights)
+        return adjust_logits(self.net(self.normalize(image)), self.log_weights)
 
     @cached_property
     def field(self) -> Field:
-        """Samples a logit depends on along each axis; measured where the checkpoint does not say."""
+        """Return the receptive field of a logit along each axis, measured if the checkpoint does not record it."""
         known = self.description.get("field")
         return tuple(known) if known else receptive_fields(self.description["model"]).logits
 
     @property
-    def steps(self) -> list[dict[str, Any]]:
-        """What evaluation does to an image first; see :func:`unet.preparation.prepared`."""
+    def eval_transforms(self) -> list[dict[str, Any]]:
+        """Return the transforms of the evaluation; see :func:`unet.preparation.apply_eval_transforms`."""
         return self.description.get("eval_transforms") or []
 
-    def predict(self, image: Any, probabilities: bool = False, **how: Any) -> Any:
-        """The labels of one image of any size, tile by tile where it is large; the same numbers as scripts/predict.py.
+    def predict(
+        self,
+        image: Any,
+        probabilities: bool = False,
+        *,
+        tile: Sequence[int] | None = None,
+        overlap: float | None = None,
+        tta: bool = False,
+        batch: int = 1,
+        precision: Literal["auto", "32-true", "bf16-mixed"] = "auto",
+        transforms: bool = True,
+        **unknown: Never,
+    ) -> Any:
+        """Return the labels of one image of any size; a large image is predicted in overlapping tiles.
+
+        The labels are the same as those written by scripts/predict.py. A warning is issued if the image's values are
+        unlikely to be in the units of the training images.
 
         Args:
-            image: (*S) or (*S, C) as stored (8-bit, 16-bit or float), an array of numpy or a tensor.
+            image: (*S) or (*S, C) as stored (8-bit, 16-bit or float), a numpy array or a tensor.
             probabilities: return (labels, probabilities) instead, the second (*S, K) float16.
-            how: ``tile``, ``overlap``, ``tta``, ``batch``, ``precision`` and ``transforms``, see
-                :class:`unet.apply.How`.
+            tile: size of a tile along each axis; None: ``data.eval_tile`` of the training, or about a million pixels.
+            overlap: fraction of a tile that neighbours share; None: ``data.eval_overlap`` of the training if its tile
+                is used, else the receptive field, at most half a tile.
+            tta: average over flips, and for 2-D images over quarter turns as well.
+            batch: tiles that go through the network together.
+            precision: ``auto`` (bfloat16 if the hardware supports it natively), ``32-true`` or ``bf16-mixed``.
+            transforms: whether the transforms of the evaluation (``data.eval_transforms``) are applied.
 
         Returns:
-            labels (*S) uint8, an array of numpy (a tensor where a tensor came).
+            labels (*S) uint8, a numpy array (a tensor if ``image`` is one).
 
         Raises:
-            UserError: a shape, a number of channels or a value that the network cannot be given.
+            UserError: the network cannot take an image of this shape, number of channels or with these values.
+            TypeError: an unknown option.
         """
-        found = [one for one in label(self, image, How(**how), probabilities) if one is not None]
-        kept = [one if isinstance(image, Tensor) else one.numpy() for one in found]
-        return tuple(kept) if probabilities else kept[0]
+        options = PredictOptions(tile, overlap, tta, batch, precision, transforms)
+        for name in unknown:
+            valid = [field.name for field in fields(options)]
+            raise TypeError(f"predict: no option {name!r}{did_you_mean(name, valid)} (valid: {', '.join(valid)})")
+        labels, scores = predict_array(self, image, options, probabilities)
+        if not isinstance(image, Tensor):
+            labels, scores = labels.numpy(), None if scores is None else scores.numpy()
+        return (labels, scores) if probabilities else labels
 
 
 EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
 
 
 def load(path: str | Path) -> Segmenter:
-    """The trained network of a checkpoint, in evaluation mode on the CPU.
+    """Load the trained network of a checkpoint, in evaluation mode on the CPU.
 
     Raises:
-        UserError: no such file, one that is damaged or holds code, or one that this project did not write.
+        UserError: the file is missing, damaged, holds code, or was not written by this project.
     """
-    return network_of(read_checkpoint(path), path)
+    return from_checkpoint(read_checkpoint(path), path)
 
 
-def network_of(checkpoint: Mapping[str, Any], path: str | Path) -> Segmenter:
-    """As :func:`load`, from what :func:`read_checkpoint` gave for ``path``."""
+def from_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> Segmenter:
+    """Build the trained network from the result of :func:`read_checkpoint` for ``path``."""
     try:
-        with torch.device("meta"):  # before memory is asked for: a damaged description may ask for any amount
+        with torch.device("meta"):  # allocates nothing: a damaged description may ask for any amount
             check_shapes(Segmenter(checkpoint["description"]).state_dict(), checkpoint["state_dict"])
-        found = Segmenter(checkpoint["description"])
-        found.load_state_dict(checkpoint["state_dict"])
-    except Exception as error:  # a description of another make may fail anywhere in the network
+        model = Segmenter(checkpoint["description"])
+        model.load_state_dict(checkpoint["state_dict"])
+    except Exception as error:  # a damaged description may fail anywhere in the network
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        told = f"no {error}" if isinstance(error, KeyError) else first
-        raise UserError(f"{path}: its weights do not fit its own description ({told}); {EXPECTED}") from None
-    held = [*found.named_parameters(), *found.named_buffers()]
-    broken = next((name for name, value in held if not torch.isfinite(value).all()), None)
+        reason = f"no {error}" if isinstance(error, KeyError) else first
+        raise UserError(f"{path}: its weights do not fit its own description ({reason}); {EXPECTED}") from None
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    broken = next((name for name, value in tensors if not torch.isfinite(value).all()), None)
     if broken is not None:
         raise UserError(f"{path}: {broken} holds NaN or infinite values; take an earlier checkpoint of the training")
-    return found.eval()
+    return model.eval()
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint of this project holds: plain values and tensors, on the CPU. Raises as :func:`load` does."""
+    """Read a checkpoint of this project: plain values and tensors, on the CPU. Raises as :func:`load` does."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # said below, if it matters
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # reported below
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise UserError(f"{path}: {error.strerror}; {EXPECTED}") from None
-    except Exception as error:  # torch, zipfile and pickle each have errors of their own for what is damaged
-        # Of torch's message no more than the name: it says how to load the file all the same.
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        told = f" (it names {named[1]})" if named else ""
+    except Exception as error:  # torch, zipfile and pickle raise errors of many types
+        # Only the name from torch's message, which goes on with how to load the file regardless.
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        name = f" (it names {match[1]})" if match else ""
         raise UserError(
             f"{path}: damaged, no checkpoint, or one that holds more than plain values and tensors, which could run "
-            f"code and is not loaded{told}; {EXPECTED}"
+            f"code and is not loaded{name}; {EXPECTED}"
         ) from None
     if not isinstance(checkpoint, dict) or not {"description", "state_dict"} <= checkpoint.keys():
         raise UserError(f"{path}: not a checkpoint of this project: it has no description of its network; {EXPECTED}")

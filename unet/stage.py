@@ -1,4 +1,4 @@
-"""One operator at a stage of its own, at stride 2 in every axis, with inputs that fit it."""
+"""Build a single operator with stride 2 along every axis, and inputs for it."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ SHARED = {"norm": "batch", "act": "relu"}
 
 
 def build(table: Registry, name: str, spatial_dims: int, channels: int) -> nn.Module:
-    """The operator between a fine map of ``channels`` and a coarse one: an up operator brings twice as many to it.
+    """Build an operator between ``channels`` at the fine level and, for an up operator, twice as many at the coarse.
 
     Raises:
-        UserError: an operator that does not serve that many axes.
+        UserError: the operator does not support that many axes.
     """
     if table is CONTEXT:
         return table.build(name, SHARED, channels=channels, spatial_dims=spatial_dims)
@@ -25,7 +25,7 @@ def build(table: Registry, name: str, spatial_dims: int, channels: int) -> nn.Mo
 
 
 def served(table: Registry, name: str) -> list[int]:
-    """The dimensions an operator can be built in."""
+    """Return the numbers of spatial axes that an operator supports."""
 
     def builds(spatial_dims: int) -> bool:
         try:
@@ -38,7 +38,7 @@ def served(table: Registry, name: str) -> list[int]:
 
 
 def inputs(table: Registry, channels: int, size: Sequence[int], batch: int) -> list[Tensor]:
-    """Random inputs of an operator of ``build``; ``size`` is the fine map's, even along every axis."""
+    """Return random inputs for an operator of :func:`build`; ``size`` is that of the fine level, even everywhere."""
     fine, coarse = tuple(size), tuple(n // STRIDE for n in size)
     if table is CONTEXT:
         return [torch.randn(batch, channels, *coarse)]

@@ -13,7 +13,7 @@ from unet.finite import first_nonfinite
 from unet.inference import predict
 from unet.metrics import ConfusionMatrix
 from unet.schedules import make_schedule
-from unet.segmenter import Normalize, adjusted
+from unet.segmenter import Normalize, adjust_logits
 
 ASYNCHRONOUS = {"cuda"}
 """Device types that run behind Python: reading one of their values waits for everything asked of them before."""
@@ -70,11 +70,11 @@ class SegmentationTask(L.LightningModule):
 
     def decide(self, logits: Tensor) -> Tensor:
         """logits (B, K, *S) -> labels (B, *S): the largest, less the log weights."""
-        return self.adjusted(logits).argmax(1)
+        return self.adjust_logits(logits).argmax(1)
 
-    def adjusted(self, logits: Tensor) -> Tensor:
+    def adjust_logits(self, logits: Tensor) -> Tensor:
         """Logits (B, K, *S) less the log weights: their softmax is what :meth:`decide` compares."""
-        return adjusted(logits, self.log_weights)
+        return adjust_logits(logits, self.log_weights)
 
     def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         key = np.random.SeedSequence([self.seed, self.global_rank, self.current_epoch, batch_idx])

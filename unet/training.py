@@ -46,7 +46,7 @@ from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, device_name, lay, resolve_precision
 from unet.limits import check_limits
 from unet.losses import class_weights, log_weights, make_loss
-from unet.matching import matched
+from unet.matching import match_width
 from unet.model import UNet
 from unet.pictures import sheet
 from unet.record import (
@@ -209,7 +209,7 @@ def check_network(config: DictConfig, data: SegmentationData) -> None:
 
 def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, Any]:
     """What every checkpoint says of itself, in plain values: network, classes, preprocessing, evaluation."""
-    model = matched(network_settings(config, data, data.channels), data.example("train").shape[2:])
+    model = match_width(network_settings(config, data, data.channels), data.example("train").shape[2:])
     mean, std = data.samples["train"].statistics()
     choice: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
     weights = class_weights(choice["class_weights"], data.samples["train"].label_counts)

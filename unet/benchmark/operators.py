@@ -12,7 +12,7 @@ from unet import stage
 from unet.benchmark.forms import Form
 from unet.benchmark.timing import measure, median_ratio
 from unet.hardware import lay
-from unet.memory import cuda_peak_bytes, kept_bytes
+from unet.memory import cuda_peak_bytes, saved_tensor_bytes
 from unet.model import CONTEXT, DOWN, UP
 from unet.registry import Registry
 
@@ -94,7 +94,7 @@ class MeasuredOperator:
 
     def kept(self) -> int:
         known = (*self.operator.parameters(), *self.operator.buffers())
-        return kept_bytes(lambda: self.output(self.operator), known)
+        return saved_tensor_bytes(lambda: self.output(self.operator), known)
 
     def peak(self) -> int | None:
         return cuda_peak_bytes(self.training) if self.inputs[0].is_cuda else None

@@ -159,7 +159,7 @@ class PrecisionRecall(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        probs = pl_module.adjusted(outputs["logits"].float()).softmax(1).movedim(1, -1)
+        probs = pl_module.adjust_logits(outputs["logits"].float()).softmax(1).movedim(1, -1)
         known = batch["target"] != IGNORE_INDEX
         places = (probs[known] * (THRESHOLDS - 1)).long()  # the highest threshold each probability reaches
         target = batch["target"][known]

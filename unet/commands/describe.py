@@ -15,7 +15,7 @@ def main(config: DictConfig) -> None:
 
     from unet.anatomy import anatomy
     from unet.limits import check_limits
-    from unet.matching import matched
+    from unet.matching import match_width
 
     check_limits(config)
     channels, *size = parse_size("input", config.input or "3x256x256", "3x361x481: channels, then size")
@@ -27,7 +27,7 @@ def main(config: DictConfig) -> None:
     model |= {"in_channels": channels, "num_classes": config.num_classes, "spatial_dims": len(size)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the bottleneck is")  # said below
-        print_summary(anatomy(matched(model, size), size, object_size=config.object))
+        print_summary(anatomy(match_width(model, size), size, object_size=config.object))
 
 
 def print_summary(found: Any) -> None:

@@ -17,10 +17,10 @@ def main(config: DictConfig) -> None:
     require_keys(config, ("ckpt", "input", "output"), "predict")
 
     from unet import load
-    from unet.apply import How
+    from unet.apply import PredictOptions
     from unet.hardware import channels_last, lay, settle
     from unet.limits import SWITCH, check_values
-    from unet.prediction.folder import FAILED, Order, files_of, predict_files, sheet_of
+    from unet.prediction.folder import FAILED, BatchOptions, files_of, predict_files, sheet_of
     from unet.record import sha256
 
     check_values(config, dict.fromkeys(SWITCHES, SWITCH))
@@ -29,9 +29,9 @@ def main(config: DictConfig) -> None:
     model = load(ckpt).to(device)
     lay(model, channels_last)
     tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile
-    how = How(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
+    how = PredictOptions(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
     overlays = config.overlays or config.sheet
-    order = Order(output, sha256(ckpt), how, config.probabilities, overlays, config.overwrite)
+    order = BatchOptions(output, sha256(ckpt), how, config.probabilities, overlays, config.overwrite)
     rows = predict_files(model, files_of(str(config.input)), order, print_row)
     if config.sheet and (sheet := sheet_of(rows, order, model)):
         print(sheet)
@@ -43,7 +43,7 @@ def main(config: DictConfig) -> None:
 def print_row(row: Any) -> None:
     """Print what became of one file."""
     took = f" in {row.seconds:.1f} s" if row.seconds else ""
-    print(f"{row.path}: {row.state}{took}{f', {row.told}' if row.told else ''}", flush=True)
+    print(f"{row.path}: {row.state}{took}{f', {row.message}' if row.message else ''}", flush=True)
 
 
 def print_counts(rows: list[Any], output: Path) -> None:
@@ -60,7 +60,7 @@ def print_counts(rows: list[Any], output: Path) -> None:
     console.print(table)
     for row in rows:
         if row.state == FAILED:
-            print(f"error: {row.told}", file=sys.stderr)
+            print(f"error: {row.message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

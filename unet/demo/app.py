@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from unet import UNet, load
-from unet.apply import How, channels_fit
+from unet.apply import PredictOptions, channels_fit
 from unet.data.formats import PICTURES, name_parts
 from unet.data.source import Array
 from unet.data.targets import check_targets
@@ -32,7 +32,7 @@ from unet.pictures import errors, to_rgb
 from unet.prediction.folder import files_of, reason
 from unet.prediction.one import bands
 from unet.prediction.overlay import overlaid
-from unet.prediction.reading import Stored, of_array, open_image
+from unet.prediction.reading import ImageReader, of_array, open_image
 from unet.record import CHECKPOINTS, run_config
 from unet.segmenter import Segmenter
 
@@ -116,7 +116,7 @@ def load_networks(paths: Sequence[Path], device: str) -> list[tuple[str, Segment
     return networks
 
 
-def open_limited(path: Path, max_megapixels: float) -> Stored:
+def open_limited(path: Path, max_megapixels: float) -> ImageReader:
     """Open an image as ``scripts/predict.py`` does; one that is too large is refused before it is decoded."""
 
     def check_size(height: int, width: int) -> None:
@@ -131,7 +131,7 @@ def open_limited(path: Path, max_megapixels: float) -> Stored:
     return image
 
 
-def samples_of_folder(images: str, max_megapixels: float) -> list[Stored]:
+def samples_of_folder(images: str, max_megapixels: float) -> list[ImageReader]:
     """Return the first images of a folder or a pattern; those that cannot be read are named in the terminal."""
     samples = []
     for path in [path for path in files_of(images, "images") if name_parts(path)[1] in SUFFIXES][:MAX_SAMPLES]:
@@ -142,7 +142,7 @@ def samples_of_folder(images: str, max_megapixels: float) -> list[Stored]:
     return samples
 
 
-def samples_of_run(checkpoint: Path) -> list[Stored]:
+def samples_of_run(checkpoint: Path) -> list[ImageReader]:
     """Return images of the test (or else val) split of a checkpoint's run, those with the most mixed labels.
 
     None if the run's config or its data cannot be found, which the terminal then says.
@@ -181,12 +181,14 @@ def resize(array: Array, size: int) -> Array:
     return array[::step, ::step].repeat(repeats, 0).repeat(repeats, 1)
 
 
-def predict_image(networks: Sequence[tuple[str, Segmenter]], image: Stored) -> list[Any]:
+def predict_image(networks: Sequence[tuple[str, Segmenter]], image: ImageReader) -> list[Any]:
     """Return what the page shows of an image: a summary, the legend, the image, overlays, and the difference of two."""
     start, labels, model = time.perf_counter(), [], networks[0][1]
     for _, network in networks:
         channels_fit(np.empty((0, image.channels)), network.net.in_channels)
-        labels.append(np.concatenate([band for _, band, _ in bands(network, image, How(), probabilities=False)]))
+        labels.append(
+            np.concatenate([band for _, band, _ in bands(network, image, PredictOptions(), probabilities=False)])
+        )
     facts = f"<b>{escape(image.path.name)}</b>: {times(image.size[::-1])} pixels, {time.perf_counter() - start:.2f} s"
     picture = to_rgb(resize(image.rows(0, image.size[0]), MAX_SIDE))
     small = [resize(one, MAX_SIDE) for one in labels]
@@ -197,11 +199,11 @@ def predict_image(networks: Sequence[tuple[str, Segmenter]], image: Stored) -> l
     return [f"<p>{facts}</p>", legend(model.classes, model.colors, labels), *shown]
 
 
-def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[Stored], max_megapixels: float) -> Any:
+def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[ImageReader], max_megapixels: float) -> Any:
     """Return the page as ``gr.Blocks``."""
     gr, model, two = import_gradio(), networks[0][1], len(networks) == 2
 
-    def predict(path: Path, image: Stored | None = None) -> list[Any]:
+    def predict(path: Path, image: ImageReader | None = None) -> list[Any]:
         try:
             return predict_image(networks, image or open_limited(path, max_megapixels))
         except Exception as error:

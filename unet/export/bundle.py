@@ -145,7 +145,7 @@ def write_bundle(
             "smallest": list(spec.min_size),
             "total_stride": list(spec.total_stride),
             "normalised_inside": True,
-            "eval_transforms": segmenter.steps,
+            "eval_transforms": segmenter.eval_transforms,
         },
         "output": {
             "name": options.output_name,

@@ -13,7 +13,7 @@ from unet.export.formats import Program
 from unet.export.tiles import TileSpec
 from unet.finite import is_finite
 from unet.geometry import times
-from unet.inference import blended, gathered
+from unet.inference import sliding_window, stitch
 
 TOLERANCE = 1e-4
 """Largest difference of a probability."""
@@ -110,8 +110,8 @@ def tiling_error(program: Program, image: Tensor, tiles: TileSpec) -> dict[str, 
         return program(image).clamp_min(torch.finfo(torch.float32).tiny).log()
 
     full, size = program(image), tuple(image.shape[2:])
-    windows = blended(log_probabilities, lambda window: image[:, :, *window], tiles.tiling(size))
-    tiled = gathered(windows, size).softmax(1)
+    windows = sliding_window(log_probabilities, lambda window: image[:, :, *window], tiles.tiling(size))
+    tiled = stitch(windows, size).softmax(1)
     difference = (full - tiled).abs()
     return {
         "label_agreement": (full.argmax(1) == tiled.argmax(1)).float().mean().item(),

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from unet.apply import How, overlap_of, tile_of
+from unet.apply import PredictOptions, overlap_of, tile_of
 from unet.inference import Tiling, tiling
 from unet.receptive import Field
 from unet.segmenter import Segmenter
@@ -15,7 +15,7 @@ MAX_SAMPLES = 2**19
 
 @dataclass(frozen=True)
 class TileSpec:
-    """Tiles for :func:`unet.inference.blended`.
+    """Tiles for :func:`unet.inference.sliding_window`.
 
     Attributes:
         tile: size along each axis, a multiple of the total stride.
@@ -58,6 +58,6 @@ class TileSpec:
 
 def tile_spec(segmenter: Segmenter) -> TileSpec:
     """Return the default tiles of :meth:`unet.segmenter.Segmenter.predict`."""
-    stride, options = segmenter.net.total_stride, How()
+    stride, options = segmenter.net.total_stride, PredictOptions()
     tile = tuple(-(-n // r) * r for n, r in zip(tile_of(segmenter, options), stride, strict=True))
     return TileSpec(tile, tuple(overlap_of(segmenter, options)), tuple(stride), segmenter.field)

@@ -67,13 +67,13 @@ class Unpool(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, stride: tuple[int, ...]):
         super().__init__()
         self.stride = stride
-        self.max_pool = getattr(F, f"max_pool{spatial_dims}d")
         self.narrow = conv(spatial_dims)(in_channels, out_channels, 1)
         self.conv = conv(spatial_dims)(out_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = self.narrow(x)
-        _, indices = self.max_pool(skip, self.stride, return_indices=True)  # (B, Cout, *S), flat places in *rS
+        max_pool = getattr(F, f"max_pool{len(self.stride)}d")
+        _, indices = max_pool(skip, self.stride, return_indices=True)  # (B, Cout, *S), flat places in *rS
         # Windows do not overlap, so no place is written twice: scatter is exact, and deterministic on every device
         # (torch's max_unpool is not).
         empty = x.new_zeros(skip.shape).flatten(2)

@@ -64,12 +64,11 @@ class MixedDown(nn.Module):
     def __init__(self, channels: int, spatial_dims: int, stride: tuple[int, ...]):
         super().__init__()
         self.stride = stride
-        self.max_pool = getattr(F, f"max_pool{spatial_dims}d")
-        self.avg_pool = getattr(F, f"avg_pool{spatial_dims}d")
         self.share = nn.Parameter(torch.zeros(channels, *[1] * spatial_dims))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, top = (pool(x, self.stride).to(x.dtype) for pool in (self.avg_pool, self.max_pool))  # autocast widens
+        pools = (getattr(F, f"{kind}_pool{len(self.stride)}d") for kind in ("avg", "max"))
+        mean, top = (pool(x, self.stride).to(x.dtype) for pool in pools)  # autocast widens
         return torch.lerp(mean, top, self.share.sigmoid().to(x.dtype))
 
 

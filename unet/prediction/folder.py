@@ -1,4 +1,4 @@
-"""Many files predicted into a folder: what is done is not done again, what fails is named and stops nothing."""
+"""Predict many files into a folder: files that are done are skipped, a file that fails does not stop the others."""
 
 import glob
 import time
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unet.apply import How
+from unet.apply import PredictOptions
 from unet.data.files import natural
 from unet.data.formats import SUFFIXES, name_parts
 from unet.errors import UserError
@@ -22,77 +22,80 @@ from unet.segmenter import Segmenter
 RECORDS, PROBABILITIES, OVERLAYS, SHEET = "records", "probabilities", "overlays", "sheet.png"
 DONE, SKIPPED, FAILED = "done", "was done", "failed"
 BEGUN = {"state": "begun"}
-"""The record of labels that are being replaced."""
+"""The record of a file whose labels are being replaced."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """How one file went: ``state`` is :data:`DONE`, :data:`SKIPPED` or :data:`FAILED`, ``told`` its size or why."""
+class FileResult:
+    """The outcome of one file: :data:`DONE`, :data:`SKIPPED` or :data:`FAILED`; its size and warnings, or its error."""
 
     path: Path
     state: str
-    told: str = ""
+    message: str = ""
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is made of every file, and where.
+class BatchOptions:
+    """The outputs of every file, and their folder.
 
     Attributes:
-        checkpoint: the SHA-256 of the network's file: another network makes everything anew.
-        probabilities, overlays: whether they are written beside the labels.
-        overwrite: whether labels may replace a file of their name that this command did not write.
+        checkpoint: the SHA-256 of the checkpoint; with another checkpoint all files are predicted again.
+        probabilities, overlays: whether they are written as well.
+        overwrite: whether labels may replace a file that this command did not write.
     """
 
     output: Path
     checkpoint: str
-    how: How = field(default_factory=How)
+    how: PredictOptions = field(default_factory=PredictOptions)
     probabilities: bool = False
     overlays: bool = False
     overwrite: bool = False
 
     def record(self, path: Path) -> dict[str, Any]:
-        """All that the results depend on."""
+        """Return everything that the results depend on."""
         status = path.stat()
-        made = {"probabilities": self.probabilities, "overlays": self.overlays}
+        outputs = {"probabilities": self.probabilities, "overlays": self.overlays}
         how = {key: value for key, value in asdict(self.how).items() if key != "batch"}
-        how["tile"] = self.how.tile and list(self.how.tile)  # as JSON gives it back
+        how["tile"] = self.how.tile and list(self.how.tile)  # as JSON returns it
         return {
             "image": {"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns},
             "checkpoint": self.checkpoint,
-            "options": {**how, **made},
+            "options": {**how, **outputs},
         }
 
 
 def files_of(chosen: str, key: str = "input") -> list[Path]:
-    """The files that ``input`` (or another ``key``) names: one, all images of a folder, or what a pattern matches.
+    """Return the files that ``input`` (or another ``key``) names: one file, the images of a folder, or a pattern.
 
     Raises:
-        UserError: nothing there.
+        UserError: there are none.
     """
     path = Path(chosen).expanduser()
     if path.is_dir():
-        found = [one for one in path.iterdir() if one.is_file() and name_parts(one)[1] in SUFFIXES]
+        files = [file for file in path.iterdir() if file.is_file() and name_parts(file)[1] in SUFFIXES]
         expected = f"a folder with images ({', '.join(sorted(SUFFIXES))})"
     elif path.exists():
         return [path]
     else:
-        found = [one for one in map(Path, glob.glob(str(path), recursive=True)) if one.is_file()]
+        files = [file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()]
         expected = "a file, a folder, or a pattern such as 'scans/*.tif'"
-    found = [one for one in found if not one.name.startswith(".")]
-    if not found:
+    files = [file for file in files if not file.name.startswith(".")]
+    if not files:
         raise UserError(f"{key}={chosen}: no images here; expected {expected}")
-    return sorted(found, key=lambda one: (str(one.parent), natural(one)))
+    return sorted(files, key=lambda file: (str(file.parent), natural(file)))
 
 
 def predict_files(
-    model: Segmenter, files: Sequence[Path], order: Order, told: Callable[[Row], None] = lambda row: None
-) -> list[Row]:
-    """Predict every file; ``told`` hears of each as it is done. Only what stops all of them is raised.
+    model: Segmenter,
+    files: Sequence[Path],
+    order: BatchOptions,
+    report: Callable[[FileResult], None] = lambda row: None,
+) -> list[FileResult]:
+    """Predict every file and call ``report`` after each. Only errors that concern all files are raised.
 
     Raises:
-        UserError: an output folder that cannot be written to, or that holds the images.
+        UserError: the output folder cannot be written to, or holds the images.
     """
     order.how.check(model.net.spatial_dims)
     folders = ["", RECORDS, *[PROBABILITIES] * order.probabilities, *[OVERLAYS] * order.overlays]
@@ -101,46 +104,48 @@ def predict_files(
     for path in files:
         if path.parent.resolve() == order.output.resolve():
             raise UserError(f"output={order.output}: holds {path.name}, an input; choose another folder")
-    rows: list[Row] = []
+    rows: list[FileResult] = []
     stems: dict[str, Path] = {}
     for path in files:
         first = stems.setdefault(name_parts(path)[0], path)
         if first is not path:
-            row = Row(path, FAILED, f"{path}: its results would be called as those of {first} are; rename one")
+            row = FileResult(path, FAILED, f"{path}: its results would be called as those of {first} are; rename one")
         else:
             row = attempt(model, path, label_name(path, model.net.spatial_dims), order)
-        told(row)
+        report(row)
         rows.append(row)
     return rows
 
 
-def attempt(model: Segmenter, path: Path, name: str, order: Order) -> Row:
-    """Predict one file unless it is done; an error becomes a row."""
+def attempt(model: Segmenter, path: Path, name: str, order: BatchOptions) -> FileResult:
+    """Predict one file unless it is done; return an error as a result."""
     begin = time.perf_counter()
     labels, record = order.output / name, order.output / RECORDS / f"{name}.json"
     stem = name_parts(path)[0]
     shares = order.output / PROBABILITIES / f"{stem}.npy" if order.probabilities else None
     overlay = order.output / OVERLAYS / f"{stem}.png" if order.overlays else None
     try:
-        wanted = order.record(path)
-        known = recorded(record)
-        if known == wanted and all(file.is_file() for file in (labels, shares, overlay) if file is not None):
-            return Row(path, SKIPPED)
-        if labels.exists() and not known and not order.overwrite:
+        current = order.record(path)
+        previous = read_record(record)
+        if previous == current and all(file.is_file() for file in (labels, shares, overlay) if file is not None):
+            return FileResult(path, SKIPPED)
+        if labels.exists() and not previous and not order.overwrite:
             raise UserError(
                 f"{labels}: is there already and was not written by this command; overwrite=true replaces it"
             )
         if labels.exists():
-            write_json(record, BEGUN)  # until all is written anew nothing is done, but the labels stay this command's
-        size = predict_file(model, path, labels, order.how, shares, overlay)
-        write_json(record, wanted)
+            write_json(record, BEGUN)  # not done, but written by this command
+        warned: list[str] = []
+        size = predict_file(model, path, labels, order.how, shares, overlay, warned.append)
+        write_json(record, current)
     except Exception as error:
-        return Row(path, FAILED, reason(path, error), time.perf_counter() - begin)
-    return Row(path, DONE, times(size), time.perf_counter() - begin)
+        return FileResult(path, FAILED, reason(path, error), time.perf_counter() - begin)
+    message = "; ".join([times(size), *(f"warning: {text}" for text in warned)])
+    return FileResult(path, DONE, message, time.perf_counter() - begin)
 
 
-def recorded(path: Path) -> Mapping[str, Any]:
-    """What was written of a file, nothing where that cannot be read."""
+def read_record(path: Path) -> Mapping[str, Any]:
+    """Return the record of a file, empty if it cannot be read."""
     try:
         return read_json(path)
     except ValueError:
@@ -148,7 +153,7 @@ def recorded(path: Path) -> Mapping[str, Any]:
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Why a file failed, in one sentence that names it."""
+    """Return the error message of a file in one line that names it."""
     if is_memory(error):
         return f"{path}: not enough memory; give smaller tiles (tile=...) or batch=1"
     text = plain(error) or type(error).__name__
@@ -157,8 +162,8 @@ def reason(path: Path, error: Exception) -> str:
     return text if str(path) in text else f"{path}: {text}"
 
 
-def sheet_of(rows: Sequence[Row], order: Order, model: Segmenter) -> Path | None:
-    """The contact sheet of all files that are done, now or before."""
+def sheet_of(rows: Sequence[FileResult], order: BatchOptions, model: Segmenter) -> Path | None:
+    """Write the contact sheet of all files that are done, now or earlier."""
     overlays = [
         order.output / OVERLAYS / f"{name_parts(row.path)[0]}.png" for row in rows if row.state in (DONE, SKIPPED)
     ]

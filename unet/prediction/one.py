@@ -1,77 +1,80 @@
-"""One image file predicted: read in bands, labelled tile by tile, written in bands."""
+"""Predict one image file: read in bands, labelled tile by tile, written in bands."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from unet.apply import How, channels_fit, label, parts
+from unet.apply import PredictOptions, channels_fit, predict_windows
 from unet.data.source import Array
 from unet.prediction.overlay import Overlay
-from unet.prediction.reading import Stored, open_image
-from unet.prediction.writing import labels_to, numbers_to
+from unet.prediction.reading import ImageReader, open_image
+from unet.prediction.writing import open_label_writer, open_npy_writer
 from unet.record import whole
 from unet.segmenter import Segmenter
 
-Bands = Iterator[tuple[int, Array, Array | None]]
-"""Where a band begins, its labels (rows, *S[1:]) uint8, and its probabilities (rows, *S[1:], K) float16 if wanted."""
-
 
 def predict_file(
-    model: Segmenter, path: Path, labels: Path, how: How, probabilities: Path | None = None, overlay: Path | None = None
+    model: Segmenter,
+    path: Path,
+    labels: Path,
+    how: PredictOptions,
+    probabilities: Path | None = None,
+    overlay: Path | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[int, ...]:
-    """Write the labels of an image file, and what else has a path; every file appears whole or not at all.
+    """Write the labels of an image file, and the other outputs that have a path; no partial file is left behind.
 
     Returns:
-        The image's size along each axis.
+        The size of the image along each axis.
 
     Raises:
-        UserError: an image that cannot be read, or that the network cannot be given.
+        UserError: the image cannot be read, or the network cannot take it.
     """
     image = open_image(path, model.net.spatial_dims)
     channels_fit(np.empty((0, image.channels)), model.net.in_channels)
     with ExitStack() as stack:
-        sinks = [stack.enter_context(labels_to(labels, path, image.size, model.colors))]
+        label_file = stack.enter_context(open_label_writer(labels, path, image.size, model.colors))
+        score_file = picture = None
         if probabilities is not None:
             shape = (*image.size, len(model.classes))
-            sinks.append(stack.enter_context(numbers_to(probabilities, shape, "float16")))
-        picture = None
+            score_file = stack.enter_context(open_npy_writer(probabilities, shape, "float16"))
         if overlay is not None:
             picture = Overlay(stack.enter_context(whole(overlay)), image.size, model.colors)
-        for begin, found, shares in bands(model, image, how, probabilities is not None):
-            for sink, band in zip(sinks, (found, shares), strict=False):
-                if band is not None:
-                    sink.write(band)
+        for begin, band, scores in bands(model, image, how, score_file is not None, warn):
+            label_file.write(band)
+            if score_file is not None and scores is not None:
+                score_file.write(scores)
             if picture is not None:
-                picture.write(image.rows(begin, begin + len(found)), found)
+                picture.write(image.rows(begin, begin + len(band)), band)
         if picture is not None:
             picture.close()
     return image.size
 
 
-def bands(model: Segmenter, image: Stored, how: How, probabilities: bool) -> Bands:
-    """The labels of an image from its first row to its last, as many rows at a time as are final."""
-    how.check(model.net.spatial_dims)
-    if model.steps and how.transforms:  # a resize needs the whole picture
-        found, shares = label(model, image.rows(0, image.size[0]), how, probabilities)
-        yield 0, found.numpy(), None if shares is None else shares.numpy()
-        return
+def bands(
+    model: Segmenter,
+    image: ImageReader,
+    how: PredictOptions,
+    probabilities: bool,
+    warn: Callable[[str], None] = warnings.warn,
+) -> Iterator[tuple[int, Array, Array | None]]:
+    """Yield (first row, labels (rows, *S[1:]) uint8, probabilities (rows, *S[1:], K) float16 or None) of an image.
 
-    def read(window: tuple[slice, ...]) -> torch.Tensor:
-        return image.window(window, model.net.in_channels)
-
-    for begin, row in groupby(parts(model, read, image.size, how), key=lambda part: part[0][0].start):
-        found, shares = np.empty(0, np.uint8), None
-        for window, logits in row:
-            if not found.size:
+    The bands follow each other from the first row to the last, each as soon as its labels are final.
+    """
+    windows = predict_windows(model, image.window, image.size, how, probabilities, warn)
+    for begin, row in groupby(windows, key=lambda part: part[0][0].start):
+        band, scores = np.empty(0, np.uint8), None
+        for window, window_labels, window_scores in row:
+            if not band.size:
                 shape = (window[0].stop - begin, *image.size[1:])
-                found = np.empty(shape, np.uint8)
-                shares = np.empty((*shape, logits.shape[1]), np.float16) if probabilities else None
-            # The indices of max are those of argmax, in an eighth of its time.
-            found[:, *window[1:]] = logits[0].max(0).indices.cpu().numpy()
-            if shares is not None:
-                shares[:, *window[1:]] = logits[0].softmax(0).half().movedim(0, -1).cpu().numpy()
-        yield begin, found, shares
+                band = np.empty(shape, np.uint8)
+                scores = np.empty((*shape, len(model.classes)), np.float16) if probabilities else None
+            band[:, *window[1:]] = window_labels.numpy()
+            if scores is not None and window_scores is not None:
+                scores[:, *window[1:]] = window_scores.numpy()
+        yield begin, band, scores

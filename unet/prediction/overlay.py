@@ -1,4 +1,4 @@
-"""Pictures of predictions: each image under its labels' colours, and a sheet of many."""
+"""Draw predictions: an image under its labels' colours, and a contact sheet of many."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from unet.pictures import colorize, draw_legend, layout_legend, shown, to_rgb
 from unet.record import whole
 
 LONGEST = 2048
-"""Samples along the longer side of an overlay; of a larger picture every second, third, ... sample is shown."""
+"""Pixels along the longer side of an overlay; larger images are subsampled."""
 OPAQUE = 0.45
-THUMBNAIL, COLUMNS, MOST, LINE = 240, 5, 40, 18
+THUMBNAIL, COLUMNS, MAX_THUMBNAILS, LINE = 240, 5, 40, 18
 
 
 class Overlay:
-    """Gathers what an overlay shows of an image, band by band, and saves it to ``file`` as PNG."""
+    """Collect the pixels of an overlay band by band, and save it to ``file`` as PNG."""
 
     def __init__(self, file: IO[bytes], size: Sequence[int], colors: Sequence[Sequence[int]]):
         self.file, self.colors = file, colors
@@ -28,11 +28,11 @@ class Overlay:
         self.seen = 0
 
     def write(self, image: Array, labels: Array) -> None:
-        """Rows (n, *S[1:], C) of the image and (n, *S[1:]) of its labels."""
+        """Add rows (n, *S[1:], C) of the image and (n, *S[1:]) of its labels."""
         first = -self.seen % self.step
-        kept = (slice(first, None, self.step), slice(None, None, self.step))[: labels.ndim]
-        self.images.append(image[kept].copy())
-        self.labels.append(labels[kept].copy())
+        subsampled = (slice(first, None, self.step), slice(None, None, self.step))[: labels.ndim]
+        self.images.append(image[subsampled].copy())
+        self.labels.append(labels[subsampled].copy())
         self.seen += len(labels)
 
     def close(self) -> None:
@@ -42,7 +42,7 @@ class Overlay:
 
 
 def overlaid(image: Array, labels: Array, colors: Sequence[Sequence[int]]) -> Array:
-    """An RGB image (H, W, 3) under its labels' (H, W) colours, uint8."""
+    """Blend an RGB image (H, W, 3) with the colours of its labels (H, W); return uint8."""
     mixed = (1 - OPAQUE) * image + OPAQUE * colorize(labels, colors)
     return mixed.round().astype(np.uint8)
 
@@ -50,18 +50,18 @@ def overlaid(image: Array, labels: Array, colors: Sequence[Sequence[int]]) -> Ar
 def contact_sheet(
     path: Path, overlays: Sequence[Path], classes: Sequence[str], colors: Sequence[Sequence[int]]
 ) -> None:
-    """The first ``MOST`` overlays small, with their names, and a legend of the classes."""
+    """Write thumbnails of the first ``MAX_THUMBNAILS`` overlays with their names, and a legend of the classes."""
     font = ImageFont.load_default(size=12)
-    chosen = overlays[:MOST]
-    columns = min(COLUMNS, len(chosen))
+    shown_overlays = overlays[:MAX_THUMBNAILS]
+    columns = min(COLUMNS, len(shown_overlays))
     width = columns * (THUMBNAIL + 6) + 6
     legend = layout_legend(classes, font, width)
-    rows = -(-len(chosen) // columns)
+    rows = -(-len(shown_overlays) // columns)
     top = 20 * (1 + max(row for row, _ in legend)) + 8
     page = Image.new("RGB", (width, top + rows * (THUMBNAIL + LINE + 6)), "white")
     draw = ImageDraw.Draw(page)
     draw_legend(draw, 0, legend, classes, colors, font)
-    for number, overlay in enumerate(chosen):
+    for number, overlay in enumerate(shown_overlays):
         x = 6 + number % columns * (THUMBNAIL + 6)
         y = top + number // columns * (THUMBNAIL + LINE + 6)
         with Image.open(overlay) as picture:

@@ -1,4 +1,4 @@
-"""Labels and probabilities written band by band; what is written becomes a file only once it is complete."""
+"""Write labels and probabilities in bands of rows; a file appears only when it is complete."""
 
 import gzip
 import math
@@ -16,26 +16,26 @@ from unet.data.formats import NIFTI, name_parts
 from unet.data.source import Array
 from unet.record import whole
 
-LEVEL = 3
-"""Of zlib: a third larger than its default 6 on real labels, in a third of the time."""
+ZLIB_LEVEL = 3
+"""On real labels a third larger than the default 6, in a third of the time."""
 
 
-class Sink(Protocol):
-    """Takes bands of rows, in order."""
+class BandWriter(Protocol):
+    """A writer of bands of rows, in order."""
 
     def write(self, band: Array) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Png:
-    """An 8-bit palette picture, of any size, from bands of labels (rows, W).
+class PngStreamWriter:
+    """Write bands of labels (rows, W) as an 8-bit palette PNG of any size.
 
-    Pillow wants the whole picture at once. Source: the PNG specification, https://www.w3.org/TR/png-3.
+    Pillow needs the whole image at once. Source: the PNG specification, https://www.w3.org/TR/png-3.
     """
 
     def __init__(self, file: IO[bytes], size: Sequence[int], colors: Sequence[Sequence[int]]):
-        self.file, self.packer = file, zlib.compressobj(LEVEL)
+        self.file, self.packer = file, zlib.compressobj(ZLIB_LEVEL)
         file.write(b"\x89PNG\r\n\x1a\n")
         height, width = size
         self.chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
@@ -54,24 +54,24 @@ class Png:
         self.chunk(b"IEND", b"")
 
 
-class Npy:
-    """An array file of a known shape, from bands along its first axis."""
+class NpyStreamWriter:
+    """Write bands along the first axis as an .npy file of a known shape."""
 
     def __init__(self, file: IO[bytes], shape: Sequence[int], dtype: str):
-        self.file, self.dtype, self.left = file, np.dtype(dtype), math.prod(shape)
+        self.file, self.dtype, self.remaining = file, np.dtype(dtype), math.prod(shape)
         header = {"descr": self.dtype.str, "fortran_order": False, "shape": tuple(shape)}
         np.lib.format.write_array_header_1_0(file, header)
 
     def write(self, band: Array) -> None:
-        self.left -= band.size
+        self.remaining -= band.size
         self.file.write(np.ascontiguousarray(band, self.dtype).tobytes())
 
     def close(self) -> None:
-        assert self.left == 0, "the bands make the whole"
+        assert self.remaining == 0, "bands are missing"
 
 
-class Volume:
-    """All bands together, for a format that is written at once."""
+class VolumeWriter:
+    """Collect all bands for a format that is written at once."""
 
     def __init__(self, save: Callable[[Array], None]):
         self.save, self.bands = save, []
@@ -84,51 +84,53 @@ class Volume:
 
 
 def label_name(path: Path, spatial_dims: int) -> str:
-    """What the labels of an image file are called: its stem, and the suffix of what they are written as."""
+    """Return the file name of the labels of an image file."""
     stem, suffix = name_parts(path)
     return stem + (".png" if spatial_dims == 2 else suffix)
 
 
 @contextmanager
-def labels_to(path: Path, image: Path, size: Sequence[int], colors: Sequence[Sequence[int]]) -> Iterator[Sink]:
-    """A sink of labels (rows, *S[1:]) for ``path``, by its suffix: PNG, .npy, NIfTI in the image's space, or TIFF."""
+def open_label_writer(
+    path: Path, image: Path, size: Sequence[int], colors: Sequence[Sequence[int]]
+) -> Iterator[BandWriter]:
+    """Open a writer of labels (rows, *S[1:]) by suffix: PNG, .npy, NIfTI in the space of ``image``, or TIFF."""
     suffix = name_parts(path)[1]
     with whole(path) as file:
         if suffix == ".png":
-            sink: Sink = Png(file, size, colors)
+            writer: BandWriter = PngStreamWriter(file, size, colors)
         elif suffix == ".npy":
-            sink = Npy(file, size, "uint8")
+            writer = NpyStreamWriter(file, size, "uint8")
         elif suffix in NIFTI:
-            sink = Volume(lambda labels: save_nifti(file, labels, image, suffix == ".nii.gz"))
+            writer = VolumeWriter(lambda labels: save_nifti(file, labels, image, suffix == ".nii.gz"))
         else:
-            sink = Volume(lambda labels: save_tiff(file, labels, colors))
-        yield sink
-        sink.close()
+            writer = VolumeWriter(lambda labels: save_tiff(file, labels, colors))
+        yield writer
+        writer.close()
 
 
 @contextmanager
-def numbers_to(path: Path, shape: Sequence[int], dtype: str) -> Iterator[Sink]:
-    """A sink of an array file."""
+def open_npy_writer(path: Path, shape: Sequence[int], dtype: str) -> Iterator[BandWriter]:
+    """Open a writer of an .npy file."""
     with whole(path) as file:
-        sink = Npy(file, shape, dtype)
-        yield sink
-        sink.close()
+        writer = NpyStreamWriter(file, shape, dtype)
+        yield writer
+        writer.close()
 
 
 def save_nifti(file: IO[bytes], labels: Array, image: Path, packed: bool) -> None:
-    """Labels where the image is: with its affine and units."""
+    """Write labels with the affine and the units of the image."""
     import nibabel
 
-    given: Any = nibabel.load(image)  # type: ignore[attr-defined]
-    header = given.header.copy()
+    source: Any = nibabel.load(image)  # type: ignore[attr-defined]
+    header = source.header.copy()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
-    data = nibabel.Nifti1Image(labels, given.affine, header).to_bytes()
+    data = nibabel.Nifti1Image(labels, source.affine, header).to_bytes()
     file.write(gzip.compress(data, 6, mtime=0) if packed else data)
 
 
 def save_tiff(file: IO[bytes], labels: Array, colors: Sequence[Sequence[int]]) -> None:
-    """A volume's slices as pages, in the classes' colours."""
+    """Write the slices of a volume as pages with the classes' colours."""
     table = np.zeros((3, 256), np.uint16)
     table[:, : len(colors)] = np.array(colors, np.uint16).T * 257
     tifffile.imwrite(file, labels, photometric="palette", colormap=table, compression="zlib", metadata=None)
