@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-import unet.command  # noqa: F401  (registers the resolvers that the configs use)
+import unet.runs.cli  # noqa: F401  (registers the resolvers that the configs use)
 
 ROOT = Path(__file__).resolve().parent.parent
 VOLUMES = find_spec("nilearn") is not None and find_spec("nibabel") is not None

@@ -34,16 +34,16 @@ from PIL import Image
 from sweeps import sweep_of
 
 from unet import load
-from unet.check.findings import ERROR, findings
-from unet.check.survey import survey
-from unet.command import explain
 from unet.data.folder import Folder
+from unet.data_check.findings import ERROR, findings
+from unet.data_check.survey import survey
 from unet.errors import UserError
-from unet.record import claim
+from unet.inference.segmenter import Segmenter
+from unet.io.run_folder import claim
 from unet.report import analyze
-from unet.report.words import summary_lines
-from unet.segmenter import Segmenter
-from unet.training import train
+from unet.report.sentences import summary_lines
+from unet.runs.cli import explain
+from unet.training.train import train
 
 DATA = Path("data")
 X, M = DATA / "images" / "x.png", DATA / "masks" / "x.png"
@@ -581,7 +581,9 @@ INPUTS: dict[str, list[Input]] = {
         typed("an input of no size", "scripts/describe.py", "input=3x4x", gets="input=3x4x: expected positive numbers"),
         typed("an input of four axes", "scripts/describe.py", "input=3x9x9x9x9", gets="expected channels and 1 to 3"),
         typed("no folder", "scripts/report.py", gets="folder: is required; see python scripts/report.py --help"),
-        typed("a folder of no run", "scripts/results.py", "add", ".", "kept", gets="metrics.json: no such file"),
+        typed(
+            "a folder of no run", "scripts/maintain/results.py", "add", ".", "kept", gets="metrics.json: no such file"
+        ),
     ],
     "Checkpoints": [
         in_checkpoint("no such file", CHECKPOINT.unlink, "best.ckpt: .*; expected a checkpoint"),

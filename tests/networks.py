@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from unet import load
-from unet.segmenter import Segmenter
+from unet.inference.segmenter import Segmenter
 
 
 def checkpoint(folder: Path, spatial_dims: int = 2, channels: int = 3, **other: Any) -> Path:

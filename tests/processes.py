@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["unet.training"])
+CONTEXT.set_forkserver_preload(["unet.training.train"])
 
 
 def become(words: Sequence[str], cwd: Path, stdout: Connection, stderr: str) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from unet.benchmark import baselines, loader, networks, peak, steps, tables, timing
 from unet.commands import benchmark
 from unet.errors import UserError
-from unet.geometry import count_flops
+from unet.network.geometry import count_flops
 
 SMALL = baselines.Problem(width=4, depth=4, batch=1, size=(128, 128))
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unet import CONTEXT, DOWN, UP
+from unet.analysis.activation_memory import cuda_peak_bytes, saved_tensor_bytes
 from unet.benchmark import timing
 from unet.benchmark.forms import Form
 from unet.benchmark.operators import OperatorShape, compare_operators
 from unet.commands import benchmark
 from unet.errors import UserError
-from unet.memory import cuda_peak_bytes, saved_tensor_bytes
 
 
 @pytest.fixture(autouse=True)

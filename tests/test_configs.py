@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from unet.data.module import DRAWS
 from unet.errors import UserError
-from unet.limits import LIMITS, check_limits
+from unet.training.config_limits import LIMITS, check_limits
 
 CONFIGS = ROOT / "configs"
 

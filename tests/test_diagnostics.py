@@ -10,8 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from unet.diagnostics.diagnose import PROBES, TALLIES
 from unet.errors import UserError
-from unet.metrics import ConfusionMatrix
-from unet.training import train
+from unet.task.metrics import ConfusionMatrix
+from unet.training.train import train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the bottleneck is:UserWarning",

@@ -9,7 +9,7 @@ from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap, edges, ri
 from unet.diagnostics.confusions import Confusions
 from unet.diagnostics.diagnose import TALLIES
 from unet.diagnostics.objects import BORDERS, NAMES, ObjectRecall
-from unet.diagnostics.thin import SkeletonRecall
+from unet.diagnostics.skeleton import SkeletonRecall
 from unet.labels import IGNORE_INDEX
 
 NAMES_OF_CLASSES = ("sea", "land", "lake")

@@ -19,8 +19,8 @@ from unet.data.dataset import compose as pipeline
 from unet.data.samples import Samples
 from unet.data.source import Item, pair
 from unet.errors import UserError
-from unet.pictures import GAP, STRETCH, STRIP, ZOOM, panel, sheet
-from unet.training import train
+from unet.training.train import train
+from unet.visualization import GAP, STRETCH, STRIP, ZOOM, panel, sheet
 
 SIZES = {1: (64,), 2: (24, 28), 3: (20, 24, 22)}
 STEPS = {

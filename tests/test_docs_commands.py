@@ -19,7 +19,7 @@ from scipy import ndimage
 from sweeps import sweep_of
 from test_docs import PAGES
 
-from unet.training import train
+from unet.training.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is")
 

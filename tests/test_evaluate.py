@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from unet.commands import evaluate
 from unet.errors import UserError
-from unet.evaluation import config_of, evaluate_checkpoint
-from unet.training import train
+from unet.training.evaluate import config_of, evaluate_checkpoint
+from unet.training.train import train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the bottleneck is:UserWarning",

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from unet import CONTEXT, DOWN, UP, UNet
+from unet.analysis.single_operator import SHARED, STRIDE, build, served
 from unet.export.check import odd_sizes
 from unet.export.formats import FORMATS
-from unet.geometry import pad, padding_to_multiple
-from unet.ops.windows import split_windows
-from unet.registry import Registry
-from unet.stage import SHARED, STRIDE, build, served
+from unet.network.geometry import pad, padding_to_multiple
+from unet.network.ops.windows import split_windows
+from unet.network.registry import Registry
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")

@@ -24,15 +24,15 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from unet import load
-from unet.check.facts import examine
 from unet.data.files import LabelMap, file_item
-from unet.data.formats import read_image
 from unet.data.samples import checked
+from unet.data_check.file_facts import examine
 from unet.errors import UserError
-from unet.limits import LIMITS, check_limits
-from unet.model import UNet
-from unet.record import read_json
+from unet.io.image_formats import read_image
+from unet.io.run_folder import read_json
+from unet.network.model import UNet
 from unet.report.runs import read_run
+from unet.training.config_limits import LIMITS, check_limits
 
 LONGER = int(os.environ.get("FUZZ", "1"))
 

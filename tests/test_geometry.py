@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unet import DOWN, UP, UNet
 from unet.errors import UserError
-from unet.geometry import (
+from unet.network.geometry import (
     count_flops,
     count_parameters,
     crop,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unet import UNet
+from unet.analysis.receptive_field import receptive_fields
 from unet.errors import UserError
-from unet.inference import check_tile, gaussian_window, overlap_samples, predict, sliding_window, tiling
-from unet.receptive import receptive_fields
+from unet.inference.tiling import check_tile, gaussian_window, overlap_samples, predict, sliding_window, tiling
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 SIZES = {1: (37,), 2: (23, 31), 3: (9, 14, 11)}

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
-from unet.losses import LOSSES, class_weights, log_weights, make_loss
+from unet.task.losses import LOSSES, class_weights, log_weights, make_loss
 
 HALF = torch.zeros(1, 2, 1, 2)  # two samples, two classes, probability one half each
 TARGET = torch.tensor([[[0, 1]]])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet.labels import IGNORE_INDEX
-from unet.metrics import ConfusionMatrix
+from unet.task.metrics import ConfusionMatrix
 
 NAMES = ("sea", "land", "lake")
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from unet import CONTEXT, DOWN, UP, UNet
-from unet.blocks import ACTS, NORMS
 from unet.errors import UserError
-from unet.geometry import count_parameters
-from unet.model import SKIPS
+from unet.network.blocks import ACTS, NORMS
+from unet.network.geometry import count_parameters
+from unet.network.model import SKIPS
 
 SMALL = "the bottleneck is"
 """How the warning of a small bottleneck begins; the tests' networks are small on purpose."""

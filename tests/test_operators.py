@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from unet import CONTEXT, DOWN, UP
 from unet.errors import UserError
-from unet.ops.context import bin_means
-from unet.ops.reassembly import CarafeUp, DySampleUp
-from unet.ops.subpixel import PixelUnshuffleDown
-from unet.ops.wavelet import HaarDown, HaarUp
+from unet.network.ops.context import bin_means
+from unet.network.ops.reassembly import CarafeUp, DySampleUp
+from unet.network.ops.subpixel import PixelUnshuffleDown
+from unet.network.ops.wavelet import HaarDown, HaarUp
 
 SHARED = {"norm": "batch", "act": "relu"}
 COARSE = (4, 3, 5)

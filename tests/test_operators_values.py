@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from unet import CONTEXT, DOWN, UP
 from unet.errors import UserError
-from unet.ops.interpolation import ResizeConv
-from unet.ops.wavelet import haar, inverse_haar
-from unet.ops.windows import join_windows, split_windows
+from unet.network.ops.interpolation import ResizeConv
+from unet.network.ops.wavelet import haar, inverse_haar
+from unet.network.ops.windows import join_windows, split_windows
 
 SHARED = {"norm": "batch", "act": "relu"}
 STRIDES = [(2,), (3,), (2, 2), (3, 2), (1, 2), (2, 2, 2), (1, 2, 2)]

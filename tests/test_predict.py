@@ -11,11 +11,11 @@ import torch
 from folders import noise, sentence
 from networks import network
 
-from unet.apply import DEFAULT_TILE, PredictOptions, as_tensor, field_overlap, tiles
 from unet.errors import UserError
-from unet.preparation import apply_eval_transforms
-from unet.segmenter import Segmenter
-from unet.symmetry import flips_and_rotations, with_tta
+from unet.inference.predict import DEFAULT_TILE, PredictOptions, as_tensor, field_overlap, tiles
+from unet.inference.preprocessing import apply_eval_transforms
+from unet.inference.segmenter import Segmenter
+from unet.inference.tta import flips_and_rotations, with_tta
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 

@@ -17,13 +17,22 @@ from folders import noise, save, sentence
 from networks import checkpoint, network
 from PIL import Image
 
-from unet.apply import PredictOptions
 from unet.errors import UserError
-from unet.prediction.folder import DONE, FAILED, SKIPPED, BatchOptions, files_of, predict_files, reason, sheet_of
-from unet.prediction.one import predict_file
+from unet.inference.predict import PredictOptions
+from unet.io.run_folder import whole
+from unet.prediction.predict_file import predict_file
+from unet.prediction.predict_folder import (
+    DONE,
+    FAILED,
+    SKIPPED,
+    BatchOptions,
+    files_of,
+    predict_files,
+    reason,
+    sheet_of,
+)
 from unet.prediction.reading import open_image
 from unet.prediction.writing import PngStreamWriter
-from unet.record import whole
 
 EXACT = PredictOptions(tile=[32, 48], overlap=0.25, precision="32-true")
 
@@ -70,7 +79,7 @@ def test_every_format_gives_the_rows_it_holds_and_the_labels_of_the_array(tmp_pa
 
 
 def test_no_more_rows_are_read_at_once_than_a_tile_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from unet.prediction import one
+    from unet.prediction import predict_file as one
 
     np.save(tmp_path / "long.npy", noise(400, 60, 3))
     stored = open_image(tmp_path / "long.npy", 2)
@@ -199,7 +208,7 @@ def test_what_is_done_is_not_done_again_unless_something_changed(tmp_path: Path)
 def test_labels_that_were_being_replaced_when_all_stopped_are_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from unet.prediction import folder
+    from unet.prediction import predict_folder as folder
 
     model, order = network(tmp_path), BatchOptions(tmp_path / "out", "x")
     files = [save(tmp_path / "in" / "a.png", noise(40, 40, 3))]

@@ -5,7 +5,7 @@ from torch import nn
 
 from unet import CONTEXT, DOWN, UP
 from unet.errors import UserError, did_you_mean
-from unet.registry import Registry
+from unet.network.registry import Registry
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from test_command import arguments, environment, run, started
 
 from unet.errors import UserError
-from unet.job import RANKS, is_follower, require_common_folder
-from unet.sweep import keep_to_one_device
+from unet.runs.run import RANKS, is_follower, require_common_folder
+from unet.runs.sweep import keep_to_one_device
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def test_a_second_node_keeps_no_record(monkeypatch):
 
 
 def test_tasks_of_srun_that_have_no_common_folder_are_refused(stack, tmp_path, monkeypatch):
-    monkeypatch.setattr("unet.job.HydraConfig.get", lambda: OmegaConf.create({"overrides": {"hydra": []}}))
+    monkeypatch.setattr("unet.runs.run.HydraConfig.get", lambda: OmegaConf.create({"overrides": {"hydra": []}}))
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     require_common_folder(config("resume=auto"))
     with pytest.raises(UserError, match=r"2 processes train together.*add resume=auto or hydra.run.dir"):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet.errors import UserError
-from unet.schedules import SCHEDULES, make_schedule
+from unet.task.schedules import SCHEDULES, make_schedule
 
 
 def rates(name: str, steps: int, warmup: float, lr: float = 0.5) -> list[float]:

@@ -68,13 +68,13 @@ def test_a_kept_sweep_has_its_words_values_and_figures_and_no_place(tmp_path, mo
 
 
 def test_the_results_of_the_readme_are_current():
-    """python scripts/results.py table writes them."""
+    """python scripts/maintain/results.py table writes them."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert script("results").updated(readme) == readme
 
 
 def test_the_operator_table_of_the_readme_is_current():
-    """python scripts/operator_table.py writes it."""
+    """python scripts/maintain/operator_table.py writes it."""
     table, readme = script("operator_table"), (ROOT / "README.md").read_text(encoding="utf-8")
     assert table.updated(readme) == readme
     for name in [*DOWN, *UP, *CONTEXT]:

@@ -9,7 +9,7 @@ import torch
 
 from unet import load
 from unet.errors import UserError
-from unet.segmenter import Segmenter, adjust_logits
+from unet.inference.segmenter import Segmenter, adjust_logits
 
 DESCRIPTION = {
     "model": {"in_channels": 2, "num_classes": 3, "width": 4, "depth": 2, "spatial_dims": 2},

@@ -14,12 +14,12 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 from test_command import assert_same, run, started
 
-from unet.command import job_name, sweep_name, swept_keys
 from unet.errors import UserError
-from unet.job import lock_folder, objective
-from unet.record import forget
-from unet.sweep import Sweep, print_table, progress
-from unet.sweep import states as states_of
+from unet.io.run_folder import forget
+from unet.runs.cli import job_name, sweep_name, swept_keys
+from unet.runs.run import lock_folder, objective
+from unet.runs.sweep import Sweep, print_table, progress
+from unet.runs.sweep import states as states_of
 
 pytestmark = pytest.mark.slow
 SHORT = ("-m", "hydra.sweep.dir=sweep", "isolate=false", "trainer.max_epochs=1")
@@ -100,17 +100,17 @@ def test_the_job_of_a_killed_sweep_keeps_its_folder_locked(tmp_path):
     (tmp_path / "train.py").write_text(f"""
 import os, time
 from pathlib import Path
-from unet.job import lock_folder
+from unet.runs.run import lock_folder
 with lock_folder(Path({str(tmp_path)!r})):
     print(os.getpid(), flush=True)
     time.sleep(60)
 """)
     code = f"""
 from pathlib import Path
-import unet.job
-folder = unet.job.ROOT = Path({str(tmp_path)!r})
-with unet.job.lock_folder(folder) as running:
-    unet.job.run_in_subprocess(folder, [], {{}}, running)
+import unet.runs.run
+folder = unet.runs.run.ROOT = Path({str(tmp_path)!r})
+with unet.runs.run.lock_folder(folder) as running:
+    unet.runs.run.run_in_subprocess(folder, [], {{}}, running)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     sweep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
@@ -130,7 +130,7 @@ def test_a_folder_is_held_by_one_process(tmp_path):
     code = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from unet.job import lock_folder
+from unet.runs.run import lock_folder
 import multiprocessing, time
 with lock_folder(Path({str(tmp_path)!r})):
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))  # as a loader process is

@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from unet.callbacks.progress import Progress
-from unet.callbacks.tensorboard import add_curves
 from unet.errors import Interrupted, UserError
-from unet.training import build_data, build_task, evaluate, train
+from unet.training.callbacks.progress import Progress
+from unet.training.callbacks.tensorboard import add_curves
+from unet.training.train import build_data, build_task, evaluate, train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the bottleneck is:UserWarning",
@@ -48,7 +48,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.S
                 sent.append(signum)
                 os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr("unet.training.Progress", Interrupting)
+    monkeypatch.setattr("unet.training.train.Progress", Interrupting)
 
 
 def test_a_run_learns_and_leaves_a_complete_folder(composed, tmp_path):
@@ -248,9 +248,9 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_and_layer(composed, tmp_
             if trainer.global_step == step:
                 pl_module.net.encoder[0][1][1].register_forward_hook(lambda module, inputs, output: output / 0)
 
-    monkeypatch.setattr("unet.training.Progress", Poisoning)
+    monkeypatch.setattr("unet.training.train.Progress", Poisoning)
     if asynchronous:  # as on a GPU
-        monkeypatch.setattr("unet.task.ASYNCHRONOUS", {"cpu"})
+        monkeypatch.setattr("unet.task.module.ASYNCHRONOUS", {"cpu"})
     named = rf"at step {step} \(epoch 0\): the first layer .* is encoder\.0\.1\.1 \(BatchNorm2d\)"
     with pytest.raises(UserError, match=named):
         train(composed("pictures=0", "feature_maps=0"), tmp_path)
@@ -261,7 +261,7 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_and_layer(composed, tmp_
 
 def test_a_device_that_runs_behind_is_not_waited_for(composed, tmp_path, monkeypatch):
     """The loss of a step is read after the forward pass of the next, and the weights are what they would be anyway."""
-    monkeypatch.setattr("unet.task.ASYNCHRONOUS", {"cpu"}, raising=False)
+    monkeypatch.setattr("unet.task.module.ASYNCHRONOUS", {"cpu"}, raising=False)
     events: list[str] = []
     read = torch.Tensor.__bool__
     monkeypatch.setattr("torch.Tensor.__bool__", lambda self: events.append("read") or read(self))
@@ -273,7 +273,7 @@ def test_a_device_that_runs_behind_is_not_waited_for(composed, tmp_path, monkeyp
         def on_before_backward(self, *args) -> None:
             events.append("end")
 
-    monkeypatch.setattr("unet.training.Progress", Watching)
+    monkeypatch.setattr("unet.training.train.Progress", Watching)
     train(composed("trainer.max_epochs=1", "pictures=0", "feature_maps=0"), tmp_path / "late")
     assert "read" not in events[events.index("begin") : events.index("end")]
     monkeypatch.undo()
@@ -289,7 +289,7 @@ def test_a_fused_optimizer_clips_gradients_in_mixed_precision(composed, tmp_path
         def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
             largest.extend(float(p.grad.abs().max()) for p in pl_module.parameters() if p.grad is not None)
 
-    monkeypatch.setattr("unet.training.Progress", Watching)
+    monkeypatch.setattr("unet.training.train.Progress", Watching)
     clipping = ("trainer.gradient_clip_val=0.001", f"trainer.gradient_clip_algorithm={algorithm}")
     train(composed("trainer.precision=bf16-mixed", "trainer.max_epochs=1", *clipping), tmp_path)
     assert 0 < max(largest) <= 0.00101

@@ -13,9 +13,9 @@ from PIL import Image
 
 from unet.data import SegmentationData
 from unet.data.folder import Folder
-from unet.data.formats import name_parts, read_image
 from unet.data.icbm152 import SLABS, Icbm152, tissue
 from unet.errors import UserError
+from unet.io.image_formats import name_parts, read_image
 
 CLASSES = ["background", "cell"]
 

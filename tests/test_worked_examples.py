@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unet import DOWN, UP
-from unet.geometry import same_padding
+from unet.network.geometry import same_padding
 
 SHARED = {"norm": "batch", "act": "relu"}
 

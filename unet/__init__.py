@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unet.model import UNet
-    from unet.registry import CONTEXT, DOWN, UP
-    from unet.segmenter import load
+    from unet.inference.segmenter import load
+    from unet.network.model import UNet
+    from unet.network.registry import CONTEXT, DOWN, UP
 
 __all__ = ["CONTEXT", "DOWN", "UP", "UNet", "__version__", "load"]
 
@@ -19,4 +19,4 @@ __version__ = "0.2.0"
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'unet' has no attribute {name!r}")
-    return getattr(import_module("unet.segmenter" if name == "load" else "unet.model"), name)
+    return getattr(import_module("unet.inference.segmenter" if name == "load" else "unet.network.model"), name)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unet.errors import UserError
-from unet.geometry import times
+from unet.network.geometry import times
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """torch's name of the layout for a tensor (B, C, *S) of that many axes; one spatial axis has none."""

@@ -85,8 +85,8 @@ def default_training() -> tuple[Any, nn.Module]:
     from hydra import compose, initialize_config_dir
     from lightning import Trainer
 
-    from unet.command import CONFIGS
-    from unet.training import build_data, build_task
+    from unet.runs.cli import CONFIGS
+    from unet.training.train import build_data, build_task
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -9,7 +9,7 @@ from unet.benchmark.forms import DTYPES
 from unet.benchmark.peak import Convolution, fastest_convolution
 from unet.benchmark.steps import inference, training_step
 from unet.benchmark.timing import Timings, measure, median_ratio
-from unet.geometry import count_flops, count_parameters
+from unet.network.geometry import count_flops, count_parameters
 
 
 @dataclass(frozen=True)

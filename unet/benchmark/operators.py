@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unet import stage
+from unet.analysis import single_operator as stage
+from unet.analysis.activation_memory import cuda_peak_bytes, saved_tensor_bytes
 from unet.benchmark.forms import Form
 from unet.benchmark.timing import measure, median_ratio
 from unet.hardware import lay
-from unet.memory import cuda_peak_bytes, saved_tensor_bytes
-from unet.model import CONTEXT, DOWN, UP
-from unet.registry import Registry
+from unet.network.model import CONTEXT, DOWN, UP
+from unet.network.registry import Registry
 
 TABLES = (DOWN, UP, CONTEXT)
 REFERENCES = {"down": "max", "up": "transposed"}

@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from unet.command import hydra_script, name_first_word, parse_size
 from unet.errors import UserError
+from unet.runs.cli import hydra_script, name_first_word, parse_size
 
 SMALLEST = 64
 """Samples along an axis that leave smp's five halvings more than one."""
@@ -43,7 +43,7 @@ def benchmark(config: DictConfig) -> None:
 def check_options(config: DictConfig) -> None:
     """Raise UserError at the first value that cannot be."""
     from unet.benchmark.forms import DTYPES
-    from unet.limits import check_values, integer, one_of, or_null
+    from unet.training.config_limits import check_values, integer, one_of, or_null
 
     counts = dict.fromkeys(("rounds", "batch", "width", "depth", "channels"), integer(1))
     limits = {
@@ -69,7 +69,7 @@ def image_size(config: DictConfig) -> tuple[int, int]:
 
 def map_size(config: DictConfig) -> tuple[int, ...]:
     """Return the size of the fine map that the operators get. Raises UserError."""
-    from unet.stage import STRIDE
+    from unet.analysis.single_operator import STRIDE
 
     size = parse_size("size", config.size or "x".join(map(str, SIZES[config.dims])), "96x128")
     if len(size) != config.dims:

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from unet.command import hydra_script
+from unet.runs.cli import hydra_script
 
 
 @hydra_script("check_data")
@@ -26,12 +26,12 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     """
     from rich.console import Console
 
-    from unet.check.findings import ERROR, findings
-    from unet.check.report import print_findings, print_report
-    from unet.check.suggest import STRUCTURES, commands, structure_of, suggestions
-    from unet.check.survey import survey
-    from unet.limits import check_limits
-    from unet.training import build_data
+    from unet.data_check.findings import ERROR, findings
+    from unet.data_check.print_report import print_findings, print_report
+    from unet.data_check.suggest import STRUCTURES, commands, structure_of, suggestions
+    from unet.data_check.survey import survey
+    from unet.training.config_limits import check_limits
+    from unet.training.train import build_data
 
     check_limits(config)
     console = Console(highlight=False, soft_wrap=True)
@@ -44,7 +44,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     what = suggestions(found)
     print_report(console, config.data.name, found, wrong, what)
     if config.fix is not None:
-        from unet.check.correct import correct
+        from unet.data_check.corrected_copy import correct
 
         written = correct(found, Path(str(config.fix)))
         for sentence in written.left_out:
@@ -76,7 +76,7 @@ def name_classes(config: DictConfig) -> bool:
 
 def asks(config: DictConfig) -> Any:
     """What the configured training asks of the data."""
-    from unet.check.findings import Training
+    from unet.data_check.findings import Training
 
     stride, depth = config.model.stride, config.model.depth
     least = stride**depth if isinstance(stride, int) and isinstance(depth, int) else 1

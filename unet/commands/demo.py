@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from unet.command import hydra_script
+from unet.runs.cli import hydra_script
 
 
 @hydra_script("demo")

@@ -4,8 +4,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import hydra_script, parse_size
 from unet.errors import UserError
+from unet.runs.cli import hydra_script, parse_size
 
 
 @hydra_script("describe")
@@ -13,9 +13,9 @@ def main(config: DictConfig) -> None:
     """Print the network on the input: channels, then its size along one, two or three axes."""
     import warnings
 
-    from unet.anatomy import anatomy
-    from unet.limits import check_limits
-    from unet.matching import match_width
+    from unet.analysis.network_summary import anatomy
+    from unet.analysis.width_matching import match_width
+    from unet.training.config_limits import check_limits
 
     check_limits(config)
     channels, *size = parse_size("input", config.input or "3x256x256", "3x361x481: channels, then size")
@@ -35,8 +35,8 @@ def print_summary(found: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from unet.anatomy import COLUMNS, rows
-    from unet.geometry import times
+    from unet.analysis.network_summary import COLUMNS, rows
+    from unet.network.geometry import times
 
     console = Console(highlight=False)
     console.width = max(console.width, 132)  # a table that does not fit is worth less than one that has to be scrolled

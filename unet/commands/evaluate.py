@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from unet.command import as_path, check_single_values, hydra_script, require_keys
+from unet.runs.cli import as_path, check_single_values, hydra_script, require_keys
 
 OF_THE_RUN = ("data=", "data.", "trainer.")
 """How those arguments begin that change the run's config; this command's own are Hydra's to check."""
@@ -21,9 +21,9 @@ def main() -> None:
         require_keys(config, ["ckpt"], "evaluate")
         check_single_values(changes)
 
-        from unet.evaluation import evaluate_checkpoint
-        from unet.limits import SWITCH, check_values
-        from unet.summary import print_diagnostics, print_scores
+        from unet.training.config_limits import SWITCH, check_values
+        from unet.training.console import print_diagnostics, print_scores
+        from unet.training.evaluate import evaluate_checkpoint
 
         check_values(config, {"diagnostics": SWITCH})
         ckpt, output = Path(str(config.ckpt)).expanduser(), as_path(config.output)

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import as_path, hydra_script, require_keys
+from unet.runs.cli import as_path, hydra_script, require_keys
 
 
 @hydra_script("export")

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from unet.command import hydra_script, require_keys
+from unet.runs.cli import hydra_script, require_keys
 
 SWITCHES = ("tta", "probabilities", "overlays", "sheet", "transforms", "overwrite")
 
@@ -17,11 +17,11 @@ def main(config: DictConfig) -> None:
     require_keys(config, ("ckpt", "input", "output"), "predict")
 
     from unet import load
-    from unet.apply import PredictOptions
     from unet.hardware import channels_last, lay, settle
-    from unet.limits import SWITCH, check_values
-    from unet.prediction.folder import FAILED, BatchOptions, files_of, predict_files, sheet_of
-    from unet.record import sha256
+    from unet.inference.predict import PredictOptions
+    from unet.io.run_folder import sha256
+    from unet.prediction.predict_folder import FAILED, BatchOptions, files_of, predict_files, sheet_of
+    from unet.training.config_limits import SWITCH, check_values
 
     check_values(config, dict.fromkeys(SWITCHES, SWITCH))
     device = settle(str(config.device), config.threads)
@@ -51,7 +51,7 @@ def print_counts(rows: list[Any], output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from unet.prediction.folder import DONE, FAILED, SKIPPED
+    from unet.prediction.predict_folder import DONE, FAILED, SKIPPED
 
     table = Table("files", "count", title=f"labels in {output}", title_justify="left")
     for state in (DONE, SKIPPED, FAILED):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from unet.command import hydra_script, name_first_word, require_keys
+from unet.runs.cli import hydra_script, name_first_word, require_keys
 
 
 @hydra_script("report")
@@ -13,7 +13,7 @@ def report(config: DictConfig) -> None:
     require_keys(config, ["folder"], "report")
 
     from unet.report import analyze, save
-    from unet.report.words import summary_lines
+    from unet.report.sentences import summary_lines
 
     analysis = analyze(Path(str(config.folder)).expanduser(), config.metric, config.reference, config.tune)
     print(save(analysis), *summary_lines(analysis), sep="\n")

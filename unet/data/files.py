@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from unet.data.formats import PICTURES, SHOWN_AS, SUFFIXES, name_parts, read_image, read_numbers, read_picture
 from unet.data.source import Array, Item, stop
 from unet.errors import UserError, did_you_mean
+from unet.io.image_formats import PICTURES, SHOWN_AS, SUFFIXES, name_parts, read_image, read_numbers, read_picture
 from unet.labels import IGNORE_INDEX
 
 

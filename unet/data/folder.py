@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from unet.data.files import LabelMap, listed, pairs, read_lines
-from unet.data.formats import SUFFIXES, name_parts
 from unet.data.source import PALETTE, SPLITS, Color, Item, Source
 from unet.errors import UserError, did_you_mean
+from unet.io.image_formats import SUFFIXES, name_parts
 from unet.labels import IGNORE_INDEX
 
 MODES = ("L", "RGB", "RGBA")

@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 
 from unet.data.files import installed_file
-from unet.data.formats import read_nifti
 from unet.data.source import Array, Color, Item, Source, pair
+from unet.io.image_formats import read_nifti
 from unet.labels import IGNORE_INDEX
 
 INSTALL = "pip install -e '.[volumes]'"

@@ -13,7 +13,7 @@ from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compos
 from unet.data.samples import Samples, channel_mismatch, cross_split_duplicates, evenly_spaced
 from unet.data.source import Item, Source
 from unet.errors import UserError
-from unet.inference import check_tile
+from unet.inference.tiling import check_tile
 
 DRAWS = {
     "evenly": lambda samples: None,
@@ -38,7 +38,7 @@ class SegmentationData(L.LightningDataModule):
         train_transforms, eval_transforms: albumentations transforms, in order; see :func:`unet.data.dataset.compose`.
         num_workers: loader processes; ``auto``: none where training itself runs on the CPU, else up to 8.
         cache_gb: decoded images that may stay in memory, in GiB.
-        eval_tile, eval_overlap: evaluation sees images tile by tile, see :func:`unet.inference.predict`; None: whole.
+        eval_tile, eval_overlap: evaluation sees images tile by tile, see :func:`unet.inference.tiling.predict`; None: whole.
     """
 
     def __init__(

@@ -20,21 +20,21 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from unet import UNet, load
-from unet.apply import PredictOptions, channels_fit
-from unet.data.formats import PICTURES, name_parts
 from unet.data.source import Array
 from unet.data.targets import check_targets
 from unet.errors import UserError
-from unet.geometry import times
 from unet.hardware import channels_last, lay, settle
+from unet.inference.predict import PredictOptions, channels_fit
+from unet.inference.segmenter import Segmenter
+from unet.io.image_formats import PICTURES, name_parts
+from unet.io.run_folder import CHECKPOINTS, run_config
 from unet.labels import IGNORE_INDEX, variety
-from unet.pictures import errors, to_rgb
-from unet.prediction.folder import files_of, reason
-from unet.prediction.one import bands
+from unet.network.geometry import times
 from unet.prediction.overlay import overlaid
+from unet.prediction.predict_file import bands
+from unet.prediction.predict_folder import files_of, reason
 from unet.prediction.reading import ImageReader, of_array, open_image
-from unet.record import CHECKPOINTS, run_config
-from unet.segmenter import Segmenter
+from unet.visualization import errors, to_rgb
 
 MAX_SIDE, THUMBNAIL = 1024, 240
 """Longer images are shown with every second, third, ... pixel; of small ones each pixel is a square."""

@@ -9,12 +9,12 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from unet.analysis.receptive_field import receptive_fields
 from unet.data.module import SegmentationData
 from unet.diagnostics.examples import examples, stacked
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
-from unet.receptive import receptive_fields
-from unet.task import SegmentationTask
+from unet.task.module import SegmentationTask
 
 Array = np.ndarray
 IMAGES = 16

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unet.metrics import ConfusionMatrix
-from unet.record import whole
+from unet.io.run_folder import whole
+from unet.task.metrics import ConfusionMatrix
 
 Array = np.ndarray
 

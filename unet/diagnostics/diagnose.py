@@ -8,18 +8,18 @@ from typing import Protocol
 import numpy as np
 
 from unet.data.module import SegmentationData
+from unet.diagnostics.best_effort import sparing
 from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap
 from unet.diagnostics.checkerboard import imbalance, peaks
 from unet.diagnostics.confusions import Confusions
-from unet.diagnostics.evaluation import evaluating, predictions
-from unet.diagnostics.fit import fit
 from unet.diagnostics.information import information
 from unet.diagnostics.objects import ObjectRecall
+from unet.diagnostics.predictions import evaluating, predictions
 from unet.diagnostics.shift import shift
-from unet.diagnostics.sparing import sparing
-from unet.diagnostics.thin import SkeletonRecall
-from unet.record import CONFUSIONS
-from unet.task import SegmentationTask
+from unet.diagnostics.skeleton import SkeletonRecall
+from unet.diagnostics.train_score import fit
+from unet.io.run_folder import CONFUSIONS
+from unet.task.module import SegmentationTask
 
 Array = np.ndarray
 Scores = dict[str, float]

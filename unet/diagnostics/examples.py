@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unet.data.module import SegmentationData
 from unet.errors import UserError
-from unet.geometry import times
+from unet.network.geometry import times
 
 SAMPLES, STRIDES = 2**16, 4
 """How much of an image's middle is looked at: 256 samples along each axis of a picture, 40 of a volume, but no fewer

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from unet.data.module import SegmentationData
 from unet.data.samples import evenly_spaced
-from unet.diagnostics.sparing import sparing
+from unet.diagnostics.best_effort import sparing
 from unet.errors import UserError
-from unet.task import SegmentationTask
+from unet.task.module import SegmentationTask
 
 Array = np.ndarray
 IMAGES = 128

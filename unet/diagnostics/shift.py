@@ -12,7 +12,7 @@ from unet.data.module import SegmentationData
 from unet.diagnostics.examples import examples
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
-from unet.task import SegmentationTask
+from unet.task.module import SegmentationTask
 
 IMAGES, PHASES = 4, 32
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from unet.data.files import LabelMap, image_files, pairs, require_folders
-from unet.data.formats import read_image
 from unet.data.samples import checked, evenly_spaced
 from unet.data.source import Array, Item
 from unet.errors import UserError
 from unet.export.deployed import InputSpec
-from unet.geometry import times
+from unet.io.image_formats import read_image
 from unet.labels import IGNORE_INDEX
+from unet.network.geometry import times
 
 MAX_IMAGES = 32
 """Images to calibrate on, and as many others to measure on."""

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unet.analysis.nonfinite import is_finite
 from unet.errors import UserError
 from unet.export.deployed import InputSpec
 from unet.export.formats import Program
 from unet.export.tiles import TileSpec
-from unet.finite import is_finite
-from unet.geometry import times
-from unet.inference import sliding_window, stitch
+from unet.inference.tiling import sliding_window, stitch
+from unet.network.geometry import times
 
 TOLERANCE = 1e-4
 """Largest difference of a probability."""

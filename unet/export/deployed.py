@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unet.errors import UserError, did_you_mean
-from unet.segmenter import Segmenter
+from unet.inference.segmenter import Segmenter
 
 DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
-"""Types of stored images; see :func:`unet.data.formats.read_image`."""
+"""Types of stored images; see :func:`unet.io.image_formats.read_image`."""
 AXES = {1: "L", 2: "H W", 3: "D H W"}
 BLOCK = 8
 """Samples along an axis of the constant patches of :meth:`InputSpec.random_image`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unet.errors import UserError
-from unet.geometry import count_parameters
+from unet.network.geometry import count_parameters
 
 Program = Callable[[Tensor], Tensor]
 """The function of a model file: image as stored (B, C, *S) -> its output, for every batch and size."""

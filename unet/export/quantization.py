@@ -10,7 +10,7 @@ import torch
 from unet.export.calibration import LabelledImage
 from unet.export.check import compare_labels
 from unet.export.formats import INPUT, Program
-from unet.metrics import ConfusionMatrix
+from unet.task.metrics import ConfusionMatrix
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 

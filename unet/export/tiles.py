@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from unet.apply import PredictOptions, overlap_of, tile_of
-from unet.inference import Tiling, tiling
-from unet.receptive import Field
-from unet.segmenter import Segmenter
+from unet.analysis.receptive_field import Field
+from unet.inference.predict import PredictOptions, overlap_of, tile_of
+from unet.inference.segmenter import Segmenter
+from unet.inference.tiling import Tiling, tiling
 
 MAX_SAMPLES = 2**19
 """Samples of the image on which tiled and full prediction are compared."""
@@ -15,7 +15,7 @@ MAX_SAMPLES = 2**19
 
 @dataclass(frozen=True)
 class TileSpec:
-    """Tiles for :func:`unet.inference.sliding_window`.
+    """Tiles for :func:`unet.inference.tiling.sliding_window`.
 
     Attributes:
         tile: size along each axis, a multiple of the total stride.
@@ -57,7 +57,7 @@ class TileSpec:
 
 
 def tile_spec(segmenter: Segmenter) -> TileSpec:
-    """Return the default tiles of :meth:`unet.segmenter.Segmenter.predict`."""
+    """Return the default tiles of :meth:`unet.inference.segmenter.Segmenter.predict`."""
     stride, options = segmenter.net.total_stride, PredictOptions()
     tile = tuple(-(-n // r) * r for n, r in zip(tile_of(segmenter, options), stride, strict=True))
     return TileSpec(tile, tuple(overlap_of(segmenter, options)), tuple(stride), segmenter.field)

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from unet.data.source import Array
-from unet.pictures import colorize, draw_legend, layout_legend, shown, to_rgb
-from unet.record import whole
+from unet.io.run_folder import whole
+from unet.visualization import colorize, draw_legend, layout_legend, shown, to_rgb
 
 LONGEST = 2048
 """Pixels along the longer side of an overlay; larger images are subsampled."""

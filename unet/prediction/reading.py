@@ -10,11 +10,11 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from unet.data.formats import PICTURES, SHOWN_AS, SUFFIXES, name_parts, read_numbers, read_picture
 from unet.data.source import Array
 from unet.errors import UserError
-from unet.geometry import times
-from unet.inference import Window
+from unet.inference.tiling import Window
+from unet.io.image_formats import PICTURES, SHOWN_AS, SUFFIXES, name_parts, read_numbers, read_picture
+from unet.network.geometry import times
 
 MAX_SEGMENT = 2**28
 """Bytes of an unpacked TIFF strip or tile above which the file is read at once."""

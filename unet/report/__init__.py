@@ -4,8 +4,8 @@ from pathlib import Path
 
 import unet.report.page as page
 import unet.report.results as results
-from unet.record import write_text
-from unet.report.study import SweepAnalysis, analyze
+from unet.io.run_folder import write_text
+from unet.report.analysis import SweepAnalysis, analyze
 
 __all__ = ["SweepAnalysis", "analyze", "save"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unet.report.analysis import SweepAnalysis
 from unet.report.measures import SMALLEST_OBJECTS, object_bins
-from unet.report.study import SweepAnalysis
 
 Array = np.ndarray
 

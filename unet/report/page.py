@@ -8,11 +8,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import unet.report.diagnostics as diagnostics
 import unet.report.pictures as pictures
 import unet.report.plots as plots
+import unet.report.sentences as words
 import unet.report.statistics as statistics
 import unet.report.tables as tables
-import unet.report.words as words
+from unet.report.analysis import SweepAnalysis
 from unet.report.folklore import evaluate_claims
-from unet.report.study import SweepAnalysis
 
 MAX_DRAWN = 20
 """Differences in the figure; the table has all."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from unet.report.study import SweepAnalysis
+from unet.report.analysis import SweepAnalysis
 
 PREDICTIONS = "predictions.png"
 WIDTH = 640

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from unet.report.analysis import SweepAnalysis
 from unet.report.comparison import Contrast
 from unet.report.diagnostics import Curve, mean_and_sd
 from unet.report.measures import is_lower_better, title
 from unet.report.pictures import Picture, data_uri
-from unet.report.study import SweepAnalysis
 
 Array = np.ndarray
 

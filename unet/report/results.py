@@ -3,8 +3,8 @@
 import csv
 import io
 
+from unet.report.analysis import SweepAnalysis
 from unet.report.runs import jsonable
-from unet.report.study import SweepAnalysis
 
 
 def rows(analysis: SweepAnalysis) -> str:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from unet.errors import UserError
-from unet.record import CONFIG, METRICS, STATUS, SWEEP, flatten, read_json
+from unet.io.run_folder import CONFIG, METRICS, STATUS, SWEEP, flatten, read_json
 
 COMMAND = ["python", "train.py"]
 

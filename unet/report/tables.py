@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 import unet.report.diagnostics as diagnostics
+from unet.report.analysis import SweepAnalysis
 from unet.report.comparison import Contrast, Effects
 from unet.report.diagnostics import mean_and_sd
 from unet.report.folklore import EvaluatedClaim, is_exact
 from unet.report.measures import title
 from unet.report.runs import jsonable
-from unet.report.study import SweepAnalysis
-from unet.report.words import NONE, format_number
+from unet.report.sentences import NONE, format_number
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,350 @@
+"""The command line as its users meet it: clear sentences, exit statuses, folders, sweeps, interruption."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import processes
+import pytest
+import torch
+from conftest import ROOT, TINY
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from PIL import Image
+
+import unet
+from unet import __main__ as dispatch
+from unet.errors import UserError
+from unet.runs.cli import as_override, explain, override_slug, parsed_value, run_dir, truncate_with_hash
+from unet.training.train import train
+
+pytestmark = pytest.mark.slow
+
+
+def arguments(stack: Path, *overrides: str) -> list[str]:
+    flags = [override for override in overrides if override.startswith("-")]  # Hydra wants them first
+    values = [override for override in overrides if not override.startswith("-")]
+    return [str(ROOT / "train.py"), *flags, "data=isbi2012", f"data.root={stack}", *TINY, *values]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
+
+
+def run(stack: Path, cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return processes.run(arguments(stack, *overrides), cwd)
+
+
+def refused(stack: Path, cwd: Path, *overrides: str) -> str:
+    """The one sentence of a run that must end with status 1 and without a traceback."""
+    result = run(stack, cwd, *overrides)
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.down=stride", ["did you mean strided", "max"]),
+        ("model.depht=3", ["model.depht", "did you mean model.depth"]),
+        ("trainer.max_epoch=3", ["did you mean trainer.max_epochs"]),
+        ("ckpt_path=nowhere.ckpt", ["nowhere.ckpt", "no such file"]),
+    ],
+)
+def test_a_wrong_value_gets_one_sentence(stack, tmp_path, override, words):
+    line = refused(stack, tmp_path, override)
+    assert [word for word in words if word not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.up=bilinaer", ["did you mean bilinear"]),
+        ("model.context=sp", ["did you mean spp"]),
+        ("model.down={name: max, kernel: 3}", ["did you mean kernel_size"]),
+        ("model.width=-1", ["model.width", "-1"]),
+        ("loss.name=dyce", ["did you mean dice"]),
+        ("optim.schedule=onecycle", ["did you mean one_cycle"]),
+        ("data.root=nowhere", ["nowhere", "download"]),
+        ("data.train_transforms=[{_target_: albumentations.RandomCrop, hight: 8, width: 8}]", ["data=isbi2012"]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_training_too(composed, tmp_path, override, words):
+    with pytest.raises(UserError) as error:
+        train(composed(override), tmp_path)
+    said = explain(error.value)
+    assert [word for word in words if word not in said] == [] and "\n" not in said
+
+
+def test_an_unknown_data_set_names_the_nearest(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "data=camvit"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "did you mean camvid" in result.stderr and "blue_marble" in result.stderr
+
+
+def test_what_is_no_override_is_wrong_usage(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "model.down"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: 'model.down' is no KEY=VALUE")
+
+
+def test_a_bad_file_is_named_before_training_starts(stack, composed, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(stack, copy)
+    image = copy / "image" / "8.png"  # in the test split: met last
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    result = run(copy, tmp_path)
+    assert result.returncode == 1 and str(image) in result.stderr and "epoch 1" not in result.stdout
+    image.write_bytes(whole)
+    mask = Image.open(copy / "label" / "8.png")
+    mask.putpixel((3, 3), 77)
+    mask.save(copy / "label" / "8.png")
+    with pytest.raises(UserError, match=r"8\.png.*label 77"):
+        train(composed(f"data.root={copy}"), tmp_path)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(stack, tmp_path):
+    assert run(stack, tmp_path, "hydra.run.dir=mine", "trainer.max_epochs=1").returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
+    assert "already holds a run" in refused(stack, tmp_path, "hydra.run.dir=mine", "seed=1")
+    after = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
+    assert sorted(after) == sorted(before)
+    assert [path.name for path in before if after[path] != before[path]] == []
+
+
+def test_a_full_error_shows_the_traceback_when_asked(stack, tmp_path):
+    env = environment() | {"HYDRA_FULL_ERROR": "1"}
+    command = [sys.executable, *arguments(stack, "model.down=stride")]
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and "Traceback" in result.stderr
+
+
+def test_a_sweep_runs_every_job_and_shows_the_one_that_fails(stack, tmp_path):
+    result = run(
+        stack,
+        tmp_path,
+        "-m",
+        "isolate=false",
+        "hydra.sweep.dir=sweep",
+        "model.width=4,-1",
+        "model.down=max,avg",
+        "trainer.max_epochs=1",
+    )
+    assert result.returncode == 1
+    assert "expected an integer of at least 1, found -1" in result.stdout
+    assert "Traceback" not in result.stderr
+    states = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/status.json")}
+    assert len(states) == 4
+    assert sorted(value["state"] for value in states.values()) == ["done", "done", "failed", "failed"]
+    for name, value in states.items():
+        assert (
+            (value["state"] == "failed") == ("width--1" in name) == (tmp_path / "sweep" / name / "error.txt").exists()
+        )
+
+
+def test_a_job_of_a_sweep_equals_the_same_run_alone(stack, tmp_path):
+    jobs = ("-m", "isolate=false", "hydra.sweep.dir=sweep", "seed=1,0", "trainer.max_epochs=1")  # seed 0 after seed 1
+    assert run(stack, tmp_path, *jobs).returncode == 0
+    assert run(stack, tmp_path, "hydra.run.dir=alone", "seed=0", "trainer.max_epochs=1").returncode == 0
+    configs = (tmp_path / "sweep").glob("*/config.yaml")
+    (job,) = (path.parent for path in configs if "\nseed: 0\n" in path.read_text())
+    assert_same(job, tmp_path / "alone")
+
+
+def assert_same(first: Path, second: Path) -> None:
+    states = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (first, second)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def started(stack: Path, cwd: Path, epoch: int, *overrides: str) -> processes.Command:
+    """A command in a session of its own, once it has finished that epoch."""
+    process = processes.Command(arguments(stack, *overrides), cwd)
+    for line in process.stdout:
+        if line.startswith(f"epoch {epoch}/"):
+            break
+    return process
+
+
+def interrupted(stack: Path, cwd: Path, signum: int, *overrides: str) -> int:
+    """Start a run in ``parted``, signal its whole process group (as a terminal does) in epoch 3; its exit status."""
+    process = started(stack, cwd, 3, "hydra.run.dir=parted", *overrides)  # the third's line: the second is saved
+    time.sleep(0.05)
+    os.killpg(process.pid, signum)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+LONGER = ("trainer.max_epochs=20", "optim.lr=0.001")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing stopped; loader processes would not change it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert run(stack, folder, "hydra.run.dir=whole", *LONGER).returncode == 0
+    return folder / "whole"
+
+
+@pytest.mark.parametrize(
+    ("signum", "status", "workers"),
+    [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 0), (signal.SIGKILL, -9, 2)],
+)
+def test_an_interrupted_command_resumes_to_the_same_weights(stack, undisturbed, tmp_path, signum, status, workers):
+    longer = (*LONGER, f"data.num_workers={workers}")
+    assert interrupted(stack, tmp_path, signum, *longer) == status
+    last = tmp_path / "parted" / "checkpoints" / "last.ckpt"
+    assert 8 <= torch.load(last, weights_only=True)["global_step"] < 80
+    state = json.loads((tmp_path / "parted" / "status.json").read_text())["state"]
+    assert state == ("running" if signum == signal.SIGKILL else "interrupted")
+    assert run(stack, tmp_path, f"ckpt_path={last}", *longer).returncode == 0
+    assert (tmp_path / "parted" / "metrics.json").is_file()  # it went on in its own folder
+    assert_same(tmp_path / "parted", undisturbed)
+
+
+def test_help_shows_examples_and_every_key_without_loading_torch(tmp_path):
+    code = f"""
+import runpy, sys
+sys.argv = ["train.py", "--help"]
+try:
+    runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
+finally:
+    print("loaded:", [name for name in ("torch", "lightning", "albumentations") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
+    assert "loaded: []" in result.stdout
+    for word in ("Examples", "model.down=strided", "camvid", "max_epochs"):
+        assert word in result.stdout
+
+
+def test_names_for_folders():
+    assert override_slug("_", []) == ""
+    assert override_slug("_", ["model.down=[max,strided]", "seed=1"]) == "_model.down-max-strided_seed-1"
+    assert override_slug("", ["data.root=/a/b c", "ckpt_path=x"]) == "data.root-a-b-c"
+    long = override_slug("", ["a=" + "x" * 400, "seed=3"])
+    assert long.endswith("_seed-3") and len(long) < 60 and long != override_slug("", ["a=" + "x" * 401, "seed=3"])
+    assert len(override_slug("", [f"key{number}={number}" for number in range(99)])) == 150
+    assert truncate_with_hash("short", 5) == "short"
+    root = OmegaConf.create()
+    assert run_dir(None, "new", _root_=root) == "new"
+    assert run_dir("outputs/x/checkpoints/last.ckpt", "new", _root_=root) == "outputs/x"
+    assert run_dir("outputs/x/checkpoints/last.ckpt", "new", "auto", _root_=root) == "outputs/x"
+    assert run_dir("somewhere/model.ckpt", "new", _root_=root) == "new"
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=5))
+def test_hydra_takes_the_path_of_a_run_unquoted(values):
+    overrides = [f"key{number}={value}" for number, value in enumerate(values)]
+    for name in (override_slug("2026-01-01_10-00-00_", overrides), f"{override_slug('sweep_', overrides)}/x_1a2b3c4d"):
+        path = f"outputs/{name}/checkpoints/last.ckpt"
+        assert parsed_value(f"ckpt_path={path}") == path and as_override("ckpt_path", path) == f"ckpt_path={path}"
+
+
+PATHS = [
+    "a b",
+    "a, b (1).png",
+    "it's",
+    "back\\slash\\",
+    "[x]{y}",
+    "run_model.down=max,seed=1/x",
+    "2024",
+    "true",
+    "~/ä",
+    "${x}",
+]
+
+
+@pytest.mark.parametrize("value", PATHS)
+def test_any_path_can_be_handed_on(value):
+    assert parsed_value(as_override("input", value)) == value
+
+
+@pytest.mark.parametrize("folder", ["outputs/2026-01-01_model.down=max,seed=1", "[mine]", "a,b"])
+def test_a_path_that_needs_quotes_is_refused_with_the_quoted_one_which_works(folder, tmp_path):
+    ckpt = f"{folder}/checkpoints/best.ckpt"
+    predict = [str(ROOT / "scripts" / "predict.py"), "input=x", "output=y"]
+    first = processes.run([*predict, f"ckpt={ckpt}"], tmp_path)
+    (line,) = first.stderr.splitlines()
+    (advice,) = shlex.split(line.partition("quote it twice: ")[2])
+    assert first.returncode in (1, 2) and line.startswith("error: ") and parsed_value(advice) == ckpt
+    second = processes.run([*predict, advice], tmp_path)
+    assert f"{ckpt}: No such file" in second.stderr, "read as it is meant"
+
+
+@pytest.mark.parametrize("words", [["train.py", "--cfg", "job"], ["scripts/describe.py"]], ids=lambda words: words[0])
+def test_a_reader_of_a_pipe_that_leaves_is_no_error(words):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, ROOT / words[0], *words[1:]], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert done.stderr == "" and done.returncode in (128 + signal.SIGPIPE, 1), "1 is what rich has for it"
+
+
+def test_an_unexpected_error_says_where_it_happened():
+    try:
+        raise RuntimeError("a\nb")
+    except RuntimeError as error:
+        text = explain(error)
+    assert text.startswith("RuntimeError: a b (at test_command_line.py:") and "HYDRA_FULL_ERROR=1" in text
+
+
+COMMANDS = {
+    "baseline": "sees the colour of each pixel",
+    "check_data": "Look at a data set before training",
+    "describe": "Describe a network level by level",
+    "evaluate": "Score a trained network again",
+    "export": "a folder that runs without this project",
+    "predict": "Predict images, volumes or sequences",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_own_help(name, tmp_path):
+    result = processes.run([str(ROOT / "scripts" / f"{name}.py"), "--help"], tmp_path)
+    assert result.returncode == 0 and COMMANDS[name] in result.stdout
+    assert f"python scripts/{name}.py" in result.stdout and "python train.py model" not in result.stdout
+
+
+@pytest.mark.parametrize("flags", [["-m"], ["--multirun"], ["hydra.mode=MULTIRUN"]], ids=" ".join)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_only_a_training_is_swept(name, flags, tmp_path):
+    key = {"predict": "tta", "evaluate": "split", "export": "labels"}.get(name, "seed")
+    result = processes.run([str(ROOT / "scripts" / f"{name}.py"), *flags, f"{key}=0,1"], tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr == "error: -m, --multirun: only a training is swept: python train.py -m KEY=A,B\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["unet-lab", *words])
+    dispatch.main()
+
+
+def test_the_console_command_lists_and_finds_the_commands(monkeypatch, capsys):
+    call(monkeypatch)
+    listed = capsys.readouterr().out
+    for name in dispatch.COMMANDS:
+        assert f"\n  {name} " in listed
+        with pytest.raises(SystemExit):
+            call(monkeypatch, name, "--help")
+        assert f"unet-lab {name}" in capsys.readouterr().out
+    call(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"unet-lab {unet.__version__}\n"
+    with pytest.raises(SystemExit) as end:
+        call(monkeypatch, "trian")
+    assert end.value.code == 2 and "error: trian: no such command; did you mean train?" in capsys.readouterr().err

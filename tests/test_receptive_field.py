@@ -1,0 +1,108 @@
+"""Receptive fields against the footprint of the gradient in the network itself, and against known numbers."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unet import CONTEXT, DOWN, UP, UNet
+from unet.analysis.receptive_field import receptive_fields
+
+pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
+
+NETWORKS = [
+    pytest.param({"down": "avg", "up": "transposed", "depth": 3}, id="avg-transposed"),
+    pytest.param({"down": "strided", "up": "nearest"}, id="strided-nearest"),
+    pytest.param({"down": "blur", "up": "linear"}, id="blur-linear"),
+    pytest.param({"down": ["avg", "strided_blur"], "up": ["pixel_shuffle", "bicubic"]}, id="mixed-per-stage"),
+    pytest.param(
+        {"down": {"name": "strided", "kernel_size": 5}, "up": {"name": "transposed", "kernel_size": 4}}, id="wide"
+    ),
+    pytest.param({"down": "pixel_unshuffle", "up": "carafe", "depth": 1}, id="unshuffle-carafe"),
+    pytest.param({"down": "avg", "stride": [[1, 2], 3], "up": "linear"}, id="anisotropic"),
+    pytest.param({"down": "strided", "up": "nearest", "skip": "none"}, id="no-skip"),
+    pytest.param({"down": "avg", "up": "linear", "spatial_dims": 1, "stride": [2, 3]}, id="1d"),
+    pytest.param({"down": "strided", "up": "nearest", "spatial_dims": 3, "depth": 1, "stride": [[1, 2, 2]]}, id="3d"),
+]
+
+
+def positive(settings: dict[str, Any]) -> UNet:
+    """A network through which nothing cancels and nothing dies: every weight positive, on positive images."""
+    net = UNet(**({"in_channels": 1, "num_classes": 1, "width": 2, "depth": 2} | settings)).double().eval()
+    for name, parameter in net.named_parameters():
+        nn.init.constant_(parameter, 0 if name.endswith("bias") else 1 / max(1, parameter[0].numel()))
+    return net
+
+
+def footprint(net: UNet, part: str) -> list[int]:
+    """Along every axis, the samples between the first and the last that move the middle of ``part``'s output."""
+    caught: list[Tensor] = []
+    net.get_submodule(part).register_forward_hook(lambda module, args, output: caught.append(output))
+    least = 40 if net.spatial_dims == 3 else 128
+    size = [m * -(-least // m) for m in net.total_stride]
+    stages = math.prod(net.total_stride)
+    widest = [0] * net.spatial_dims
+    for phase in range(stages if part == "head" else 1):
+        image = torch.rand(1, 1, *size, dtype=torch.float64, requires_grad=True)
+        net(image)
+        output = caught.pop()
+        place = [n // 2 + phase % m for n, m in zip(output.shape[2:], net.total_stride, strict=True)]
+        output[(0, slice(None), *place)].sum().backward()
+        assert image.grad is not None
+        seen = image.grad[0, 0].nonzero()
+        extent = (seen.amax(0) - seen.amin(0) + 1).tolist()
+        assert all(length < n for length, n in zip(extent, size, strict=True)), "the image is too small for this test"
+        widest = [max(pair) for pair in zip(widest, extent, strict=True)]
+    return widest
+
+
+@pytest.mark.parametrize("settings", NETWORKS)
+def test_fields_are_the_footprint_of_the_gradient(settings: dict[str, Any]):
+    net = positive(settings)
+    found = receptive_fields({"depth": 2} | settings)
+    assert footprint(net, "context") == list(found.context)
+    assert footprint(net, "head") == list(found.logits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"down": "max"}, 140),
+        ({"down": "avg"}, 140),
+        ({"down": "pixel_unshuffle"}, 140),
+        ({"down": "strided"}, 155),
+        ({"down": "max_blur"}, 170),
+        ({"down": "max", "depth": 5}, 284),
+        ({"down": "max", "depth": 0}, 5),
+    ],
+    ids=str,
+)
+def test_the_bottleneck_of_the_classical_network_sees_what_is_known(settings: dict[str, Any], expected: int):
+    assert receptive_fields(settings).encoder[-1] == (expected, expected)
+
+
+@pytest.mark.parametrize("name", ["spp", "ppm", "aspp"])
+def test_a_pyramid_sees_everything(name: str):
+    assert receptive_fields({"depth": 1, "context": name}).context == (math.inf, math.inf)
+
+
+@pytest.mark.parametrize("spatial_dims", [1, 2])
+@pytest.mark.parametrize("name", DOWN)
+def test_every_down_operator_has_a_field_of_at_least_its_window(name: str, spatial_dims: int):
+    found = receptive_fields({"depth": 1, "down": name, "spatial_dims": spatial_dims})
+    assert all(6 <= n < 20 for n in found.downs[0])
+
+
+@pytest.mark.parametrize("name", UP)
+def test_every_up_operator_has_a_field_no_smaller_than_what_it_is_given(name: str):
+    found = receptive_fields({"depth": 1, "up": name})
+    assert all(14 <= n < 40 for n in found.ups[0])
+    assert all(after > before for after, before in zip(found.decoder[0], found.ups[0], strict=True))
+
+
+@pytest.mark.parametrize("name", CONTEXT)
+def test_a_context_never_narrows_the_field(name: str):
+    found = receptive_fields({"depth": 1, "context": name})
+    assert all(after >= before for after, before in zip(found.context, found.encoder[-1], strict=True))

@@ -1,0 +1,1 @@
+"""Measurements of a network: sizes, receptive fields, cost, feature maps."""

@@ -1,0 +1,222 @@
+"""Measure receptive fields: which inputs does an output depend on?
+
+Operators declare nothing: each operator and block is run on short signals in which one sample at a time is changed, and
+the outputs that change are recorded. The resulting intervals are then chained through the network, one axis at a time;
+the receptive field is the box that they span. Source of the arithmetic:
+Araujo et al. 2019, Computing receptive fields, https://distill.pub/2019/computing-receptive-fields.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unet.network.model import UNet, per_stage
+
+Field = tuple[float, ...]
+Interval = tuple[float, float]
+"""First and last sample, both included; infinite if a position depends on the whole input."""
+
+PROBES = (16, 64, 256)
+"""Lengths tried, in coarse samples: an interval that fills even the last one is taken for unlimited."""
+BACKGROUNDS = 8
+"""Random signals in which each sample is changed: which sample a maximum comes from depends on the others."""
+DISTURBANCES = (1e3, -1e3)
+"""Large, so that each can become the maximum; not NaN, which would propagate through weights of zero."""
+
+
+@dataclass(frozen=True)
+class InputInterval:
+    """Along one axis: output j depends on inputs ``(j // up) * down + first[j % up]`` to ``... + last[j % up]``."""
+
+    down: int
+    up: int
+    first: tuple[float, ...]
+    last: tuple[float, ...]
+
+    def inputs(self, outputs: Interval) -> Interval:
+        """Return the inputs that any of the outputs depends on."""
+        if math.inf in outputs or -math.inf in outputs:
+            return -math.inf, math.inf
+        ends = [divmod(j, self.up) for j in range(int(outputs[0]), int(outputs[1]) + 1)]
+        return (
+            min(i * self.down + self.first[phase] for i, phase in ends),
+            max(i * self.down + self.last[phase] for i, phase in ends),
+        )
+
+
+@torch.no_grad()
+def measure_interval(
+    call: Callable[[Tensor], Tensor], channels: int, block: Sequence[int], outputs: int, axis: int
+) -> InputInterval | None:
+    """Return the inputs of ``call`` that an output depends on along ``axis``; None if there are none.
+
+    Args:
+        call: (B, channels, *S) -> (B, any, *S'); every block of its input yields one block of its output.
+        block: samples of a block of the input, per axis.
+        outputs: samples of a block of the output, along ``axis``.
+        axis: 0 to the number of spatial axes - 1.
+    """
+    inputs = block[axis]
+    for blocks in PROBES:
+        n, centre = blocks * inputs, blocks // 2
+        size = [*block]
+        size[axis] = n
+        depends = torch.zeros(outputs, n, dtype=torch.bool)  # which inputs each output of the middle block depends on
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(BACKGROUNDS):
+            base = torch.randn(1, channels, *size, generator=generator, dtype=torch.float64)
+            before = call(base)
+            for value in DISTURBANCES:
+                disturbed = base.repeat(n, *[1] * (base.ndim - 1)).movedim(2 + axis, 1)
+                disturbed[range(n), range(n)] = value
+                changed = call(disturbed.movedim(1, 2 + axis)) != before
+                changed = changed.movedim(2 + axis, 1).flatten(2).any(2)  # (input, output)
+                depends |= changed[:, centre * outputs : (centre + 1) * outputs].T
+        if not depends.any():
+            return None
+        offsets = torch.arange(float(n)) - centre * inputs
+        first = torch.where(depends, offsets, math.inf).amin(1).tolist()
+        last = torch.where(depends, offsets, -math.inf).amax(1).tolist()
+        if offsets[0] < min(first) and max(last) < offsets[-1]:
+            return InputInterval(inputs, outputs, tuple(first), tuple(last))
+    return InputInterval(inputs, outputs, (-math.inf,) * outputs, (math.inf,) * outputs)
+
+
+class Fields:
+    """The receptive fields of a network along one axis, in samples of its input.
+
+    Args:
+        settings: the arguments of :class:`UNet`.
+        net: the network of :func:`narrow_network`.
+        axis: 0 to spatial_dims - 1.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], net: UNet, axis: int):
+        self.net, self.depth = net, len(net.strides)
+        self.strides = [stride[axis] for stride in net.strides]
+        pixel = (1,) * net.spatial_dims
+        self.stem = require_dependence(measure_interval(net.stem, net.in_channels, pixel, 1, axis))
+        self.context = require_dependence(measure_interval(net.context, net.widths[-1], pixel, 1, axis))
+        self.downs, self.encoder, self.ups, self.guides, self.decoder = ([] for _ in range(5))
+        down, up = (per_stage(key, settings.get(key), self.depth) for key in ("down", "up"))
+        stages = list(zip(down, up, net.strides, strict=True))
+        for level, stride in enumerate(net.strides):
+            first = stages.index(stages[level])
+            if first < level:  # identical stages are measured once
+                for parts in (self.downs, self.encoder, self.ups, self.guides, self.decoder):
+                    parts.append(parts[first])
+                continue
+            fine, coarse = net.widths[level : level + 2]
+            joined = net.decoder[level].get_parameter("0.0.weight").shape[1]
+            up = partial(up_with, net.ups[level], stride, fine, coarse)
+            self.downs.append(require_dependence(measure_interval(net.downs[level], fine, stride, 1, axis)))
+            self.encoder.append(require_dependence(measure_interval(net.encoder[level], fine, pixel, 1, axis)))
+            self.ups.append(require_dependence(measure_interval(partial(up, "x"), coarse, pixel, stride[axis], axis)))
+            self.guides.append(measure_interval(partial(up, "skip"), fine, stride, stride[axis], axis))
+            self.decoder.append(require_dependence(measure_interval(net.decoder[level], joined, pixel, 1, axis)))
+
+    def encoded(self, level: int, samples: Interval = (0, 0)) -> Interval:
+        """Return the inputs that ``samples`` of the encoder's output at ``level`` depend on."""
+        for finer in reversed(range(level)):
+            samples = self.downs[finer].inputs(self.encoder[finer].inputs(samples))
+        return self.stem.inputs(samples)
+
+    def decoded(self, level: int, samples: Interval) -> Interval:
+        """Return the same for the decoder's output, which at the last level is that of the context module."""
+        if level == self.depth:
+            return self.encoded(level, self.context.inputs(samples))
+        samples = self.decoder[level].inputs(samples)
+        upsampled = self.upsampled(level, samples)
+        return upsampled if self.net.skip == "none" else union(upsampled, self.encoded(level, samples))
+
+    def upsampled(self, level: int, samples: Interval) -> Interval:
+        """Return the same for the up operator's output."""
+        inputs = self.decoded(level + 1, self.ups[level].inputs(samples))
+        guide = self.guides[level]
+        return inputs if guide is None else union(inputs, self.encoded(level, guide.inputs(samples)))
+
+    def downsampled(self, level: int) -> Interval:
+        """Return the same for one sample of the output of the down operator from ``level``."""
+        return self.encoded(level, self.downs[level].inputs((0, 0)))
+
+    def widest(self, inputs: Callable[[int, Interval], Interval], level: int) -> float:
+        """Return the largest field of any sample at ``level`` of the decoder: fields differ with the phase."""
+        phases = range(math.prod(self.strides[level:]))
+        return max(width(inputs(level, (phase, phase))) for phase in phases)
+
+
+def require_dependence(interval: InputInterval | None) -> InputInterval:
+    """Return ``interval``. Raises ValueError if it is None."""
+    if interval is None:
+        raise ValueError("a module's output does not depend on its input")
+    return interval
+
+
+def up_with(up: nn.Module, stride: Sequence[int], fine: int, coarse: int, part: str, given: Tensor) -> Tensor:
+    """Apply an up operator to one of its inputs, ``x`` or ``skip``; the other is random and constant."""
+    skip_given = part == "skip"
+    size = [n // r if skip_given else n * r for n, r in zip(given.shape[2:], stride, strict=True)]
+    generator = torch.Generator().manual_seed(1)
+    other = torch.randn(1, coarse if skip_given else fine, *size, generator=generator, dtype=given.dtype)
+    other = other.expand(len(given), *other.shape[1:])
+    return up(other, given) if skip_given else up(given, other)
+
+
+def union(a: Interval, b: Interval) -> Interval:
+    return min(a[0], b[0]), max(a[1], b[1])
+
+
+def width(interval: Interval) -> float:
+    return interval[1] - interval[0] + 1
+
+
+def narrow_network(settings: Mapping[str, Any]) -> UNet:
+    """Build the network of ``settings`` with two channels a level, which has the same receptive fields.
+
+    Its activation never saturates: a dead ReLU would hide the inputs behind it.
+    """
+    widths = [2] * (settings.get("depth", 4) + 1)
+    net = UNet(**{**settings, "width": widths, "in_channels": 1, "num_classes": 1, "act": "leaky_relu"})
+    return net.double().eval()
+
+
+@dataclass(frozen=True)
+class ReceptiveFields:
+    """Receptive fields per axis, in samples of the input; infinite if unlimited. Lists run from fine to coarse.
+
+    Attributes:
+        encoder: of the encoder's output at every level; the last is the bottleneck's.
+        downs: of every down operator's output.
+        context: of the context module's output.
+        ups, decoder: of the up operators' and of the decoder's outputs, the largest of any sample.
+        logits: of a logit.
+    """
+
+    encoder: list[Field]
+    downs: list[Field]
+    context: Field
+    ups: list[Field]
+    decoder: list[Field]
+
+    @property
+    def logits(self) -> Field:
+        return self.decoder[0] if self.decoder else self.context
+
+
+def receptive_fields(settings: Mapping[str, Any]) -> ReceptiveFields:
+    """Measure the receptive fields of ``UNet(**settings)``."""
+    net = narrow_network(settings)
+    axes = [Fields(settings, net, axis) for axis in range(net.spatial_dims)]
+    depth = len(net.strides)
+    return ReceptiveFields(
+        encoder=[tuple(width(axis.encoded(level)) for axis in axes) for level in range(depth + 1)],
+        downs=[tuple(width(axis.downsampled(level)) for axis in axes) for level in range(depth)],
+        context=tuple(width(axis.decoded(depth, (0, 0))) for axis in axes),
+        ups=[tuple(axis.widest(axis.upsampled, level) for axis in axes) for level in range(depth)],
+        decoder=[tuple(axis.widest(axis.decoded, level) for axis in axes) for level in range(depth)],
+    )

@@ -1,0 +1,83 @@
+"""How far colour alone goes: a histogram classifier without any context, as the floor a network has to beat.
+
+    python scripts/baseline.py data=blue_marble
+
+Every colour of the training split, rounded to 32 levels a channel (a single channel to 256), votes for the class it
+most often has there; the scores are those of ``train.py``, on the same evaluation split, in any number of dimensions.
+"""
+
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from unet.runs.cli import hydra_script
+
+Span = tuple[float, float]
+
+
+@hydra_script("baseline")
+def main(config: DictConfig) -> None:
+    result = score(config)
+    print(f"{result['from']} alone, data={config.data.name}, {result['split']} split")
+    for name, value in result["scores"].items():
+        print(f"  {name:20} {value:.4f}")
+
+
+def score(config: DictConfig) -> dict[str, Any]:
+    """Return the metrics of the classifier on the evaluation split of a config's data."""
+    import torch
+
+    from unet.task.metrics import ConfusionMatrix
+    from unet.training.config_limits import check_limits
+    from unet.training.train import build_data
+
+    check_limits(config)
+    data = build_data(config)
+    data.scan()
+    train, scored = data.samples["train"], data.samples[data.eval_split]
+    span = value_span(train)
+    votes = colour_votes(train, data.source.num_classes, span)
+    confusion = ConfusionMatrix(data.source.num_classes)
+    for index in range(len(scored)):
+        image, target = scored[index]
+        pred = votes.argmax(1)[colour_codes(image, span)]
+        confusion.update(torch.from_numpy(pred), torch.from_numpy(target.ravel().astype("int64")))
+    values = {name: float(value) for name, value in confusion.scores(data.source.classes).items()}
+    return {"from": "intensity" if train.channels == 1 else "colour", "split": data.eval_split, "scores": values}
+
+
+def levels(channels: int) -> int:
+    """Levels a channel: 2^15 colours, or 2^8 intensities."""
+    return 256 if channels == 1 else 32
+
+
+def value_span(samples: Any) -> Span:
+    """The values that the levels divide evenly: all of an 8-bit image's, else from the least to the largest seen."""
+    if samples[0][0].dtype == np.uint8:
+        return 0, 256
+    ends = [(image.min(), image.max()) for image, _ in (samples[index] for index in range(len(samples)))]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return float(low), float(np.nextafter(np.float32(high), np.float32(np.inf)))
+
+
+def colour_codes(image: np.ndarray, span: Span = (0, 256)) -> np.ndarray:
+    """image (*S, C) -> (samples,) one code a colour, at most three channels used; beyond ``span`` is its end."""
+    values = image.reshape(-1, image.shape[-1])[:, :3].astype(np.float64)
+    number = levels(image.shape[-1])
+    steps = ((values - span[0]) * number / (span[1] - span[0])).astype(np.int64).clip(0, number - 1)
+    return steps @ number ** np.arange(steps.shape[1])
+
+
+def colour_votes(samples: Any, num_classes: int, span: Span = (0, 256)) -> np.ndarray:
+    """(colours, classes) how often each colour is each class."""
+    votes = np.zeros((levels(samples.channels) ** min(3, samples.channels), num_classes), np.int64)
+    for index in range(len(samples)):
+        image, target = samples[index]
+        known = target.ravel() < num_classes
+        np.add.at(votes, (colour_codes(image, span)[known], target.ravel()[known]), 1)
+    return votes
+
+
+if __name__ == "__main__":
+    main()

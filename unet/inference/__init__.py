@@ -1,0 +1,1 @@
+"""Prediction with a trained network: checkpoints, preprocessing, tiles. Needs torch alone."""

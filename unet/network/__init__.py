@@ -1,0 +1,1 @@
+"""The network: operators, blocks, the U-Net itself. Needs torch alone."""

@@ -1,0 +1,195 @@
+"""The U-Net: an encoder, a decoder and skip connections between them (Ronneberger et al. 2015)."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import unet.network.ops  # noqa: F401  (importing the operators registers them)
+from unet.errors import UserError
+from unet.network.blocks import ConvBlock, choose, conv
+from unet.network.geometry import Stride, crop, pad, padding_to_multiple, per_axis, times
+from unet.network.registry import CONTEXT, DOWN, UP, Spec
+
+SMALL_BOTTLENECK = 8
+"""Samples along an axis of the bottleneck below which small objects vanish."""
+
+MAX_WIDTH = 2**16
+"""The largest number of channels: a convolution with as many has 150 GiB of weights."""
+
+SKIPS = {"concat": 2, "add": 1, "none": 1}
+"""How a skip connection joins the decoder, and the input channels of the decoder block as a multiple of the width."""
+
+
+class UNet(nn.Module):
+    """A U-Net with selectable resampling (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597; same-padded).
+
+    image (B, in_channels, *S) -> logits (B, num_classes, *S), for any S of at least the total stride: the input is
+    padded once to a multiple of the total stride, the logits are cropped once.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: channels of the logits, background included.
+        width: channels at full resolution, doubled at every level; or a list, one number per level (depth + 1).
+        depth: number of downsampling stages.
+        down: an operator of ``DOWN``, by name or ``{"name": ..., option: ...}``; or a list, fine to coarse.
+        up: an operator of ``UP``, given like ``down`` (also fine to coarse).
+        context: the module on the bottleneck, an operator of ``CONTEXT``.
+        skip: ``concat``, ``add`` or ``none``: how skip connections join the decoder.
+        stride: downsampling factor of each stage: a number, or a list with a number or one number per axis per stage.
+        spatial_dims: 1, 2 or 3.
+        norm: ``batch``, ``instance``, ``group`` or ``none``.
+        act: ``relu``, ``leaky_relu``, ``elu``, ``gelu`` or ``silu``.
+        dropout: probability of dropping a whole channel at the end of every block.
+
+    Raises:
+        UserError: a name, option or number is invalid; the message lists the valid ones.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 2,
+        width: int | Sequence[int] = 64,
+        depth: int = 4,
+        down: Spec | Sequence[Spec] = "max",
+        up: Spec | Sequence[Spec] = "transposed",
+        context: Spec = "none",
+        skip: str = "concat",
+        stride: int | Sequence[Stride] = 2,
+        spatial_dims: int = 2,
+        norm: str = "batch",
+        act: str = "relu",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        check_integer("depth", depth, least=0)
+        check_integer("in_channels", in_channels, least=1)
+        check_integer("num_classes", num_classes, least=1)
+        if isinstance(spatial_dims, bool) or spatial_dims not in (1, 2, 3):
+            raise UserError(f"model.spatial_dims: expected 1, 2 or 3, found {spatial_dims!r}")
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise UserError(f"model.dropout: expected a probability of at least 0 and below 1, found {dropout!r}")
+        self.in_channels, self.spatial_dims, self.norm, self.skip = in_channels, spatial_dims, norm, skip
+        self.widths = level_widths(width, depth)
+        self.strides = [stage_stride(value, spatial_dims) for value in per_stage("stride", stride, depth)]
+        self.total_stride = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * spatial_dims
+        factor = choose(SKIPS, "skip", skip)
+
+        shared = {"norm": norm, "act": act}
+        block: dict[str, Any] = {"spatial_dims": spatial_dims, **shared, "dropout": dropout}
+        self.stem = ConvBlock(in_channels, self.widths[0], **block)
+        self.downs, self.encoder, self.ups, self.decoder = (nn.ModuleList() for _ in range(4))
+        operators = zip(per_stage("down", down, depth), per_stage("up", up, depth), strict=True)
+        for level, (down_spec, up_spec) in enumerate(operators):
+            fine, coarse = self.widths[level : level + 2]
+            place = {"spatial_dims": spatial_dims, "stride": self.strides[level]}
+            self.downs.append(DOWN.build(down_spec, shared, channels=fine, **place))
+            self.encoder.append(ConvBlock(fine, coarse, **block))
+            self.ups.append(UP.build(up_spec, shared, in_channels=coarse, out_channels=fine, **place))
+            self.decoder.append(ConvBlock(factor * fine, fine, **block))
+        self.context = CONTEXT.build(context, shared, channels=self.widths[-1], spatial_dims=spatial_dims)
+        self.head = conv(spatial_dims)(self.widths[0], num_classes, 1)
+        self._warned = False
+
+    def forward(self, image: Tensor) -> Tensor:
+        size = image.shape[2:]
+        if not torch.compiler.is_compiling():  # a traced size must not become a condition on every later size
+            self.check(image)
+        padding = padding_to_multiple(size, self.total_stride)
+        x, skips = self.stem(pad(image, padding)), []
+        for down, block in zip(self.downs, self.encoder, strict=True):
+            skips.append(x)
+            x = block(down(x))
+        x = self.context(x)
+        for up, block, skip in reversed(list(zip(self.ups, self.decoder, skips, strict=True))):
+            x = block(self.join(skip, up(x, skip)))
+        return crop(self.head(x), padding, size)
+
+    def join(self, skip: Tensor, x: Tensor) -> Tensor:
+        """Join a skip connection (B, C, *S) with the upsampled features (B, C, *S)."""
+        if self.skip == "concat":
+            return torch.cat([skip, x], dim=1)
+        return skip + x if self.skip == "add" else x
+
+    def check(self, image: Tensor) -> None:
+        """Raise UserError for an invalid input; warn once if the bottleneck is too small for small objects."""
+        if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
+            raise UserError(
+                f"the network takes (B, {self.in_channels}, {', '.join('*' * self.spatial_dims)}): a batch of images "
+                f"with {self.in_channels} channels and {self.spatial_dims} spatial axes; found {tuple(image.shape)}"
+            )
+        size, least = image.shape[2:], self.total_stride
+        if any(n < m for n, m in zip(size, least, strict=True)):
+            raise UserError(
+                f"input of {times(size)} is too small for depth {len(self.strides)}: "
+                f"the smallest that works is {times(least)}; give larger images or a smaller model.depth"
+            )
+        bottleneck = [-(-n // m) for n, m in zip(size, least, strict=True)]
+        values = math.prod(bottleneck) * (image.shape[0] if self.norm == "batch" else 1)
+        # Batch norm takes its statistics from the input in training, instance norm always.
+        if values == 1 and (self.norm == "instance" or (self.norm == "batch" and self.training)):
+            raise UserError(
+                f"{'training with ' if self.training else ''}model.norm={self.norm} on {times(size)} leaves a "
+                f"single value per channel at the bottleneck, which cannot be normalised: the smallest that works is "
+                f"{times(m + 1 for m in least)}, or use model.norm=group"
+            )
+        if min(bottleneck) < SMALL_BOTTLENECK and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the bottleneck is {times(bottleneck)} for an input of {times(size)}: "
+                f"below {SMALL_BOTTLENECK} samples an axis small objects vanish; "
+                f"consider a smaller model.depth or larger crops",
+                stacklevel=3,
+            )
+
+
+def level_widths(width: int | Sequence[int], depth: int) -> list[int]:
+    """Return the channels of every level: ``width`` doubled at every level, or the list itself once checked."""
+    if isinstance(width, int):
+        check_integer("width", width, least=1)
+        if depth >= MAX_WIDTH.bit_length() or width * 2**depth > MAX_WIDTH:
+            raise UserError(
+                f"model.depth={depth}: model.width={width} doubled so often makes more than {MAX_WIDTH:,} channels at "
+                f"the bottleneck; lower either, or give a width for every level"
+            )
+        return [width * 2**level for level in range(depth + 1)]
+    if isinstance(width, str) or not isinstance(width, Sequence) or len(width) != depth + 1:
+        raise UserError(
+            f"model.width: expected a number or {depth + 1} numbers (depth {depth} has {depth + 1} levels), "
+            f"found {width!r}"
+        )
+    for value in width:
+        check_integer("width", value, least=1)
+    return list(width)
+
+
+def per_stage(key: str, value: Any, depth: int) -> list[Any]:
+    """Return one setting for every stage: a list is checked for its length, anything else is repeated."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != depth:
+            raise UserError(
+                f"model.{key}: expected one value or {depth} (one per stage, fine to coarse), found {len(value)}"
+            )
+        return list(value)
+    return [value] * depth
+
+
+def stage_stride(value: Any, spatial_dims: int) -> tuple[int, ...]:
+    """Return the stride of a stage as a tuple with one integer per axis."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != spatial_dims:
+        raise UserError(f"model.stride: a stage has {spatial_dims} axes, found {list(value)}")
+    if not isinstance(value, int | list | tuple):
+        check_integer("stride", value, least=1)
+    stride = per_axis(value, spatial_dims)
+    for r in stride:
+        check_integer("stride", r, least=1)
+    return stride
+
+
+def check_integer(key: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"model.{key}: expected an integer of at least {least}, found {value!r}")

@@ -1,0 +1,169 @@
+"""Upsampling by content: every output sample gathers a mixture of the input of its own."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unet.network.blocks import conv, full_precision, odd_kernel, positive_integer
+from unet.network.ops.windows import join_windows, split_windows
+from unet.network.registry import UP
+
+
+def neighbourhoods(x: Tensor, kernel_size: int) -> Tensor:
+    """The ``kernel_size`` neighbours of every sample along each axis, borders repeated.
+
+    x (B, C, *S) -> (B, C, K, *S) with K = kernel_size ** d.
+    """
+    size = x.shape[2:]
+    x = F.pad(x, [kernel_size // 2] * (2 * len(size)), mode="replicate")
+    shifted = []
+    for offset in product(range(kernel_size), repeat=len(size)):
+        view = x
+        for axis, (start, n) in enumerate(zip(offset, size, strict=True), start=2):
+            view = view.narrow(axis, start, n)
+        shifted.append(view)
+    return torch.stack(shifted, dim=2)
+
+
+def reassemble(x: Tensor, weights: Tensor, stride: Sequence[int], kernel_size: int) -> Tensor:
+    """Mix each neighbourhood of x (B, C, *S) by weights (B, K, P, *S), one set for each of P = prod(r) places.
+
+    -> (B, C, *rS).
+    """
+    return join_windows(torch.einsum("bck...,bkp...->bcp...", neighbourhoods(x, kernel_size), weights), stride)
+
+
+@UP.register("carafe")
+class CarafeUp(nn.Module):
+    """A small network looks at the content and predicts, for every output sample, the weights of its neighbourhood.
+
+    x (B, Cin, *S), skip unused -> (B, Cout, *rS).
+
+    ``Cin Cout`` weights for the mixing of channels, and ``3^d m prod(r) k^d`` for the prediction from m compressed
+    channels. The channels are mixed first: weights that sum to one commute with it, and the coarse map is smaller.
+    Borders are repeated where the paper puts zeros. Source: Wang et al. 2019, https://arxiv.org/abs/1905.02188.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        spatial_dims: int,
+        stride: tuple[int, ...],
+        kernel_size: int = 5,
+        compressed: int = 64,
+    ):
+        super().__init__()
+        odd_kernel("up=carafe", kernel_size)
+        positive_integer("up=carafe", "compressed", compressed)
+        self.stride, self.kernel_size = stride, kernel_size
+        self.mix = conv(spatial_dims)(in_channels, out_channels, 1)
+        places, neighbours = math.prod(stride), kernel_size**spatial_dims
+        self.predict = nn.Sequential(
+            conv(spatial_dims)(in_channels, compressed, 1),
+            conv(spatial_dims)(compressed, neighbours * places, 3, padding=1),
+            nn.Unflatten(1, (neighbours, places)),
+            nn.Softmax(dim=1),
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return reassemble(self.mix(x), self.predict(x), self.stride, self.kernel_size)
+
+
+class SampleNorm(nn.LayerNorm):
+    """Layer norm over the channels of every sample. x (B, C, *S) -> (B, C, *S)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+@UP.register("sapa")
+class SimilarityUp(nn.Module):
+    """Every output sample takes from its coarse neighbours in proportion to how alike they are to the skip there.
+
+    x (B, Cin, *S), skip (B, Cout, *rS) -> (B, Cout, *rS).
+
+    ``Cin Cout`` weights for the mixing of channels, and ``(Cin + Cout) e`` for the two embeddings that are compared.
+    The encoder's fine map decides where an edge runs; the coarse map says what lies on either side.
+    Source: Lu et al. 2022, SAPA: similarity-aware point affiliation, https://arxiv.org/abs/2209.12866.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        spatial_dims: int,
+        stride: tuple[int, ...],
+        kernel_size: int = 5,
+        embedding: int = 32,
+    ):
+        super().__init__()
+        odd_kernel("up=sapa", kernel_size)
+        positive_integer("up=sapa", "embedding", embedding)
+        self.stride, self.kernel_size = stride, kernel_size
+        make = conv(spatial_dims)
+        self.mix = make(in_channels, out_channels, 1)
+        self.key = nn.Sequential(SampleNorm(in_channels), make(in_channels, embedding, 1, bias=False))
+        self.query = nn.Sequential(SampleNorm(out_channels), make(out_channels, embedding, 1))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        queries = split_windows(self.query(skip), self.stride)  # (B, E, P, *S)
+        keys = neighbourhoods(self.key(x), self.kernel_size)  # (B, E, K, *S)
+        weights = torch.einsum("bek...,bep...->bkp...", keys, queries).softmax(dim=1)
+        return reassemble(self.mix(x), weights, self.stride, self.kernel_size)
+
+
+@UP.register("dysample")
+class DySampleUp(nn.Module):
+    """Linear interpolation at places that are moved by what the content asks for.
+
+    x (B, Cin, *S), skip unused -> (B, Cout, *rS).
+
+    ``Cin Cout`` weights for the mixing of channels, and ``Cin g d prod(r)`` for the offsets of g groups of channels,
+    which start near zero: at first this is linear interpolation. An offset of one moves a place by a quarter of a
+    coarse sample. Source: Liu et al. 2023, Learning to upsample by learning to sample, https://arxiv.org/abs/2308.15085.
+    """
+
+    scope = 0.25
+
+    def __init__(
+        self, in_channels: int, out_channels: int, spatial_dims: int, stride: tuple[int, ...], groups: int = 4
+    ):
+        super().__init__()
+        self.stride = stride
+        self.groups = math.gcd(positive_integer("up=dysample", "groups", groups), out_channels)
+        self.mix = conv(spatial_dims)(in_channels, out_channels, 1)
+        self.offset = conv(spatial_dims)(in_channels, self.groups * spatial_dims * math.prod(stride), 1)
+        nn.init.normal_(self.offset.weight, std=0.001)
+        nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        dims, size = len(self.stride), x.shape[2:]
+        offset = self.offset(x).float().unflatten(1, (self.groups * dims, -1)) * self.scope
+        offset = join_windows(offset, self.stride).unflatten(1, (self.groups, dims)).flatten(0, 1)  # (B g, d, *rS)
+        places = []  # along each axis, in coarse samples from the first one's edge
+        for axis, (n, r) in enumerate(zip(size, self.stride, strict=True)):
+            centres = (torch.arange(n * r, device=x.device) + 0.5) / r
+            place = offset[:, axis] + centres.view(-1, *[1] * (dims - 1 - axis))
+            places.append(place * (2 / n) - 1)  # -1 and 1 are the first and the last edge
+        grid = torch.stack(places[::-1], dim=-1)  # grid_sample names the last axis first
+        values = self.mix(x).unflatten(1, (self.groups, -1)).flatten(0, 1)
+        fine = sample(values.float(), grid).to(values.dtype)
+        return fine.unflatten(0, (-1, self.groups)).flatten(1, 2)
+
+
+def sample(values: Tensor, grid: Tensor) -> Tensor:
+    """``grid_sample`` for 1, 2 or 3 axes. values (N, C, *S), grid (N, *S', d) in -1 to 1 -> (N, C, *S').
+
+    A line is sampled as an image one sample high. Kept in float32: bfloat16 has 8 bits for a place.
+    """
+    options = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
+    with full_precision(values):
+        if values.ndim > 3:
+            return F.grid_sample(values, grid, **options)
+        grid = torch.cat([grid, torch.zeros_like(grid)], dim=-1)[:, None]
+        return F.grid_sample(values[:, :, None], grid, **options)[:, :, 0]

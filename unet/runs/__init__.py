@@ -1,0 +1,1 @@
+"""Runs: the command line, folder names, one run, sweeps, resuming."""

@@ -1,0 +1,1 @@
+"""The training task: the LightningModule, losses, metrics, schedules."""

@@ -1,0 +1,168 @@
+"""The LightningModule: one shared step, scores from one confusion matrix a split."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unet.analysis.nonfinite import first_nonfinite
+from unet.errors import UserError
+from unet.inference.segmenter import Normalize, adjust_logits
+from unet.inference.tiling import predict
+from unet.task.metrics import ConfusionMatrix
+from unet.task.schedules import make_schedule
+
+ASYNCHRONOUS = {"cuda"}
+"""Device types that run behind Python: reading one of their values waits for everything asked of them before."""
+
+
+class SegmentationTask(L.LightningModule):
+    """Trains a network on {"image": (B, C, *S), "target": (B, *S)} and scores it.
+
+    Args:
+        net: image -> logits.
+        normalize: applied to the image on the device, so that 8-bit pixels travel as 8-bit.
+        loss: (logits, target) -> scalar.
+        classes: class names.
+        optim: ``lr``, ``weight_decay``, ``betas``, ``schedule`` and ``warmup``.
+        description: plain values kept in every checkpoint, enough to rebuild network and preprocessing.
+        seed: keys what the network draws while training (dropout), batch by batch: a resumed run draws the same.
+        tile, overlap: how evaluation sees an image, see :func:`unet.inference.tiling.predict`.
+        log_weights: one number a class, which :meth:`decide` takes from the logits; None: zeros.
+    """
+
+    log_weights: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        normalize: Normalize,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        classes: Sequence[str],
+        optim: Mapping[str, Any],
+        description: Mapping[str, Any],
+        seed: int,
+        tile: Sequence[int] | None = None,
+        overlap: float = 0.25,
+        log_weights: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        self.net, self.normalize, self.loss = net, normalize, loss
+        self.classes, self.optim, self.description = list(classes), dict(optim), dict(description)
+        self.seed = seed
+        self.tile, self.overlap = tile, overlap
+        self.confusion = ConfusionMatrix(len(classes))
+        shift = torch.tensor(log_weights if log_weights is not None else [0.0] * len(classes))
+        self.register_buffer("log_weights", shift, persistent=False)
+        self.unchecked: tuple[Tensor, Any, Tensor, str] | None = None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image as stored (B, C, *S) -> logits (B, K, *S)."""
+        return self.net(self.normalize(image))
+
+    def predict(self, image: Tensor) -> Tensor:
+        """:meth:`forward` in evaluation: tile by tile where that is chosen."""
+        net: Any = self.net
+        return predict(self, image, self.tile, self.overlap, net.total_stride)
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """logits (B, K, *S) -> labels (B, *S): the largest, less the log weights."""
+        return self.adjust_logits(logits).argmax(1)
+
+    def adjust_logits(self, logits: Tensor) -> Tensor:
+        """Logits (B, K, *S) less the log weights: their softmax is what :meth:`decide` compares."""
+        return adjust_logits(logits, self.log_weights)
+
+    def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        key = np.random.SeedSequence([self.seed, self.global_rank, self.current_epoch, batch_idx])
+        torch.manual_seed(int(key.generate_state(1)[0]))
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        self.check_previous_loss()
+        logits = self(batch["image"])
+        loss = self.loss(logits, batch["target"])
+        value, step = loss.detach(), f"step {self.global_step} (epoch {self.current_epoch})"
+        if self.device.type in ASYNCHRONOUS and self.fused and self.trainer.world_size == 1:
+            # Reading the loss now would wait for the device. Until it is read, the optimizer skips a non-finite step.
+            self.optimizers(use_pl_optimizer=False).found_inf = (~torch.isfinite(value)).float()  # type: ignore
+            copy = value.to("cpu", non_blocking=True)
+            copied = torch.cuda.current_stream(value.device).record_event() if value.is_cuda else None
+            self.unchecked = copy, copied, batch["image"], step
+        else:
+            self.require_finite(value, batch["image"], step)
+        self.log("train/loss", value, prog_bar=True, batch_size=len(logits))
+        return {"loss": loss, "logits": logits.detach()}
+
+    def check_previous_loss(self) -> None:
+        """Stop the training where the loss that is still to be checked is not finite."""
+        if self.unchecked is not None:
+            loss, copied, image, step = self.unchecked
+            if copied is not None:
+                copied.synchronize()
+            self.require_finite(loss, image, step)
+            self.unchecked = None  # kept after an error: its buffers are not finite either and must not be saved
+
+    def require_finite(self, loss: Tensor, image: Tensor, step: str) -> None:
+        """Raise UserError, naming the layer that ``image`` makes non-finite, unless ``loss`` is finite."""
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss.item()} at {step}: {first_nonfinite(self.net, self.normalize(image))}; "
+                f"lower optim.lr, set trainer.gradient_clip_val, or try trainer.precision=32-true"
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        self.confusion = ConfusionMatrix(len(self.classes), self.device)
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self.evaluate(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_scores("val")
+
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self.evaluate(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        self.log_scores("test")
+
+    def evaluate(self, batch: Mapping[str, Tensor], split: str) -> dict[str, Tensor]:
+        logits = self.predict(batch["image"])
+        loss = self.loss(logits, batch["target"])
+        self.confusion.update(self.decide(logits), batch["target"])
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
+        return {"logits": logits}
+
+    def log_scores(self, split: str) -> None:
+        scores = self.confusion.scores(self.classes)
+        self.log_dict({f"{split}/{name}": value for name, value in scores.items()})
+
+    @property
+    def fused(self) -> bool:
+        """Whether one kernel updates all weights; it unscales float16's gradients itself, too late to clip them."""
+        return self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        settings = {key: self.optim[key] for key in ("lr", "weight_decay", "betas")}
+        optimizer = torch.optim.AdamW(self.parameters(), **settings, fused=self.fused or None)
+        steps = self.trainer.estimated_stepping_batches
+        scheduler = make_schedule(self.optim["schedule"], optimizer, steps, self.optim["warmup"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
+    ) -> None:
+        """Clip by value or norm. Lightning's own clipping refuses every fused optimizer, even without loss scaling."""
+        if gradient_clip_val:
+            by_value = gradient_clip_algorithm == "value"
+            clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
+            clip(self.parameters(), gradient_clip_val)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_previous_loss()
+        checkpoint["description"] = self.description

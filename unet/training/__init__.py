@@ -1,0 +1,1 @@
+"""A training run: build the objects from a config, fit, evaluate."""

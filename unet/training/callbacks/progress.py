@@ -1,0 +1,72 @@
+"""What the terminal shows while a run trains, and how fast it went."""
+
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from unet.io.run_folder import minutes
+
+
+class Progress(Callback):
+    """One line an epoch, and training throughput (loading included, validation not).
+
+    Attributes:
+        samples, seconds: trained so far, over all devices, and in what time; a resumed run counts on.
+        earlier: seconds, validation included, that the run took up to the checkpoint it was resumed from.
+    """
+
+    def __init__(self) -> None:
+        self.samples, self.seconds, self.earlier = 0, 0.0, 0.0
+        self.mark = self.begin = time.perf_counter()
+        self.first_epoch = 0
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.samples / self.seconds if self.seconds else 0.0
+
+    @property
+    def state_key(self) -> str:
+        return "progress"
+
+    def state_dict(self) -> dict[str, float]:
+        spent = self.earlier + time.perf_counter() - self.begin
+        return {"samples": self.samples, "seconds": self.seconds, "spent": spent}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.samples, self.seconds = int(state_dict["samples"]), state_dict["seconds"]
+        self.earlier = state_dict["spent"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.mark = self.begin = time.perf_counter()
+        self.first_epoch = trainer.current_epoch
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.mark = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.mark = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        self.samples += len(batch["target"]) * trainer.world_size
+        self.seconds += now - self.mark
+        self.mark = now
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            pl_module.log("time/samples_per_second", self.samples_per_second)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        shown = {name: trainer.callback_metrics.get(name) for name in ("train/loss", "val/loss", "val/miou")}
+        scores = "  ".join(f"{name} {float(value):.4f}" for name, value in shown.items() if value is not None)
+        done, epochs = trainer.current_epoch + 1, trainer.max_epochs
+        passed = time.perf_counter() - self.begin
+        left = ""
+        if epochs and epochs > 0 and trainer.max_steps == -1:
+            left = f"  about {minutes(passed / (done - self.first_epoch) * (epochs - done))} left"
+        of = f"/{epochs}" if epochs and epochs > 0 else ""
+        print(f"epoch {done}{of}  {scores}  {self.samples_per_second:.1f} samples/s{left}", flush=True)
