@@ -50,8 +50,9 @@ def config(*overrides: str, name: str = "train") -> DictConfig:
 
 
 def script(name: str) -> ModuleType:
-    """A command of scripts/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    """A file of scripts/ or scripts/maintain/ as a module."""
+    path = next((ROOT / "scripts").rglob(f"{name}.py"))
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

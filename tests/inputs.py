@@ -624,7 +624,6 @@ INPUTS: dict[str, list[Input]] = {
         in_report("a status of no text", lambda s: write(first(s, "status.json"), b"\xff"), "is unreadable: status", 0),
         in_report("a status nested too deep", lambda s: write(first(s, "status.json"), "[" * 10**5), "unreadable", 0),
         in_report("a config", lambda s: write(first(s, "config.yaml"), "a: ["), "is unreadable: config", 0),
-        in_report("a quote left open", lambda s: write(first(s, "config.yaml"), "# a 'b\nc: 1"), "unreadable", 0),
         in_report("a score that is NaN", lambda s: metric(s, "test/miou", float("nan")), "NaN|nan|diverged", 0),
         in_report("an unknown metric", untouched, "no run has test/mio in .*; did you mean miou", metric="mio"),
         in_report("an unknown reference", untouched, "no arm is called 'mean'", reference="mean"),

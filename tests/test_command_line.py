@@ -21,7 +21,8 @@ from PIL import Image
 import unet
 from unet import __main__ as dispatch
 from unet.errors import UserError
-from unet.runs.cli import as_override, explain, override_slug, parsed_value, run_dir, truncate_with_hash
+from unet.runs.cli import explain
+from unet.runs.run_names import as_override, override_slug, parsed_value, run_dir, truncate_with_hash
 from unet.training.train import train
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from unet import DOWN, UP
 from unet.data.folder import Folder
 from unet.data_check.suggest import STRUCTURES, commands, crop_and_depth, structure_of, suggestions
 from unet.data_check.survey import Survey, survey
-from unet.training.train import build_data, build_task
+from unet.training.build import build_data, build_task
 
 
 def drawn(root: Path, draw, sides=(200, 260, 320), count: int = 12) -> Path:

@@ -40,7 +40,7 @@ def test_the_walk_throughs_show_the_code_as_it_is():
     page = (ROOT / "docs" / "adding_an_operator.md").read_text(encoding="utf-8")
     assert inspect.getsource(DOWN["gem"]).strip() in page
     contract = re.search(r"```\n(DOWN .+?)```", page, re.DOTALL)
-    registry = (ROOT / "unet" / "registry.py").read_text(encoding="utf-8")
+    registry = (ROOT / "unet" / "network" / "registry.py").read_text(encoding="utf-8")
     assert contract is not None
     for line in contract[1].splitlines():
         for part in re.split(r"\s{2,}", line.partition("->")[0].strip()):

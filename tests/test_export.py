@@ -28,7 +28,8 @@ from unet.export.check import compare_labels, odd_sizes, parity, side_by_side, t
 from unet.export.deployed import Deployed, InputSpec, input_spec
 from unet.export.formats import FORMATS
 from unet.export.tiles import TileSpec, tile_spec
-from unet.inference.segmenter import Segmenter, load
+from unet.inference.checkpoint import load
+from unet.inference.segmenter import Segmenter
 from unet.network.registry import CONTEXT
 
 pytest.importorskip("onnxscript")

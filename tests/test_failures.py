@@ -19,13 +19,13 @@ import processes
 import pytest
 import torch
 from omegaconf import OmegaConf
-from test_command import arguments
+from test_command_line import arguments
 from test_training import assert_same, weights
 
 from unet import load
 from unet.errors import Interrupted, Lost, UserError
 from unet.failures import fault
-from unet.io.run_folder import sweep_up
+from unet.io.atomic import sweep_up
 from unet.runs.resume import resume_hint
 from unet.training.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, best_and_last
 from unet.training.callbacks.progress import Progress

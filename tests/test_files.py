@@ -18,7 +18,7 @@ from unet.data import SegmentationData
 from unet.data.files import LabelMap, read_image
 from unet.data.folder import Folder
 from unet.errors import UserError
-from unet.training.train import build_data
+from unet.training.build import build_data
 
 # What a mask means
 

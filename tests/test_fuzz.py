@@ -28,8 +28,8 @@ from unet.data.files import LabelMap, file_item
 from unet.data.samples import checked
 from unet.data_check.file_facts import examine
 from unet.errors import UserError
+from unet.io.atomic import read_json
 from unet.io.image_formats import read_image
-from unet.io.run_folder import read_json
 from unet.network.model import UNet
 from unet.report.runs import read_run
 from unet.training.config_limits import LIMITS, check_limits

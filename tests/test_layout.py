@@ -1,4 +1,4 @@
-"""Dependencies run one way, and the network needs torch alone."""
+"""Imports run downwards only, and prediction needs neither Lightning nor albumentations."""
 
 import ast
 import subprocess
@@ -12,27 +12,28 @@ import unet
 
 PACKAGE = Path(unet.__file__).parent
 
-NETWORK = {
-    "unet.errors": set(),
-    "unet.registry": {"unet.errors"},
-    "unet.geometry": {"unet.errors"},
-    "unet.blocks": {"unet.errors"},
-    "unet.ops": {"unet.errors", "unet.registry", "unet.geometry", "unet.blocks", "unet.ops"},
-    "unet.model": {"unet.errors", "unet.registry", "unet.geometry", "unet.blocks", "unet.ops"},
-    "unet.hardware": {"unet.errors", "unet.geometry"},
-    "unet.receptive": {"unet.model"},
-    "unet.inference": {"unet.errors", "unet.geometry"},
-    "unet.symmetry": set(),
-    "unet.preparation": {"unet.errors"},
-    "unet.apply": {
-        *("unet.errors", "unet.geometry", "unet.hardware"),
-        *("unet.inference", "unet.symmetry", "unet.preparation"),
-    },
-    "unet.segmenter": {"unet.errors", "unet.model", "unet.receptive", "unet.apply"},
-}
-"""The modules of the network, and of which others of this package each may know; ``unet.ops`` stands for its files."""
+FLOORS = (
+    ("errors", "labels"),
+    ("network", "failures", "visualization"),
+    ("hardware",),
+    ("analysis", "io"),
+    ("inference", "report"),
+    ("data", "task", "runs"),
+    ("diagnostics", "prediction", "export"),
+    ("data_check", "training"),
+    ("benchmark", "demo"),
+    ("commands", "__main__"),
+)
+"""The files and folders of ``unet/``; each may import from those on the floors before its own, and from itself."""
 
-NOT_THE_NETWORKS = {"lightning", "hydra", "omegaconf", "torchvision", "albumentations", "cv2", "scipy", "skimage"}
+LIBRARIES = {
+    "network": set(),
+    "analysis": {"numpy", "matplotlib", "torchvision"},
+    "inference": set(),
+    "hardware": set(),
+    "labels": {"numpy"},
+}
+"""What these import besides torch and the standard library."""
 
 
 def module_name(path: Path) -> str:
@@ -40,113 +41,121 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py")) if "templates" not in path.parts}
 
 
-def for_types_only(node: ast.AST) -> bool:
-    """Is this ``if TYPE_CHECKING:``, whose imports never run?"""
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def imports_of(source: str) -> set[str]:
-    """Dotted names that ``source`` imports, but not for types only; ``from a import b`` gives a and a.b."""
-    found: set[str] = set()
-    waiting: list[ast.AST] = [ast.parse(source)]
-    while waiting:
-        node = waiting.pop()
+def imported_names(source: str) -> set[str]:
+    """Dotted names that ``source`` imports anywhere, for types only included; ``from a import b`` gives a and a.b."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0 and node.module, "imports name the package"
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        waiting += [child for child in ast.iter_child_nodes(node) if not for_types_only(child)]
-    return found
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
 
 
-def known_modules(name: str) -> set[str]:
-    """Modules of this package that module ``name`` imports."""
-    return imports_of(SOURCES[name].read_text(encoding="utf-8")) & SOURCES.keys() - {"unet"}
+def imported_modules(name: str) -> set[str]:
+    """Return the modules of this package that module ``name`` imports."""
+    return imported_names(SOURCES[name].read_text(encoding="utf-8")) & SOURCES.keys() - {"unet", name}
 
 
-def inside(name: str, package: str) -> bool:
-    return name == package or name.startswith(package + ".")
+def room(name: str) -> str:
+    """``unet.network.ops.blur`` -> ``network``."""
+    return (*name.split("."), "")[1]
 
 
-def test_imports_are_found_wherever_they_stand():
+def test_imports_of_every_kind_are_collected():
     source = """
 import a.b, c
 from d import e as f
 if TYPE_CHECKING:
-    import never
+    import g
 def late():
-    from g.h import i
+    from h.i import j
 """
-    assert imports_of(source) == {"a.b", "c", "d", "d.e", "g.h", "g.h.i"}
+    assert imported_names(source) == {"a.b", "c", "d", "d.e", "g", "h.i", "h.i.j"}
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if any(inside(name, part) for part in NETWORK)])
-def test_a_module_of_the_network_knows_only_those_below_it(name: str):
-    part = next(part for part in NETWORK if inside(name, part))
-    above = [known for known in known_modules(name) if not any(inside(known, below) for below in NETWORK[part])]
-    assert not above
-    roots = {found.split(".")[0] for found in imports_of(SOURCES[name].read_text(encoding="utf-8"))}
-    assert not roots & NOT_THE_NETWORKS
-    assert roots <= {"unet", "torch"} | sys.stdlib_module_names
+def test_every_part_of_the_package_is_on_one_floor():
+    parts = [part for floor in FLOORS for part in floor]
+    assert sorted(parts) == sorted({room(name) for name in SOURCES if name != "unet"})
+
+
+@pytest.mark.parametrize("floor", range(len(FLOORS)), ids=lambda number: "-".join(FLOORS[number]))
+def test_imports_run_downwards(floor: int):
+    below = {part for parts in FLOORS[:floor] for part in parts}
+    upwards = {
+        f"{name} imports {other}"
+        for name in SOURCES
+        if name != "unet" and room(name) in FLOORS[floor]
+        for other in imported_modules(name)
+        if room(other) not in below | {room(name)}
+    }
+    assert not upwards
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    graph = {name: known_modules(name) - {name} for name in SOURCES if name != "unet"}
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter({name: imported_modules(name) for name in SOURCES if name != "unet"}).prepare()
     except CycleError as error:
         pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if name in ("unet.losses", "unet.metrics", "unet.labels")])
-def test_losses_and_metrics_do_not_know_the_task(name: str):
-    assert not any(inside(known, "unet.task") for known in known_modules(name))
+@pytest.mark.parametrize("part", LIBRARIES)
+def test_a_part_needs_torch_and_few_other_libraries(part: str):
+    names = [name for name in SOURCES if name != "unet" and room(name) == part]
+    roots = {found.split(".")[0] for name in names for found in imported_names(SOURCES[name].read_text("utf-8"))}
+    assert names and roots <= {"unet", "torch", *LIBRARIES[part]} | sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("package", ["unet.data", "unet.callbacks", "unet.diagnostics", "unet.report", "unet.task"])
-def test_what_surrounds_the_network_knows_no_operator(package: str):
-    members = [name for name in SOURCES if inside(name, package)]
-    assert not [name for name in members if any(inside(known, "unet.ops") for known in known_modules(name))]
+@pytest.mark.parametrize("name", [name for name in SOURCES if room(name) in ("data", "report", "task")])
+def test_what_surrounds_the_network_knows_no_operator(name: str):
+    assert not [other for other in imported_modules(name) if other.startswith("unet.network.ops")]
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("from unet import CONTEXT, DOWN, UP, UNet, load", {"lightning", "hydra", "omegaconf", "torchvision", "scipy"}),
+        (
+            "import unet.inference.segmenter, unet.inference.checkpoint",
+            {"lightning", "albumentations", "cv2"},
+        ),
+        ("import unet.prediction.predict_folder", {"lightning", "albumentations"}),
+        ("import unet.report", {"lightning", "torch"}),
+        ("import unet.runs.cli, unet.runs.run", {"lightning", "torch"}),
+    ],
+)
+def test_what_is_imported_stays_light(statement: str, absent: set[str]):
+    source = f"import sys\n{statement}\nloaded = {absent!r} & sys.modules.keys()\nassert not loaded, loaded"
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["unet.network.registry", "unet.network.model", "unet.network.ops"])
+def test_the_registries_are_complete_whichever_module_is_imported_first(module: str):
+    source = f"import {module}\nfrom unet import DOWN, UP, CONTEXT\nassert DOWN and UP and CONTEXT"
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
-def test_every_module_is_imported_where_unix_modules_are_not_there():
+def test_every_module_is_imported_where_unix_modules_are_missing():
     source = f"""
 import filelock, psutil  # which use them where they are there
 import importlib, sys
 for name in ("fcntl", "resource"):
     sys.modules[name] = None
-for name in {sorted(name for name in SOURCES if "templates" not in name)!r}:
+for name in {sorted(SOURCES)!r}:
     importlib.import_module(name)
-from unet.record import peak_memory_bytes
+from unet.io.provenance import peak_memory_bytes
 assert peak_memory_bytes() > 2**20
 """
     done = subprocess.run([sys.executable, "-c", source], cwd=PACKAGE.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_network_is_imported_without_lightning_hydra_or_image_libraries():
-    source = f"""
-import sys
-from unet import CONTEXT, DOWN, UP, UNet, load
-assert "torch" in sys.modules and DOWN and UP and CONTEXT
-found = {NOT_THE_NETWORKS!r} & sys.modules.keys()
-assert not found, found
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", source], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("module", ["unet.registry", "unet.model", "unet.ops"])
-def test_the_tables_are_full_whichever_module_is_imported_first(module: str):
-    source = f"import {module}\nfrom unet import DOWN, UP, CONTEXT\nassert DOWN and UP and CONTEXT"
-    done = subprocess.run(
-        [sys.executable, "-c", source], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120
-    )
     assert done.returncode == 0, done.stderr

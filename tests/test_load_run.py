@@ -4,7 +4,6 @@ import pytest
 import torch
 from conftest import script
 
-from scripts.maintain.load_run import load_run
 from unet.errors import UserError
 from unet.io.run_folder import CHECKPOINTS, run_config
 from unet.training.train import train
@@ -18,7 +17,7 @@ def test_a_run_is_read_back_with_its_best_weights(composed, tmp_path):
     config = composed("trainer.max_epochs=2", "model.down=strided")
     OmegaConf.save(config, tmp_path / "config.yaml", resolve=False)
     train(config, tmp_path)
-    task, data = load_run(tmp_path)
+    task, data = script("gallery").load_run(tmp_path)
     best = torch.load(tmp_path / CHECKPOINTS / "best.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(best[name], value) for name, value in task.state_dict().items())
     assert not task.training and data.source.num_classes == 2
@@ -28,7 +27,7 @@ def test_a_run_is_read_back_with_its_best_weights(composed, tmp_path):
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"config\.yaml: no such file; expected the folder of a finished run"):
-        load_run(tmp_path)
+        script("gallery").load_run(tmp_path)
     (tmp_path / "config.yaml").write_text("a: [1")
     with pytest.raises(UserError, match=r"config\.yaml: cannot be read"):
         run_config(tmp_path)

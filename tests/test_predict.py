@@ -12,9 +12,10 @@ from folders import noise, sentence
 from networks import network
 
 from unet.errors import UserError
-from unet.inference.predict import DEFAULT_TILE, PredictOptions, as_tensor, field_overlap, tiles
+from unet.inference.image_values import as_tensor
+from unet.inference.options import PredictOptions
 from unet.inference.preprocessing import apply_eval_transforms
-from unet.inference.segmenter import Segmenter
+from unet.inference.segmenter import DEFAULT_TILE, Segmenter, field_overlap, tiles
 from unet.inference.tta import flips_and_rotations, with_tta
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")

@@ -18,8 +18,8 @@ from networks import checkpoint, network
 from PIL import Image
 
 from unet.errors import UserError
-from unet.inference.predict import PredictOptions
-from unet.io.run_folder import whole
+from unet.inference.options import PredictOptions
+from unet.io.atomic import whole
 from unet.prediction.predict_file import predict_file
 from unet.prediction.predict_folder import (
     DONE,

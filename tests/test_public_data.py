@@ -20,7 +20,7 @@ from unet.data.oxford_pet import OxfordPet
 from unet.data.samples import Samples
 from unet.data.voc2012 import Voc2012
 from unet.errors import UserError
-from unet.training.train import build_data
+from unet.training.build import build_data
 
 
 def test_blue_marble_has_blocks_that_never_touch_across_splits():

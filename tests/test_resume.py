@@ -12,14 +12,14 @@ import pytest
 import torch
 from conftest import ROOT, config
 from omegaconf import OmegaConf
-from test_command import assert_same, interrupted, refused, run, started
+from test_command_line import assert_same, interrupted, refused, run, started
 from test_segmenter import Evil
 
 from unet.errors import UserError
 from unet.io.run_folder import claim
-from unet.runs.cli import run_dir, sweep_name
 from unet.runs.resume import refuse_another
 from unet.runs.run import checkpoint_of, execute, run_or_resume
+from unet.runs.run_names import run_dir, sweep_name
 from unet.training.train import train
 
 LONGER = ("trainer.max_epochs=12", "optim.lr=0.001", "pictures=0", "feature_maps=0", "resume=auto")

@@ -13,7 +13,7 @@ import torch
 from conftest import config
 from lightning.fabric.utilities.rank_zero import _get_rank
 from omegaconf import OmegaConf
-from test_command import arguments, environment, run, started
+from test_command_line import arguments, environment, run, started
 
 from unet.errors import UserError
 from unet.runs.run import RANKS, is_follower, require_common_folder

@@ -18,7 +18,8 @@ from unet.errors import UserError
 
 
 def test_the_colour_baseline_counts_each_colours_classes():
-    baseline = script("baseline")
+    from unet.commands import baseline
+
     image = np.array([[[0, 0, 0], [255, 255, 255]], [[0, 0, 7], [8, 0, 0]]], np.uint8)
     target = np.array([[0, 1], [1, 255]], np.uint8)
     codes = baseline.colour_codes(image)
@@ -94,7 +95,7 @@ def test_the_operator_table_knows_what_has_no_deterministic_form():
 
 @pytest.mark.slow
 def test_keeping_what_is_no_run_is_refused_in_one_sentence(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "results.py"), "add", str(tmp_path), "x"]
+    command = [sys.executable, str(ROOT / "scripts" / "maintain" / "results.py"), "add", str(tmp_path), "x"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1 and "Traceback" not in result.stderr and str(tmp_path) in result.stderr
 

@@ -9,7 +9,8 @@ import torch
 
 from unet import load
 from unet.errors import UserError
-from unet.inference.segmenter import Segmenter, adjust_logits
+from unet.inference.segmenter import Segmenter
+from unet.network.normalization import adjust_logits
 
 DESCRIPTION = {
     "model": {"in_channels": 2, "num_classes": 3, "width": 4, "depth": 2, "spatial_dims": 2},

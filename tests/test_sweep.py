@@ -12,12 +12,12 @@ import pytest
 import torch
 from conftest import ROOT
 from omegaconf import OmegaConf
-from test_command import assert_same, run, started
+from test_command_line import assert_same, run, started
 
 from unet.errors import UserError
 from unet.io.run_folder import forget
-from unet.runs.cli import job_name, sweep_name, swept_keys
 from unet.runs.run import lock_folder, objective
+from unet.runs.run_names import job_name, sweep_name, swept_keys
 from unet.runs.sweep import Sweep, print_table, progress
 from unet.runs.sweep import states as states_of
 

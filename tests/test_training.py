@@ -17,9 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from unet.errors import Interrupted, UserError
+from unet.training.build import build_data, build_task
 from unet.training.callbacks.progress import Progress
 from unet.training.callbacks.tensorboard import add_curves
-from unet.training.train import build_data, build_task, evaluate, train
+from unet.training.train import evaluate, train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the bottleneck is:UserWarning",

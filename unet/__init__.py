@@ -1,4 +1,4 @@
-"""The U-Net resampling lab: choose how a U-Net shrinks and how it grows. The network needs torch alone.
+"""The U-Net resampling lab: choose how a U-Net downsamples and upsamples. The network needs torch alone.
 
 The names are imported on first use, so that a command line can answer ``--help`` before torch is loaded.
 """
@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unet.inference.segmenter import load
+    from unet.inference.checkpoint import load
     from unet.network.model import UNet
     from unet.network.registry import CONTEXT, DOWN, UP
 
@@ -19,4 +19,4 @@ __version__ = "0.2.0"
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'unet' has no attribute {name!r}")
-    return getattr(import_module("unet.inference.segmenter" if name == "load" else "unet.network.model"), name)
+    return getattr(import_module("unet.inference.checkpoint" if name == "load" else "unet.network.model"), name)

@@ -15,6 +15,7 @@ COMMANDS = {
     "report": "report on a sweep: which arms differ, by how much, and what it cost",
     "export": "export a checkpoint as a folder that runs without this project",
     "demo": "try a trained network, or compare two, on a local page",
+    "baseline": "score a classifier that sees the colour of each pixel alone",
     "benchmark": "time the network and others', its data loader, or every operator",
 }
 """The modules of ``unet.commands``, and what each is for."""

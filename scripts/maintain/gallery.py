@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 
 from unet import DOWN, UP
 from unet.errors import UserError
-from unet.io.run_folder import ROOT, whole
+from unet.io.atomic import whole
+from unet.io.provenance import ROOT
+from unet.io.run_folder import CHECKPOINTS, run_config
 
 SHARED = {"norm": "batch", "act": "relu"}
 STAGES = 2
@@ -168,9 +171,28 @@ def pairs() -> Image.Image:
     return tiles(rows)
 
 
+def load_run(folder: Path) -> tuple[Any, Any]:
+    """Return the task of a finished run with its best weights, in evaluation mode, and its checked data.
+
+    Raises:
+        UserError: the folder holds no finished run, or the data is gone.
+    """
+    from unet.data.targets import check_targets
+    from unet.training.build import build_data, build_task
+    from unet.training.train import load_best
+
+    config = run_config(folder)
+    check_targets(config.data)
+    data = build_data(config)
+    data.scan()
+    task = build_task(config, data)
+    if not load_best(task, folder):
+        raise UserError(f"{folder / CHECKPOINTS}: no checkpoint here; expected the folder of a finished run")
+    return task.eval(), data
+
+
 def features(run: Path, count: int = 5) -> Image.Image:
     """The feature maps before and after every operator of a run's best checkpoint, on its most varied image."""
-    from scripts.maintain.load_run import load_run
     from unet.analysis.feature_maps import passage_picture, passages
 
     task, data = load_run(run)

@@ -25,7 +25,8 @@ from unet import CONTEXT, DOWN, UP
 from unet.analysis.receptive_field import measure_interval, up_with, width
 from unet.analysis.single_operator import build, inputs, served
 from unet.errors import UserError
-from unet.io.run_folder import ROOT, with_block, write_text
+from unet.io.atomic import with_block, write_text
+from unet.io.provenance import ROOT
 from unet.network.geometry import count_parameters
 from unet.network.registry import Registry
 

@@ -17,7 +17,9 @@ import sys
 from pathlib import Path
 
 from unet.errors import UserError
-from unet.io.run_folder import METRICS, ROOT, read_json, with_block, write_json, write_text
+from unet.io.atomic import read_json, with_block, write_json, write_text
+from unet.io.provenance import ROOT
+from unet.io.run_folder import METRICS
 from unet.report import analyze
 from unet.report.page import figures, markdown
 from unet.report.results import rows
@@ -61,8 +63,9 @@ def add_sweep(folder: Path, name: str) -> Path:
 
 def add_baseline(name: str) -> Path:
     """Keep the scores of the colour baseline on a data set."""
-    from baseline import score
     from hydra import compose, initialize_config_dir
+
+    from unet.commands.baseline import score
 
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         result = score(compose("train", [f"data={name}"]))

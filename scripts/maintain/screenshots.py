@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard import program
 
 from unet.errors import UserError
-from unet.io.run_folder import whole
+from unet.io.atomic import whole
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 TABS = {"hparams": (1500, 900), "custom_scalars": (1500, 1000), "images": (1500, 1100)}

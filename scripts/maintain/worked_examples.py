@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unet import DOWN, UP
-from unet.io.run_folder import ROOT, whole
+from unet.io.atomic import whole
+from unet.io.provenance import ROOT
 
 SHARED = {"norm": "none", "act": "relu"}
 Panel = tuple[str, Tensor]

@@ -86,7 +86,7 @@ def default_training() -> tuple[Any, nn.Module]:
     from lightning import Trainer
 
     from unet.runs.cli import CONFIGS
-    from unet.training.train import build_data, build_task
+    from unet.training.build import build_data, build_task
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

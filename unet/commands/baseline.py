@@ -29,8 +29,8 @@ def score(config: DictConfig) -> dict[str, Any]:
     import torch
 
     from unet.task.metrics import ConfusionMatrix
+    from unet.training.build import build_data
     from unet.training.config_limits import check_limits
-    from unet.training.train import build_data
 
     check_limits(config)
     data = build_data(config)

@@ -30,8 +30,8 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     from unet.data_check.print_report import print_findings, print_report
     from unet.data_check.suggest import STRUCTURES, commands, structure_of, suggestions
     from unet.data_check.survey import survey
+    from unet.training.build import build_data
     from unet.training.config_limits import check_limits
-    from unet.training.train import build_data
 
     check_limits(config)
     console = Console(highlight=False, soft_wrap=True)

@@ -18,8 +18,8 @@ def main(config: DictConfig) -> None:
 
     from unet import load
     from unet.hardware import channels_last, lay, settle
-    from unet.inference.predict import PredictOptions
-    from unet.io.run_folder import sha256
+    from unet.inference.options import PredictOptions
+    from unet.io.atomic import sha256
     from unet.prediction.predict_folder import FAILED, BatchOptions, files_of, predict_files, sheet_of
     from unet.training.config_limits import SWITCH, check_values
 

@@ -1,11 +1,23 @@
-"""Data sets, their checks, their loaders."""
+"""Data sets, their checks, their loaders.
+
+The names are imported on first use, so that reading a file needs neither Lightning nor albumentations.
+"""
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unet.data.module import SegmentationData
+    from unet.data.source import SPLITS, Item, Source
 
 # Before the import of albumentations, which would ask the network for a newer version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from unet.data.module import SegmentationData
-from unet.data.source import SPLITS, Item, Source
-
 __all__ = ["SPLITS", "Item", "SegmentationData", "Source"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'unet.data' has no attribute {name!r}")
+    return getattr(import_module(f"unet.data.{'module' if name == 'SegmentationData' else 'source'}"), name)

@@ -38,7 +38,7 @@ class SegmentationData(L.LightningDataModule):
         train_transforms, eval_transforms: albumentations transforms, in order; see :func:`unet.data.dataset.compose`.
         num_workers: loader processes; ``auto``: none where training itself runs on the CPU, else up to 8.
         cache_gb: decoded images that may stay in memory, in GiB.
-        eval_tile, eval_overlap: evaluation sees images tile by tile, see :func:`unet.inference.tiling.predict`; None: whole.
+        eval_tile, eval_overlap: evaluation sees images tile by tile, see :mod:`unet.inference.tiling`; None: whole.
     """
 
     def __init__(

@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from unet.errors import UserError
+from unet.io.image_formats import Array
 
 SPLITS = ("train", "val", "test")
 
-Array = np.ndarray
+
 Color = tuple[int, int, int]
 
 PALETTE: tuple[Color, ...] = (

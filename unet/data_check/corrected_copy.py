@@ -20,8 +20,8 @@ from unet.data_check.mask_encoding import IGNORE, Encoding, classes_override, va
 from unet.data_check.mask_values import Key, coded, nearest
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.errors import UserError
+from unet.io.atomic import whole_folder
 from unet.io.image_formats import SHOWN_AS, name_parts
-from unet.io.run_folder import whole_folder
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from unet.data.source import Array
 from unet.data.targets import check_targets
 from unet.errors import UserError
 from unet.hardware import channels_last, lay, settle
-from unet.inference.predict import PredictOptions, channels_fit
+from unet.inference.image_values import channels_fit
+from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter
 from unet.io.image_formats import PICTURES, name_parts
 from unet.io.run_folder import CHECKPOINTS, run_config

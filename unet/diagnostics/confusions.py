@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unet.io.run_folder import whole
+from unet.io.atomic import whole
 from unet.task.metrics import ConfusionMatrix
 
 Array = np.ndarray

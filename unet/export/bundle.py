@@ -17,8 +17,11 @@ from unet.export.deployed import Deployed, InputSpec, input_spec
 from unet.export.formats import FORMATS, INPUT, Format, Program, require
 from unet.export.quantization import quantization_error, write_int8
 from unet.export.tiles import TileSpec, tile_spec
-from unet.inference.segmenter import Segmenter, load
-from unet.io.run_folder import CHECKPOINTS, METRICS, commit, read_json, sha256, whole_folder
+from unet.inference.checkpoint import load
+from unet.inference.segmenter import Segmenter
+from unet.io.atomic import read_json, sha256, whole_folder
+from unet.io.provenance import commit
+from unet.io.run_folder import CHECKPOINTS, METRICS
 
 BUNDLE, EXAMPLE = "bundle.json", "run.py"
 TEMPLATES = Path(__file__).parent / "templates"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from unet.analysis.receptive_field import Field
-from unet.inference.predict import PredictOptions, overlap_of, tile_of
-from unet.inference.segmenter import Segmenter
+from unet.inference.options import PredictOptions
+from unet.inference.segmenter import Segmenter, overlap_of, tile_of
 from unet.inference.tiling import Tiling, tiling
 
 MAX_SAMPLES = 2**19

@@ -1,11 +1,10 @@
 """Load a trained network and predict with it; needs torch alone, and no code in a checkpoint is executed."""
 
-import re
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, Never
 
 import torch
@@ -13,34 +12,15 @@ from torch import Tensor, nn
 
 from unet.analysis.receptive_field import Field, receptive_fields
 from unet.errors import UserError, did_you_mean
-from unet.inference.predict import PredictOptions, predict_array
+from unet.hardware import native_bf16
+from unet.inference.image_values import ValueRange, as_tensor, channels_fit
+from unet.inference.options import PredictOptions
+from unet.inference.preprocessing import apply_eval_transforms
+from unet.inference.tiling import Network, Tiling, Window, overlap_samples, sliding_window, stitch, tiling
+from unet.inference.tta import with_tta
+from unet.network.geometry import times
 from unet.network.model import UNet
-
-
-class Normalize(nn.Module):
-    """Standardize each channel to zero mean and unit deviation. image (B, C, *S) of any dtype -> float32."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], spatial_dims: int):
-        super().__init__()
-        shape = (1, len(mean), *[1] * spatial_dims)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(shape))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(shape))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return (image.float() - self.mean) / self.std
-
-
-def adjust_logits(logits: Tensor, log_weights: Tensor) -> Tensor:
-    """Subtract the log class weights (K,) from logits (B, K, *S).
-
-    With class weights w the loss is minimal at probabilities proportional to w p. Dividing by w restores p, so that
-    classes with large weights are not predicted too often. Source: Menon et al. 2021, Long-tail learning via logit
-    adjustment, https://arxiv.org/abs/2007.07314.
-    """
-    return logits - log_weights.view(-1, *[1] * (logits.ndim - 2))
+from unet.network.normalization import Normalize, adjust_logits
 
 
 class Segmenter(nn.Module):
@@ -135,63 +115,165 @@ class Segmenter(nn.Module):
         return (labels, scores) if probabilities else labels
 
 
-EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
+DEFAULT_TILE = {1: 2**18, 2: 1024, 3: 96}
+"""Samples of a tile along each axis, by the number of axes: about a million."""
 
 
-def load(path: str | Path) -> Segmenter:
-    """Load the trained network of a checkpoint, in evaluation mode on the CPU.
+MAX_OVERLAP = 0.5
+"""The largest default overlap, as a fraction of a tile."""
+
+
+FALLBACK_OVERLAP = 0.25
+"""The default overlap, as a fraction of a tile, if the receptive field is the whole image."""
+
+
+def predict_array(
+    model: Segmenter, image: Any, options: PredictOptions, probabilities: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return the labels (*S) uint8 of an image in memory and, if requested, its probabilities (*S, K) float16.
+
+    Args:
+        model: the network.
+        image: (*S) or (*S, C) as stored, a numpy array or a tensor.
+        options: see :class:`PredictOptions`.
+        probabilities: whether probabilities are returned as well.
 
     Raises:
-        UserError: the file is missing, damaged, holds code, or was not written by this project.
+        UserError: the network cannot take an image of this shape, or with these values.
     """
-    return from_checkpoint(read_checkpoint(path), path)
-
-
-def from_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> Segmenter:
-    """Build the trained network from the result of :func:`read_checkpoint` for ``path``."""
-    try:
-        with torch.device("meta"):  # allocates nothing: a damaged description may ask for any amount
-            check_shapes(Segmenter(checkpoint["description"]).state_dict(), checkpoint["state_dict"])
-        model = Segmenter(checkpoint["description"])
-        model.load_state_dict(checkpoint["state_dict"])
-    except Exception as error:  # a damaged description may fail anywhere in the network
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = f"no {error}" if isinstance(error, KeyError) else first
-        raise UserError(f"{path}: its weights do not fit its own description ({reason}); {EXPECTED}") from None
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    broken = next((name for name, value in tensors if not torch.isfinite(value).all()), None)
-    if broken is not None:
-        raise UserError(f"{path}: {broken} holds NaN or infinite values; take an earlier checkpoint of the training")
-    return model.eval()
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this project: plain values and tensors, on the CPU. Raises as :func:`load` does."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # reported below
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise UserError(f"{path}: {error.strerror}; {EXPECTED}") from None
-    except Exception as error:  # torch, zipfile and pickle raise errors of many types
-        # Only the name from torch's message, which goes on with how to load the file regardless.
-        match = re.search(r"GLOBAL (\S+)", str(error))
-        name = f" (it names {match[1]})" if match else ""
+    spatial_dims = model.net.spatial_dims
+    image = as_tensor(image)
+    if image.ndim not in (spatial_dims, spatial_dims + 1) or 0 in image.shape:
         raise UserError(
-            f"{path}: damaged, no checkpoint, or one that holds more than plain values and tensors, which could run "
-            f"code and is not loaded{name}; {EXPECTED}"
-        ) from None
-    if not isinstance(checkpoint, dict) or not {"description", "state_dict"} <= checkpoint.keys():
-        raise UserError(f"{path}: not a checkpoint of this project: it has no description of its network; {EXPECTED}")
-    return checkpoint
+            f"an image of {times(image.shape)}: expected {spatial_dims} axes, or one more for channels, last, none of "
+            f"them empty"
+        )
+    image = image[..., None] if image.ndim == spatial_dims else image
+    size = image.shape[:-1]
+    labels = torch.empty(size, dtype=torch.uint8)
+    scores = torch.empty(*size, len(model.classes), dtype=torch.float16) if probabilities else None
+    for window, window_labels, window_scores in predict_windows(
+        model, lambda window: image[window], size, options, probabilities
+    ):
+        labels[window] = window_labels
+        if scores is not None and window_scores is not None:
+            scores[window] = window_scores
+    return labels, scores
 
 
-def check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise ValueError, naming the first of them, unless weights have the names and shapes they should have."""
-    for name in [*expected, *found]:
-        if name not in found or name not in expected:
-            raise ValueError(f"{name} is {'missing' if name not in found else 'one too many'}")
-        if expected[name].shape != found[name].shape:
-            raise ValueError(f"{name} is {list(found[name].shape)} and not {list(expected[name].shape)}")
-        if expected[name].is_floating_point() != found[name].is_floating_point():
-            raise ValueError(f"{name} is {found[name].dtype} and not {expected[name].dtype}")
+def predict_windows(
+    model: Segmenter,
+    read: Callable[[Window], Any],
+    size: Sequence[int],
+    options: PredictOptions,
+    probabilities: bool = False,
+    warn: Callable[[str], None] = warnings.warn,
+) -> Iterator[tuple[Window, Tensor, Tensor | None]]:
+    """Yield (window, labels (*window) uint8, probabilities (*window, K) float16 or None) of an image, on the CPU.
+
+    The windows cover the image once, in raster order, see :func:`unet.inference.tiling.sliding_window`. Evaluation
+    transforms need the whole image: it is then read at once and returned as one window.
+
+    Args:
+        model: the network.
+        read: returns a window of the image (*window, C) as stored, a numpy array or a tensor.
+        size: of the image, along each axis.
+        options: see :class:`PredictOptions`.
+        probabilities: whether probabilities are computed.
+        warn: receives a message after the last window if the image's values do not fit those of the training.
+
+    Raises:
+        UserError: the network cannot take an image of this shape, or with these values.
+    """
+    options.check(model.net.spatial_dims)
+    values = ValueRange()
+
+    def read_batch(window: Window) -> Tensor:
+        pixels = channels_fit(as_tensor(read(window)), model.net.in_channels)
+        values.add(pixels)
+        return pixels.movedim(-1, 0)[None]
+
+    full, undo = tuple(slice(0, n) for n in size), None
+    if options.transforms and model.eval_transforms:
+        image, undo = apply_eval_transforms(read_batch(full), model.eval_transforms)
+        size = image.shape[2:]
+
+    def read_tile(window: Window) -> Tensor:
+        tile = read_batch(window) if undo is None else image[:, :, *window]
+        return (tile if tile.dtype == torch.uint8 else tile.float()).to(model.log_weights.device)
+
+    windows = sliding_window(
+        with_precision_and_tta(model, options), read_tile, tiles(model, size, options), options.batch
+    )
+    if undo is not None:
+        windows = [(full, stitch(windows, size, "cpu"))]
+    for window, logits in windows:
+        labels, scores = decode(logits, undo or (lambda maps: maps), probabilities)
+        yield window, labels.cpu(), None if scores is None else scores.cpu()
+    if message := values.mismatch(model.description):
+        warn(message)
+
+
+def decode(logits: Tensor, undo: Callable[[Tensor], Tensor], probabilities: bool) -> tuple[Tensor, Tensor | None]:
+    """Return labels (*S) uint8 and probabilities (*S, K) float16 of logits (1, K, *S').
+
+    Maps of single classes are resized by ``undo``: those of all classes at the image's size may not fit into memory.
+    """
+    best = undo(logits[:, :1])[0, 0]
+    labels = torch.zeros_like(best, dtype=torch.uint8)
+    for k in range(1, logits.shape[1]):
+        other = undo(logits[:, k : k + 1])[0, 0]
+        labels.masked_fill_(other > best, k)
+        best = torch.maximum(best, other)
+    if not probabilities:
+        return labels, None
+    scores = logits.softmax(1)
+    return labels, torch.stack([undo(scores[:, k : k + 1])[0, 0].half() for k in range(logits.shape[1])], -1)
+
+
+def with_precision_and_tta(model: Segmenter, options: PredictOptions) -> Network:
+    """Return the network function with the precision and the test-time augmentation of ``options``."""
+    device = model.log_weights.device.type
+    bf16 = options.precision == "bf16-mixed" or (options.precision == "auto" and native_bf16(device))
+
+    def forward(image: Tensor) -> Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=bf16), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="the bottleneck is")  # advice for training
+            return model(image)
+
+    return with_tta(forward, model.net.spatial_dims) if options.tta else forward
+
+
+def tiles(model: Segmenter, size: Sequence[int], how: PredictOptions) -> Tiling:
+    """Return the tiles of an image of ``size``."""
+    tile, stride = tile_of(model, how), model.net.total_stride
+    if all(m >= n for m, n in zip(tile, size, strict=True)):
+        return tiling(size, size, [0] * len(size), stride)
+    return tiling(size, tile, overlap_of(model, how), stride)
+
+
+def tile_of(model: Segmenter, how: PredictOptions) -> Sequence[int]:
+    """Return the size of a tile along each axis."""
+    dims = model.net.spatial_dims
+    return how.tile or model.description.get("eval_tile") or [DEFAULT_TILE[dims]] * dims
+
+
+def overlap_of(model: Segmenter, how: PredictOptions) -> list[int]:
+    """Return the samples that neighbouring tiles share at least, along each axis."""
+    tile = tile_of(model, how)
+    if how.overlap is not None:
+        return overlap_samples(tile, how.overlap)
+    if how.tile is None and model.description.get("eval_tile"):
+        return overlap_samples(tile, model.description["eval_overlap"])
+    return field_overlap(tile, model.field)
+
+
+def field_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:
+    """Return the receptive field along each axis, but at most half a tile: the default overlap.
+
+    A quarter of a tile if the field is unlimited (a context module that pools the whole image, instance norm).
+    """
+    return [
+        int(m * FALLBACK_OVERLAP) if math.isinf(n) else min(int(n), int(m * MAX_OVERLAP))
+        for m, n in zip(tile, field, strict=True)
+    ]

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from unet.data.source import Array
 from unet.errors import UserError
+
+Array = np.ndarray
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 NIFTI = frozenset({".nii", ".nii.gz"})

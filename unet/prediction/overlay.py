@@ -7,8 +7,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from unet.data.source import Array
-from unet.io.run_folder import whole
+from unet.io.atomic import whole
+from unet.io.image_formats import Array
 from unet.visualization import colorize, draw_legend, layout_legend, shown, to_rgb
 
 LONGEST = 2048

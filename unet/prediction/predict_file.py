@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.data.source import Array
-from unet.inference.predict import PredictOptions, channels_fit, predict_windows
-from unet.inference.segmenter import Segmenter
-from unet.io.run_folder import whole
+from unet.inference.image_values import channels_fit
+from unet.inference.options import PredictOptions
+from unet.inference.segmenter import Segmenter, predict_windows
+from unet.io.atomic import whole
+from unet.io.image_formats import Array
 from unet.prediction.overlay import Overlay
 from unet.prediction.reading import ImageReader, open_image
 from unet.prediction.writing import open_label_writer, open_npy_writer

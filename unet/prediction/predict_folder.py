@@ -10,10 +10,10 @@ from typing import Any
 from unet.data.files import natural
 from unet.errors import UserError
 from unet.failures import is_memory, plain
-from unet.inference.predict import PredictOptions
+from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter
+from unet.io.atomic import make_folder, read_json, write_json
 from unet.io.image_formats import SUFFIXES, name_parts
-from unet.io.run_folder import make_folder, read_json, write_json
 from unet.network.geometry import times
 from unet.prediction.overlay import contact_sheet
 from unet.prediction.predict_file import predict_file

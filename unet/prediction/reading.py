@@ -10,10 +10,9 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from unet.data.source import Array
 from unet.errors import UserError
 from unet.inference.tiling import Window
-from unet.io.image_formats import PICTURES, SHOWN_AS, SUFFIXES, name_parts, read_numbers, read_picture
+from unet.io.image_formats import PICTURES, SHOWN_AS, SUFFIXES, Array, name_parts, read_numbers, read_picture
 from unet.network.geometry import times
 
 MAX_SEGMENT = 2**28

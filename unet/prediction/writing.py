@@ -12,9 +12,8 @@ from typing import IO, Any, Protocol
 import numpy as np
 import tifffile
 
-from unet.data.source import Array
-from unet.io.image_formats import NIFTI, name_parts
-from unet.io.run_folder import whole
+from unet.io.atomic import whole
+from unet.io.image_formats import NIFTI, Array, name_parts
 
 ZLIB_LEVEL = 3
 """On real labels a third larger than the default 6, in a third of the time."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import unet.report.page as page
 import unet.report.results as results
-from unet.io.run_folder import write_text
+from unet.io.atomic import write_text
 from unet.report.analysis import SweepAnalysis, analyze
 
 __all__ = ["SweepAnalysis", "analyze", "save"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unet.io.run_folder import is_runtime_key
+from unet.io.config_keys import is_runtime_key
 from unet.report.runs import Run
 
 RESAMPLING = ("model.down", "model.up")

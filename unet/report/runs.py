@@ -15,7 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from unet.errors import UserError
-from unet.io.run_folder import CONFIG, METRICS, STATUS, SWEEP, flatten, read_json
+from unet.io.atomic import read_json
+from unet.io.config_keys import flatten
+from unet.io.run_folder import CONFIG, METRICS, STATUS, SWEEP
 
 COMMAND = ["python", "train.py"]
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from unet.errors import UserError
 from unet.io.run_folder import CHECKPOINTS, LAST, SWEEP, run_config
-from unet.runs.cli import AUTO, as_override, identity_config
+from unet.runs.run_names import AUTO, as_override, identity_config
 
 
 def refuse_another(folder: Path, config: DictConfig) -> None:

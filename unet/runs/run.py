@@ -20,19 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import Interrupted, UserError
 from unet.failures import fault
-from unet.io.run_folder import (
-    CONFIG,
-    METRICS,
-    STATUS,
-    claim,
-    forget,
-    read_json,
-    sweep_up,
-    write_status,
-    write_text,
-)
-from unet.runs.cli import AUTO, FULL_ERROR, as_override, exit_with_error, explain, signal_status
+from unet.io.atomic import read_json, sweep_up, write_text
+from unet.io.run_folder import CONFIG, METRICS, STATUS, claim, forget, write_status
+from unet.runs.cli import FULL_ERROR, exit_with_error, explain, signal_status
 from unet.runs.resume import checkpoint_of, refuse_another, refuse_another_network, resume_hint
+from unet.runs.run_names import AUTO, as_override
 
 OBJECTIVES = ("best/val_miou", "val/miou")
 """What a sweep compares, in ``metrics.json``: the first that is there."""

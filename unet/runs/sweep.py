@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from unet.errors import UserError
-from unet.io.run_folder import METRICS, STATUS, SWEEP, minutes, read_json, write_json, write_status
-from unet.runs.cli import exit_with_error, explain, parse
+from unet.io.atomic import read_json, write_json
+from unet.io.run_folder import METRICS, STATUS, SWEEP, minutes, write_status
+from unet.runs.cli import exit_with_error, explain
 from unet.runs.run import exit_on_signal, lock_folder, objective
+from unet.runs.run_names import parse
 
 
 class Sweep(Callback):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from unet.analysis.nonfinite import first_nonfinite
 from unet.errors import UserError
-from unet.inference.segmenter import Normalize, adjust_logits
 from unet.inference.tiling import predict
+from unet.network.normalization import Normalize, adjust_logits
 from unet.task.metrics import ConfusionMatrix
 from unet.task.schedules import make_schedule
 

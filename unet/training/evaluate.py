@@ -16,14 +16,19 @@ from unet.data.targets import check_targets
 from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
-from unet.inference.segmenter import EXPECTED, from_checkpoint, read_checkpoint
-from unet.io.run_folder import CONFIG, METRICS, make_folder, provenance, run_config, write_json
+from unet.inference.checkpoint import EXPECTED, from_checkpoint, read_checkpoint
+from unet.io.atomic import make_folder, write_json
+from unet.io.provenance import provenance
+from unet.io.run_folder import CONFIG, METRICS, run_config
 from unet.network.geometry import level_sizes
 from unet.network.model import UNet
-from unet.runs.cli import CONFIGS, all_keys, parse
+from unet.runs.cli import CONFIGS, all_keys
+from unet.runs.run_names import parse
 from unet.task.losses import class_weights
 from unet.task.module import SegmentationTask
-from unet.training.train import build_data, evaluate, settle_process, task_of, trainer_of
+from unet.training.build import build_data, task_of, trainer_of
+from unet.training.process import settle_process
+from unet.training.train import evaluate
 
 TRAINER = ("accelerator", "deterministic", "benchmark", "inference_mode", "limit_val_batches", "limit_test_batches")
 """The trainer's settings that an evaluation depends on, beside the precision."""

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from unet.analysis.nonfinite import is_finite
 from unet.errors import Interrupted
-from unet.inference.segmenter import read_checkpoint
-from unet.io.run_folder import LAST, whole
+from unet.inference.checkpoint import read_checkpoint
+from unet.io.atomic import whole
+from unet.io.run_folder import LAST
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
