@@ -39,7 +39,7 @@ from unet.data_check.findings import ERROR, findings
 from unet.data_check.survey import survey
 from unet.errors import UserError
 from unet.inference.segmenter import Segmenter
-from unet.io.run_folder import claim
+from unet.io.run_folder import ensure_new_or_resuming
 from unet.report import analyze
 from unet.report.sentences import summary_lines
 from unet.runs.cli import explain
@@ -148,7 +148,7 @@ def in_config(override: str, pattern: str, damage: Callable[[], Any] = list) -> 
         for parsed in OverridesParser.create().parse_overrides([override]):
             OmegaConf.update(values, parsed.key_or_group, parsed.value())
         with contextlib.redirect_stdout(io.StringIO()):
-            claim(Path("run"), values.ckpt_path)
+            ensure_new_or_resuming(Path("run"), values.ckpt_path)
             train(values, Path("run"))
         return "trained"
 

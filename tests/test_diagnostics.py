@@ -8,7 +8,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from unet.diagnostics.diagnose import PROBES, TALLIES
+from unet.diagnostics.diagnose import LABEL_METRICS, MODEL_PROBES
 from unet.errors import UserError
 from unet.task.metrics import ConfusionMatrix
 from unet.training.train import train
@@ -66,15 +66,15 @@ def test_a_run_leaves_every_figure_and_a_confusion_matrix_an_image(composed, tmp
 
 
 def test_what_fails_is_left_out_with_a_line_and_the_run_is_whole(composed, tmp_path, capsys, monkeypatch):
-    class Fails(TALLIES["trimap"]):
+    class Fails(LABEL_METRICS["trimap"]):
         def add(self, target, pred):
             raise MemoryError("too much\nby far")
 
     def refuses(task, data, split):
         raise UserError("the images are too small")
 
-    monkeypatch.setitem(TALLIES, "trimap", Fails)
-    monkeypatch.setitem(PROBES, "shift", refuses)
+    monkeypatch.setitem(LABEL_METRICS, "trimap", Fails)
+    monkeypatch.setitem(MODEL_PROBES, "shift", refuses)
     metrics = train(composed("diagnostics=true", "trainer.max_epochs=1"), tmp_path)
     missing = {name for name in FIGURES if f"test/{name}" not in metrics}
     assert missing == {name for name in FIGURES if name.startswith(("trimap", "shift"))}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap, edges, rim
 from unet.diagnostics.confusions import Confusions
-from unet.diagnostics.diagnose import TALLIES
+from unet.diagnostics.diagnose import LABEL_METRICS
 from unet.diagnostics.objects import BORDERS, NAMES, ObjectRecall
 from unet.diagnostics.skeleton import SkeletonRecall
 from unet.labels import IGNORE_INDEX
@@ -229,11 +229,11 @@ def maps(draw) -> tuple[np.ndarray, np.ndarray]:
     return target, np.where(target == X, X, rng.integers(0, 3, shape)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", TALLIES)
+@pytest.mark.parametrize("name", LABEL_METRICS)
 @given(pair=maps())
 def test_every_figure_is_a_share_of_what_the_truth_holds(name: str, pair):
     target, pred = pair
-    found = scores(TALLIES[name](3), target, pred)
+    found = scores(LABEL_METRICS[name](3), target, pred)
     present = {NAMES_OF_CLASSES[label] for label in np.unique(target) if label != X}
     for key, value in found.items():
         assert "count" in key or 0 <= value <= 1
@@ -241,8 +241,10 @@ def test_every_figure_is_a_share_of_what_the_truth_holds(name: str, pair):
         assert named <= present
 
 
-@pytest.mark.parametrize("name", TALLIES)
+@pytest.mark.parametrize("name", LABEL_METRICS)
 @given(pair=maps())
 def test_the_truth_itself_scores_one(name: str, pair):
     target, _ = pair
-    assert {value for key, value in scores(TALLIES[name](3), target, target).items() if "count" not in key} <= {1.0}
+    assert {value for key, value in scores(LABEL_METRICS[name](3), target, target).items() if "count" not in key} <= {
+        1.0
+    }

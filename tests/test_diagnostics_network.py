@@ -28,7 +28,7 @@ TOTAL_STRIDE = (4, 4)
 def data_of(images: Tensor, targets: Tensor) -> Any:
     """Data of images (N, C, *S) and targets (N, *S), the most varied first."""
     items = [SimpleNamespace(name=f"{index}.png") for index in range(len(images))]
-    samples = SimpleNamespace(items=items, most_varied=lambda count: list(range(len(images)))[:count])
+    samples = SimpleNamespace(items=items, highest_entropy=lambda count: list(range(len(images)))[:count])
     dataset = SimpleNamespace(eval_item=lambda index: {"image": images[index, None], "target": targets[index, None]})
     return SimpleNamespace(samples={"test": samples}, dataset=lambda split, transforms: dataset)
 
@@ -44,7 +44,7 @@ def task_of(network: Callable[[Tensor], Tensor]) -> Any:
         def __call__(self, image: Tensor) -> Tensor:
             return network(image)
 
-        def decide(self, logits: Tensor) -> Tensor:
+        def predict_labels(self, logits: Tensor) -> Tensor:
             return logits.argmax(1)
 
     return Task()

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from unet.data.dataset import APPLY, EpochSampler, SegmentationDataset, collate
 from unet.data.dataset import compose as pipeline
 from unet.data.samples import Samples
-from unet.data.source import Item, pair
+from unet.data.source import Item, in_memory_pair
 from unet.errors import UserError
 from unet.training.train import train
-from unet.visualization import GAP, STRETCH, STRIP, ZOOM, panel, sheet
+from unet.visualization import GAP, STRETCH, STRIP, ZOOM, panel, prediction_grid
 
 SIZES = {1: (64,), 2: (24, 28), 3: (20, 24, 22)}
 STEPS = {
@@ -36,7 +36,7 @@ def batches(spatial_dims: int, workers: int) -> list[dict[str, torch.Tensor]]:
     for seed in range(6):
         rng = np.random.default_rng(seed)
         image, target = rng.integers(0, 256, (*size, 2)).astype(np.uint8), rng.integers(0, 2, size).astype(np.uint8)
-        items.append(Item(str(seed), partial(pair, image, target)))
+        items.append(Item(str(seed), partial(in_memory_pair, image, target)))
     dataset = SegmentationDataset(Samples(items, 2, spatial_dims, 1e9, "train"), pipeline(STEPS[spatial_dims]), 0)
     return list(DataLoader(dataset, 4, sampler=EpochSampler(6, 16, 0), num_workers=workers, collate_fn=collate))
 
@@ -135,7 +135,7 @@ def test_of_a_sequence_the_most_varied_stretch_is_drawn_as_strips():
     truth, wrong = picture[STRIP + GAP], picture[-1]
     assert (truth == COLORS[1]).all(1).sum() == ZOOM * STRETCH // 2
     assert (wrong[:, 0] > 200).sum() == ZOOM, "one sample is wrong"
-    page = sheet([picture, picture], ["sea", "land"], COLORS, 1)
+    page = prediction_grid([picture, picture], ["sea", "land"], COLORS, 1)
     assert isinstance(page, Image.Image) and page.width > picture.shape[1]
 
 

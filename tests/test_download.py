@@ -109,7 +109,7 @@ def links_out(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_failed_download_leaves_nothing_and_says_what_to_get_by_hand(mirror, tmp_path, monkeypatch, damage):
     damage(mirror, monkeypatch)
     with pytest.raises(UserError) as error:
-        OxfordPet(str(tmp_path / "data")).find()
+        OxfordPet(str(tmp_path / "data")).load_splits()
     site = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
     place = str(tmp_path / "data" / "oxford-iiit-pet")
     sentence(error, "cannot be downloaded", f"{site}/images.tar.gz", f"{site}/annotations.tar.gz", place)
@@ -120,6 +120,6 @@ def test_a_failed_download_leaves_nothing_and_says_what_to_get_by_hand(mirror, t
 
 def test_a_missing_set_that_may_not_be_downloaded_says_so(mirror, tmp_path):
     with pytest.raises(UserError) as error:
-        Voc2012(str(tmp_path / "data"), download=False).find()
+        Voc2012(str(tmp_path / "data"), download=False).load_splits()
     sentence(error, "VOCtrainval_11-May-2012.tar", str(tmp_path / "data"), "data.source.download=true", "data.root=")
     assert not (tmp_path / "data").exists()

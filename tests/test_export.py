@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from unet.data.samples import Samples
-from unet.data.source import Item, pair
+from unet.data.source import Item, in_memory_pair
 from unet.errors import UserError
 from unet.export import bundle, formats
 from unet.export.bundle import ExportOptions, export
@@ -422,7 +422,7 @@ def test_samples_are_like_the_training_images():
 
 def test_a_training_keeps_how_its_images_are_stored():
     def of(*images: np.ndarray) -> Samples:
-        items = [Item("one", partial(pair, image, np.zeros(image.shape[:-1], np.uint8))) for image in images]
+        items = [Item("one", partial(in_memory_pair, image, np.zeros(image.shape[:-1], np.uint8))) for image in images]
         return Samples(items, 2, 1, 0, "train")
 
     assert (of(noise(5, 1, below=7)).dtype, of(np.uint8([[3], [9]])).range) == (np.uint8, (3, 9))

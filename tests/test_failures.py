@@ -23,9 +23,9 @@ from test_command_line import arguments
 from test_training import assert_same, weights
 
 from unet import load
-from unet.errors import Interrupted, Lost, UserError
-from unet.failures import fault
-from unet.io.atomic import sweep_up
+from unet.errors import DataUnavailable, Interrupted, UserError
+from unet.failures import classify_failure
+from unet.io.atomic import remove_partials
 from unet.runs.resume import resume_hint
 from unet.training.callbacks.checkpoint import AtomicCheckpointIO, SaveOnError, StopOnSignal, best_and_last
 from unet.training.callbacks.progress import Progress
@@ -222,29 +222,31 @@ KILLED = "DataLoader worker (pid 7) is killed by signal: {}."
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_each_fault_is_said_in_one_sentence(composed, error, parts):
-    found = fault(raised(error), composed("data.batch_size=4"), Path("run"))
+    found = classify_failure(raised(error), composed("data.batch_size=4"), Path("run"))
     assert found is not None and "\n" not in found.sentence and found.overrides == ()
     assert [part for part in parts if part not in found.sentence] == [], found.sentence
-    assert fault(raised(RuntimeError("finalising"), error), composed(), Path("run")) is not None, "what it came from"
+    assert classify_failure(raised(RuntimeError("finalising"), error), composed(), Path("run")) is not None, (
+        "what it came from"
+    )
 
 
 def test_what_is_no_fault_of_the_machine_is_left_alone():
-    assert fault(raised(RuntimeError("shapes differ"))) is None
-    assert fault(raised(RuntimeError("could not create a primitive descriptor for a matmul"))) is None
-    assert fault(raised(UserError("said already"), OSError(errno.ENOSPC, "full"))) is None
+    assert classify_failure(raised(RuntimeError("shapes differ"))) is None
+    assert classify_failure(raised(RuntimeError("could not create a primitive descriptor for a matmul"))) is None
+    assert classify_failure(raised(UserError("said already"), OSError(errno.ENOSPC, "full"))) is None
 
 
 @pytest.mark.parametrize(("batch", "steps", "halved"), [(8, 1, (4, 2)), (9, 2, (3, 6)), (7, 1, (1, 7))])
 def test_a_smaller_batch_leaves_every_step_as_many_samples(composed, batch, steps, halved):
     config = composed(f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={steps}")
-    found = fault(raised(CUDA), config)
+    found = classify_failure(raised(CUDA), config)
     assert found is not None and found.overrides == ()
     assert f"data.batch_size={halved[0]} trainer.accumulate_grad_batches={halved[1]} needs" in found.sentence
     assert halved[0] * halved[1] == batch * steps
 
 
 def test_of_one_sample_a_batch_there_is_no_half(composed):
-    found = fault(raised(CUDA), composed("data.batch_size=1"))
+    found = classify_failure(raised(CUDA), composed("data.batch_size=1"))
     assert found is not None and "smaller crops" in found.sentence and "accumulate" not in found.sentence
 
 
@@ -264,7 +266,7 @@ def test_the_advice_for_an_evaluation_is_a_smaller_batch_or_tile(composed, overr
 
     with pytest.raises(OutOfMemoryError) as error:
         predict(torch.empty(shape))
-    found = fault(error.value, composed(*overrides))
+    found = classify_failure(error.value, composed(*overrides))
     assert found is not None and found.overrides == (needed,) and f"; {needed} needs less" in found.sentence
 
 
@@ -277,7 +279,7 @@ def test_the_tile_of_a_real_evaluation_is_found(composed, tmp_path, monkeypatch)
     monkeypatch.setattr("unet.task.module.SegmentationTask.forward", forward)
     with pytest.raises(RuntimeError, match="can't allocate memory") as error:
         train(config, tmp_path)
-    found = fault(error.value, config)
+    found = classify_failure(error.value, config)
     assert found is not None and found.overrides == ("data.eval_tile=[16,16]",)
 
 
@@ -302,9 +304,9 @@ def test_a_drive_that_is_lost_in_an_epoch_is_named_and_the_training_saved(
     config = composed(f"data.root={copy}", "data.cache_gb=0", f"data.num_workers={workers}", "pictures=0")
     config.feature_maps = 0
     at(monkeypatch, "on_train_batch_start", 5, lambda task: shutil.rmtree(copy / "image"))
-    with pytest.raises(Lost) as error:
+    with pytest.raises(DataUnavailable) as error:
         train(config, tmp_path / "run")
-    found = fault(error.value, config)
+    found = classify_failure(error.value, config)
     assert found is not None and "\n" not in found.sentence
     assert str(copy / "image") in found.sentence and "no such file" in found.sentence
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
@@ -320,7 +322,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before_and_no_rubbish(tmp_pa
         partial.symlink_to("/dev/full")  # every write to it finds the disk full
         with pytest.raises(OSError) as error:
             writer.save_checkpoint({"step": torch.zeros(size)}, path)
-        found = fault(error.value, folder=tmp_path)
+        found = classify_failure(error.value, folder=tmp_path)
         assert found is not None and found.sentence == f"{path}: the disk is full; free some space"
     assert torch.load(path, weights_only=True)["step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
@@ -330,7 +332,7 @@ def test_what_a_kill_left_half_written_is_swept_up(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     for name in ("checkpoints/.last.ckpt.7.partial", ".metrics.json.7.partial", "checkpoints/last.ckpt", ".lock"):
         (tmp_path / name).touch()
-    sweep_up(tmp_path)
+    remove_partials(tmp_path)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".lock", "last.ckpt"]
 
 

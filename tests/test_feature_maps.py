@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from unet import UNet
-from unet.analysis.feature_maps import SIDE, Passage, passage_picture, passages, telling
+from unet.analysis.feature_maps import SIDE, OperatorIO, feature_maps, passage_picture, select_channels
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
 
 def test_every_operator_is_watched_once_and_then_left_alone():
     net = UNet(width=4, depth=2, down=["max", "strided"], up="sapa", context="spp").train()
-    found = passages(net, torch.randn(2, 3, 16, 24))
+    found = feature_maps(net, torch.randn(2, 3, 16, 24))
     assert [passage.title for passage in found] == [
         "downs.0 max", "downs.1 strided", "context spp", "ups.1 sapa", "ups.0 sapa"
     ]  # fmt: skip
@@ -26,7 +26,7 @@ def test_every_operator_is_watched_once_and_then_left_alone():
 @pytest.mark.parametrize("size", [(40,), (20, 30), (8, 16, 16)], ids=str)
 def test_maps_of_any_dimension_become_a_picture(size: tuple[int, ...]):
     net = UNet(in_channels=1, width=4, depth=1, spatial_dims=len(size))
-    for passage in passages(net, torch.randn(1, 1, *size)):
+    for passage in feature_maps(net, torch.randn(1, 1, *size)):
         picture = passage_picture(passage, count=3)
         assert picture.dtype == np.uint8 and picture.shape[2] == 3
         assert picture.shape[1] >= 3 * SIDE and len(np.unique(picture)) > 10
@@ -34,7 +34,7 @@ def test_maps_of_any_dimension_become_a_picture(size: tuple[int, ...]):
 
 def test_an_operator_that_shrinks_one_axis_becomes_a_picture():
     net = UNet(in_channels=1, width=4, depth=1, stride=[[1, 3]])
-    for passage in passages(net, torch.randn(1, 1, 34, 51)):
+    for passage in feature_maps(net, torch.randn(1, 1, 34, 51)):
         assert passage_picture(passage, count=2).shape[1] >= 2 * SIDE
 
 
@@ -42,11 +42,11 @@ def test_the_channels_that_tell_the_most_are_shown():
     """Not a constant one, and not a second time what a chosen one has shown already, however strongly it varies."""
     ramp = torch.arange(16.0).view(4, 4)
     maps = torch.stack([torch.full((4, 4), 99.0), ramp, torch.eye(4), 5 - 0.9 * ramp])
-    assert telling(maps, 2) == [1, 2]
-    assert sorted(telling(maps, 9)) == [0, 1, 2, 3]
+    assert select_channels(maps, 2) == [1, 2]
+    assert sorted(select_channels(maps, 9)) == [0, 1, 2, 3]
 
 
 def test_a_constant_map_is_drawn_in_one_colour():
-    flat = Passage("downs.0", "max", torch.ones(1, 8, 8), torch.ones(1, 4, 4))
+    flat = OperatorIO("downs.0", "max", torch.ones(1, 8, 8), torch.ones(1, 4, 4))
     colors = np.unique(passage_picture(flat, 1).reshape(-1, 3), axis=0)
     assert len(colors) == 2, "the map's and the white around it"

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet.data.folder import Folder, deal
+from unet.data.folder import Folder, assign_splits
 from unet.errors import UserError
 
 
@@ -147,7 +147,7 @@ SHARES = st.fixed_dictionaries({split: st.floats(0.05, 1) for split in ("train",
 @given(st.lists(st.integers(1, 9), min_size=3, max_size=30), SHARES)
 def test_whole_groups_are_dealt_and_no_split_is_empty(sizes, shares):
     groups = {f"g{place}": [f"g{place}_{image}" for image in range(size)] for place, size in enumerate(sizes)}
-    dealt = deal(groups, shares)
+    dealt = assign_splits(groups, shares)
     home = {stem: split for split, stems in dealt.items() for stem in stems}
     assert sum(map(len, dealt.values())) == len(home) == sum(sizes)
     assert all(len({home[stem] for stem in stems}) == 1 for stems in groups.values())

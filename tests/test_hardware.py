@@ -5,7 +5,7 @@ import torch
 
 from unet import DOWN, UP, UNet, hardware
 from unet.errors import UserError
-from unet.hardware import channels_last, lay, resolve_precision, settle
+from unet.hardware import channels_last, resolve_precision, select_device, to_memory_format
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
@@ -35,7 +35,7 @@ def test_bf16_is_kept_off_volumes_two_samples_deep_on_a_cpu(monkeypatch: pytest.
 def test_every_operator_takes_channels_last(name: str, spatial_dims: int):
     net = UNet(width=4, depth=1, down=name, spatial_dims=spatial_dims)
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    assert lay(net, channels_last) is net
+    assert to_memory_format(net, channels_last) is net
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     weight = net.get_parameter("encoder.0.0.0.weight")
     assert weight.stride(1) == 1 or spatial_dims == 1
@@ -56,10 +56,10 @@ def test_every_operator_trains_in_mixed_precision(down: str, up: str, spatial_di
 def test_a_command_s_device_and_threads_are_here_or_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    assert settle("auto", None) == settle("cpu", 1) == "cpu"
+    assert select_device("auto", None) == select_device("cpu", 1) == "cpu"
     for device in ("gpu", "cuda", "mps", "abacus"):
         with pytest.raises(UserError, match=f"device={device}: not here; expected one of auto, cpu$"):
-            settle(device, None)
+            select_device(device, None)
     for threads in (0, -1, True, 1.5, "many", 1025, 10**10):
         with pytest.raises(UserError, match="threads: expected null or an integer of 1 to 1024, found"):
-            settle("cpu", threads)  # pyright: ignore[reportArgumentType]
+            select_device("cpu", threads)  # pyright: ignore[reportArgumentType]

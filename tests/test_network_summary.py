@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unet import UNet
-from unet.analysis.network_summary import anatomy
+from unet.analysis.network_summary import summarize_network
 from unet.errors import UserError
 from unet.network.geometry import count_flops, count_parameters, level_sizes
 
@@ -33,7 +33,7 @@ CASES = [
 
 @pytest.mark.parametrize(("settings", "size"), CASES)
 def test_totals_and_sizes_are_those_of_the_network(settings: dict[str, Any], size: tuple[int, ...]):
-    found, net = anatomy(settings, size), UNet(**settings)
+    found, net = summarize_network(settings, size), UNet(**settings)
     assert found.parameters == count_parameters(net)
     assert found.flops == count_flops(net, (1, 3, *size))
     for stage in found.stages:
@@ -54,7 +54,7 @@ def test_totals_and_sizes_are_those_of_the_network(settings: dict[str, Any], siz
 @pytest.mark.parametrize(("settings", "size"), CASES)
 def test_every_formula_comes_out_at_the_size_it_explains(settings: dict[str, Any], size: tuple[int, ...]):
     explained = 0
-    for stage in anatomy(settings, size).stages:
+    for stage in summarize_network(settings, size).stages:
         for formula in filter(None, stage.formula.split(",  ")):
             left, right = formula.split(" = ")
             left = left.replace("·", "*").replace(" x ", "*")
@@ -68,16 +68,16 @@ def test_every_formula_comes_out_at_the_size_it_explains(settings: dict[str, Any
 
 def test_memory_by_hand():
     """No norm: each convolution keeps its input, each relu its output, which is the next convolution's input."""
-    found = anatomy({"width": 4, "depth": 0, "norm": "none", "in_channels": 3}, (16, 24))
+    found = summarize_network({"width": 4, "depth": 0, "norm": "none", "in_channels": 3}, (16, 24))
     kept = {stage.name: stage.memory for stage in found.stages}
     assert kept["stem"] == (3 + 4 + 4) * 16 * 24 * 4
     assert found.memory == kept["stem"], "the head's input is the stem's output, kept once"
-    several = anatomy({"width": 4, "depth": 0, "norm": "none"}, (16, 24), batch=3)
+    several = summarize_network({"width": 4, "depth": 0, "norm": "none"}, (16, 24), batch=3)
     assert (several.memory, several.flops) == (found.memory, found.flops), "figures are those of one image"
 
 
 def test_a_layer_of_flops_by_hand():
-    found = anatomy({"width": 4, "depth": 1, "down": "strided"}, (16, 24))
+    found = summarize_network({"width": 4, "depth": 1, "down": "strided"}, (16, 24))
     flops = {stage.name: stage.flops for stage in found.stages}
     assert flops["downs.0"] == 2 * 3 * 3 * 4 * 4 * (8 * 12)
     assert flops["ups.0"] == 2 * 2 * 2 * 8 * 4 * (8 * 12)
@@ -85,17 +85,17 @@ def test_a_layer_of_flops_by_hand():
 
 
 def test_it_warns_of_a_small_bottleneck_and_of_objects_it_cannot_see_whole():
-    assert anatomy({"width": 2, "depth": 2}, (64, 64)).warnings == []
-    (warning,) = anatomy({"width": 2, "depth": 4}, (64, 64)).warnings
+    assert summarize_network({"width": 2, "depth": 2}, (64, 64)).warnings == []
+    (warning,) = summarize_network({"width": 2, "depth": 4}, (64, 64)).warnings
     assert "bottleneck is 4 x 4" in warning
-    (warning,) = anatomy({"width": 2, "depth": 2}, (64, 64), object_size=40).warnings
+    (warning,) = summarize_network({"width": 2, "depth": 2}, (64, 64), object_size=40).warnings
     assert "sees 32 x 32 samples, less than an object of 40" in warning
 
 
 def test_any_size_is_described_at_once_and_one_too_small_is_refused():
-    assert anatomy({"width": 64, "depth": 4}, (20_000, 20_000)).flops > 1e14
+    assert summarize_network({"width": 64, "depth": 4}, (20_000, 20_000)).flops > 1e14
     with pytest.raises(UserError, match="too small for depth 4"):
-        anatomy({"width": 2, "depth": 4}, (9, 64))
+        summarize_network({"width": 2, "depth": 4}, (9, 64))
 
 
 def describe(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -140,5 +140,5 @@ def test_a_wrong_argument_is_one_sentence(arguments: list[str], message: str):
 def test_a_description_computes_nothing_of_the_network_s_size():
     """A volume whose activations would take terabytes is described at once, and no default is left changed."""
     before = torch.get_default_device()
-    found = anatomy({"in_channels": 1, "width": 64, "depth": 2, "spatial_dims": 3}, (2048, 2048, 2048))
+    found = summarize_network({"in_channels": 1, "width": 64, "depth": 2, "spatial_dims": 3}, (2048, 2048, 2048))
     assert found.memory > 2**42 and torch.get_default_device() == before

@@ -19,7 +19,7 @@ from PIL import Image
 
 from unet.errors import UserError
 from unet.inference.options import PredictOptions
-from unet.io.atomic import whole
+from unet.io.atomic import atomic_write
 from unet.prediction.predict_file import predict_file
 from unet.prediction.predict_folder import (
     DONE,
@@ -101,7 +101,7 @@ def test_no_more_rows_are_read_at_once_than_a_tile_has(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("size", [(1, 1), (3, 260), (50, 7)])
 def test_a_picture_written_in_bands_is_the_picture(tmp_path: Path, size: tuple[int, int]):
     labels, colors = noise(*size, below=5), noise(5, 3).tolist()
-    with whole(tmp_path / "a.png") as file:
+    with atomic_write(tmp_path / "a.png") as file:
         png = PngStreamWriter(file, size, colors)
         for begin in range(0, size[0], 4):
             png.write(labels[begin : begin + 4])

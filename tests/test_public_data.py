@@ -180,7 +180,7 @@ def test_camvid_without_its_test_split_is_evaluated_on_val(tmp_path):
 )
 def test_a_data_set_that_is_not_there_says_what_to_get_from_where_and_where_to_put_it(tmp_path, source, site):
     with pytest.raises(UserError) as error:
-        source(str(tmp_path / "gone")).find()
+        source(str(tmp_path / "gone")).load_splits()
     sentence(error, str(tmp_path / "gone"), site, "data.root=...")
 
 

@@ -16,8 +16,8 @@ from test_command_line import assert_same, interrupted, refused, run, started
 from test_segmenter import Evil
 
 from unet.errors import UserError
-from unet.io.run_folder import claim
-from unet.runs.resume import refuse_another
+from unet.io.run_folder import ensure_new_or_resuming
+from unet.runs.resume import check_same_config
 from unet.runs.run import checkpoint_of, execute, run_or_resume
 from unet.runs.run_names import run_dir, sweep_name
 from unet.training.train import train
@@ -35,8 +35,8 @@ def folder_of(*overrides: str) -> str:
 def test_a_key_that_only_logs_or_launches_makes_no_other_run(tmp_path: Path, override: str):
     assert folder_of("model.down=avg", override) == folder_of("model.down=avg")
     OmegaConf.save(config(), tmp_path / "config.yaml")
-    refuse_another(tmp_path, config(override))
-    assert sweep_name(["model.down=max,avg", override]) == "model.down=max,avg"
+    check_same_config(tmp_path, config(override))
+    assert sweep_name(["model.down=max,avg", override]) == "model.down-max-avg"
 
 
 def test_the_folder_is_named_by_what_was_chosen_and_a_hash_of_all_there_is():
@@ -49,21 +49,21 @@ def test_the_folder_is_named_by_what_was_chosen_and_a_hash_of_all_there_is():
 
 def test_a_folder_chosen_by_hand_has_to_hold_the_same_run(tmp_path: Path):
     OmegaConf.save(config("optim.lr=0.5", "threads=1"), tmp_path / "config.yaml")
-    refuse_another(tmp_path, config("optim.lr=0.5", "resume=auto"))
+    check_same_config(tmp_path, config("optim.lr=0.5", "resume=auto"))
     with pytest.raises(UserError, match=r"holds a run with optim.lr=0.5, this one has optim.lr=0.001"):
-        refuse_another(tmp_path, config())
+        check_same_config(tmp_path, config())
     with pytest.raises(UserError, match="resume=yes: expected auto or null"):
         run_or_resume(train, config("resume=yes"), tmp_path, [])
 
 
 def test_a_folder_without_a_checkpoint_may_be_begun_again(tmp_path: Path):
     (tmp_path / "checkpoints").mkdir()
-    claim(tmp_path, None)
+    ensure_new_or_resuming(tmp_path, None)
     assert checkpoint_of(tmp_path) is None
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     assert checkpoint_of(tmp_path) == str(tmp_path / "checkpoints" / "last.ckpt")
     with pytest.raises(UserError, match="already holds a run"):
-        claim(tmp_path, None)
+        ensure_new_or_resuming(tmp_path, None)
 
 
 @pytest.mark.filterwarnings("ignore:the bottleneck is", "ignore:.*torch.jit.*", "ignore:.*tree.*:FutureWarning")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from unet.data import SegmentationData
-from unet.data.blue_marble import BlueMarble, pair
+from unet.data.blue_marble import BlueMarble, in_memory_pair
 from unet.data.dataset import EpochSampler, SegmentationDataset, collate
 from unet.data.dataset import compose as pipeline
 from unet.data.samples import Samples
@@ -25,7 +25,7 @@ TRANSFORMS = (A.RandomCrop(height=8, width=8), A.HorizontalFlip(p=0.5), A.Vertic
 
 def items_of(count: int, size: int = 24) -> list[Item]:
     return [
-        Item(str(seed), partial(pair, noise(size, size, 3, seed=seed), noise(size, size, below=2, seed=seed)))
+        Item(str(seed), partial(in_memory_pair, noise(size, size, 3, seed=seed), noise(size, size, below=2, seed=seed)))
         for seed in range(count)
     ]
 
@@ -65,7 +65,7 @@ def test_a_restart_within_an_epoch_gives_its_tail(batch):
 
 def test_a_loaded_position_gives_the_epochs_tail():
     class Source(BlueMarble):
-        def find(self):
+        def load_splits(self):
             return {"train": items_of(6), "val": items_of(2)}
 
     def loader(state: dict[str, int]) -> DataLoader:
@@ -193,7 +193,7 @@ def test_counts_statistics_and_the_most_varied_by_hand():
     assert samples.item_counts.tolist() == [[4, 0], [1, 2]]
     assert samples.label_counts == [5, 2]
     assert samples.statistics() == ([100.0], [100.0])
-    assert samples.most_varied(1) == [1]
+    assert samples.highest_entropy(1) == [1]
 
 
 def test_collate_stacks_channels_last_and_refuses_two_sizes():

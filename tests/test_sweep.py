@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from test_command_line import assert_same, run, started
 
 from unet.errors import UserError
-from unet.io.run_folder import forget
+from unet.io.run_folder import reset_run_folder
 from unet.runs.run import lock_folder, objective
 from unet.runs.run_names import job_name, sweep_name, swept_keys
 from unet.runs.sweep import Sweep, print_table, progress
@@ -154,7 +154,7 @@ def test_only_what_a_run_left_is_forgotten(tmp_path):
     for name in ("events.out.tfevents.1.host", "error.txt", "notes.md", "checkpoints/best.ckpt", "mine/picture.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    forget(tmp_path)
+    reset_run_folder(tmp_path)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["mine/picture.png", "notes.md"]
 

@@ -314,10 +314,10 @@ def test_adjusted_logits_give_the_likelier_class_again(composed, spatial_dims):
     # Where classes have probabilities 0.6 and 0.4, the weighted cross-entropy is least at 0.6 : 3 x 0.4.
     logits = torch.tensor([0.6, 3 * 0.4]).log().view(1, 2, *[1] * spatial_dims)
     assert logits.argmax(1).item() == 1
-    assert task.decide(logits).item() == 0
+    assert task.predict_labels(logits).item() == 0
     assert "log_weights" not in task.state_dict(), "checkpoints of before load"
     plain = build_task(composed("loss.class_weights=[1,3]"), data)
-    assert plain.decide(logits).item() == 1
+    assert plain.predict_labels(logits).item() == 1
 
 
 @pytest.mark.parametrize("split", ["test", "val"])

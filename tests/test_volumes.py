@@ -65,10 +65,10 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "files", absent)
     with pytest.raises(UserError, match=r"t1.* of nilearn is not installed; run: pip install -e '\.\[volumes\]'"):
-        Icbm152().find()
+        Icbm152().load_splits()
     monkeypatch.setattr(importlib.metadata, "files", lambda package: [])
     with pytest.raises(UserError, match="not installed"):
-        Icbm152().find()
+        Icbm152().load_splits()
 
 
 # Names

@@ -16,7 +16,7 @@ class UserError(ValueError):
         super().__init__(" ".join(sentence.splitlines()))
 
 
-class Lost(UserError):
+class DataUnavailable(UserError):
     """A file that could be read when the run began cannot be read any more."""
 
 

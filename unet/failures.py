@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from unet.errors import Lost, UserError
+from unet.errors import DataUnavailable, UserError
 
 MEMORY = re.compile(
     r"can't allocate memory|out of memory|ALLOC_FAILED|Cannot allocate memory|"
@@ -26,7 +26,7 @@ IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 WRITER = "PytorchStreamWriter"
 
 
-class Fault(NamedTuple):
+class Failure(NamedTuple):
     """What happened and what to do.
 
     Attributes:
@@ -38,7 +38,9 @@ class Fault(NamedTuple):
     overrides: tuple[str, ...] = ()
 
 
-def fault(error: BaseException, config: DictConfig | None = None, folder: Path | None = None) -> Fault | None:
+def classify_failure(
+    error: BaseException, config: DictConfig | None = None, folder: Path | None = None
+) -> Failure | None:
     """The machine's fault behind ``error``, or behind what it was raised from; None where it is another's.
 
     Args:
@@ -47,20 +49,22 @@ def fault(error: BaseException, config: DictConfig | None = None, folder: Path |
         folder: where the run writes, in case that an error names no file.
     """
     for cause in chain(error):
-        if isinstance(cause, Lost):
-            return Fault(plain(cause))
+        if isinstance(cause, DataUnavailable):
+            return Failure(one_line(cause))
         if isinstance(cause, UserError):
             return None  # it says itself what was wrong
         if is_memory(cause):
-            return of_memory(cause, config)
+            return memory_failure(cause, config)
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-            return Fault(f"{cause.filename or folder or 'writing'}: the disk is full; free some space")
+            return Failure(f"{cause.filename or folder or 'writing'}: the disk is full; free some space")
         if isinstance(cause, OSError) and cause.strerror and cause.filename:
-            return Fault(f"{cause.filename}: {cause.strerror}")
+            return Failure(f"{cause.filename}: {cause.strerror}")
         if WRITER in str(cause):  # torch has swallowed the system's reason
-            return Fault(f"{folder or 'writing'}: cannot be written ({plain(cause)}); see that the disk is not full")
+            return Failure(
+                f"{folder or 'writing'}: cannot be written ({one_line(cause)}); see that the disk is not full"
+            )
         if found := WORKER.search(str(cause)):
-            return Fault(of_worker(found["signal"]))
+            return Failure(worker_failure(found["signal"]))
     return None
 
 
@@ -71,7 +75,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def plain(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """The words of an error in one line; of one that a loader process had, its own without the traceback."""
     lines = str(error).strip().splitlines()
     if lines and IN_WORKER.match(lines[0]):
@@ -86,11 +90,11 @@ def is_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and MEMORY.search(str(error)) is not None
 
 
-def of_memory(error: BaseException, config: DictConfig | None) -> Fault:
+def memory_failure(error: BaseException, config: DictConfig | None) -> Failure:
     """Halve what is in memory at once: of a training batch with as many samples to a step, or of an evaluation."""
-    said = re.sub(r"^\[.*?\] (\. |err == 0\. )?", "", plain(error)).split(". ")[0] or type(error).__name__
+    said = re.sub(r"^\[.*?\] (\. |err == 0\. )?", "", one_line(error)).split(". ")[0] or type(error).__name__
     if config is None:
-        return Fault(f"memory ran out ({said}); try smaller batches, tiles or files")
+        return Failure(f"memory ran out ({said}); try smaller batches, tiles or files")
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     predicting = [frame for frame in frames if frame.f_code.co_name == "predict"]
     if predicting:  # every evaluation calls it, no training step does
@@ -104,15 +108,15 @@ def of_memory(error: BaseException, config: DictConfig | None) -> Fault:
         else:
             smaller = ()
         needed = smaller[0] if smaller else "a smaller data.eval_tile"
-        return Fault(f"memory ran out in evaluation ({said}); {needed} needs less memory", smaller)
+        return Failure(f"memory ran out in evaluation ({said}); {needed} needs less memory", smaller)
     parts = smallest_factor(config.data.batch_size)
     if parts is None:
-        return Fault(
+        return Failure(
             f"memory ran out in training ({said}), with one sample a batch: take smaller crops "
             f"(data.train_transforms) or a smaller model.width for a new run"
         )
     batch, steps = config.data.batch_size // parts, config.trainer.accumulate_grad_batches * parts
-    return Fault(
+    return Failure(
         f"memory ran out in training ({said}): a new run with data.batch_size={batch} "
         f"trainer.accumulate_grad_batches={steps} needs less memory and has as many samples in every optimizer step; "
         f"if another program had taken the memory, change nothing"
@@ -124,7 +128,7 @@ def smallest_factor(number: int) -> int | None:
     return next((factor for factor in range(2, number + 1) if number % factor == 0), None)
 
 
-def of_worker(signal: str | None) -> str:
+def worker_failure(signal: str | None) -> str:
     if signal and "Bus error" in signal:
         return "a loader process found no shared memory (/dev/shm is full); enlarge it, or set data.num_workers=0"
     how = f"killed ({signal.strip()})" if signal else "ended"

@@ -11,7 +11,7 @@ from unet.network.geometry import times
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """torch's name of the layout for a tensor (B, C, *S) of that many axes; one spatial axis has none."""
 
-THREADS = 1024
+MAX_THREADS = 1024
 """torch crashes where the system refuses it as many."""
 
 
@@ -20,7 +20,7 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=CHANNELS_LAST.get(x.ndim, torch.contiguous_format))
 
 
-def lay(module: nn.Module, layout: Callable[[Tensor], Tensor]) -> nn.Module:
+def to_memory_format(module: nn.Module, layout: Callable[[Tensor], Tensor]) -> nn.Module:
     """The module itself, every parameter and buffer in the given layout.
 
     ``module.to(memory_format=...)`` would refuse a volume's parameters of four axes, such as one number a channel.
@@ -48,15 +48,15 @@ def accelerator_name(requested: str = "auto") -> str:
     return requested
 
 
-def settle(device: str, threads: int | None) -> str:
+def select_device(device: str, threads: int | None) -> str:
     """Set the threads of torch (None: leave them); the device that a command's ``device`` means here.
 
     Raises:
         UserError: no such device, or no number of threads.
     """
     whole = isinstance(threads, int) and not isinstance(threads, bool)
-    if threads is not None and not (whole and 1 <= threads <= THREADS):
-        raise UserError(f"threads: expected null or an integer of 1 to {THREADS}, found {threads!r}")
+    if threads is not None and not (whole and 1 <= threads <= MAX_THREADS):
+        raise UserError(f"threads: expected null or an integer of 1 to {MAX_THREADS}, found {threads!r}")
     if threads:
         torch.set_num_threads(threads)
     found = accelerator_name(device)

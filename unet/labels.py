@@ -6,7 +6,7 @@ IGNORE_INDEX = 255
 """The label left out of loss and metrics, everywhere."""
 
 
-def variety(counts: np.ndarray) -> np.ndarray:
+def label_entropy(counts: np.ndarray) -> np.ndarray:
     """How mixed labels are: the entropy of the classes' shares, in nats, for counts (N, K) -> (N,)."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     return -(share * np.log(np.where(share > 0, share, 1))).sum(1)

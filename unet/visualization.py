@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from unet.labels import IGNORE_INDEX, variety
+from unet.labels import IGNORE_INDEX, label_entropy
 
 Array = np.ndarray
 GAP = 4
@@ -41,7 +41,7 @@ def errors(image: Array, target: Array, pred: Array) -> Array:
     return dim
 
 
-def shown(image: Array, target: Array, pred: Array) -> tuple[Array, Array, Array]:
+def to_2d_view(image: Array, target: Array, pred: Array) -> tuple[Array, Array, Array]:
     """What is drawn of a sample, each (H, W) or (H, W, C): a picture; of a volume a slice; of a sequence a stretch.
 
     Slices are cut across the volume's shortest axis, which makes them the largest; stretches have ``STRETCH`` samples,
@@ -49,34 +49,34 @@ def shown(image: Array, target: Array, pred: Array) -> tuple[Array, Array, Array
     """
     if target.ndim == 3:
         axis = int(np.argmin(target.shape))
-        place = most_varied(np.moveaxis(target, axis, 0))
+        place = highest_entropy(np.moveaxis(target, axis, 0))
         image, target, pred = (np.take(values, place, axis) for values in (image, target, pred))
     if target.ndim == 1:
         length = min(STRETCH, len(target))
         begins = range(0, len(target) - length + 1, max(1, length // 4))
-        begin = begins[most_varied(np.stack([target[first : first + length] for first in begins]))]
+        begin = begins[highest_entropy(np.stack([target[first : first + length] for first in begins]))]
         rows = (values[None, begin : begin + length] for values in (image, target, pred))
         image, target, pred = (values.repeat(STRIP, 0).repeat(ZOOM, 1) for values in rows)
     return image, target, pred
 
 
-def most_varied(targets: Array) -> int:
+def highest_entropy(targets: Array) -> int:
     """The place of the target (N, *S) with the most information: the entropy of its labels, times their number."""
     flat = targets.reshape(len(targets), -1)
     counts = np.stack([np.bincount(labels, minlength=256)[:IGNORE_INDEX] for labels in flat])
-    return int((counts.sum(1) * variety(counts)).argmax())
+    return int((counts.sum(1) * label_entropy(counts)).argmax())
 
 
 def panel(image: Array, target: Array, pred: Array, colors: Sequence[Sequence[int]]) -> Array:
     """image, truth, prediction and errors: (H, 4 W + gaps, 3) uint8 side by side, a sequence's under one another."""
     axis = 0 if target.ndim == 1 else 1
-    image, target, pred = shown(image, target, pred)
+    image, target, pred = to_2d_view(image, target, pred)
     parts = [to_rgb(image), colorize(target, colors), colorize(pred, colors), errors(image, target, pred)]
     bar = np.full_like(parts[0].take(range(GAP), axis), 255)
     return np.concatenate([piece for part in parts for piece in (part, bar)][:-1], axis)
 
 
-def sheet(
+def prediction_grid(
     panels: Sequence[Array], classes: Sequence[str], colors: Sequence[Sequence[int]], spatial_dims: int
 ) -> Image.Image:
     """Panels of a data set under one another, with titles and a legend of the classes."""

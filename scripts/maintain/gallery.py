@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unet import DOWN, UP
 from unet.errors import UserError
-from unet.io.atomic import whole
+from unet.io.atomic import atomic_write
 from unet.io.provenance import ROOT
 from unet.io.run_folder import CHECKPOINTS, run_config
 
@@ -193,12 +193,12 @@ def load_run(folder: Path) -> tuple[Any, Any]:
 
 def features(run: Path, count: int = 5) -> Image.Image:
     """The feature maps before and after every operator of a run's best checkpoint, on its most varied image."""
-    from unet.analysis.feature_maps import passage_picture, passages
+    from unet.analysis.feature_maps import feature_maps, passage_picture
 
     task, data = load_run(run)
     split = data.eval_split
-    (index,) = data.samples[split].most_varied(1)
-    found = passages(task.net, task.normalize(data.example(split, index)))
+    (index,) = data.samples[split].highest_entropy(1)
+    found = feature_maps(task.net, task.normalize(data.example(split, index)))
     return stacked([(passage.title, passage_picture(passage, count)) for passage in found])
 
 
@@ -220,7 +220,7 @@ def stacked(parts: Sequence[tuple[str, np.ndarray]]) -> Image.Image:
 
 def save(page: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as file:
+    with atomic_write(path) as file:
         page.save(file, "PNG", optimize=True)
     print(path)
 

@@ -25,7 +25,7 @@ from unet import CONTEXT, DOWN, UP
 from unet.analysis.receptive_field import measure_interval, up_with, width
 from unet.analysis.single_operator import build, inputs, served
 from unet.errors import UserError
-from unet.io.atomic import with_block, write_text
+from unet.io.atomic import replace_block, write_text
 from unet.io.provenance import ROOT
 from unet.network.geometry import count_parameters
 from unet.network.registry import Registry
@@ -144,7 +144,7 @@ def table() -> str:
 
 def updated(readme: str) -> str:
     """The README with the tables as they should be."""
-    return with_block(readme, BEGIN, table(), END)
+    return replace_block(readme, BEGIN, table(), END)
 
 
 def main() -> None:

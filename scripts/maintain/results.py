@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from unet.errors import UserError
-from unet.io.atomic import read_json, with_block, write_json, write_text
+from unet.io.atomic import read_json, replace_block, write_json, write_text
 from unet.io.provenance import ROOT
 from unet.io.run_folder import METRICS
 from unet.report import analyze
@@ -128,7 +128,7 @@ def table() -> str:
 
 def updated(readme: str) -> str:
     """Return the README with the tables as they should be."""
-    return with_block(with_block(readme, BEGIN, table(), END), BEGIN_BASELINES, baseline_table(), END_BASELINES)
+    return replace_block(replace_block(readme, BEGIN, table(), END), BEGIN_BASELINES, baseline_table(), END_BASELINES)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard import program
 
 from unet.errors import UserError
-from unet.io.atomic import whole
+from unet.io.atomic import atomic_write
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 TABS = {"hparams": (1500, 900), "custom_scalars": (1500, 1000), "images": (1500, 1100)}
@@ -60,7 +60,7 @@ def shoot(chosen: str, address: str, size: tuple[int, int], path: Path, seconds:
         if not picture.is_file():
             said = " ".join(done.stderr.split())[-300:]
             raise UserError(f"{path}: the browser left no picture (status {done.returncode}): {said}")
-        with whole(path) as file:  # in few colours: a third of the size
+        with atomic_write(path) as file:  # in few colours: a third of the size
             Image.open(picture).convert("RGB").quantize(COLOURS).save(file, "PNG", optimize=True)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unet import DOWN, UP
-from unet.io.atomic import whole
+from unet.io.atomic import atomic_write
 from unet.io.provenance import ROOT
 
 SHARED = {"norm": "none", "act": "relu"}
@@ -172,7 +172,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, example in EXAMPLES.items():
         path = out / f"example_{name}.png"
-        with whole(path) as file:
+        with atomic_write(path) as file:
             draw(example()).print_png(file)
         print(path)
 

@@ -23,7 +23,7 @@ SLENDER = 20
 
 
 @dataclass(frozen=True)
-class Passage:
+class OperatorIO:
     """One image's way through one operator.
 
     Attributes:
@@ -45,12 +45,12 @@ class Passage:
 
 
 @contextmanager
-def watching(net: nn.Module, found: list[Passage]) -> Iterator[None]:
+def capture(net: nn.Module, found: list[OperatorIO]) -> Iterator[None]:
     """While it lasts, every operator that is run adds its passage, in the order of the forward pass."""
 
     def watch(name: str, operator: str):
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            found.append(Passage(name, operator, args[0][0].float().cpu(), output[0].float().cpu()))
+            found.append(OperatorIO(name, operator, args[0][0].float().cpu(), output[0].float().cpu()))
 
         return hook
 
@@ -67,20 +67,20 @@ def watching(net: nn.Module, found: list[Passage]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def passages(net: nn.Module, image: Tensor) -> list[Passage]:
+def feature_maps(net: nn.Module, image: Tensor) -> list[OperatorIO]:
     """The passages of the first image of a batch (B, C, *S), normalised as the network expects it."""
-    found: list[Passage] = []
+    found: list[OperatorIO] = []
     training = net.training
     net.eval()
     try:
-        with watching(net, found):
+        with capture(net, found):
             net(image)
     finally:
         net.train(training)
     return found
 
 
-def passage_picture(passage: Passage, count: int) -> Array:
+def passage_picture(passage: OperatorIO, count: int) -> Array:
     """``count`` channels before (above) and after (below) an operator, in viridis: (H, W, 3) uint8.
 
     The channels are those that tell the most, each on a scale of its own. Where the operator keeps the
@@ -89,10 +89,10 @@ def passage_picture(passage: Passage, count: int) -> Array:
     from torchvision.utils import make_grid  # takes a second to import
 
     share = min(1.0, STRETCH / max(passage.before.shape[1], passage.after.shape[1]))
-    before, after = plane(passage.before, share), plane(passage.after, share)
+    before, after = to_2d(passage.before, share), to_2d(passage.after, share)
     kept = len(before) == len(after)
-    above = telling(before, count)
-    below = above if kept else telling(after, count)
+    above = select_channels(before, count)
+    below = above if kept else select_channels(after, count)
     rows: list[list[Tensor]] = [[], []]
     for one, other in zip(above, below, strict=False):
         given, made = before[one], after[other]
@@ -106,7 +106,7 @@ def passage_picture(passage: Passage, count: int) -> Array:
     return grid.movedim(0, -1).numpy()
 
 
-def telling(maps: Tensor, count: int) -> list[int]:
+def select_channels(maps: Tensor, count: int) -> list[int]:
     """Channels of (C, H, W) that tell the most: the one that varies most, then what varies most beside those chosen.
 
     Many channels of a network are near copies of each other; four of those would show one thing.
@@ -123,7 +123,7 @@ def telling(maps: Tensor, count: int) -> list[int]:
     return chosen
 
 
-def plane(maps: Tensor, share: float) -> Tensor:
+def to_2d(maps: Tensor, share: float) -> Tensor:
     """Maps (C, *S) as pictures (C, H, W): a volume by its middle slice, of a line the middle ``share`` as a strip."""
     if maps.ndim == 2:
         length = max(1, round(share * maps.shape[1]))

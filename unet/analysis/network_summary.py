@@ -53,7 +53,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class NetworkSummary:
     """Attributes: input channels and size, padding (before, after) along each axis, stages, fields, what to mind."""
 
     in_channels: int
@@ -76,7 +76,7 @@ class Anatomy:
         return sum(stage.memory for stage in self.stages)
 
 
-def facts(found: Anatomy) -> dict[str, Any]:
+def to_metrics(found: NetworkSummary) -> dict[str, Any]:
     """What ``metrics.json`` says of a network: totals, the bottleneck's receptive field, and every stage."""
 
     def seen(field: Field) -> list[int | str]:
@@ -100,7 +100,7 @@ def facts(found: Anatomy) -> dict[str, Any]:
 COLUMNS = ("part", "operator", "size", "channels", "stride", "field", "share", "parameters", "MFLOP", "MiB")
 
 
-def rows(found: Anatomy) -> list[tuple[str, ...]]:
+def rows(found: NetworkSummary) -> list[tuple[str, ...]]:
     """The stages for eyes, one tuple a stage with a text for each of ``COLUMNS``; the share is of the input's size."""
     shares = [[min(1.0, field / n) for field, n in zip(s.field, found.size, strict=True)] for s in found.stages]
     return [
@@ -120,15 +120,15 @@ def rows(found: Anatomy) -> list[tuple[str, ...]]:
     ]
 
 
-def markdown(found: Anatomy) -> str:
+def markdown(found: NetworkSummary) -> str:
     """The stages as a table and the formulas of their sizes, for TensorBoard's text tab."""
     table = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows(found))]
     return "\n".join([*table, "", *(f"- {stage.name}: {stage.formula}" for stage in found.stages if stage.formula)])
 
 
-def anatomy(
+def summarize_network(
     settings: Mapping[str, Any], size: Sequence[int], batch: int = 1, object_size: int | None = None
-) -> Anatomy:
+) -> NetworkSummary:
     """Take ``UNet(**settings)`` apart for images of (in_channels, *size).
 
     Args:
@@ -148,7 +148,7 @@ def anatomy(
     shapes: dict[str, tuple[Size, Size, int]] = {}
     memory: dict[str, int] = {}
     names = [name for name, _ in parts(net)]
-    with keeping(net, names, shapes, memory):
+    with record_forward(net, names, shapes, memory):
         net(image)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.eval()(image[:1])
@@ -175,8 +175,8 @@ def anatomy(
             )
         )
     padding = padding_to_multiple(size, net.total_stride)
-    result = Anatomy(net.in_channels, size, padding, stages, fields, [])
-    return replace(result, warnings=list(cautions(result, object_size)))
+    result = NetworkSummary(net.in_channels, size, padding, stages, fields, [])
+    return replace(result, warnings=list(warnings_for(result, object_size)))
 
 
 def parts(net: UNet) -> Iterator[tuple[str, nn.Module]]:
@@ -251,7 +251,7 @@ def as_tuple(value: Any, length: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def keeping(
+def record_forward(
     net: UNet, names: Sequence[str], shapes: dict[str, tuple[Size, Size, int]], memory: dict[str, int]
 ) -> Iterator[None]:
     """While it lasts, note the shapes that pass through each part and the bytes it keeps for the backward pass."""
@@ -282,7 +282,7 @@ def keeping(
             hook.remove()
 
 
-def cautions(found: Anatomy, object_size: int | None) -> Iterator[str]:
+def warnings_for(found: NetworkSummary, object_size: int | None) -> Iterator[str]:
     """What to mind, in sentences."""
     bottleneck = next(stage for stage in found.stages if stage.name == "context")
     if min(bottleneck.size) < SMALL_BOTTLENECK:

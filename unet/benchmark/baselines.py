@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unet import UNet
 from unet.benchmark.forms import PLAIN, Form, trained_form
 from unet.errors import UserError
-from unet.hardware import lay
+from unet.hardware import to_memory_format
 
 IN_CHANNELS, NUM_CLASSES = 3, 12
 MONAI_DEPTH = 4
@@ -48,7 +48,7 @@ class BenchmarkNetwork:
 
     def placed(self, device: torch.device, training: bool) -> nn.Module:
         """Return a copy of the network on ``device``, in this form, in training or evaluation mode."""
-        return lay(copy.deepcopy(self.network).to(device), self.form.lay).train(training)
+        return to_memory_format(copy.deepcopy(self.network).to(device), self.form.lay).train(training)
 
 
 def this_project(problem: Problem) -> BenchmarkNetwork:

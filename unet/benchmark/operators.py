@@ -12,7 +12,7 @@ from unet.analysis import single_operator as stage
 from unet.analysis.activation_memory import cuda_peak_bytes, saved_tensor_bytes
 from unet.benchmark.forms import Form
 from unet.benchmark.timing import measure, median_ratio
-from unet.hardware import lay
+from unet.hardware import to_memory_format
 from unet.network.model import CONTEXT, DOWN, UP
 from unet.network.registry import Registry
 
@@ -72,7 +72,7 @@ class MeasuredOperator:
 
     def __init__(self, operator: nn.Module, inputs: Sequence[Tensor], form: Form):
         self.inputs, self.form = inputs, form
-        self.operator = lay(operator.to(inputs[0].device), form.lay).train()
+        self.operator = to_memory_format(operator.to(inputs[0].device), form.lay).train()
         self.evaluated = copy.deepcopy(self.operator).eval()
         output = self.output(self.operator)
         self.gradient = form.lay(torch.randn_like(output))

@@ -13,7 +13,7 @@ def main(config: DictConfig) -> None:
     """Print the network on the input: channels, then its size along one, two or three axes."""
     import warnings
 
-    from unet.analysis.network_summary import anatomy
+    from unet.analysis.network_summary import summarize_network
     from unet.analysis.width_matching import match_width
     from unet.training.config_limits import check_limits
 
@@ -27,7 +27,7 @@ def main(config: DictConfig) -> None:
     model |= {"in_channels": channels, "num_classes": config.num_classes, "spatial_dims": len(size)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the bottleneck is")  # said below
-        print_summary(anatomy(match_width(model, size), size, object_size=config.object))
+        print_summary(summarize_network(match_width(model, size), size, object_size=config.object))
 
 
 def print_summary(found: Any) -> None:

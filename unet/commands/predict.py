@@ -17,17 +17,17 @@ def main(config: DictConfig) -> None:
     require_keys(config, ("ckpt", "input", "output"), "predict")
 
     from unet import load
-    from unet.hardware import channels_last, lay, settle
+    from unet.hardware import channels_last, select_device, to_memory_format
     from unet.inference.options import PredictOptions
     from unet.io.atomic import sha256
     from unet.prediction.predict_folder import FAILED, BatchOptions, files_of, predict_files, sheet_of
     from unet.training.config_limits import SWITCH, check_values
 
     check_values(config, dict.fromkeys(SWITCHES, SWITCH))
-    device = settle(str(config.device), config.threads)
+    device = select_device(str(config.device), config.threads)
     ckpt, output = Path(str(config.ckpt)).expanduser(), Path(str(config.output)).expanduser()
     model = load(ckpt).to(device)
-    lay(model, channels_last)
+    to_memory_format(model, channels_last)
     tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile
     how = PredictOptions(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
     overlays = config.overlays or config.sheet

@@ -46,7 +46,7 @@ class BlueMarble(Source):
             raise UserError(f"data.source.gamma: expected a number above 0, found {gamma!r}")
         self.gamma = gamma
 
-    def find(self) -> dict[str, list[Item]]:
+    def load_splits(self) -> dict[str, list[Item]]:
         image, target = self.picture()
         height, width = target.shape[0] // GRID[0], target.shape[1] // GRID[1]
         corners = [(row * height, column * width) for row in range(GRID[0]) for column in range(GRID[1])]

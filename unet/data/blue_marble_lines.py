@@ -21,7 +21,7 @@ class BlueMarbleLines(BlueMarble):
 
     spatial_dims = 1
 
-    def find(self) -> dict[str, list[Item]]:
+    def load_splits(self) -> dict[str, list[Item]]:
         image, target = self.picture()
         splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
         for row, split in enumerate(row_splits(len(target))):

@@ -32,13 +32,13 @@ class CamVid(Source):
     def __init__(self, root: str):
         self.root = Path(root)
 
-    def find(self) -> dict[str, list[Item]]:
+    def load_splits(self) -> dict[str, list[Item]]:
         require_folders([self.root / f"{split}{kind}" for split in ("train", "val") for kind in ("", "annot")], ADVICE)
         values = dict(enumerate(self.classes)) | {11: "ignore"}
         labels = LabelMap(values, self.classes)
         present = [split for split in SPLITS if (self.root / split).is_dir()]
         folders = {split: (self.root / split, self.root / f"{split}annot") for split in present}
         return {
-            split: list(pairs(images, masks, labels, problem=self.problem).values())
+            split: list(pairs(images, masks, labels, on_error=self.on_error).values())
             for split, (images, masks) in folders.items()
         }

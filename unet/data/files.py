@@ -72,7 +72,7 @@ class LabelMap:
 
     def __call__(self, pixels: Array, path: Path, spatial_dims: int = 2) -> Array:
         """(*S) or (*S, C) as stored -> (*S) uint8 labels. Raises UserError naming ``path``."""
-        key: Callable[[Any], Any] = whole
+        key: Callable[[Any], Any] = int_if_integral
         if pixels.ndim > spatial_dims and self.colored:
             pixels, key = packed(pixels), rgb
         elif pixels.ndim > spatial_dims:
@@ -126,7 +126,7 @@ def distinct(pixels: Array) -> tuple[Array, Array]:
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[pixels]
 
 
-def whole(value: float) -> int | float:
+def int_if_integral(value: float) -> int | float:
     """A stored value as an integer where it is one; a mask of 0.5 is not to be read as 0."""
     return int(value) if float(value).is_integer() else value
 
@@ -185,19 +185,19 @@ def file_item(image: Path, mask: Path, labels: LabelMap, mode: str | None = None
     return Item(str(image), FilePair(image, mask, labels, mode))
 
 
-def image_files(folder: Path, problem: Callable[[UserError], None] = stop) -> dict[str, Path]:
-    """Stem -> file, sorted by stem, numbers by value; ``problem`` is told of two files that share a stem."""
+def image_files(folder: Path, on_error: Callable[[UserError], None] = stop) -> dict[str, Path]:
+    """Stem -> file, sorted by stem, numbers by value; ``on_error`` is called of two files that share a stem."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=natural):
+    for path in sorted(folder.iterdir(), key=natural_key):
         stem, suffix = name_parts(path)
         if suffix in SUFFIXES and not path.name.startswith("."):
             if stem in found:
-                problem(UserError(f"{path} and {found[stem].name}: two files with one stem; rename or remove one"))
+                on_error(UserError(f"{path} and {found[stem].name}: two files with one stem; rename or remove one"))
             found[stem] = path
     return found
 
 
-def natural(path: Path) -> tuple[int, str]:
+def natural_key(path: Path) -> tuple[int, str]:
     """Sort key with which 2.png comes before 10.png."""
     stem, _ = name_parts(path)
     return (int(stem), "") if stem.isdecimal() else (-1, path.name)
@@ -209,7 +209,7 @@ def pairs(
     labels: LabelMap,
     mask_stem: str = "{stem}",
     mode: str | None = None,
-    problem: Callable[[UserError], None] = stop,
+    on_error: Callable[[UserError], None] = stop,
 ) -> dict[str, Item]:
     """Stem -> item, for every image of a folder and the mask of the same stem in another.
 
@@ -218,10 +218,10 @@ def pairs(
         labels: what the masks' values mean.
         mask_stem: the mask's stem from the image's, such as ``"{stem}_mask"``.
         mode: a Pillow mode to which every image is converted.
-        problem: told of an image without a mask, of a mask without an image and of two files with one stem; raises.
+        on_error: told of an image without a mask, of a mask without an image and of two files with one stem; raises.
     """
     require_folders([images, masks])
-    found, targets = image_files(images, problem), image_files(masks, problem)
+    found, targets = image_files(images, on_error), image_files(masks, on_error)
     if not found:
         raise UserError(f"{images}: no images here (looked for {', '.join(sorted(SUFFIXES))})")
     items = {}
@@ -229,12 +229,12 @@ def pairs(
         expected = mask_stem.replace("{stem}", stem)
         mask = targets.pop(expected, None)
         if mask is None:
-            problem(UserError(f"{path}: no mask {masks / expected}.*; add it or take the image out"))
+            on_error(UserError(f"{path}: no mask {masks / expected}.*; add it or take the image out"))
             continue
         items[stem] = file_item(path, mask, labels, mode)
     for mask in targets.values():
         formats = ", ".join(sorted(SUFFIXES))
-        problem(UserError(f"{mask}: a mask without an image in {images}; add it ({formats}) or take the mask out"))
+        on_error(UserError(f"{mask}: a mask without an image in {images}; add it ({formats}) or take the mask out"))
     return items
 
 

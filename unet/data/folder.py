@@ -69,7 +69,7 @@ class Folder(Source):
         """The axes of the first mask; that all others have as many is checked as they are read."""
         return self.items["train"][0].read()[1].ndim
 
-    def find(self) -> dict[str, list[Item]]:
+    def load_splits(self) -> dict[str, list[Item]]:
         parts = {split: self.root / split for split in SPLITS if (self.root / split / "images").is_dir()}
         if "train" in parts and not (self.root / "images").is_dir():
             found = {split: self.pairs(folder) for split, folder in parts.items()}
@@ -87,7 +87,7 @@ class Folder(Source):
         return {split: list(found[split].values()) for split in SPLITS if found.get(split)}
 
     def pairs(self, folder: Path) -> dict[str, Item]:
-        return pairs(folder / "images", folder / "masks", self.labels, self.mask_stem, self.mode, self.problem)
+        return pairs(folder / "images", folder / "masks", self.labels, self.mask_stem, self.mode, self.on_error)
 
     def divide(self, items: Mapping[str, Item]) -> dict[str, list[str]]:
         """The stems of each split."""

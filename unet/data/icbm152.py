@@ -35,7 +35,7 @@ class Icbm152(Source):
     colors: tuple[Color, ...] = ((70, 110, 190), (150, 150, 150), (245, 235, 215))
     spatial_dims = 3
 
-    def find(self) -> dict[str, list[Item]]:
+    def load_splits(self) -> dict[str, list[Item]]:
         image, grey, white = (
             read_nifti(installed_file("nilearn", FILE.format(kind), INSTALL)) for kind in ("t1", "gm", "wm")
         )

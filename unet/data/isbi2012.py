@@ -27,9 +27,9 @@ class Isbi2012(Source):
     def __init__(self, root: str):
         self.root = Path(root)
 
-    def find(self) -> dict[str, list[Item]]:
+    def load_splits(self) -> dict[str, list[Item]]:
         require_folders([self.root / "image", self.root / "label"], ADVICE)
         labels = LabelMap({0: "membrane", 255: "cell"}, self.classes)
-        slices = list(pairs(self.root / "image", self.root / "label", labels, problem=self.problem).values())
+        slices = list(pairs(self.root / "image", self.root / "label", labels, on_error=self.on_error).values())
         first, last = round(0.6 * len(slices)), round(0.8 * len(slices))
         return {"train": slices[:first], "val": slices[first:last], "test": slices[last:]}

@@ -34,7 +34,7 @@ class OxfordPet(Source):
             self.classes = self.classes[:2]
         self.root, self.download = Path(root), download
 
-    def find(self) -> dict[str, list[Item]]:
+    def load_splits(self) -> dict[str, list[Item]]:
         by_hand = (
             f"download {SITE}/images.tar.gz and {SITE}/annotations.tar.gz and extract both in {self.root / FOLDER}, or "
             f"say where the data is with data.root=..."

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import track
 
 from unet.data.source import Array, Item
-from unet.errors import Lost, UserError
-from unet.labels import IGNORE_INDEX, variety
+from unet.errors import DataUnavailable, UserError
+from unet.labels import IGNORE_INDEX, label_entropy
 
 Result = TypeVar("Result")
 
@@ -82,12 +82,14 @@ class Samples:
         """image (*S, C) and target (*S).
 
         Raises:
-            Lost: the item, which was read once before, cannot be read again.
+            DataUnavailable: the item, which was read once before, cannot be read again.
         """
         try:
             return self.kept.get(index) or checked(self.items[index], self.num_classes, self.spatial_dims)
         except (UserError, OSError) as error:
-            raise Lost(f"{error} (it could be read when the run began; see that its disk is there)") from error
+            raise DataUnavailable(
+                f"{error} (it could be read when the run began; see that its disk is there)"
+            ) from error
 
     @property
     def label_counts(self) -> list[int]:
@@ -108,9 +110,9 @@ class Samples:
         even = np.full(len(self), 1 / len(self))
         return 0.75 * foreground / foreground.sum() + 0.25 * even if foreground.any() else even
 
-    def most_varied(self, count: int) -> list[int]:
+    def highest_entropy(self, count: int) -> list[int]:
         """The items whose labels are the most mixed (largest entropy of the class shares): those worth a look."""
-        return np.argsort(-variety(self.item_counts), kind="stable")[:count].tolist()
+        return np.argsort(-label_entropy(self.item_counts), kind="stable")[:count].tolist()
 
     def statistics(self, most: int = 64) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel over up to ``most`` evenly spaced images, in their own units."""

@@ -52,22 +52,22 @@ class Source(ABC):
         classes: class names; their place is the label.
         colors: one RGB colour a class, for pictures.
         spatial_dims: 1, 2 or 3.
-        problem: told of files that belong to no pair; raises, unless replaced by who collects them.
+        on_error: told of files that belong to no pair; raises, unless replaced by who collects them.
     """
 
     classes: Sequence[str]
     colors: Sequence[Color] = PALETTE
     spatial_dims: int = 2
-    problem: Callable[[UserError], None] = staticmethod(stop)
+    on_error: Callable[[UserError], None] = staticmethod(stop)
 
     @abstractmethod
-    def find(self) -> dict[str, list[Item]]:
+    def load_splits(self) -> dict[str, list[Item]]:
         """The items of every split that is present. Raises UserError where the data is missing or inconsistent."""
 
     @cached_property
     def items(self) -> dict[str, list[Item]]:
-        """The result of :meth:`find`, looked up once."""
-        return self.find()
+        """The result of :meth:`load_splits`, looked up once."""
+        return self.load_splits()
 
     @property
     def num_classes(self) -> int:

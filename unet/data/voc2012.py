@@ -35,7 +35,7 @@ class Voc2012(Source):
     def __init__(self, root: str, download: bool = True):
         self.root, self.download = Path(root), download
 
-    def find(self) -> dict[str, list[Item]]:
+    def load_splits(self) -> dict[str, list[Item]]:
         by_hand = f"download {ARCHIVE} and extract it in {self.root}, or say where the data is with data.root=..."
         ensure_downloaded(self.root, [FOLDER], download, self.download, by_hand)
         train, val = self.listed("train"), self.listed("val")

@@ -20,7 +20,7 @@ from unet.data_check.mask_encoding import IGNORE, Encoding, classes_override, va
 from unet.data_check.mask_values import Key, coded, nearest
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.errors import UserError
-from unet.io.atomic import whole_folder
+from unet.io.atomic import atomic_folder
 from unet.io.image_formats import SHOWN_AS, name_parts
 
 
@@ -59,7 +59,7 @@ def correct(survey: Survey, out: Path) -> Correction:
     if not chosen:
         raise UserError(f"fix={out}: no item can be used; correct what the report names")
     try:
-        with whole_folder(out) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with atomic_folder(out) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
             for split in {one.split for one in chosen}:
                 for kind in ("images", "masks"):
                     (split_folder(folder, split) / kind).mkdir(parents=True)

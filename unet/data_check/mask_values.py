@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from unet.data.files import distinct, one_channel, packed, rgb, whole
+from unet.data.files import distinct, int_if_integral, one_channel, packed, rgb
 from unet.data.source import Array
 
 Key = int | float | tuple[int, ...]
@@ -22,10 +22,10 @@ def coded(pixels: Array, spatial_dims: int) -> tuple[Array, list[Key], Array]:
         pixels: what a mask file stores, (*S) or (*S, C); colours that are grey count as one channel.
         spatial_dims: how many of its axes are spatial.
     """
-    key = whole
+    key = int_if_integral
     if pixels.ndim > spatial_dims:
         grey = one_channel(pixels)
-        pixels, key = (packed(pixels), rgb) if grey is None else (grey, whole)
+        pixels, key = (packed(pixels), rgb) if grey is None else (grey, int_if_integral)
     present, places = distinct(pixels)
     places = places.reshape(pixels.shape)
     return places, [key(value) for value in present.tolist()], np.bincount(places.ravel(), minlength=len(present))

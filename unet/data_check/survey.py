@@ -144,7 +144,7 @@ def survey(source: Source, named: bool = True) -> Survey:
 
 def found_items(source: Source, problems: list[str]) -> Mapping[str, list[Item]]:
     """The items of every split; of a folder that cannot be divided all of them, with the reason among the problems."""
-    source.problem = lambda error: problems.append(str(error))
+    source.on_error = lambda error: problems.append(str(error))
     try:
         return source.items
     except UserError as error:
@@ -160,7 +160,7 @@ def found_items(source: Source, problems: list[str]) -> Mapping[str, list[Item]]
 
 def mask_stem_advice(root: Path) -> str:
     """The ``mask_stem`` with which masks would be found, where most of them follow one pattern."""
-    images, masks = (list(image_files(root / kind, problem=lambda error: None)) for kind in ("images", "masks"))
+    images, masks = (list(image_files(root / kind, on_error=lambda error: None)) for kind in ("images", "masks"))
     patterns = Counter(mask.replace(stem, "{stem}", 1) for stem in images[:TRIED] for mask in masks if stem in mask)
     pattern, times = (patterns.most_common(1) or [("", 0)])[0]
     fits = pattern not in ("", "{stem}") and 2 * times > min(len(images), TRIED)

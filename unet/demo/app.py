@@ -23,13 +23,13 @@ from unet import UNet, load
 from unet.data.source import Array
 from unet.data.targets import check_targets
 from unet.errors import UserError
-from unet.hardware import channels_last, lay, settle
+from unet.hardware import channels_last, select_device, to_memory_format
 from unet.inference.image_values import channels_fit
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter
 from unet.io.image_formats import PICTURES, name_parts
 from unet.io.run_folder import CHECKPOINTS, run_config
-from unet.labels import IGNORE_INDEX, variety
+from unet.labels import IGNORE_INDEX, label_entropy
 from unet.network.geometry import times
 from unet.prediction.overlay import overlaid
 from unet.prediction.predict_file import bands
@@ -59,7 +59,7 @@ def launch_demo(config: DictConfig) -> None:
         raise UserError(f"port: expected an integer of 0 (any) to {2**16 - 1}, found {config.port!r}")
     import_gradio()
     paths = [Path(str(one)).expanduser() for one in (config.ckpt if OmegaConf.is_list(config.ckpt) else [config.ckpt])]
-    networks = load_networks(paths, settle(str(config.device), config.threads))
+    networks = load_networks(paths, select_device(str(config.device), config.threads))
     limit, images = config.max_megapixels, config.images
     samples = samples_of_run(paths[0]) if images is None else samples_of_folder(str(images), limit)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -102,7 +102,7 @@ def load_networks(paths: Sequence[Path], device: str) -> list[tuple[str, Segment
         if model.net.spatial_dims != 2:
             kind = {1: "sequences", 3: "volumes"}[model.net.spatial_dims]
             raise UserError(f"{path}: a network of {kind}, but the demo shows images; use python scripts/predict.py")
-        lay(model, channels_last)
+        to_memory_format(model, channels_last)
         name = "/".join(part for part in path.resolve().parts[-3:] if part != CHECKPOINTS)
         defaults, options = signature(UNet).parameters, model.description["model"]
         operators = [f"{key}={options.get(key, defaults[key].default)}" for key in ("down", "up")]
@@ -156,7 +156,7 @@ def samples_of_run(checkpoint: Path) -> list[ImageReader]:
         indices = np.unique(np.linspace(0, len(items) - 1, min(CANDIDATES, len(items))).astype(int))
         pairs = [(Path(items[index].name), *items[index].read()) for index in indices]
         counts = np.stack([np.bincount(mask.ravel(), minlength=256)[:IGNORE_INDEX] for _, _, mask in pairs])
-        order = np.argsort(-variety(counts), kind="stable")[:MAX_SAMPLES]
+        order = np.argsort(-label_entropy(counts), kind="stable")[:MAX_SAMPLES]
         return [of_array(pairs[index][0], pairs[index][1], 2, 2) for index in order]
     except Exception as error:
         message = " ".join(str(error.__cause__ or error).split())

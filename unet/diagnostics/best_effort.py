@@ -12,7 +12,7 @@ def left_out(name: str, reason: str) -> None:
 
 
 @contextmanager
-def sparing(name: str) -> Iterator[None]:
+def skip_on_error(name: str) -> Iterator[None]:
     """Whatever fails inside is left out with its reason: a run whose scores are computed does not fail any more."""
     try:
         yield

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unet.io.atomic import whole
+from unet.io.atomic import atomic_write
 from unet.task.metrics import ConfusionMatrix
 
 Array = np.ndarray
@@ -28,5 +28,5 @@ class Confusions:
 
     def save(self, path: Path) -> None:
         """``names`` (N,) and ``counts`` (N, K, K) int64, row = truth, column = prediction, as an npz file."""
-        with whole(path) as file:
+        with atomic_write(path) as file:
             np.savez_compressed(file, names=np.array(self.names), counts=np.stack(self.counts))

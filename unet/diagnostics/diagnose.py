@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from unet.data.module import SegmentationData
-from unet.diagnostics.best_effort import sparing
+from unet.diagnostics.best_effort import skip_on_error
 from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap
 from unet.diagnostics.checkerboard import imbalance, peaks
 from unet.diagnostics.confusions import Confusions
@@ -17,7 +17,7 @@ from unet.diagnostics.objects import ObjectRecall
 from unet.diagnostics.predictions import evaluating, predictions
 from unet.diagnostics.shift import shift
 from unet.diagnostics.skeleton import SkeletonRecall
-from unet.diagnostics.train_score import fit
+from unet.diagnostics.train_score import train_score
 from unet.io.run_folder import CONFUSIONS
 from unet.task.module import SegmentationTask
 
@@ -25,7 +25,7 @@ Array = np.ndarray
 Scores = dict[str, float]
 
 
-class Tally(Protocol):
+class LabelMetric(Protocol):
     """Gathers what it needs of a split, image by image."""
 
     def add(self, target: Array, pred: Array) -> None:
@@ -37,7 +37,7 @@ class Tally(Protocol):
         ...
 
 
-TALLIES: dict[str, Callable[[int], Tally]] = {
+LABEL_METRICS: dict[str, Callable[[int], LabelMetric]] = {
     "boundary/iou": BoundaryIoU,
     "boundary/bf": BoundaryF1,
     "trimap": Trimap,
@@ -46,7 +46,7 @@ TALLIES: dict[str, Callable[[int], Tally]] = {
 }
 """What can be told from labels alone: a factory of the number of classes."""
 
-PROBES: dict[str, Callable[[SegmentationTask, SegmentationData, str], Scores]] = {
+MODEL_PROBES: dict[str, Callable[[SegmentationTask, SegmentationData, str], Scores]] = {
     "shift": shift,
     "checkerboard/imbalance": imbalance,
     "checkerboard/peak": peaks,
@@ -62,26 +62,26 @@ def diagnose(task: SegmentationTask, data: SegmentationData, split: str, out: Pa
     """
     scores: Scores = {}
     fitted: Scores = {}
-    with sparing("all"), evaluating(task):
-        for name, diagnostic in {"predictions": partial(tallied, out=out), **PROBES}.items():
-            with sparing(name):
+    with skip_on_error("all"), evaluating(task):
+        for name, diagnostic in {"predictions": partial(tallied, out=out), **MODEL_PROBES}.items():
+            with skip_on_error(name):
                 scores |= diagnostic(task, data, split)
-        with sparing("train/miou"):
-            fitted = fit(task, data, split)
+        with skip_on_error("train/miou"):
+            fitted = train_score(task, data, split)
     return {f"{split}/{name}": value for name, value in scores.items()} | fitted
 
 
 def tallied(task: SegmentationTask, data: SegmentationData, split: str, out: Path) -> Scores:
     """The scores of all ``TALLIES``, and the confusion matrices, from one prediction of every image."""
-    tallies = {name: tally(len(task.classes)) for name, tally in TALLIES.items()}
+    tallies = {name: tally(len(task.classes)) for name, tally in LABEL_METRICS.items()}
     confusions = Confusions(len(task.classes))
     for image, target, pred in predictions(task, data, split):
         confusions.add(image, target, pred)
         for name in list(tallies):
             tally = tallies.pop(name)  # one that fails does not come back
-            with sparing(name):
+            with skip_on_error(name):
                 tally.add(target, pred)
                 tallies[name] = tally
-    with sparing(CONFUSIONS):
+    with skip_on_error(CONFUSIONS):
         confusions.save(out / CONFUSIONS)
     return {key: value for tally in tallies.values() for key, value in tally.scores(task.classes).items()}

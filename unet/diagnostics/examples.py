@@ -27,7 +27,7 @@ def examples(
     """
     dataset = data.dataset(split, "eval")
     found = []
-    for index in data.samples[split].most_varied(count):
+    for index in data.samples[split].highest_entropy(count):
         batch = dataset.eval_item(index)
         image, target = batch["image"], batch["target"][0]
         if any(n < least * r for n, r in zip(target.shape, total_stride, strict=True)):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unet.data.module import SegmentationData
 from unet.data.samples import evenly_spaced
-from unet.diagnostics.best_effort import sparing
+from unet.diagnostics.best_effort import skip_on_error
 from unet.errors import UserError
 from unet.task.module import SegmentationTask
 
@@ -36,7 +36,7 @@ def information(task: SegmentationTask, data: SegmentationData, split: str) -> d
     scores = {}
     for level, (one, between, other, beyond) in enumerate(quarters(task, data, split)):
         name = f"information/{level}"
-        with sparing(name):
+        with skip_on_error(name):
             ridge = max(RIDGES, key=partial(r_squared, one, other))
             scores[name] = r_squared(one + other, between + beyond, ridge)
     return scores

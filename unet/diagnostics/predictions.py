@@ -36,7 +36,7 @@ def predictions(task: SegmentationTask, data: SegmentationData, split: str) -> I
     (batches,) = trainer.num_test_batches if split == "test" else trainer.num_val_batches
     names = iter([item.name for item in data.samples[split].items])
     for batch in islice(data.eval_loader(split), int(batches)):
-        labels = task.decide(task.predict(batch["image"].to(task.device))).cpu()
+        labels = task.predict_labels(task.predict(batch["image"].to(task.device))).cpu()
         labels[batch["target"] == IGNORE_INDEX] = IGNORE_INDEX
         for target, pred in zip(batch["target"], labels, strict=True):
             yield next(names), target.numpy().astype(np.uint8), pred.numpy().astype(np.uint8)

@@ -37,7 +37,7 @@ def shift(task: SegmentationTask, data: SegmentationData, split: str) -> dict[st
         raise UserError("a network that does not shrink has no phases")
 
     def predict(image: Tensor) -> Tensor:
-        return task.decide(task(image))[0]
+        return task.predict_labels(task(image))[0]
 
     kept, right, total = np.zeros(len(offsets), np.int64), 0, 0
     for image, target in examples(data, split, IMAGES, net.total_stride, least=2):

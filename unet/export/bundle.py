@@ -19,7 +19,7 @@ from unet.export.quantization import quantization_error, write_int8
 from unet.export.tiles import TileSpec, tile_spec
 from unet.inference.checkpoint import load
 from unet.inference.segmenter import Segmenter
-from unet.io.atomic import read_json, sha256, whole_folder
+from unet.io.atomic import atomic_folder, read_json, sha256
 from unet.io.provenance import commit
 from unet.io.run_folder import CHECKPOINTS, METRICS
 
@@ -99,7 +99,7 @@ def export(checkpoint: Path, output: Path | None, options: ExportOptions) -> tup
     if options.calibration is not None:
         images = calibration_images(options.calibration, spec, segmenter.classes, options.values)
     try:
-        with warnings.catch_warnings(), whole_folder(output) as folder:
+        with warnings.catch_warnings(), atomic_folder(output) as folder:
             warnings.simplefilter("ignore")  # what the exporters and the network warn of is checked
             return output, write_bundle(folder, segmenter, spec, options, *images, checkpoint)
     except OSError as error:

@@ -150,11 +150,13 @@ def sliding_window(net: Network, read: Read, tiles: Tiling, batch: int = 1) -> I
         batch: tiles that go through the network together.
     """
     carried: list[Tensor | None] = [None] * len(tiles.size)
-    shares: list[list[Tensor]] = []
+    tile_weights: list[list[Tensor]] = []
     for index, part in predict_tiles(net, read, tiles, batch):
-        shares = shares or [tiles.tile_weights(axis, part.device) for axis in range(len(tiles.size))]
+        tile_weights = tile_weights or [tiles.tile_weights(axis, part.device) for axis in range(len(tiles.size))]
         # Narrower logits become float32 in this one pass.
-        part = part * reduce(lambda a, b: a[..., None] * b, [axis[n] for axis, n in zip(shares, index, strict=True)])
+        part = part * reduce(
+            lambda a, b: a[..., None] * b, [axis[n] for axis, n in zip(tile_weights, index, strict=True)]
+        )
         done: list[slice] = []
         for axis in reversed(range(len(index))):
             part, finished = flush_axis(part, tiles, axis, index[axis], done, carried)

@@ -15,7 +15,7 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that becomes ``path`` only once it is complete and on the disk; nothing is left of a failed one.
 
     Raises:
@@ -36,7 +36,7 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def sweep_up(folder: Path) -> None:
+def remove_partials(folder: Path) -> None:
     """Remove what SIGKILL left of files that were being written; the caller holds the folder."""
     for partial in folder.rglob(f".*{PARTIAL}"):
         if partial.is_file():
@@ -44,7 +44,7 @@ def sweep_up(folder: Path) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder beside ``path`` that becomes it only once it is complete; nothing is left of a failed one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -65,11 +65,11 @@ def make_folder(folder: Path, key: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write beside, then rename: whoever reads ``path`` finds the old text or the new one, never half of one."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 
-def with_block(page: str, begin: str, block: str, end: str) -> str:
+def replace_block(page: str, begin: str, block: str, end: str) -> str:
     """A page whose text between two marker lines is ``block``. Raises ValueError where a marker is missing."""
     before, rest = page.split(begin)
     return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"

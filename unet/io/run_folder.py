@@ -35,7 +35,7 @@ def run_config(folder: Path) -> DictConfig:
     return config
 
 
-def claim(folder: Path, ckpt_path: str | None) -> None:
+def ensure_new_or_resuming(folder: Path, ckpt_path: str | None) -> None:
     """Refuse a folder that holds another run: nothing is overwritten unless a checkpoint in it is being resumed."""
     if ckpt_path is not None and not Path(ckpt_path).is_file():
         raise UserError(f"ckpt_path={ckpt_path}: no such file; expected a checkpoint such as outputs/.../last.ckpt")
@@ -47,7 +47,7 @@ def claim(folder: Path, ckpt_path: str | None) -> None:
         )
 
 
-def forget(folder: Path) -> None:
+def reset_run_folder(folder: Path) -> None:
     """Remove what a run left that never came to its first checkpoint, and nothing else: it begins again."""
     for pattern in ("events.out.tfevents.*", "error.txt"):
         for path in folder.glob(pattern):
@@ -68,6 +68,6 @@ def write_status(folder: Path, state: str, reason: str = "", command: Sequence[s
     write_json(folder / STATUS, {"state": state, "reason": reason, "command": command})
 
 
-def minutes(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``75`` -> ``1:15``."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -7,9 +7,9 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from unet.io.atomic import whole
+from unet.io.atomic import atomic_write
 from unet.io.image_formats import Array
-from unet.visualization import colorize, draw_legend, layout_legend, shown, to_rgb
+from unet.visualization import colorize, draw_legend, layout_legend, to_2d_view, to_rgb
 
 LONGEST = 2048
 """Pixels along the longer side of an overlay; larger images are subsampled."""
@@ -37,7 +37,7 @@ class Overlay:
 
     def close(self) -> None:
         image, labels = np.concatenate(self.images), np.concatenate(self.labels)
-        image, labels, _ = shown(image, labels, labels)
+        image, labels, _ = to_2d_view(image, labels, labels)
         Image.fromarray(overlaid(to_rgb(image), labels, self.colors)).save(self.file, "PNG")
 
 
@@ -68,5 +68,5 @@ def contact_sheet(
             picture.thumbnail((THUMBNAIL, THUMBNAIL))
             page.paste(picture.convert("RGB"), (x, y + LINE))
         draw.text((x, y + 2), overlay.stem[-36:], "black", font)
-    with whole(path) as file:
+    with atomic_write(path) as file:
         page.save(file, "PNG")

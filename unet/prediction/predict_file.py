@@ -11,7 +11,7 @@ import numpy as np
 from unet.inference.image_values import channels_fit
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter, predict_windows
-from unet.io.atomic import whole
+from unet.io.atomic import atomic_write
 from unet.io.image_formats import Array
 from unet.prediction.overlay import Overlay
 from unet.prediction.reading import ImageReader, open_image
@@ -44,7 +44,7 @@ def predict_file(
             shape = (*image.size, len(model.classes))
             score_file = stack.enter_context(open_npy_writer(probabilities, shape, "float16"))
         if overlay is not None:
-            picture = Overlay(stack.enter_context(whole(overlay)), image.size, model.colors)
+            picture = Overlay(stack.enter_context(atomic_write(overlay)), image.size, model.colors)
         for begin, band, scores in bands(model, image, how, score_file is not None, warn):
             label_file.write(band)
             if score_file is not None and scores is not None:

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unet.data.files import natural
+from unet.data.files import natural_key
 from unet.errors import UserError
-from unet.failures import is_memory, plain
+from unet.failures import is_memory, one_line
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter
 from unet.io.atomic import make_folder, read_json, write_json
@@ -83,7 +83,7 @@ def files_of(chosen: str, key: str = "input") -> list[Path]:
     files = [file for file in files if not file.name.startswith(".")]
     if not files:
         raise UserError(f"{key}={chosen}: no images here; expected {expected}")
-    return sorted(files, key=lambda file: (str(file.parent), natural(file)))
+    return sorted(files, key=lambda file: (str(file.parent), natural_key(file)))
 
 
 def predict_files(
@@ -156,7 +156,7 @@ def reason(path: Path, error: Exception) -> str:
     """Return the error message of a file in one line that names it."""
     if is_memory(error):
         return f"{path}: not enough memory; give smaller tiles (tile=...) or batch=1"
-    text = plain(error) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     if not isinstance(error, UserError | OSError):
         text = f"{type(error).__name__}: {text}"
     return text if str(path) in text else f"{path}: {text}"

@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 import tifffile
 
-from unet.io.atomic import whole
+from unet.io.atomic import atomic_write
 from unet.io.image_formats import NIFTI, Array, name_parts
 
 ZLIB_LEVEL = 3
@@ -94,7 +94,7 @@ def open_label_writer(
 ) -> Iterator[BandWriter]:
     """Open a writer of labels (rows, *S[1:]) by suffix: PNG, .npy, NIfTI in the space of ``image``, or TIFF."""
     suffix = name_parts(path)[1]
-    with whole(path) as file:
+    with atomic_write(path) as file:
         if suffix == ".png":
             writer: BandWriter = PngStreamWriter(file, size, colors)
         elif suffix == ".npy":
@@ -110,7 +110,7 @@ def open_label_writer(
 @contextmanager
 def open_npy_writer(path: Path, shape: Sequence[int], dtype: str) -> Iterator[BandWriter]:
     """Open a writer of an .npy file."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         writer = NpyStreamWriter(file, shape, dtype)
         yield writer
         writer.close()

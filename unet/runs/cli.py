@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unet.errors import UserError, did_you_mean
-from unet.failures import fault, plain
+from unet.failures import classify_failure, one_line
 from unet.io.config_keys import flatten
 from unet.runs.run_names import as_override, parse
 
@@ -149,11 +149,11 @@ def exit_with_error(error: Exception, config_name: str = "train") -> NoReturn:
 
 def explain(error: Exception, config_name: str = "train") -> str:
     """One sentence for the person at the terminal."""
-    found = fault(error)
+    found = classify_failure(error)
     if found is not None:
         return found.sentence
     if isinstance(error, UserError):
-        return plain(error)
+        return one_line(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         options = [option for option in error.options if not option.startswith("_")]

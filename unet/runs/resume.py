@@ -13,9 +13,9 @@ from unet.io.run_folder import CHECKPOINTS, LAST, SWEEP, run_config
 from unet.runs.run_names import AUTO, as_override, identity_config
 
 
-def refuse_another(folder: Path, config: DictConfig) -> None:
+def check_same_config(folder: Path, config: DictConfig) -> None:
     """Raise UserError, naming the first key that differs, unless ``folder`` holds a run of this configuration."""
-    for key, there, here in differing(folder, config):
+    for key, there, here in config_diff(folder, config):
         raise UserError(
             f"{folder} holds a run with {key}={there}, this one has {key}={here}; choose another hydra.run.dir, or add "
             f"what it was last run with"
@@ -24,7 +24,7 @@ def refuse_another(folder: Path, config: DictConfig) -> None:
 
 def refuse_another_network(folder: Path, config: DictConfig) -> None:
     """Raise UserError unless a checkpoint of the run in ``folder`` fits the network that the config asks for."""
-    for key, there, here in differing(folder, config):
+    for key, there, here in config_diff(folder, config):
         if key.startswith("model."):
             raise UserError(
                 f"ckpt_path={config.ckpt_path}: a run with {key}={there}, this one has {key}={here}, and a run goes on "
@@ -32,7 +32,7 @@ def refuse_another_network(folder: Path, config: DictConfig) -> None:
             )
 
 
-def differing(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:
+def config_diff(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:
     """Key, value there and value here, of what the run in ``folder`` and ``config`` do not have alike."""
     there, here = identity_config(run_config(folder)), identity_config(config)
     for key in here | there:

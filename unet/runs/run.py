@@ -19,11 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import Interrupted, UserError
-from unet.failures import fault
-from unet.io.atomic import read_json, sweep_up, write_text
-from unet.io.run_folder import CONFIG, METRICS, STATUS, claim, forget, write_status
+from unet.failures import classify_failure
+from unet.io.atomic import read_json, remove_partials, write_text
+from unet.io.run_folder import CONFIG, METRICS, STATUS, ensure_new_or_resuming, reset_run_folder, write_status
 from unet.runs.cli import FULL_ERROR, exit_with_error, explain, signal_status
-from unet.runs.resume import checkpoint_of, refuse_another, refuse_another_network, resume_hint
+from unet.runs.resume import check_same_config, checkpoint_of, refuse_another_network, resume_hint
 from unet.runs.run_names import AUTO, as_override
 
 OBJECTIVES = ("best/val_miou", "val/miou")
@@ -71,7 +71,7 @@ def run_or_resume(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
         if config.resume is not None and config.ckpt_path is None:
             before, scores = read_json(folder / STATUS), read_json(folder / METRICS)
             if (folder / CONFIG).is_file():
-                refuse_another(folder, config)
+                check_same_config(folder, config)
             if before.get("state") == "done" and scores:
                 score = objective(scores)
                 print(f"{folder}: this run is finished, validation mIoU {score:.4f}; another seed would be another run")
@@ -82,7 +82,7 @@ def run_or_resume(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
             elif config.ckpt_path is not None:
                 print(f"going on from {config.ckpt_path}", flush=True)
             elif before:
-                forget(folder)
+                reset_run_folder(folder)
         if is_follower():
             return objective(job(config, folder))
         return execute(job, config, folder, overrides)
@@ -119,7 +119,7 @@ def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
         if last is not None:
             settings["ckpt_path"] = last
         elif before:
-            forget(folder)
+            reset_run_folder(folder)
         if config.isolate:
             return run_in_subprocess(folder, overrides, settings, running)
         for key, value in settings.items():
@@ -133,10 +133,10 @@ def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
 
 def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     """Run the job here and now, in a folder that is locked, and record how it went."""
-    claim(folder, config.ckpt_path)
+    ensure_new_or_resuming(folder, config.ckpt_path)
     if config.ckpt_path is not None and (folder / CONFIG).is_file():
         refuse_another_network(folder, config)
-    sweep_up(folder)
+    remove_partials(folder)
     kept = [override for override in overrides if not override.startswith("ckpt_path=")]
     write_status(folder, "running", command=["python", "train.py", *kept])
     write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
@@ -153,7 +153,7 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
         ended = signal_status(signal.SIGTERM)
         sys.exit(ended if getattr(error, "code", None) == ended else signal_status(signal.SIGINT))
     except Exception as error:
-        found = fault(error, config, folder)
+        found = classify_failure(error, config, folder)
         reason = f"{found.sentence}; {resume_hint(folder, config, kept, found.overrides)}" if found else explain(error)
         with suppress(OSError):  # of a disk that is full, or gone, the terminal alone hears
             write_status(folder, "failed", reason)

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from unet.errors import UserError
 from unet.io.atomic import read_json, write_json
-from unet.io.run_folder import METRICS, STATUS, SWEEP, minutes, write_status
+from unet.io.run_folder import METRICS, STATUS, SWEEP, format_duration, write_status
 from unet.runs.cli import exit_with_error, explain
 from unet.runs.run import exit_on_signal, lock_folder, objective
 from unet.runs.run_names import parse
@@ -147,7 +147,9 @@ def progress(jobs: Mapping[str, Mapping[str, Any]]) -> str:
         for values in jobs.values()
         if values["state"] == "done"
     ]
-    left = f", about {minutes(fmean(spent) * waiting / (counts['running'] + 1))} left" if spent and waiting else ""
+    left = (
+        f", about {format_duration(fmean(spent) * waiting / (counts['running'] + 1))} left" if spent and waiting else ""
+    )
     return ", ".join([*shown, f"{waiting} to go"]) + left
 
 

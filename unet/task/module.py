@@ -68,7 +68,7 @@ class SegmentationTask(L.LightningModule):
         net: Any = self.net
         return predict(self, image, self.tile, self.overlap, net.total_stride)
 
-    def decide(self, logits: Tensor) -> Tensor:
+    def predict_labels(self, logits: Tensor) -> Tensor:
         """logits (B, K, *S) -> labels (B, *S): the largest, less the log weights."""
         return self.adjust_logits(logits).argmax(1)
 
@@ -134,7 +134,7 @@ class SegmentationTask(L.LightningModule):
     def evaluate(self, batch: Mapping[str, Tensor], split: str) -> dict[str, Tensor]:
         logits = self.predict(batch["image"])
         loss = self.loss(logits, batch["target"])
-        self.confusion.update(self.decide(logits), batch["target"])
+        self.confusion.update(self.predict_labels(logits), batch["target"])
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
         return {"logits": logits}
 

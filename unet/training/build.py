@@ -23,7 +23,7 @@ from unet.analysis.width_matching import match_width
 from unet.data import SegmentationData
 from unet.data.dataset import for_axes
 from unet.errors import UserError
-from unet.hardware import accelerator_name, channels_last, lay, resolve_precision
+from unet.hardware import accelerator_name, channels_last, resolve_precision, to_memory_format
 from unet.io.run_folder import CHECKPOINTS
 from unet.network.model import UNet
 from unet.network.normalization import Normalize
@@ -48,7 +48,7 @@ from unet.training.callbacks.tensorboard import (
     PrecisionRecall,
 )
 
-NOT_THE_MODULES = ("name", "root", "crop", "class_weights")
+NON_DATAMODULE_KEYS = ("name", "root", "crop", "class_weights")
 """Keys of ``data`` that others read, or other keys refer to."""
 
 
@@ -59,7 +59,7 @@ def build_data(config: DictConfig) -> SegmentationData:
         warnings.filterwarnings("error", message=".*are not valid for transform.*")
         try:
             settings: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
-            named = {key: value for key, value in settings.items() if key not in NOT_THE_MODULES}
+            named = {key: value for key, value in settings.items() if key not in NON_DATAMODULE_KEYS}
             return instantiate(named, seed=config.seed, _convert_="all")
         except Exception as error:
             cause = error.__cause__ or error
@@ -68,7 +68,7 @@ def build_data(config: DictConfig) -> SegmentationData:
 
 def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
     """The network for this data, with loss and optimisation."""
-    return task_of(config, data, plain_description(config, data))
+    return task_from_metadata(config, data, checkpoint_metadata(config, data))
 
 
 def network_settings(config: DictConfig, data: SegmentationData, in_channels: int) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def check_network(config: DictConfig, data: SegmentationData) -> None:
         UNet(**{key: value for key, value in settings.items() if key != "match"})
 
 
-def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, Any]:
+def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str, Any]:
     """What every checkpoint says of itself, in plain values: network, classes, preprocessing, evaluation."""
     model = match_width(network_settings(config, data, data.channels), data.example("train").shape[2:])
     mean, std = data.samples["train"].statistics()
@@ -113,7 +113,7 @@ def plain_description(config: DictConfig, data: SegmentationData) -> dict[str, A
     }
 
 
-def task_of(
+def task_from_metadata(
     config: DictConfig, data: SegmentationData, description: Mapping[str, Any], network: UNet | None = None
 ) -> SegmentationTask:
     """Return the task of a description, with a new network unless one is given.
@@ -121,7 +121,7 @@ def task_of(
     Loss and optimisation are the config's, and how evaluation sees an image.
     """
     return SegmentationTask(
-        lay(network or UNet(**description["model"]), channels_last),
+        to_memory_format(network or UNet(**description["model"]), channels_last),
         Normalize(description["mean"], description["std"], data.source.spatial_dims),
         make_loss(config.loss.name, description["class_weights"]),
         description["classes"],

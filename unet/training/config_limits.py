@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import UserError, did_you_mean
-from unet.hardware import THREADS
+from unet.hardware import MAX_THREADS
 from unet.network.model import UNet
 from unet.task.losses import CLASS_WEIGHTS, LOSSES, are_weights
 from unet.task.schedules import SCHEDULES
@@ -70,7 +70,7 @@ BETAS = Limit(
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
     "seed": integer(0, 2**32 - 1),  # what numpy takes
-    "threads": or_null(integer(1, THREADS)),
+    "threads": or_null(integer(1, MAX_THREADS)),
     "compile": SWITCH,
     "diagnostics": SWITCH,
     "pictures": integer(0),

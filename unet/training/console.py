@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from unet.analysis.network_summary import Anatomy
+from unet.analysis.network_summary import NetworkSummary
 from unet.data import SegmentationData
 from unet.network.geometry import level_sizes, times
 from unet.network.registry import operator_name
@@ -17,7 +17,9 @@ from unet.task.module import SegmentationTask
 console = Console(soft_wrap=True, highlight=False)
 
 
-def print_summary(task: SegmentationTask, data: SegmentationData, found: Anatomy, precision: Any, device: str) -> None:
+def print_summary(
+    task: SegmentationTask, data: SegmentationData, found: NetworkSummary, precision: Any, device: str
+) -> None:
     """Operators and sizes per level, then parameters, data, device and precision."""
     net: Any = task.net
     sizes = level_sizes(data.example("train").shape[2:], net.strides)

@@ -26,8 +26,8 @@ from unet.runs.cli import CONFIGS, all_keys
 from unet.runs.run_names import parse
 from unet.task.losses import class_weights
 from unet.task.module import SegmentationTask
-from unet.training.build import build_data, task_of, trainer_of
-from unet.training.process import settle_process
+from unet.training.build import build_data, task_from_metadata, trainer_of
+from unet.training.process import setup_process
 from unet.training.train import evaluate
 
 TRAINER = ("accelerator", "deterministic", "benchmark", "inference_mode", "limit_val_batches", "limit_test_batches")
@@ -82,7 +82,7 @@ def evaluate_checkpoint(
     checkpoint = read_checkpoint(path)
     network = from_checkpoint(checkpoint, path).net
     config = config_of(path, overrides)
-    settle_process(config)
+    setup_process(config)
     data = build_data(config)
     data.scan()
     task = loaded(path, checkpoint, network, config, data)
@@ -193,7 +193,7 @@ def loaded(
         weights = class_weights(loss.get("class_weights", "none"), data.samples["train"].label_counts)
         description["class_weights"] = weights
     try:
-        task = task_of(config, data, description, network)
+        task = task_from_metadata(config, data, description, network)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(
             f"{path}: its weights do not fit its description ({str(error).splitlines()[0]}); {EXPECTED}"

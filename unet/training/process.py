@@ -11,11 +11,11 @@ from omegaconf import DictConfig
 from unet.io.provenance import reset_peak_memory
 from unet.training.config_limits import check_limits
 
-THREADS = torch.get_num_threads()
+DEFAULT_THREADS = torch.get_num_threads()
 """What torch chose for this machine."""
 
 
-def settle_process(config: DictConfig) -> None:
+def setup_process(config: DictConfig) -> None:
     """Set everything a process carries from one run to the next: seeds, threads, precision, determinism.
 
     Raises:
@@ -28,7 +28,7 @@ def settle_process(config: DictConfig) -> None:
     reset_peak_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    torch.set_num_threads(config.threads or THREADS)
+    torch.set_num_threads(config.threads or DEFAULT_THREADS)
     torch.use_deterministic_algorithms(False)
     # A debugging aid of deterministic mode that costs a pass over every new tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

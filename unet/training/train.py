@@ -11,17 +11,17 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from unet.analysis.network_summary import Anatomy, anatomy, facts, markdown
+from unet.analysis.network_summary import NetworkSummary, markdown, summarize_network, to_metrics
 from unet.data import SegmentationData
 from unet.diagnostics import diagnose
 from unet.hardware import accelerator_name, device_name
 from unet.inference.checkpoint import read_checkpoint
-from unet.io.atomic import whole, write_json
+from unet.io.atomic import atomic_write, write_json
 from unet.io.config_keys import flatten, is_runtime_key
 from unet.io.provenance import peak_memory_bytes, provenance
 from unet.io.run_folder import CHECKPOINTS, METRICS
 from unet.task.module import SegmentationTask
-from unet.training.build import build_data, build_trainer, check_network, plain_description, task_of
+from unet.training.build import build_data, build_trainer, check_network, checkpoint_metadata, task_from_metadata
 from unet.training.callbacks.progress import Progress
 from unet.training.callbacks.tensorboard import (
     add_curves,
@@ -29,8 +29,8 @@ from unet.training.callbacks.tensorboard import (
     writer_of,
 )
 from unet.training.console import print_result, print_summary
-from unet.training.process import settle_process
-from unet.visualization import sheet
+from unet.training.process import setup_process
+from unet.visualization import prediction_grid
 
 
 def train(config: DictConfig, out: Path) -> dict[str, Any]:
@@ -40,13 +40,13 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         UserError: the config, the data or the training cannot go on, in one sentence.
         Interrupted: a signal stopped it; ``last.ckpt`` is saved.
     """
-    settle_process(config)
+    setup_process(config)
     data = build_data(config)
     check_network(config, data)
     data.scan()
-    description = plain_description(config, data)
+    description = checkpoint_metadata(config, data)
     found = describe(description["model"], data)  # refuses too large a network before its memory is asked for
-    task = task_of(config, data, description | {"field": list(found.fields.logits)})
+    task = task_from_metadata(config, data, description | {"field": list(found.fields.logits)})
     progress = Progress()
     trainer = build_trainer(config, out, progress, [stage.size for stage in found.stages])
     if trainer.is_global_zero:
@@ -66,7 +66,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     metrics = {
         **scores,
         **{name: float(value) for name, value in best.items()},
-        **facts(found),
+        **to_metrics(found),
         "time/train_seconds": progress.earlier + seconds,
         "time/samples_per_second": progress.samples_per_second,
         "memory/peak_bytes": torch.cuda.max_memory_allocated() if task.device.type == "cuda" else peak_memory_bytes(),
@@ -79,7 +79,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     if not trainer.is_global_zero:  # one process writes; nothing it does from here on waits for the others
         return metrics
     write_json(out / METRICS, metrics)  # before anything else is tried: the scores are safe now
-    leave_pictures(task, data, out, config.pictures)
+    save_prediction_grid(task, data, out, config.pictures)
     if config.diagnostics:
         begin = time.perf_counter()
         diagnosed = diagnose(task, data, data.eval_split, out)
@@ -87,16 +87,16 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         write_json(out / METRICS, metrics)
         if writer is not None:
             add_curves(writer, diagnosed, trainer.global_step)
-    leave_hparams(trainer, config, metrics)
+    log_hparams(trainer, config, metrics)
     print_result(metrics, data, task, out)
     return metrics
 
 
-def describe(model: Mapping[str, Any], data: SegmentationData) -> Anatomy:
+def describe(model: Mapping[str, Any], data: SegmentationData) -> NetworkSummary:
     """Return the network level by level, on a training batch. Raises UserError as :meth:`UNet.check` does."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # the network to be trained is drawn after it
         warnings.filterwarnings("ignore", message="the bottleneck is")  # the training itself will say it
-        return anatomy(model, data.example("train").shape[2:], data.batch_size)
+        return summarize_network(model, data.example("train").shape[2:], data.batch_size)
 
 
 def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:
@@ -140,17 +140,17 @@ def evaluate(
     return {name: value for name, value in scores.items() if name.startswith(f"{split}/")} | {f"{split}/absent": absent}
 
 
-def leave_pictures(task: SegmentationTask, data: SegmentationData, out: Path, count: int) -> None:
+def save_prediction_grid(task: SegmentationTask, data: SegmentationData, out: Path, count: int) -> None:
     """``predictions.png``: the evaluated split's most varied images, of a large one its most varied part."""
     if count == 0:
         return
     split = data.eval_split
-    panels = predict_panels(task, data, split, data.samples[split].most_varied(count))
-    with whole(out / "predictions.png") as file:
-        sheet(panels, data.source.classes, data.source.colors, data.source.spatial_dims).save(file, "PNG")
+    panels = predict_panels(task, data, split, data.samples[split].highest_entropy(count))
+    with atomic_write(out / "predictions.png") as file:
+        prediction_grid(panels, data.source.classes, data.source.colors, data.source.spatial_dims).save(file, "PNG")
 
 
-def leave_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, Any]) -> None:
+def log_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, Any]) -> None:
     """Flat hyper-parameters with the final numbers, once, for TensorBoard's HParams tab.
 
     The numbers are called ``final/...``: TensorBoard files them under step 0, where ``val/miou`` has its own curve.

@@ -17,7 +17,7 @@ from torch import Tensor
 from unet.analysis.nonfinite import is_finite
 from unet.errors import Interrupted
 from unet.inference.checkpoint import read_checkpoint
-from unet.io.atomic import whole
+from unet.io.atomic import atomic_write
 from unet.io.run_folder import LAST
 
 
@@ -32,7 +32,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as file:
+        with atomic_write(path) as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: str | os.PathLike, *arguments: Any, **named: Any) -> dict[str, Any]:

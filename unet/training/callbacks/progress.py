@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from unet.io.run_folder import minutes
+from unet.io.run_folder import format_duration
 
 
 class Progress(Callback):
@@ -67,6 +67,6 @@ class Progress(Callback):
         passed = time.perf_counter() - self.begin
         left = ""
         if epochs and epochs > 0 and trainer.max_steps == -1:
-            left = f"  about {minutes(passed / (done - self.first_epoch) * (epochs - done))} left"
+            left = f"  about {format_duration(passed / (done - self.first_epoch) * (epochs - done))} left"
         of = f"/{epochs}" if epochs and epochs > 0 else ""
         print(f"epoch {done}{of}  {scores}  {self.samples_per_second:.1f} samples/s{left}", flush=True)

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
-from unet.analysis.feature_maps import passage_picture, passages
+from unet.analysis.feature_maps import feature_maps, passage_picture
 from unet.data.module import SegmentationData
 from unet.diagnostics.predictions import evaluating
 from unet.labels import IGNORE_INDEX
@@ -60,7 +60,7 @@ def predict_panels(
     with evaluating(task):
         for index in indices:
             batch = dataset.eval_item(index)
-            pred = task.decide(task.predict(batch["image"].to(task.device)))[0].cpu().numpy()
+            pred = task.predict_labels(task.predict(batch["image"].to(task.device)))[0].cpu().numpy()
             image = batch["image"][0].movedim(0, -1).numpy()
             panels.append(panel(image, batch["target"][0].numpy(), pred, data.source.colors))
     return panels
@@ -92,7 +92,7 @@ class Pictures(AfterValidation):
     """Panels of the same ``count`` validation images, those whose labels are the most mixed; the confusion matrix."""
 
     def pictures(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
-        panels = predict_panels(task, data, "val", data.samples["val"].most_varied(self.count))
+        panels = predict_panels(task, data, "val", data.samples["val"].highest_entropy(self.count))
         for place, picture in enumerate(panels):
             yield f"val/{place}", picture
         yield "val/confusion", confusion_picture(task.confusion.counts.cpu().numpy(), task.classes)
@@ -102,10 +102,10 @@ class FeatureMaps(AfterValidation):
     """What each operator is given and what it makes of it, on one validation image: ``count`` channels of each."""
 
     def pictures(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
-        (index,) = data.samples["val"].most_varied(1)
+        (index,) = data.samples["val"].highest_entropy(1)
         image = data.example("val", index).to(task.device)
         with evaluating(task):
-            found = passages(task.net, task.normalize(image))
+            found = feature_maps(task.net, task.normalize(image))
         for passage in found:
             yield f"features/{passage.title.replace(' ', '_')}", passage_picture(passage, self.count)
 
@@ -138,7 +138,7 @@ class ClassShares(Callback):
         if writer is None or not logged or not whole_step(trainer, batch_idx):
             return
         confusion = ConfusionMatrix(len(pl_module.classes), outputs["logits"].device)
-        confusion.update(pl_module.decide(outputs["logits"]), batch["target"])
+        confusion.update(pl_module.predict_labels(outputs["logits"]), batch["target"])
         for kind, shares in zip(("true", "predicted"), confusion.shares(), strict=True):
             for name, share in zip(pl_module.classes, shares, strict=True):
                 writer.add_scalar(f"share/{kind}/{name}", share, step)
