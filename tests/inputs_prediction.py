@@ -351,7 +351,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
             gets="variant=int8 format=pt2: .*; use format=onnx",
         ),
         exported("output is there", "format=pt2", "output=data", gets="data: already there and not over"),
-        exported("an agreement in percent", "format=pt2", "agreement=98", gets="agreement: .*, found 98"),
+        exported("an agreement in percent", "format=pt2", "min_label_agreement=98", gets="agreement: .*, found 98"),
         exported("another type than the training's", "format=pt2", "dtype=uint16", gets="dtype=uint16: .* on uint8 im"),
         exported("no type", "format=pt2", gets="lacks the dtype .*; add dtype=uint8", spoil=saved(dtype=None)),
         measured("no such images", "calibration=gone", gets="gone: no such folder; calibration=FOLDER holds"),

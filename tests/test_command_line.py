@@ -138,7 +138,7 @@ def test_a_sweep_runs_every_job_and_shows_the_one_that_fails(stack, tmp_path):
         stack,
         tmp_path,
         "-m",
-        "isolate=false",
+        "subprocess_per_job=false",
         "hydra.sweep.dir=sweep",
         "model.width=4,-1",
         "model.down=max,avg",
@@ -157,7 +157,13 @@ def test_a_sweep_runs_every_job_and_shows_the_one_that_fails(stack, tmp_path):
 
 
 def test_a_job_of_a_sweep_equals_the_same_run_alone(stack, tmp_path):
-    jobs = ("-m", "isolate=false", "hydra.sweep.dir=sweep", "seed=1,0", "trainer.max_epochs=1")  # seed 0 after seed 1
+    jobs = (
+        "-m",
+        "subprocess_per_job=false",
+        "hydra.sweep.dir=sweep",
+        "seed=1,0",
+        "trainer.max_epochs=1",
+    )  # seed 0 after seed 1
     assert run(stack, tmp_path, *jobs).returncode == 0
     assert run(stack, tmp_path, "hydra.run.dir=alone", "seed=0", "trainer.max_epochs=1").returncode == 0
     configs = (tmp_path / "sweep").glob("*/config.yaml")

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, config
+from hydra.errors import ConfigCompositionException
 from lightning import Trainer
 from omegaconf import OmegaConf
 
-from unet.data.module import DRAWS
+from unet.data.module import SAMPLING
 from unet.errors import UserError
+from unet.io.run_folder import run_config
+from unet.runs.cli import explain
 from unet.training.config_limits import LIMITS, check_limits
 
 CONFIGS = ROOT / "configs"
@@ -22,7 +25,7 @@ def test_every_data_set_composes_and_has_the_same_keys(name):
     common = {"name", "class_weights", "source", "train_transforms", "eval_transforms", "_target_"}
     common |= {
         "samples_per_epoch",
-        "draw",
+        "sampling",
         "batch_size",
         "eval_batch_size",
         "num_workers",
@@ -114,7 +117,7 @@ def test_the_recipe_for_volumes_sets_its_network_and_the_command_line_still_deci
         ("loss.class_weights=median", "did you mean median_frequency"),
         ("loss.class_weights=[0,0]", "not all 0"),
         ("optim.schedule=onecycle", "did you mean one_cycle"),
-        ("data.draw=byclass", "did you mean by_class"),
+        ("data.sampling=classbalanced", "did you mean class_balanced"),
         ("data.num_workers=many", "expected auto or an integer"),
         ("data.batch_size=0", "data.batch_size: expected an integer of at least 1, found 0"),
         ("data.eval_batch_size=1.5", "data.eval_batch_size: expected an integer"),
@@ -135,4 +138,20 @@ def test_every_data_set_passes_the_checks(name):
 
 
 def test_the_ways_to_draw_are_those_of_the_data_module():
-    assert LIMITS["data.draw"].names == list(DRAWS)
+    assert LIMITS["data.sampling"].names == list(SAMPLING)
+
+
+@pytest.mark.parametrize(("old", "new"), [("pictures", "num_logged_images"), ("data.draw", "data.sampling")])
+def test_an_old_key_is_answered_with_the_new_one(old, new):
+    with pytest.raises(ConfigCompositionException) as error:
+        config(f"{old}=1")
+    assert f"{old}: renamed; use {new} instead" in explain(error.value)
+
+
+def test_the_config_of_an_old_run_is_read_with_the_new_names(tmp_path):
+    (tmp_path / "config.yaml").write_text("pictures: 2\nisolate: false\ndata: {draw: by_class}\n")
+    assert run_config(tmp_path) == {
+        "num_logged_images": 2,
+        "subprocess_per_job": False,
+        "data": {"sampling": "class_balanced"},
+    }

@@ -10,7 +10,7 @@ from conftest import ROOT
 from folders import noise, save, scanned
 from hydra import compose, initialize_config_dir
 from PIL import Image
-from test_check import TEN, bad, exif, surveyed
+from test_data_check import TEN, bad, exif, surveyed
 
 from unet.commands.check import check
 from unet.data_check.corrected_copy import correct

@@ -168,7 +168,7 @@ def test_a_folder_of_arrays_trains_and_is_evaluated_by_tiles(tmp_path, spatial_d
     tiny = [override for override in TINY if not override.startswith(("data.", "trainer.max_epochs", "diagnostics"))]
     chosen = ["data=folder", f"data.root={root}", "data.source.classes=[background,cell]", "data.batch_size=4"]
     chosen += ["data.samples_per_epoch=32", f"data.train_transforms=[{{_target_: albumentations.{crop}}}]"]
-    chosen += [f"data.eval_tile={tile}", "optim.lr=0.02", "trainer.max_epochs=3", "pictures=1", *tiny]
+    chosen += [f"data.eval_tile={tile}", "optim.lr=0.02", "trainer.max_epochs=3", "num_logged_images=1", *tiny]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         metrics = train(compose("train", [*chosen, "model.dropout=0"]), tmp_path / "run")
     assert metrics["test/miou"] > 0.75

@@ -36,7 +36,7 @@ SMALL = [
     "trainer.accelerator=cpu",
     "threads=1",
     "diagnostics=false",
-    "pictures=0",
+    "num_logged_images=0",
     "feature_maps=0",
 ]
 """Beside what a page's command chooses: a run of seconds. No key of it is in a command that is run."""

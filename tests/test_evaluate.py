@@ -30,7 +30,13 @@ def run(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     chosen = config(
         *("data=isbi2012", f"data.root={stack}", *TINY, "diagnostics=true", "data.class_weights=median_frequency"),
-        *("data.eval_tile=[32,32]", "loss.logit_adjustment=true", "optim.lr=0.02", "pictures=0", "feature_maps=0"),
+        *(
+            "data.eval_tile=[32,32]",
+            "loss.logit_adjustment=true",
+            "optim.lr=0.02",
+            "num_logged_images=0",
+            "feature_maps=0",
+        ),
     )
     train(chosen, folder)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(chosen, resolve=True))

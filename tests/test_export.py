@@ -313,15 +313,17 @@ def pictured(folder: Path, count: int = 4, masks: bool = True) -> Path:
 @pytest.mark.slow
 def test_int8_is_measured_and_refused_below_the_agreement(tmp_path: Path):
     path, data = saved(tmp_path), pictured(tmp_path / "data")
-    folder, content = export(path, tmp_path / "bundle", ExportOptions(variant="int8", calibration=data, agreement=0.5))
+    folder, content = export(
+        path, tmp_path / "bundle", ExportOptions(variant="int8", calibration=data, min_label_agreement=0.5)
+    )
     accuracy = content["variant"]["against_float32"]
     assert accuracy["images"] == 2 and 0.5 <= accuracy["label_agreement"] <= 1
     program, image = FORMATS["onnx"].open(folder / content["model"]["file"]), noise(2, 3, 19, 23)
     difference = np.abs(program(torch.from_numpy(image)).numpy() - by_hand(path, image)).max()
     assert 1e-4 < difference < 0.2, "fewer bits, but the same network"
     with pytest.raises(UserError) as error:
-        export(path, tmp_path / "second", ExportOptions(variant="int8", calibration=data, agreement=1))
-    sentence(error, "variant=int8", "of the samples of 2 images", "mIoU", "below agreement=1")
+        export(path, tmp_path / "second", ExportOptions(variant="int8", calibration=data, min_label_agreement=1))
+    sentence(error, "variant=int8", "of the samples of 2 images", "mIoU", "below min_label_agreement=1")
     assert left(tmp_path) == ["bundle", "data", "up=max"]
 
 
@@ -338,8 +340,8 @@ def test_int8_is_measured_and_refused_below_the_agreement(tmp_path: Path):
         ({"variant": "int8", "format": "pt2"}, ["variant=int8 format=pt2", "use format=onnx"]),
         ({"variant": "int8"}, ["add calibration=FOLDER"]),
         (
-            {"variant": "int8", "calibration": Path(), "agreement": 2},
-            ["agreement: expected a fraction of 0 to 1, found 2"],
+            {"variant": "int8", "calibration": Path(), "min_label_agreement": 2},
+            ["min_label_agreement: expected a fraction of 0 to 1, found 2"],
         ),
     ],
     ids=str,

@@ -78,7 +78,7 @@ def ended(composed, tmp_path, tmp_path_factory, monkeypatch, undisturbed):
     """A function that lets a fault happen, goes on, and compares with the undisturbed run; returns the saved step."""
 
     def end_and_go_on(hook: str, step: int, happen: Callable[..., None], *overrides: str) -> int:
-        config = composed("pictures=0", "feature_maps=0", *overrides)
+        config = composed("num_logged_images=0", "feature_maps=0", *overrides)
         if overrides not in undisturbed:
             folder = tmp_path_factory.mktemp("whole")
             undisturbed[overrides] = folder, train(config, folder)
@@ -127,7 +127,7 @@ def test_so_it_is_with_all_that_could_disturb_it(ended, hook, step, happen, over
 
 
 def test_a_signal_in_a_validation_breaks_it_off_and_it_comes_again(composed, tmp_path, monkeypatch):
-    config = composed("early_stopping=1", "pictures=0", "feature_maps=0")
+    config = composed("early_stopping=1", "num_logged_images=0", "feature_maps=0")
     train(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
         at(patch, "on_validation_batch_start", 4, lambda task: os.kill(os.getpid(), signal.SIGTERM))
@@ -141,7 +141,9 @@ def test_a_signal_in_a_validation_breaks_it_off_and_it_comes_again(composed, tmp
 
 def test_an_error_in_the_final_evaluation_leaves_the_last_checkpoint_as_it_was(composed, tmp_path, monkeypatch):
     """The best weights, of the third of four epochs, are in place by then."""
-    config = composed("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=3", "pictures=0", "feature_maps=0")
+    config = composed(
+        "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=3", "num_logged_images=0", "feature_maps=0"
+    )
     train(config, tmp_path / "whole")
 
     def fail(*_: object) -> None:
@@ -271,7 +273,7 @@ def test_the_advice_for_an_evaluation_is_a_smaller_batch_or_tile(composed, overr
 
 
 def test_the_tile_of_a_real_evaluation_is_found(composed, tmp_path, monkeypatch):
-    config = composed("trainer.max_epochs=1", "data.eval_batch_size=1", "data.eval_tile=[32,32]", "pictures=0")
+    config = composed("trainer.max_epochs=1", "data.eval_batch_size=1", "data.eval_tile=[32,32]", "num_logged_images=0")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return exhaust() if self.trainer.validating else self.net(self.normalize(image))
@@ -301,7 +303,7 @@ def test_a_drive_that_is_lost_in_an_epoch_is_named_and_the_training_saved(
     composed, stack, tmp_path, monkeypatch, workers
 ):
     copy = Path(shutil.copytree(stack, tmp_path / "drive"))
-    config = composed(f"data.root={copy}", "data.cache_gb=0", f"data.num_workers={workers}", "pictures=0")
+    config = composed(f"data.root={copy}", "data.cache_gb=0", f"data.num_workers={workers}", "num_logged_images=0")
     config.feature_maps = 0
     at(monkeypatch, "on_train_batch_start", 5, lambda task: shutil.rmtree(copy / "image"))
     with pytest.raises(DataUnavailable) as error:
@@ -372,7 +374,13 @@ def train_and_die(words: list[str], cwd: Path, number: int, fraction: float) -> 
 def test_a_training_killed_at_random_moments_ends_as_if_it_had_not_been(stack, tmp_path, seed):
     """Killed in the middle of a checkpoint and after a random time; every checkpoint loads after each."""
     rng = random.Random(seed)
-    drawn = ["trainer.max_epochs=4", "pictures=0", "feature_maps=0", "resume=auto", f"data.num_workers={seed % 2}"]
+    drawn = [
+        "trainer.max_epochs=4",
+        "num_logged_images=0",
+        "feature_maps=0",
+        "resume=auto",
+        f"data.num_workers={seed % 2}",
+    ]
     command = arguments(stack, *drawn)
 
     def run(folder: str, number: int = 0, seconds: float | None = None) -> int | None:

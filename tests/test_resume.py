@@ -22,7 +22,7 @@ from unet.runs.run import checkpoint_of, execute, run_or_resume
 from unet.runs.run_names import run_dir, sweep_name
 from unet.training.train import train
 
-LONGER = ("trainer.max_epochs=12", "optim.lr=0.001", "pictures=0", "feature_maps=0", "resume=auto")
+LONGER = ("trainer.max_epochs=12", "optim.lr=0.001", "num_logged_images=0", "feature_maps=0", "resume=auto")
 
 
 def folder_of(*overrides: str) -> str:
@@ -30,7 +30,7 @@ def folder_of(*overrides: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "override", ["diagnostics=false", "pictures=0", "trainer.log_every_n_steps=1", "isolate=false"]
+    "override", ["diagnostics=false", "num_logged_images=0", "trainer.log_every_n_steps=1", "subprocess_per_job=false"]
 )
 def test_a_key_that_only_logs_or_launches_makes_no_other_run(tmp_path: Path, override: str):
     assert folder_of("model.down=avg", override) == folder_of("model.down=avg")

@@ -142,7 +142,7 @@ def test_the_cluster_config_composes(stack, tmp_path):
 def test_ending_a_sweep_ends_what_its_launcher_started(stack, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     jobs = ("-m", "hydra.sweep.dir=sweep", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
-    process = started(stack, tmp_path, 1, *jobs, "isolate=false", "trainer.max_epochs=4000")
+    process = started(stack, tmp_path, 1, *jobs, "subprocess_per_job=false", "trainer.max_epochs=4000")
     process.terminate()  # the first process alone, as a system that shuts down does
     process.communicate(timeout=60)  # ends once nobody holds its output any more
     assert process.returncode == 143

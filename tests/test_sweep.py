@@ -22,7 +22,7 @@ from unet.runs.sweep import Sweep, print_table, progress
 from unet.runs.sweep import states as states_of
 
 pytestmark = pytest.mark.slow
-SHORT = ("-m", "hydra.sweep.dir=sweep", "isolate=false", "trainer.max_epochs=1")
+SHORT = ("-m", "hydra.sweep.dir=sweep", "subprocess_per_job=false", "trainer.max_epochs=1")
 
 
 def jobs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -64,7 +64,7 @@ def test_a_killed_sweep_ends_as_if_it_had_not_been(stack, tmp_path):
     again = run(stack, tmp_path, *sweep, "hydra.sweep.dir=killed")
     assert again.returncode == 0, again.stderr
     assert "epoch 1/8" not in again.stdout.split("sweep: ")[0], "the first job goes on, it does not begin again"
-    assert run(stack, tmp_path, *sweep, "hydra.sweep.dir=whole", "isolate=false").returncode == 0
+    assert run(stack, tmp_path, *sweep, "hydra.sweep.dir=whole", "subprocess_per_job=false").returncode == 0
     assert jobs(tmp_path / "killed").keys() == jobs(tmp_path / "whole").keys()
     for name in states:
         assert_same(tmp_path / "killed" / name, tmp_path / "whole" / name)
@@ -85,7 +85,7 @@ def test_a_signal_stops_a_sweep_with_its_job_saved(stack, tmp_path):
 
 
 def test_the_same_sweep_twice_at_once_runs_its_job_once(stack, tmp_path):
-    sweep = ("-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=40", "seed=0", "pictures=0", "feature_maps=0")
+    sweep = ("-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=40", "seed=0", "num_logged_images=0", "feature_maps=0")
     first = started(stack, tmp_path, 1, *sweep)
     second = run(stack, tmp_path, *sweep)
     first_output, _ = first.communicate(timeout=120)

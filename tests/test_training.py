@@ -213,7 +213,7 @@ def test_without_a_test_split_the_best_checkpoint_is_scored_whatever_the_average
     folder = ["data=folder", f"data.root={tmp_path / 'data'}", "data.source.values={0: wall, 255: cell}", *TINY]
     splits = "data.source.splits={train: 0.7, val: 0.3, test: null}"
     unsteady = ["optim.lr=0.05", "optim.schedule=constant", "trainer.max_epochs=5", "seed=1", "ema=0.5"]
-    metrics = train(config(*folder, splits, *unsteady, "pictures=0", "feature_maps=0"), tmp_path / "run")
+    metrics = train(config(*folder, splits, *unsteady, "num_logged_images=0", "feature_maps=0"), tmp_path / "run")
     assert metrics["best/epoch"] < 5
     assert metrics["val/miou"] == pytest.approx(metrics["best/val_miou"], abs=1e-6)
 
@@ -254,7 +254,7 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_and_layer(composed, tmp_
         monkeypatch.setattr("unet.task.module.ASYNCHRONOUS", {"cpu"})
     named = rf"at step {step} \(epoch 0\): the first layer .* is encoder\.0\.1\.1 \(BatchNorm2d\)"
     with pytest.raises(UserError, match=named):
-        train(composed("pictures=0", "feature_maps=0"), tmp_path)
+        train(composed("num_logged_images=0", "feature_maps=0"), tmp_path)
     saved = list(tmp_path.glob("checkpoints/*.ckpt"))
     assert [path.name for path in saved] == ([] if asynchronous else ["last.ckpt"])
     assert all(value.isfinite().all() for _ in saved for value in weights(tmp_path).values())
@@ -275,10 +275,10 @@ def test_a_device_that_runs_behind_is_not_waited_for(composed, tmp_path, monkeyp
             events.append("end")
 
     monkeypatch.setattr("unet.training.train.Progress", Watching)
-    train(composed("trainer.max_epochs=1", "pictures=0", "feature_maps=0"), tmp_path / "late")
+    train(composed("trainer.max_epochs=1", "num_logged_images=0", "feature_maps=0"), tmp_path / "late")
     assert "read" not in events[events.index("begin") : events.index("end")]
     monkeypatch.undo()
-    train(composed("trainer.max_epochs=1", "pictures=0", "feature_maps=0"), tmp_path / "at once")
+    train(composed("trainer.max_epochs=1", "num_logged_images=0", "feature_maps=0"), tmp_path / "at once")
     assert_same(weights(tmp_path / "late"), weights(tmp_path / "at once"))
 
 
@@ -299,8 +299,8 @@ def test_a_fused_optimizer_clips_gradients_in_mixed_precision(composed, tmp_path
 def test_without_a_test_split_the_final_numbers_are_validations(composed, tmp_path, monkeypatch):
     from unet.data.isbi2012 import Isbi2012
 
-    find = Isbi2012.find
-    monkeypatch.setattr(Isbi2012, "find", lambda self: {k: v for k, v in find(self).items() if k != "test"})
+    find = Isbi2012.load_splits
+    monkeypatch.setattr(Isbi2012, "load_splits", lambda self: {k: v for k, v in find(self).items() if k != "test"})
     metrics = train(composed("trainer.max_epochs=1"), tmp_path)
     assert "val/miou" in metrics and not any(key.startswith("test/") for key in metrics)
 
@@ -361,7 +361,7 @@ def test_early_stopping_stops(composed, tmp_path):
     ids=lambda end: " ".join(end),
 )
 def test_a_training_ends_with_a_validation_and_a_best_checkpoint(composed, tmp_path, end):
-    metrics = train(composed("pictures=0", "feature_maps=0", *end), tmp_path)
+    metrics = train(composed("num_logged_images=0", "feature_maps=0", *end), tmp_path)
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == metrics["best/step"] == metrics["steps"] > 0
     assert 0 <= metrics["best/val_miou"] <= 1
@@ -405,7 +405,7 @@ def test_evaluation_uses_the_best_checkpoint(composed, tmp_path):
         "trainer.max_steps=2",
         "trainer.limit_train_batches=2",
         "trainer.fast_dev_run=true",
-        "pictures=0",
+        "num_logged_images=0",
         "model.width=[4,6,8]",
         "model.down=[max,strided]",
         "model.up={name: transposed, kernel_size: 4}",
@@ -426,7 +426,7 @@ def test_a_compiled_network_trains_as_the_plain_one_does(composed, tmp_path, mon
         return graph
 
     monkeypatch.setattr("torch.nn.Module.compile", partialmethod(torch.nn.Module.compile, backend=eager))
-    chosen = ("trainer.max_epochs=1", "pictures=0", "feature_maps=0", "model.dropout=0", "diagnostics=true")
+    chosen = ("trainer.max_epochs=1", "num_logged_images=0", "feature_maps=0", "model.dropout=0", "diagnostics=true")
     compiled = train(composed(*chosen, "compile=true"), tmp_path / "compiled")
     assert graphs
     plain = train(composed(*chosen), tmp_path / "plain")

@@ -24,7 +24,7 @@ def main(config: DictConfig) -> None:
         variant=config.variant,
         calibration=as_path(config.calibration),
         values=values,
-        agreement=config.agreement,
+        min_label_agreement=config.min_label_agreement,
         dtype=config.dtype,
     )
     folder, bundle = export(Path(str(config.ckpt)).expanduser(), as_path(config.output), options)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from unet.data.files import installed_file
-from unet.data.source import Array, Color, Item, Source, pair
+from unet.data.source import Array, Color, Item, Source, in_memory_pair
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
@@ -18,8 +18,10 @@ GRID = (15, 36)  # blocks down and across: 141 x 150 pixels each
 HELD_OUT = (128, 128)  # the middle of a held-out block that is used ...
 RIM = (6, 11)  # ... and what is left out above and left of it, as a gap to its neighbours
 CASPIAN = (slice(495, 675), slice(3390, 3525))  # rows and columns: 48 to 36 N, 46 to 55 E
-DEAL = 15  # the first seed whose val and test are as hard as the whole earth for colour alone: lake IoU 0.27, mIoU 0.74
-HAND = ("train", "train", "train", "val", "test")  # what five alike blocks are dealt to
+SPLIT_SEED = (
+    15  # the first seed whose val and test are as hard as the whole earth for colour alone: lake IoU 0.27, mIoU 0.74
+)
+SPLIT_CYCLE = ("train", "train", "train", "val", "test")  # what five alike blocks are dealt to
 LAND, LAKE = 1, 2
 
 
@@ -51,11 +53,13 @@ class BlueMarble(Source):
         height, width = target.shape[0] // GRID[0], target.shape[1] // GRID[1]
         corners = [(row * height, column * width) for row in range(GRID[0]) for column in range(GRID[1])]
         counts = [[np.sum(target[middle(y, x)] == label) for label in (LAKE, LAND)] for y, x in corners]
-        splits: dict[str, list[Item]] = {split: [] for split in HAND}
-        for block, split in enumerate(deal(np.array(counts))):
+        splits: dict[str, list[Item]] = {split: [] for split in SPLIT_CYCLE}
+        for block, split in enumerate(assign_splits(np.array(counts))):
             y, x = corners[block]
             window = (slice(y, y + height), slice(x, x + width)) if split == "train" else middle(y, x)
-            splits[split].append(Item(f"blue marble block {block}", partial(pair, image[window], target[window])))
+            splits[split].append(
+                Item(f"blue marble block {block}", partial(in_memory_pair, image[window], target[window]))
+            )
         return splits
 
     def picture(self) -> tuple[Array, Array]:
@@ -70,17 +74,19 @@ def middle(y: int, x: int) -> tuple[slice, slice]:
     return slice(y + top, y + top + height), slice(x + left, x + left + width)
 
 
-def deal(blocks: Array) -> list[str]:
+def assign_splits(blocks: Array) -> list[str]:
     """The split of every block, from its pixels of lake and of land (N, 2): stratified, so that the splits are alike.
 
     The blocks are ranked by lake pixels and then by land pixels; every five that follow each other in that order are
     dealt at random, three to train, one to val and one to test.
     """
     ranked = np.lexsort((-blocks[:, 1], -blocks[:, 0]))
-    rng = np.random.default_rng(DEAL)
+    rng = np.random.default_rng(SPLIT_SEED)
     dealt = [""] * len(blocks)
-    for first in range(0, len(ranked), len(HAND)):
-        for block, split in zip(ranked[first : first + len(HAND)], rng.permutation(HAND).tolist(), strict=False):
+    for first in range(0, len(ranked), len(SPLIT_CYCLE)):
+        for block, split in zip(
+            ranked[first : first + len(SPLIT_CYCLE)], rng.permutation(SPLIT_CYCLE).tolist(), strict=False
+        ):
             dealt[block] = split
     return dealt
 

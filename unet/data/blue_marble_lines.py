@@ -3,7 +3,7 @@
 from functools import partial
 
 from unet.data.blue_marble import BlueMarble
-from unet.data.source import SPLITS, Item, pair
+from unet.data.source import SPLITS, Item, in_memory_pair
 
 BAND = 47  # rows of a band, 3.1 degrees of latitude; 45 bands make the 2115 rows
 GAP = 12  # rows left out after each band: of a row's coasts the next row shares 30 %, the twelfth 5 %
@@ -26,7 +26,7 @@ class BlueMarbleLines(BlueMarble):
         splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
         for row, split in enumerate(row_splits(len(target))):
             if split is not None:
-                splits[split].append(Item(f"blue marble row {row}", partial(pair, image[row], target[row])))
+                splits[split].append(Item(f"blue marble row {row}", partial(in_memory_pair, image[row], target[row])))
         return splits
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.data.source import Array, Item, stop
+from unet.data.source import Array, Item, raise_error
 from unet.errors import UserError, did_you_mean
 from unet.io.image_formats import PICTURES, SHOWN_AS, SUFFIXES, name_parts, read_image, read_numbers, read_picture
 from unet.labels import IGNORE_INDEX
@@ -185,7 +185,7 @@ def file_item(image: Path, mask: Path, labels: LabelMap, mode: str | None = None
     return Item(str(image), FilePair(image, mask, labels, mode))
 
 
-def image_files(folder: Path, on_error: Callable[[UserError], None] = stop) -> dict[str, Path]:
+def image_files(folder: Path, on_error: Callable[[UserError], None] = raise_error) -> dict[str, Path]:
     """Stem -> file, sorted by stem, numbers by value; ``on_error`` is called of two files that share a stem."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=natural_key):
@@ -209,7 +209,7 @@ def pairs(
     labels: LabelMap,
     mask_stem: str = "{stem}",
     mode: str | None = None,
-    on_error: Callable[[UserError], None] = stop,
+    on_error: Callable[[UserError], None] = raise_error,
 ) -> dict[str, Item]:
     """Stem -> item, for every image of a folder and the mask of the same stem in another.
 

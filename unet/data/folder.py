@@ -103,7 +103,7 @@ class Folder(Source):
         for stem in items:
             if stem not in place:
                 rest.setdefault(self.group_of(stem), []).append(stem)
-        return stems | deal(rest, shares)
+        return stems | assign_splits(rest, shares)
 
     def listed(self, name: str, items: Mapping[str, Item]) -> list[str]:
         """The stems in a list, which may also name files."""
@@ -141,7 +141,7 @@ class Folder(Source):
                     )
 
 
-def deal(groups: Mapping[str, Sequence[str]], shares: Mapping[str, float]) -> dict[str, list[str]]:
+def assign_splits(groups: Mapping[str, Sequence[str]], shares: Mapping[str, float]) -> dict[str, list[str]]:
     """Whole groups to the splits, each split as near to its share of the images as they allow, none left empty.
 
     Large groups are dealt first, equal ones in a fixed random order; each goes where the most is missing.

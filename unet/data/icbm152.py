@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from unet.data.files import installed_file
-from unet.data.source import Array, Color, Item, Source, pair
+from unet.data.source import Array, Color, Item, Source, in_memory_pair
 from unet.io.image_formats import read_nifti
 from unet.labels import IGNORE_INDEX
 
@@ -42,7 +42,10 @@ class Icbm152(Source):
         target = tissue(image, grey, white)
         return {
             split: [
-                Item(f"ICBM152 slices {slab.start} to {slab.stop - 1}", partial(pair, *upright(image, target, slab)))
+                Item(
+                    f"ICBM152 slices {slab.start} to {slab.stop - 1}",
+                    partial(in_memory_pair, *upright(image, target, slab)),
+                )
                 for slab in slabs
             ]
             for split, slabs in SLABS.items()

@@ -15,10 +15,10 @@ from unet.data.source import Item, Source
 from unet.errors import UserError
 from unet.inference.tiling import check_tile
 
-DRAWS = {
-    "evenly": lambda samples: None,
-    "by_class": lambda samples: samples.class_balance(),
-    "by_foreground": lambda samples: samples.foreground_balance(),
+SAMPLING = {
+    "uniform": lambda samples: None,
+    "class_balanced": lambda samples: samples.class_balance(),
+    "foreground": lambda samples: samples.foreground_balance(),
 }
 """How training items are drawn: their probabilities, None for all alike."""
 
@@ -32,9 +32,9 @@ class SegmentationData(L.LightningDataModule):
         batch_size: samples a training batch, on each device.
         eval_batch_size: images an evaluation batch; 1 where sizes differ.
         samples_per_epoch: draws an epoch; None: every training item once.
-        draw: ``evenly``: every training item as often as any other; ``by_class``: a class first, all alike, then an
-            item in proportion to its pixels of that class, so that rare classes are seen as often as common ones;
-            ``by_foreground``: mostly items with much of any class but the commonest.
+        sampling: ``uniform``: every training item equally often; ``class_balanced``: draw a class, then an item in
+            proportion to its pixels of that class; ``foreground``: mostly items with many pixels outside the most
+            frequent class.
         train_transforms, eval_transforms: albumentations transforms, in order; see :func:`unet.data.dataset.compose`.
         num_workers: loader processes; ``auto``: none where training itself runs on the CPU, else up to 8.
         cache_gb: decoded images that may stay in memory, in GiB.
@@ -48,7 +48,7 @@ class SegmentationData(L.LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         samples_per_epoch: int | None = None,
-        draw: str = "evenly",
+        sampling: str = "uniform",
         train_transforms: Sequence[Any] = (),
         eval_transforms: Sequence[Any] = (),
         num_workers: int | str = "auto",
@@ -59,7 +59,7 @@ class SegmentationData(L.LightningDataModule):
         super().__init__()
         self.source, self.seed = source, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.samples_per_epoch, self.draw = samples_per_epoch, draw
+        self.samples_per_epoch, self.sampling = samples_per_epoch, sampling
         self.transforms = {"train": list(train_transforms), "eval": list(eval_transforms)}
         self.num_workers = num_workers
         self.budget = cache_gb * 2**30
@@ -131,7 +131,7 @@ class SegmentationData(L.LightningDataModule):
         world = self.trainer.world_size if self.trainer else 1
         rank = self.trainer.global_rank if self.trainer else 0
         length = self.samples_per_epoch or len(samples)
-        weights = DRAWS[self.draw](samples)
+        weights = SAMPLING[self.sampling](samples)
         sampler = EpochSampler(len(samples), length, self.seed, weights=weights, rank=rank, world_size=world)
         # Lightning makes the first iterator before it tells the sampler its epoch.
         sampler.set_epoch(self.start["epoch"])

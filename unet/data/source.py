@@ -35,12 +35,12 @@ class Item:
     read: Callable[[], tuple[Array, Array]]
 
 
-def pair(image: Array, target: Array) -> tuple[Array, Array]:
-    """What an item's ``read`` is made of where the arrays are in memory: ``partial(pair, image, target)``."""
+def in_memory_pair(image: Array, target: Array) -> tuple[Array, Array]:
+    """What an item's ``read`` is made of where the arrays are in memory: ``partial(in_memory_pair, image, target)``."""
     return image, target
 
 
-def stop(error: UserError) -> None:
+def raise_error(error: UserError) -> None:
     """What is done about a file that cannot be used, unless a check wants to hear of all of them."""
     raise error
 
@@ -58,7 +58,7 @@ class Source(ABC):
     classes: Sequence[str]
     colors: Sequence[Color] = PALETTE
     spatial_dims: int = 2
-    on_error: Callable[[UserError], None] = staticmethod(stop)
+    on_error: Callable[[UserError], None] = staticmethod(raise_error)
 
     @abstractmethod
     def load_splits(self) -> dict[str, list[Item]]:

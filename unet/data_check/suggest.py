@@ -164,7 +164,7 @@ def sampling(survey: Survey) -> Iterator[Suggestion]:
     shares = [survey.mask_classes(one.mask) for one in training if one.mask]
     empty = sum(1 for share in shares if sum(bool(count) for name, count in share.items() if name != IGNORE) < 2)
     if shares and 2 * empty >= len(shares) and len(survey.foreground) > 0:
-        yield Suggestion(("data.draw=by_foreground",), f"{empty} of {len(shares)} training masks hold one class alone")
+        yield Suggestion(("data.sampling=foreground",), f"{empty} of {len(shares)} training masks hold one class alone")
 
 
 def weighting(survey: Survey) -> Iterator[Suggestion]:

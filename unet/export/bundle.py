@@ -44,7 +44,7 @@ class ExportOptions:
     variant: str = "float32"
     calibration: Path | None = None
     values: Mapping[Any, str] | None = None
-    agreement: float = 0.98
+    min_label_agreement: float = 0.98
     dtype: str | None = None
 
     def __post_init__(self):
@@ -63,11 +63,11 @@ class ExportOptions:
                 "masks/, mIoU is measured as well)"
             )
         if (
-            not isinstance(self.agreement, int | float)
-            or isinstance(self.agreement, bool)
-            or not 0 <= self.agreement <= 1
+            not isinstance(self.min_label_agreement, int | float)
+            or isinstance(self.min_label_agreement, bool)
+            or not 0 <= self.min_label_agreement <= 1
         ):
-            raise UserError(f"agreement: expected a fraction of 0 to 1, found {self.agreement!r}")
+            raise UserError(f"min_label_agreement: expected a fraction of 0 to 1, found {self.min_label_agreement!r}")
         require(self.format)
 
     @property
@@ -208,11 +208,12 @@ def measure_int8(
         raise UserError(f"variant=int8: {first_line(error)}; nothing was written, leave variant out") from error
     accuracy = quantization_error(program, net, images, num_classes)
     agreement = accuracy["label_agreement"]
-    if agreement < options.agreement:
+    if agreement < options.min_label_agreement:
         scores = [f", mIoU {accuracy[key]:.4f} ({key[5:]})" for key in accuracy if key.startswith("miou_")]
         raise UserError(
             f"variant=int8: has the label of float32 at {agreement:.2%} of the samples of {accuracy['images']} images"
-            f"{''.join(scores)}, below agreement={options.agreement:g}; lower it if that is good enough, or leave "
+            f"{''.join(scores)}, below "
+            f"min_label_agreement={options.min_label_agreement:g}; lower it if that is good enough, or leave "
             f"variant out"
         )
     return accuracy

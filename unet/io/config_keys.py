@@ -3,19 +3,42 @@
 from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 RUNTIME_KEYS = (
-    *("ckpt_path", "resume", "threads", "isolate", "retry_failed", "diagnostics", "pictures", "feature_maps", "hydra"),
-    "halve_batch",  # of older runs
+    *("ckpt_path", "resume", "threads", "subprocess_per_job", "retry_failed", "diagnostics", "num_logged_images"),
+    *("feature_maps", "hydra"),
+    *("isolate", "pictures", "halve_batch"),  # of version 0.1
     *("trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_progress_bar"),
     *("trainer.enable_model_summary", "trainer.profiler", "trainer.model_registry"),
 )
 """Config keys that say how a run is launched, logged and shown. They are no part of what is trained: two runs that
 differ in these alone are the same run, and no report compares them."""
 
+RENAMED_KEYS = {
+    "data.draw": "data.sampling",
+    "pictures": "num_logged_images",
+    "isolate": "subprocess_per_job",
+    "agreement": "min_label_agreement",
+}
+"""Keys of version 0.1 by the names they have now."""
+RENAMED_VALUES = {"data.sampling": {"evenly": "uniform", "by_class": "class_balanced", "by_foreground": "foreground"}}
+"""Values of version 0.1, by key."""
+
 
 def is_runtime_key(key: str) -> bool:
     """Return whether a dotted config key, or one above it, is one of :data:`RUNTIME_KEYS`."""
     return any(f"{key}.".startswith(f"{name}.") for name in RUNTIME_KEYS)
+
+
+def rename_old_keys(config: DictConfig) -> None:
+    """Give the keys and values of a config of version 0.1 the names they have now, in place."""
+    for old, new in RENAMED_KEYS.items():
+        value = OmegaConf.select(config, old)
+        if value is not None and OmegaConf.select(config, new) is None:
+            OmegaConf.update(config, new, RENAMED_VALUES.get(new, {}).get(value, value), force_add=True)
+            parent, _, name = old.rpartition(".")
+            del (OmegaConf.select(config, parent) if parent else config)[name]
 
 
 def flatten(config: Mapping[Any, Any], operators: bool = False, prefix: str = "") -> dict[str, Any]:

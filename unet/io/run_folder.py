@@ -11,6 +11,7 @@ from yaml import YAMLError
 
 from unet.errors import UserError
 from unet.io.atomic import read_json, write_json
+from unet.io.config_keys import rename_old_keys
 
 CONFIG, STATUS, METRICS = "config.yaml", "status.json", "metrics.json"
 CHECKPOINTS, CONFUSIONS = "checkpoints", "confusions.npz"
@@ -32,6 +33,7 @@ def run_config(folder: Path) -> DictConfig:
         ) from None
     if not isinstance(config, DictConfig):
         raise UserError(f"{path}: expected the config of a run, found a list")
+    rename_old_keys(config)
     return config
 
 

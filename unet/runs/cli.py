@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unet.errors import UserError, did_you_mean
 from unet.failures import classify_failure, one_line
-from unet.io.config_keys import flatten
+from unet.io.config_keys import RENAMED_KEYS, RENAMED_VALUES, flatten
 from unet.runs.run_names import as_override, parse
 
 # OpenMP threads that spin at every barrier stand in each other's way on a busy machine, and sleeping ones wake late: a
@@ -200,10 +200,18 @@ def unknown_key(key: str, error: Exception, config_name: str) -> str:
     keys = all_keys(config)
     if key in keys:
         return f"{key}: {' '.join(str(error.__cause__ or error).split())}"
+    if RENAMED_KEYS.get(key) in keys:
+        return f"{key}: renamed; use {RENAMED_KEYS[key]} instead{renamed_values(RENAMED_KEYS[key])}"
     parent = key.rpartition(".")[0]
     siblings = [name for name in keys if name.rpartition(".")[0] == parent]
     listed = f" (valid: {', '.join(siblings)})" if siblings else ""
     return f"{key}: no such key{did_you_mean(key, keys)}{listed}"
+
+
+def renamed_values(key: str) -> str:
+    """Return ``' (evenly is now uniform, ...)'`` for a key whose values have new names, else an empty string."""
+    values = RENAMED_VALUES.get(key, {})
+    return f" ({', '.join(f'{old} is now {new}' for old, new in values.items())})" if values else ""
 
 
 def all_keys(config: DictConfig) -> list[str]:

@@ -120,7 +120,7 @@ def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
             settings["ckpt_path"] = last
         elif before:
             reset_run_folder(folder)
-        if config.isolate:
+        if config.subprocess_per_job:
             return run_in_subprocess(folder, overrides, settings, running)
         for key, value in settings.items():
             OmegaConf.update(config, key, value)

@@ -143,7 +143,7 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         progress,
         Charts(),
         ClassShares(),
-        Pictures(config.pictures),
+        Pictures(config.num_logged_images),
         FeatureMaps(config.feature_maps),
         PrecisionRecall(),
         Graph(),

@@ -79,7 +79,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     if not trainer.is_global_zero:  # one process writes; nothing it does from here on waits for the others
         return metrics
     write_json(out / METRICS, metrics)  # before anything else is tried: the scores are safe now
-    save_prediction_grid(task, data, out, config.pictures)
+    save_prediction_grid(task, data, out, config.num_logged_images)
     if config.diagnostics:
         begin = time.perf_counter()
         diagnosed = diagnose(task, data, data.eval_split, out)
