@@ -1,4 +1,4 @@
-"""Train on public data as published: UNET_TEST_DATA names a folder with ``camvid`` and ``isbi2012``, see data/README.md."""
+"""Train on public data as published: UNET_TEST_DATA names a folder that holds ``camvid`` and ``isbi2012``."""
 
 import os
 from pathlib import Path
