@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from unet import UNet
-from unet.analysis.feature_maps import SIDE, OperatorIO, feature_maps, passage_picture, select_channels
+from unet.analysis.feature_maps import SIDE, OperatorIO, feature_maps, draw_operator_io, select_channels
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
@@ -27,7 +27,7 @@ def test_every_operator_is_watched_once_and_then_left_alone():
 def test_maps_of_any_dimension_become_a_picture(size: tuple[int, ...]):
     net = UNet(in_channels=1, width=4, depth=1, spatial_dims=len(size))
     for passage in feature_maps(net, torch.randn(1, 1, *size)):
-        picture = passage_picture(passage, count=3)
+        picture = draw_operator_io(passage, count=3)
         assert picture.dtype == np.uint8 and picture.shape[2] == 3
         assert picture.shape[1] >= 3 * SIDE and len(np.unique(picture)) > 10
 
@@ -35,7 +35,7 @@ def test_maps_of_any_dimension_become_a_picture(size: tuple[int, ...]):
 def test_an_operator_that_shrinks_one_axis_becomes_a_picture():
     net = UNet(in_channels=1, width=4, depth=1, stride=[[1, 3]])
     for passage in feature_maps(net, torch.randn(1, 1, 34, 51)):
-        assert passage_picture(passage, count=2).shape[1] >= 2 * SIDE
+        assert draw_operator_io(passage, count=2).shape[1] >= 2 * SIDE
 
 
 def test_the_channels_that_tell_the_most_are_shown():
@@ -48,5 +48,5 @@ def test_the_channels_that_tell_the_most_are_shown():
 
 def test_a_constant_map_is_drawn_in_one_colour():
     flat = OperatorIO("downs.0", "max", torch.ones(1, 8, 8), torch.ones(1, 4, 4))
-    colors = np.unique(passage_picture(flat, 1).reshape(-1, 3), axis=0)
+    colors = np.unique(draw_operator_io(flat, 1).reshape(-1, 3), axis=0)
     assert len(colors) == 2, "the map's and the white around it"

@@ -37,7 +37,7 @@ def test_scores_of_ten_pixels_by_hand():
 def test_an_absent_class_is_left_out_of_the_means_and_named():
     confusion = matrix([0, 0, 1, 1], [0, 0, 1, 0])
     scores = confusion.scores(NAMES)
-    assert confusion.absent(NAMES) == ["lake"]
+    assert confusion.absent_classes(NAMES) == ["lake"]
     assert "iou/lake" not in scores
     assert scores["miou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
@@ -45,7 +45,7 @@ def test_an_absent_class_is_left_out_of_the_means_and_named():
 def test_a_class_predicted_but_never_true_counts_as_zero():
     confusion = matrix([0, 2], [0, 0])
     assert confusion.scores(NAMES)["iou/lake"] == 0
-    assert confusion.absent(NAMES) == ["land"]
+    assert confusion.absent_classes(NAMES) == ["land"]
 
 
 def test_ignored_pixels_count_nowhere():
@@ -72,6 +72,6 @@ def test_the_matrix_of_a_split_does_not_depend_on_how_it_is_batched(pixels, cut)
 
 
 def test_shares_are_of_truth_and_of_prediction():
-    true, predicted = matrix([0, 0, 0, 1], [0, 1, 1, 1]).shares()
+    true, predicted = matrix([0, 0, 0, 1], [0, 1, 1, 1]).class_frequencies()
     assert true == [0.25, 0.75, 0]
     assert predicted == [0.75, 0.25, 0]

@@ -36,25 +36,25 @@ def test_totals_and_sizes_are_those_of_the_network(settings: dict[str, Any], siz
     found, net = summarize_network(settings, size), UNet(**settings)
     assert found.parameters == count_parameters(net)
     assert found.flops == count_flops(net, (1, 3, *size))
-    for stage in found.stages:
+    for stage in found.layers:
         assert stage.parameters == sum(p.numel() for p in net.get_submodule(stage.name).parameters())
-    sizes = {stage.name: stage.size for stage in found.stages}
+    sizes = {stage.name: stage.size for stage in found.layers}
     levels = level_sizes(size, net.strides)
     assert [sizes["stem"], *(sizes[f"encoder.{i}"] for i in range(len(net.strides)))] == levels
     assert [sizes[f"decoder.{i}"] for i in range(len(net.strides))] == levels[:-1]
     padded = tuple(n + sum(p) for n, p in zip(found.size, found.padding, strict=True))
     assert padded == sizes["head"] == levels[0]
-    widths = {stage.name: stage.channels for stage in found.stages}
+    widths = {stage.name: stage.channels for stage in found.layers}
     assert [widths[f"encoder.{i}"] for i in range(len(net.strides))] == net.widths[1:]
     assert widths["head"] == 2
-    strides = {stage.name: stage.stride for stage in found.stages}
+    strides = {stage.name: stage.stride for stage in found.layers}
     assert strides["context"] == net.total_stride and strides["head"] == (1,) * net.spatial_dims
 
 
 @pytest.mark.parametrize(("settings", "size"), CASES)
 def test_every_formula_comes_out_at_the_size_it_explains(settings: dict[str, Any], size: tuple[int, ...]):
     explained = 0
-    for stage in summarize_network(settings, size).stages:
+    for stage in summarize_network(settings, size).layers:
         for formula in filter(None, stage.formula.split(",  ")):
             left, right = formula.split(" = ")
             left = left.replace("·", "*").replace(" x ", "*")
@@ -69,7 +69,7 @@ def test_every_formula_comes_out_at_the_size_it_explains(settings: dict[str, Any
 def test_memory_by_hand():
     """No norm: each convolution keeps its input, each relu its output, which is the next convolution's input."""
     found = summarize_network({"width": 4, "depth": 0, "norm": "none", "in_channels": 3}, (16, 24))
-    kept = {stage.name: stage.memory for stage in found.stages}
+    kept = {stage.name: stage.memory for stage in found.layers}
     assert kept["stem"] == (3 + 4 + 4) * 16 * 24 * 4
     assert found.memory == kept["stem"], "the head's input is the stem's output, kept once"
     several = summarize_network({"width": 4, "depth": 0, "norm": "none"}, (16, 24), batch=3)
@@ -78,7 +78,7 @@ def test_memory_by_hand():
 
 def test_a_layer_of_flops_by_hand():
     found = summarize_network({"width": 4, "depth": 1, "down": "strided"}, (16, 24))
-    flops = {stage.name: stage.flops for stage in found.stages}
+    flops = {stage.name: stage.flops for stage in found.layers}
     assert flops["downs.0"] == 2 * 3 * 3 * 4 * 4 * (8 * 12)
     assert flops["ups.0"] == 2 * 2 * 2 * 8 * 4 * (8 * 12)
     assert flops["head"] == 2 * 4 * 2 * (16 * 24)

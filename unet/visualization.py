@@ -34,7 +34,7 @@ def colorize(labels: Array, colors: Sequence[Sequence[int]]) -> Array:
     return table[labels]
 
 
-def errors(image: Array, target: Array, pred: Array) -> Array:
+def draw_errors(image: Array, target: Array, pred: Array) -> Array:
     """The image dimmed, with wrong pixels in red; what is ignored is never wrong."""
     dim = (to_rgb(image) * 0.35).astype(np.uint8)
     dim[(pred != target) & (target != IGNORE_INDEX)] = RED
@@ -71,7 +71,7 @@ def panel(image: Array, target: Array, pred: Array, colors: Sequence[Sequence[in
     """image, truth, prediction and errors: (H, 4 W + gaps, 3) uint8 side by side, a sequence's under one another."""
     axis = 0 if target.ndim == 1 else 1
     image, target, pred = to_2d_view(image, target, pred)
-    parts = [to_rgb(image), colorize(target, colors), colorize(pred, colors), errors(image, target, pred)]
+    parts = [to_rgb(image), colorize(target, colors), colorize(pred, colors), draw_errors(image, target, pred)]
     bar = np.full_like(parts[0].take(range(GAP), axis), 255)
     return np.concatenate([piece for part in parts for piece in (part, bar)][:-1], axis)
 
@@ -126,7 +126,7 @@ def draw_legend(
         draw.text((x + 17, top + 20 * row + 3), name, "black", font)
 
 
-def confusion_picture(counts: Array, classes: Sequence[str]) -> Array:
+def draw_confusion_matrix(counts: Array, classes: Sequence[str]) -> Array:
     """The confusion matrix, each row in per cent of its true class: (H, W, 3) uint8."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1) * 100
     side = 1.6 + 0.62 * len(classes)

@@ -80,7 +80,7 @@ def feature_maps(net: nn.Module, image: Tensor) -> list[OperatorIO]:
     return found
 
 
-def passage_picture(passage: OperatorIO, count: int) -> Array:
+def draw_operator_io(passage: OperatorIO, count: int) -> Array:
     """``count`` channels before (above) and after (below) an operator, in viridis: (H, W, 3) uint8.
 
     The channels are those that tell the most, each on a scale of its own. Where the operator keeps the

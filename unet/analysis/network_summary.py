@@ -23,7 +23,7 @@ Size = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Stage:
+class LayerSummary:
     """One part of the network, in the order of the forward pass.
 
     Attributes:
@@ -59,21 +59,21 @@ class NetworkSummary:
     in_channels: int
     size: Size
     padding: list[tuple[int, int]]
-    stages: list[Stage]
+    layers: list[LayerSummary]
     fields: ReceptiveFields
     warnings: list[str]
 
     @property
     def parameters(self) -> int:
-        return sum(stage.parameters for stage in self.stages)
+        return sum(stage.parameters for stage in self.layers)
 
     @property
     def flops(self) -> int:
-        return sum(stage.flops for stage in self.stages)
+        return sum(stage.flops for stage in self.layers)
 
     @property
     def memory(self) -> int:
-        return sum(stage.memory for stage in self.stages)
+        return sum(stage.memory for stage in self.layers)
 
 
 def to_metrics(found: NetworkSummary) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def to_metrics(found: NetworkSummary) -> dict[str, Any]:
     stages = [
         {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(stage).items()}
         | {"field": seen(stage.field)}
-        for stage in found.stages
+        for stage in found.layers
     ]
     return {
         "model/parameters": found.parameters,
@@ -100,9 +100,9 @@ def to_metrics(found: NetworkSummary) -> dict[str, Any]:
 COLUMNS = ("part", "operator", "size", "channels", "stride", "field", "share", "parameters", "MFLOP", "MiB")
 
 
-def rows(found: NetworkSummary) -> list[tuple[str, ...]]:
+def table_rows(found: NetworkSummary) -> list[tuple[str, ...]]:
     """The stages for eyes, one tuple a stage with a text for each of ``COLUMNS``; the share is of the input's size."""
-    shares = [[min(1.0, field / n) for field, n in zip(s.field, found.size, strict=True)] for s in found.stages]
+    shares = [[min(1.0, field / n) for field, n in zip(s.field, found.size, strict=True)] for s in found.layers]
     return [
         (
             stage.name,
@@ -116,14 +116,14 @@ def rows(found: NetworkSummary) -> list[tuple[str, ...]]:
             f"{stage.flops / 1e6:,.1f}",
             f"{stage.memory / 2**20:,.1f}",
         )
-        for stage, share in zip(found.stages, shares, strict=True)
+        for stage, share in zip(found.layers, shares, strict=True)
     ]
 
 
 def markdown(found: NetworkSummary) -> str:
     """The stages as a table and the formulas of their sizes, for TensorBoard's text tab."""
-    table = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows(found))]
-    return "\n".join([*table, "", *(f"- {stage.name}: {stage.formula}" for stage in found.stages if stage.formula)])
+    table = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *table_rows(found))]
+    return "\n".join([*table, "", *(f"- {stage.name}: {stage.formula}" for stage in found.layers if stage.formula)])
 
 
 def summarize_network(
@@ -159,7 +159,7 @@ def summarize_network(
         part = net.get_submodule(name)
         size_in, size_out, channels = shapes[name]
         stages.append(
-            Stage(
+            LayerSummary(
                 name=name,
                 operator=role(part),
                 size_in=size_in,
@@ -284,7 +284,7 @@ def record_forward(
 
 def warnings_for(found: NetworkSummary, object_size: int | None) -> Iterator[str]:
     """What to mind, in sentences."""
-    bottleneck = next(stage for stage in found.stages if stage.name == "context")
+    bottleneck = next(stage for stage in found.layers if stage.name == "context")
     if min(bottleneck.size) < SMALL_BOTTLENECK:
         yield (
             f"the bottleneck is {times(bottleneck.size)}: below {SMALL_BOTTLENECK} samples an axis small objects "

@@ -113,7 +113,7 @@ class Fields:
                 continue
             fine, coarse = net.widths[level : level + 2]
             joined = net.decoder[level].get_parameter("0.0.weight").shape[1]
-            up = partial(up_with, net.ups[level], stride, fine, coarse)
+            up = partial(apply_up, net.ups[level], stride, fine, coarse)
             self.downs.append(require_dependence(measure_interval(net.downs[level], fine, stride, 1, axis)))
             self.encoder.append(require_dependence(measure_interval(net.encoder[level], fine, pixel, 1, axis)))
             self.ups.append(require_dependence(measure_interval(partial(up, "x"), coarse, pixel, stride[axis], axis)))
@@ -147,7 +147,7 @@ class Fields:
     def widest(self, inputs: Callable[[int, Interval], Interval], level: int) -> float:
         """Return the largest field of any sample at ``level`` of the decoder: fields differ with the phase."""
         phases = range(math.prod(self.strides[level:]))
-        return max(width(inputs(level, (phase, phase))) for phase in phases)
+        return max(interval_length(inputs(level, (phase, phase))) for phase in phases)
 
 
 def require_dependence(interval: InputInterval | None) -> InputInterval:
@@ -157,7 +157,7 @@ def require_dependence(interval: InputInterval | None) -> InputInterval:
     return interval
 
 
-def up_with(up: nn.Module, stride: Sequence[int], fine: int, coarse: int, part: str, given: Tensor) -> Tensor:
+def apply_up(up: nn.Module, stride: Sequence[int], fine: int, coarse: int, part: str, given: Tensor) -> Tensor:
     """Apply an up operator to one of its inputs, ``x`` or ``skip``; the other is random and constant."""
     skip_given = part == "skip"
     size = [n // r if skip_given else n * r for n, r in zip(given.shape[2:], stride, strict=True)]
@@ -171,7 +171,7 @@ def union(a: Interval, b: Interval) -> Interval:
     return min(a[0], b[0]), max(a[1], b[1])
 
 
-def width(interval: Interval) -> float:
+def interval_length(interval: Interval) -> float:
     return interval[1] - interval[0] + 1
 
 
@@ -214,9 +214,9 @@ def receptive_fields(settings: Mapping[str, Any]) -> ReceptiveFields:
     axes = [Fields(settings, net, axis) for axis in range(net.spatial_dims)]
     depth = len(net.strides)
     return ReceptiveFields(
-        encoder=[tuple(width(axis.encoded(level)) for axis in axes) for level in range(depth + 1)],
-        downs=[tuple(width(axis.downsampled(level)) for axis in axes) for level in range(depth)],
-        context=tuple(width(axis.decoded(depth, (0, 0))) for axis in axes),
+        encoder=[tuple(interval_length(axis.encoded(level)) for axis in axes) for level in range(depth + 1)],
+        downs=[tuple(interval_length(axis.downsampled(level)) for axis in axes) for level in range(depth)],
+        context=tuple(interval_length(axis.decoded(depth, (0, 0))) for axis in axes),
         ups=[tuple(axis.widest(axis.upsampled, level) for axis in axes) for level in range(depth)],
         decoder=[tuple(axis.widest(axis.decoded, level) for axis in axes) for level in range(depth)],
     )

@@ -12,7 +12,7 @@ STRIDE = 2
 SHARED = {"norm": "batch", "act": "relu"}
 
 
-def build(table: Registry, name: str, spatial_dims: int, channels: int) -> nn.Module:
+def build_operator(table: Registry, name: str, spatial_dims: int, channels: int) -> nn.Module:
     """Build an operator between ``channels`` at the fine level and, for an up operator, twice as many at the coarse.
 
     Raises:
@@ -24,12 +24,12 @@ def build(table: Registry, name: str, spatial_dims: int, channels: int) -> nn.Mo
     return table.build(name, SHARED, **width, spatial_dims=spatial_dims, stride=(STRIDE,) * spatial_dims)
 
 
-def served(table: Registry, name: str) -> list[int]:
+def supported_dims(table: Registry, name: str) -> list[int]:
     """Return the numbers of spatial axes that an operator supports."""
 
     def builds(spatial_dims: int) -> bool:
         try:
-            build(table, name, spatial_dims, channels=4)
+            build_operator(table, name, spatial_dims, channels=4)
         except UserError:
             return False
         return True
@@ -37,7 +37,7 @@ def served(table: Registry, name: str) -> list[int]:
     return [spatial_dims for spatial_dims in (1, 2, 3) if builds(spatial_dims)]
 
 
-def inputs(table: Registry, channels: int, size: Sequence[int], batch: int) -> list[Tensor]:
+def example_inputs(table: Registry, channels: int, size: Sequence[int], batch: int) -> list[Tensor]:
     """Return random inputs for an operator of :func:`build`; ``size`` is that of the fine level, even everywhere."""
     fine, coarse = tuple(size), tuple(n // STRIDE for n in size)
     if table is CONTEXT:

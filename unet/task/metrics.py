@@ -49,12 +49,12 @@ class ConfusionMatrix:
                 scores[f"dice/{name}"] = dice[index].item()
         return scores
 
-    def absent(self, classes: Sequence[str]) -> list[str]:
+    def absent_classes(self, classes: Sequence[str]) -> list[str]:
         """Classes that occur neither in truth nor in prediction."""
         seen = (self.counts.sum(0) + self.counts.sum(1)).tolist()
         return [name for name, count in zip(classes, seen, strict=True) if count == 0]
 
-    def shares(self) -> tuple[list[float], list[float]]:
+    def class_frequencies(self) -> tuple[list[float], list[float]]:
         """(true, predicted) share of every class."""
         total = self.counts.sum().clamp(min=1)
         return (self.counts.sum(1) / total).tolist(), (self.counts.sum(0) / total).tolist()

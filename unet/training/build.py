@@ -84,10 +84,11 @@ def network_settings(config: DictConfig, data: SegmentationData, in_channels: in
 
 
 def check_network(config: DictConfig, data: SegmentationData) -> None:
-    """Build the network without memory, so that a wrong name or option is refused before the data set is read."""
-    settings = network_settings(config, data, in_channels=3)  # how many there are is known once the images are read
+    """Build the network on the meta device, so that an invalid name or option is refused before the data is read."""
+    settings = network_settings(config, data, in_channels=3)  # the number of channels is known once images are read
+    settings.pop("match", None)
     with torch.device("meta"):
-        UNet(**{key: value for key, value in settings.items() if key != "match"})
+        UNet(**settings)
 
 
 def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str, Any]:

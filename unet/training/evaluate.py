@@ -41,7 +41,7 @@ NEEDED = (
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluationResult:
     """What came out.
 
     Attributes:
@@ -63,7 +63,7 @@ def evaluate_checkpoint(
     split: str | None = None,
     out: Path | None = None,
     diagnosing: bool = True,
-) -> Evaluated:
+) -> EvaluationResult:
     """Score the checkpoint's network.
 
     Args:
@@ -110,7 +110,7 @@ def evaluate_checkpoint(
     if out is not None:
         write_json(out / METRICS, metrics)
     diagnosed = {name: value for name, value in diagnosed.items() if name not in scores}
-    return Evaluated(metrics, diagnosed, chosen, list(task.classes))
+    return EvaluationResult(metrics, diagnosed, chosen, list(task.classes))
 
 
 def make_room(folder: Path) -> None:

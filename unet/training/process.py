@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from unet.io.provenance import reset_peak_memory
-from unet.training.config_limits import check_limits
+from unet.training.config_limits import validate_config
 
 DEFAULT_THREADS = torch.get_num_threads()
 """What torch chose for this machine."""
@@ -21,7 +21,7 @@ def setup_process(config: DictConfig) -> None:
     Raises:
         UserError: a value of the config that is none of what its key may hold.
     """
-    check_limits(config)
+    validate_config(config)
     random.seed(config.seed)
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)

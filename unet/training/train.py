@@ -48,7 +48,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     found = describe(description["model"], data)  # refuses too large a network before its memory is asked for
     task = task_from_metadata(config, data, description | {"field": list(found.fields.logits)})
     progress = Progress()
-    trainer = build_trainer(config, out, progress, [stage.size for stage in found.stages])
+    trainer = build_trainer(config, out, progress, [stage.size for stage in found.layers])
     if trainer.is_global_zero:
         device = device_name(accelerator_name(config.trainer.accelerator))
         print_summary(task, data, found, trainer.precision, device)
@@ -136,7 +136,7 @@ def evaluate(
         (scores,) = trainer.validate(task, data.eval_loader(split), verbose=False)
         scores = {name.replace("val/", f"{split}/", 1): value for name, value in scores.items()}
     task.to(trainer.strategy.root_device)  # from which the trainer takes it when it ends
-    absent = task.confusion.absent(task.classes)
+    absent = task.confusion.absent_classes(task.classes)
     return {name: value for name, value in scores.items() if name.startswith(f"{split}/")} | {f"{split}/absent": absent}
 
 

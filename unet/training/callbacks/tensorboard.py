@@ -13,14 +13,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
-from unet.analysis.feature_maps import feature_maps, passage_picture
+from unet.analysis.feature_maps import feature_maps, draw_operator_io
 from unet.data.module import SegmentationData
 from unet.diagnostics.predictions import evaluating
 from unet.labels import IGNORE_INDEX
 from unet.task.metrics import ConfusionMatrix
 from unet.task.module import SegmentationTask
 from unet.training.callbacks.checkpoint import whole_step
-from unet.visualization import confusion_picture, panel
+from unet.visualization import draw_confusion_matrix, panel
 
 Color = Sequence[int]
 CURVES = ("trimap/", "objects/", "objects_count/", "checkerboard/peak", "information/")
@@ -95,7 +95,7 @@ class Pictures(AfterValidation):
         panels = predict_panels(task, data, "val", data.samples["val"].highest_entropy(self.count))
         for place, picture in enumerate(panels):
             yield f"val/{place}", picture
-        yield "val/confusion", confusion_picture(task.confusion.counts.cpu().numpy(), task.classes)
+        yield "val/confusion", draw_confusion_matrix(task.confusion.counts.cpu().numpy(), task.classes)
 
 
 class FeatureMaps(AfterValidation):
@@ -107,7 +107,7 @@ class FeatureMaps(AfterValidation):
         with evaluating(task):
             found = feature_maps(task.net, task.normalize(image))
         for passage in found:
-            yield f"features/{passage.title.replace(' ', '_')}", passage_picture(passage, self.count)
+            yield f"features/{passage.title.replace(' ', '_')}", draw_operator_io(passage, self.count)
 
 
 class Charts(Callback):
@@ -139,7 +139,7 @@ class ClassShares(Callback):
             return
         confusion = ConfusionMatrix(len(pl_module.classes), outputs["logits"].device)
         confusion.update(pl_module.predict_labels(outputs["logits"]), batch["target"])
-        for kind, shares in zip(("true", "predicted"), confusion.shares(), strict=True):
+        for kind, shares in zip(("true", "predicted"), confusion.class_frequencies(), strict=True):
             for name, share in zip(pl_module.classes, shares, strict=True):
                 writer.add_scalar(f"share/{kind}/{name}", share, step)
 
