@@ -316,8 +316,10 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         predicted("tiles that overlap wholly", photo, "overlap=1.0", gets="overlap: expected a share .*, found 1.0"),
         predicted("no tile at a time", photo, "batch=0", gets="batch: expected an integer of at least 1, found 0"),
         predicted("half precision", photo, "precision=half", gets="precision: expected one of auto, .*, found 'half'"),
-        without_gpu(predicted("no such device", photo, "device=cuda", gets="device=cuda: not here; .* auto, cpu$")),
-        without_gpu(predicted("no GPU at all", photo, "device=gpu", gets="device=gpu: not here; .* auto, cpu$")),
+        without_gpu(
+            predicted("no such device", photo, "device=cuda", gets="device=cuda: not available; .* auto, cpu$")
+        ),
+        without_gpu(predicted("no GPU at all", photo, "device=gpu", gets="device=gpu: not available; .* auto, cpu$")),
         predicted("no threads", photo, "threads=0", gets="threads: expected null or an integer of 1 to 1024, found 0"),
         predicted("threads that are true", photo, "threads=true", gets="threads: .* of 1 to 1024, found True"),
         predicted("a yes that is no true", photo, "tta=yes", gets="tta: expected true or false, found 'yes'"),

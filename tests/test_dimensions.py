@@ -20,7 +20,7 @@ from unet.data.samples import Samples
 from unet.data.source import Item, in_memory_pair
 from unet.errors import UserError
 from unet.training.train import train
-from unet.visualization import GAP, STRETCH, STRIP, ZOOM, panel, prediction_grid
+from unet.visualization import PADDING, WINDOW, STRIP_HEIGHT, PIXELS_PER_SAMPLE, panel, prediction_grid
 
 SIZES = {1: (64,), 2: (24, 28), 3: (20, 24, 22)}
 STEPS = {
@@ -120,27 +120,31 @@ def test_of_a_volume_the_most_varied_slice_across_its_shortest_axis_is_drawn():
     image = np.zeros((20, 6, 30, 1), np.uint8)
     image[:, 4] = 250
     picture = panel(image, target, target, COLORS)
-    assert picture.shape == (20, 4 * 30 + 3 * GAP, 3)
+    assert picture.shape == (20, 4 * 30 + 3 * PADDING, 3)
     assert (picture[:, :30] == 250).all()
-    assert (picture[:, 30 + GAP : 45 + GAP] == COLORS[1]).all() and (picture[:, 45 + GAP : 60 + GAP] == 0).all()
+    assert (picture[:, 30 + PADDING : 45 + PADDING] == COLORS[1]).all() and (
+        picture[:, 45 + PADDING : 60 + PADDING] == 0
+    ).all()
 
 
 def test_of_a_sequence_the_most_varied_stretch_is_drawn_as_strips():
-    target = np.zeros(4 * STRETCH, np.uint8)
-    target[2 * STRETCH : 2 * STRETCH + STRETCH // 2] = 1
+    target = np.zeros(4 * WINDOW, np.uint8)
+    target[2 * WINDOW : 2 * WINDOW + WINDOW // 2] = 1
     pred = target.copy()
-    pred[2 * STRETCH + 7] = 0
-    picture = panel(np.zeros((4 * STRETCH, 2), np.float32), target, pred, COLORS)
-    assert picture.shape == (4 * STRIP + 3 * GAP, ZOOM * STRETCH, 3)
-    truth, wrong = picture[STRIP + GAP], picture[-1]
-    assert (truth == COLORS[1]).all(1).sum() == ZOOM * STRETCH // 2
-    assert (wrong[:, 0] > 200).sum() == ZOOM, "one sample is wrong"
+    pred[2 * WINDOW + 7] = 0
+    picture = panel(np.zeros((4 * WINDOW, 2), np.float32), target, pred, COLORS)
+    assert picture.shape == (4 * STRIP_HEIGHT + 3 * PADDING, PIXELS_PER_SAMPLE * WINDOW, 3)
+    truth, wrong = picture[STRIP_HEIGHT + PADDING], picture[-1]
+    assert (truth == COLORS[1]).all(1).sum() == PIXELS_PER_SAMPLE * WINDOW // 2
+    assert (wrong[:, 0] > 200).sum() == PIXELS_PER_SAMPLE, "one sample is wrong"
     page = prediction_grid([picture, picture], ["sea", "land"], COLORS, 1)
     assert isinstance(page, Image.Image) and page.width > picture.shape[1]
 
 
 def test_a_short_sequence_is_drawn_whole():
-    assert panel(np.zeros((9, 1)), np.zeros(9, np.uint8), np.zeros(9, np.uint8), COLORS).shape[1] == 9 * ZOOM
+    assert (
+        panel(np.zeros((9, 1)), np.zeros(9, np.uint8), np.zeros(9, np.uint8), COLORS).shape[1] == 9 * PIXELS_PER_SAMPLE
+    )
 
 
 # Training

@@ -5,20 +5,20 @@ import pytest
 import torch
 
 from unet import UNet
-from unet.analysis.feature_maps import SIDE, OperatorIO, feature_maps, draw_operator_io, select_channels
+from unet.analysis.feature_maps import MIN_SIDE, OperatorIO, feature_maps, draw_operator_io, select_channels
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
 
 def test_every_operator_is_watched_once_and_then_left_alone():
     net = UNet(width=4, depth=2, down=["max", "strided"], up="sapa", context="spp").train()
-    found = feature_maps(net, torch.randn(2, 3, 16, 24))
-    assert [passage.title for passage in found] == [
+    records = feature_maps(net, torch.randn(2, 3, 16, 24))
+    assert [record.title for record in records] == [
         "downs.0 max", "downs.1 strided", "context spp", "ups.1 sapa", "ups.0 sapa"
     ]  # fmt: skip
-    shapes = [(tuple(passage.before.shape), tuple(passage.after.shape)) for passage in found]
+    shapes = [(tuple(record.input.shape), tuple(record.output.shape)) for record in records]
     assert shapes[0] == ((4, 16, 24), (4, 8, 12)) and shapes[-1] == ((8, 8, 12), (4, 16, 24))
-    torch.testing.assert_close(found[0].after, net.downs[0](found[0].before[None])[0])
+    torch.testing.assert_close(records[0].output, net.downs[0](records[0].input[None])[0])
     assert net.training, "a look does not change the network"
     assert not any(module._forward_hooks for module in net.modules())
 
@@ -26,16 +26,16 @@ def test_every_operator_is_watched_once_and_then_left_alone():
 @pytest.mark.parametrize("size", [(40,), (20, 30), (8, 16, 16)], ids=str)
 def test_maps_of_any_dimension_become_a_picture(size: tuple[int, ...]):
     net = UNet(in_channels=1, width=4, depth=1, spatial_dims=len(size))
-    for passage in feature_maps(net, torch.randn(1, 1, *size)):
-        picture = draw_operator_io(passage, count=3)
+    for record in feature_maps(net, torch.randn(1, 1, *size)):
+        picture = draw_operator_io(record, count=3)
         assert picture.dtype == np.uint8 and picture.shape[2] == 3
-        assert picture.shape[1] >= 3 * SIDE and len(np.unique(picture)) > 10
+        assert picture.shape[1] >= 3 * MIN_SIDE and len(np.unique(picture)) > 10
 
 
 def test_an_operator_that_shrinks_one_axis_becomes_a_picture():
     net = UNet(in_channels=1, width=4, depth=1, stride=[[1, 3]])
-    for passage in feature_maps(net, torch.randn(1, 1, 34, 51)):
-        assert draw_operator_io(passage, count=2).shape[1] >= 2 * SIDE
+    for record in feature_maps(net, torch.randn(1, 1, 34, 51)):
+        assert draw_operator_io(record, count=2).shape[1] >= 2 * MIN_SIDE
 
 
 def test_the_channels_that_tell_the_most_are_shown():

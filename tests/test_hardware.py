@@ -26,7 +26,7 @@ def test_bf16_is_kept_off_volumes_two_samples_deep_on_a_cpu(monkeypatch: pytest.
     assert resolve_precision("auto", "cpu", TWO_DEEP) == "32-true"
     assert resolve_precision("32-true", "cpu", TWO_DEEP) == "32-true"
     assert resolve_precision("auto", "cuda", TWO_DEEP) == "bf16-mixed", "seen on CPUs alone"
-    with pytest.raises(UserError, match=r"trainer.precision=bf16-mixed: .* a level of this network is 2 x 4 x 4"):
+    with pytest.raises(UserError, match=r"trainer.precision=bf16-mixed: .* a level of this network has 2 x 4 x 4"):
         resolve_precision("bf16-mixed", "cpu", TWO_DEEP)
 
 
@@ -58,7 +58,7 @@ def test_a_command_s_device_and_threads_are_here_or_refused(monkeypatch: pytest.
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     assert select_device("auto", None) == select_device("cpu", 1) == "cpu"
     for device in ("gpu", "cuda", "mps", "abacus"):
-        with pytest.raises(UserError, match=f"device={device}: not here; expected one of auto, cpu$"):
+        with pytest.raises(UserError, match=f"device={device}: not available; expected one of auto, cpu$"):
             select_device(device, None)
     for threads in (0, -1, True, 1.5, "many", 1025, 10**10):
         with pytest.raises(UserError, match="threads: expected null or an integer of 1 to 1024, found"):

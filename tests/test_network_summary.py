@@ -89,7 +89,7 @@ def test_it_warns_of_a_small_bottleneck_and_of_objects_it_cannot_see_whole():
     (warning,) = summarize_network({"width": 2, "depth": 4}, (64, 64)).warnings
     assert "bottleneck is 4 x 4" in warning
     (warning,) = summarize_network({"width": 2, "depth": 2}, (64, 64), object_size=40).warnings
-    assert "sees 32 x 32 samples, less than an object of 40" in warning
+    assert "is 32 x 32 samples, smaller than an object of 40" in warning
 
 
 def test_any_size_is_described_at_once_and_one_too_small_is_refused():

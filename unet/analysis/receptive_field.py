@@ -21,7 +21,7 @@ Field = tuple[float, ...]
 Interval = tuple[float, float]
 """First and last sample, both included; infinite if a position depends on the whole input."""
 
-PROBES = (16, 64, 256)
+SIGNAL_LENGTHS = (16, 64, 256)
 """Lengths tried, in coarse samples: an interval that fills even the last one is taken for unlimited."""
 BACKGROUNDS = 8
 """Random signals in which each sample is changed: which sample a maximum comes from depends on the others."""
@@ -62,7 +62,7 @@ def measure_interval(
         axis: 0 to the number of spatial axes - 1.
     """
     inputs = block[axis]
-    for blocks in PROBES:
+    for blocks in SIGNAL_LENGTHS:
         n, centre = blocks * inputs, blocks // 2
         size = [*block]
         size[axis] = n
@@ -70,11 +70,11 @@ def measure_interval(
         generator = torch.Generator().manual_seed(0)
         for _ in range(BACKGROUNDS):
             base = torch.randn(1, channels, *size, generator=generator, dtype=torch.float64)
-            before = call(base)
+            unchanged = call(base)
             for value in DISTURBANCES:
                 disturbed = base.repeat(n, *[1] * (base.ndim - 1)).movedim(2 + axis, 1)
                 disturbed[range(n), range(n)] = value
-                changed = call(disturbed.movedim(1, 2 + axis)) != before
+                changed = call(disturbed.movedim(1, 2 + axis)) != unchanged
                 changed = changed.movedim(2 + axis, 1).flatten(2).any(2)  # (input, output)
                 depends |= changed[:, centre * outputs : (centre + 1) * outputs].T
         if not depends.any():
@@ -87,7 +87,7 @@ def measure_interval(
     return InputInterval(inputs, outputs, (-math.inf,) * outputs, (math.inf,) * outputs)
 
 
-class Fields:
+class AxisFields:
     """The receptive fields of a network along one axis, in samples of its input.
 
     Args:
@@ -108,8 +108,8 @@ class Fields:
         for level, stride in enumerate(net.strides):
             first = stages.index(stages[level])
             if first < level:  # identical stages are measured once
-                for parts in (self.downs, self.encoder, self.ups, self.guides, self.decoder):
-                    parts.append(parts[first])
+                for intervals in (self.downs, self.encoder, self.ups, self.guides, self.decoder):
+                    intervals.append(intervals[first])
                 continue
             fine, coarse = net.widths[level : level + 2]
             joined = net.decoder[level].get_parameter("0.0.weight").shape[1]
@@ -157,21 +157,23 @@ def require_dependence(interval: InputInterval | None) -> InputInterval:
     return interval
 
 
-def apply_up(up: nn.Module, stride: Sequence[int], fine: int, coarse: int, part: str, given: Tensor) -> Tensor:
-    """Apply an up operator to one of its inputs, ``x`` or ``skip``; the other is random and constant."""
-    skip_given = part == "skip"
-    size = [n // r if skip_given else n * r for n, r in zip(given.shape[2:], stride, strict=True)]
+def apply_up(up: nn.Module, stride: Sequence[int], fine: int, coarse: int, argument: str, value: Tensor) -> Tensor:
+    """Apply an up operator to ``value`` as its ``x`` or ``skip``; the other argument is random and constant."""
+    is_skip = argument == "skip"
+    size = [n // r if is_skip else n * r for n, r in zip(value.shape[2:], stride, strict=True)]
     generator = torch.Generator().manual_seed(1)
-    other = torch.randn(1, coarse if skip_given else fine, *size, generator=generator, dtype=given.dtype)
-    other = other.expand(len(given), *other.shape[1:])
-    return up(other, given) if skip_given else up(given, other)
+    constant = torch.randn(1, coarse if is_skip else fine, *size, generator=generator, dtype=value.dtype)
+    constant = constant.expand(len(value), *constant.shape[1:])
+    return up(constant, value) if is_skip else up(value, constant)
 
 
 def union(a: Interval, b: Interval) -> Interval:
+    """Return the smallest interval that contains both."""
     return min(a[0], b[0]), max(a[1], b[1])
 
 
 def interval_length(interval: Interval) -> float:
+    """Return the number of samples of an interval."""
     return interval[1] - interval[0] + 1
 
 
@@ -211,7 +213,7 @@ class ReceptiveFields:
 def receptive_fields(settings: Mapping[str, Any]) -> ReceptiveFields:
     """Measure the receptive fields of ``UNet(**settings)``."""
     net = narrow_network(settings)
-    axes = [Fields(settings, net, axis) for axis in range(net.spatial_dims)]
+    axes = [AxisFields(settings, net, axis) for axis in range(net.spatial_dims)]
     depth = len(net.strides)
     return ReceptiveFields(
         encoder=[tuple(interval_length(axis.encoded(level)) for axis in axes) for level in range(depth + 1)],

@@ -1,6 +1,7 @@
 """Build a single operator with stride 2 along every axis, and inputs for it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +27,12 @@ def build_operator(table: Registry, name: str, spatial_dims: int, channels: int)
 
 def supported_dims(table: Registry, name: str) -> list[int]:
     """Return the numbers of spatial axes that an operator supports."""
-
-    def builds(spatial_dims: int) -> bool:
-        try:
+    result = []
+    for spatial_dims in (1, 2, 3):
+        with suppress(UserError):
             build_operator(table, name, spatial_dims, channels=4)
-        except UserError:
-            return False
-        return True
-
-    return [spatial_dims for spatial_dims in (1, 2, 3) if builds(spatial_dims)]
+            result.append(spatial_dims)
+    return result
 
 
 def example_inputs(table: Registry, channels: int, size: Sequence[int], batch: int) -> list[Tensor]:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from unet.analysis.network_summary import NetworkSummary, markdown, summarize_network, to_metrics
+from unet.analysis.network_summary import NetworkSummary, to_markdown, summarize_network, to_metrics
 from unet.data import SegmentationData
 from unet.diagnostics import diagnose
 from unet.hardware import accelerator_name, device_name
@@ -54,7 +54,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         print_summary(task, data, found, trainer.precision, device)
     writer = writer_of(trainer)
     if writer is not None:
-        writer.add_text("network", markdown(found), 0)
+        writer.add_text("network", to_markdown(found), 0)
 
     begin = time.perf_counter()
     # Every key of the checkpoint is a plain value or a tensor: nothing in it is ever executed.
