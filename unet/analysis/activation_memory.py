@@ -16,15 +16,15 @@ def track_saved_tensors(record: Callable[[int], None], known: Iterable[Tensor] =
 
     Args:
         record: receives the bytes of one storage when it is saved.
-        known: tensors, such as parameters and buffers, whose storages are not counted.
+        known: tensors, such as parameters and buffers, whose storages are not addresses.
     """
-    counted = {tensor.untyped_storage()._cdata for tensor in known}
+    addresses = {tensor.untyped_storage()._cdata for tensor in known}
     storages = []  # kept alive, because the address of a freed storage could be reused
 
     def pack(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata not in counted:
-            counted.add(storage._cdata)
+        if storage._cdata not in addresses:
+            addresses.add(storage._cdata)
             storages.append(storage)
             record(storage.nbytes())
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from unet.analysis.network_summary import NetworkSummary, to_markdown, summarize_network, to_metrics
+from unet.analysis.network_summary import NetworkSummary, summarize_network, to_markdown, to_metrics
 from unet.data import SegmentationData
 from unet.diagnostics import diagnose
 from unet.hardware import accelerator_name, device_name

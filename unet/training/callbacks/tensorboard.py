@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
-from unet.analysis.feature_maps import feature_maps, draw_operator_io
+from unet.analysis.feature_maps import draw_operator_io, feature_maps
 from unet.data.module import SegmentationData
 from unet.diagnostics.predictions import evaluating
 from unet.labels import IGNORE_INDEX
