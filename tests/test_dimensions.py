@@ -20,7 +20,7 @@ from unet.data.samples import Samples
 from unet.data.source import Item, in_memory_pair
 from unet.errors import UserError
 from unet.training.train import train
-from unet.visualization import PADDING, WINDOW, STRIP_HEIGHT, PIXELS_PER_SAMPLE, panel, prediction_grid
+from unet.visualization import PADDING, PIXELS_PER_SAMPLE, STRIP_HEIGHT, WINDOW, panel, prediction_grid
 
 SIZES = {1: (64,), 2: (24, 28), 3: (20, 24, 22)}
 STEPS = {

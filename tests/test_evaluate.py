@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from unet.commands import evaluate
 from unet.errors import UserError
-from unet.training.evaluate import config_of, evaluate_checkpoint
+from unet.training.evaluate import evaluate_checkpoint, evaluation_config
 from unet.training.train import train
 
 pytestmark = pytest.mark.filterwarnings(
@@ -59,17 +59,17 @@ def test_the_numbers_of_the_training_come_again_to_the_last_digit(run: Path, tmp
     assert {name: found[name] for name in names} == {name: before[name] for name in names}
     assert json.loads((tmp_path / "scores" / "metrics.json").read_text()) == found
     assert (tmp_path / "scores" / "confusions.npz").is_file()
-    with pytest.raises(UserError, match=r"metrics\.json: is there already"):
+    with pytest.raises(UserError, match=r"metrics\.json: the file exists already"):
         evaluate_checkpoint(best(run), out=tmp_path / "scores")
 
 
 def test_other_splits_are_scored_whole_and_unaugmented(run: Path):
     before = metrics_of(run)
-    val = evaluate_checkpoint(best(run), split="val", diagnosing=False).metrics
+    val = evaluate_checkpoint(best(run), split="val", with_diagnostics=False).metrics
     assert val["val/miou"] == pytest.approx(before["best/val_miou"], abs=1e-7)
     assert not [name for name in val if name.startswith(("test/", "train/"))]
-    train_split = evaluate_checkpoint(best(run), split="train", diagnosing=False).metrics
-    again = evaluate_checkpoint(best(run), split="train", diagnosing=False).metrics
+    train_split = evaluate_checkpoint(best(run), split="train", with_diagnostics=False).metrics
+    again = evaluate_checkpoint(best(run), split="train", with_diagnostics=False).metrics
     assert train_split["train/miou"] == again["train/miou"] > 0.5
     assert train_split["train/iou/cell"] > 0.5 and "val/miou" not in train_split
 
@@ -85,7 +85,7 @@ def test_a_checkpoint_of_before_its_description_grew_gives_the_same(run: Path, t
     (tmp_path / "checkpoints").mkdir()
     torch.save(checkpoint, best(tmp_path))
     shutil.copy(run / "config.yaml", tmp_path)
-    found = evaluate_checkpoint(best(tmp_path), diagnosing=False).metrics
+    found = evaluate_checkpoint(best(tmp_path), with_diagnostics=False).metrics
     for name in ("test/miou", "test/loss"):
         assert found[name] == metrics_of(run)[name]
     assert "checkpoint/epoch" not in found
@@ -93,18 +93,18 @@ def test_a_checkpoint_of_before_its_description_grew_gives_the_same(run: Path, t
 
 def test_data_can_lie_elsewhere_or_be_other_data(run: Path, stack: Path, tmp_path: Path):
     shutil.copytree(stack, tmp_path / "moved")
-    found = evaluate_checkpoint(best(run), [f"data.root={tmp_path / 'moved'}"], diagnosing=False).metrics
+    found = evaluate_checkpoint(best(run), [f"data.root={tmp_path / 'moved'}"], with_diagnostics=False).metrics
     assert found["test/miou"] == metrics_of(run)["test/miou"]
-    config = config_of(best(run), [f"data.root={tmp_path / 'moved'}", "data.eval_batch_size=2"])
+    config = evaluation_config(best(run), [f"data.root={tmp_path / 'moved'}", "data.eval_batch_size=2"])
     assert config.data.source.root == str(tmp_path / "moved") and config.data.eval_batch_size == 2
-    other = config_of(best(run), ["data=blue_marble", "data.source.gamma=1"])
+    other = evaluation_config(best(run), ["data=blue_marble", "data.source.gamma=1"])
     assert other.data.name == "blue_marble" and other.data.source.gamma == 1 and other.model.width == 4
     folder = tmp_path / "mine"
     for part, name in (("images", "image"), ("masks", "label")):
         shutil.copytree(stack / name, folder / part)
     values = ["data=folder", f"data.root={folder}", "data.source.classes=[membrane,cell]"]
     values += ["data.source.values={0: membrane, 255: cell}"]
-    found = evaluate_checkpoint(best(run), values, split="val", diagnosing=False).metrics
+    found = evaluate_checkpoint(best(run), values, split="val", with_diagnostics=False).metrics
     assert 0.3 < found["val/miou"] <= 1 and found["data"] == "folder"
 
 
@@ -140,7 +140,7 @@ def test_a_config_beside_a_checkpoint_builds_data_sets_and_transforms_alone(run:
     OmegaConf.update(config, place, [{"_target_": "albumentations.D4", "p": harm}] if "transforms" in place else harm)
     OmegaConf.save(config, tmp_path / "config.yaml")
     with pytest.raises(UserError) as error:
-        evaluate_checkpoint(best(tmp_path), diagnosing=False)
+        evaluate_checkpoint(best(tmp_path), with_diagnostics=False)
     sentence(error, f"_target_={target}: expected a data set of unet.data or a transform of albumentations")
     assert not (tmp_path / "ran").exists()
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from unet import UNet
-from unet.analysis.feature_maps import MIN_SIDE, OperatorIO, feature_maps, draw_operator_io, select_channels
+from unet.analysis.feature_maps import MIN_SIDE, OperatorIO, draw_operator_io, feature_maps, select_channels
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 

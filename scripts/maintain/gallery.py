@@ -193,7 +193,7 @@ def load_run(folder: Path) -> tuple[Any, Any]:
 
 def features(run: Path, count: int = 5) -> Image.Image:
     """The feature maps before and after every operator of a run's best checkpoint, on its most varied image."""
-    from unet.analysis.feature_maps import feature_maps, draw_operator_io
+    from unet.analysis.feature_maps import draw_operator_io, feature_maps
 
     task, data = load_run(run)
     split = data.eval_split

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from unet import CONTEXT, DOWN, UP
-from unet.analysis.receptive_field import measure_interval, apply_up, interval_length
+from unet.analysis.receptive_field import apply_up, interval_length, measure_interval
 from unet.analysis.single_operator import build_operator, example_inputs, supported_dims
 from unet.errors import UserError
 from unet.io.atomic import replace_block, write_text

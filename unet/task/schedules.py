@@ -40,8 +40,6 @@ def make_schedule(name: str, optimizer: Optimizer, steps: float, warmup: float) 
     """Return a learning-rate schedule of ``steps`` optimizer steps."""
     if steps == float("inf"):
         if name != "constant":
-            raise UserError(
-                f"optim.schedule={name} needs an end: set trainer.max_epochs or trainer.max_steps"
-            )
+            raise UserError(f"optim.schedule={name} needs an end: set trainer.max_epochs or trainer.max_steps")
         steps = 0
     return SCHEDULES[name](optimizer, int(steps), warmup)

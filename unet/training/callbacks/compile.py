@@ -1,11 +1,11 @@
-"""Compile the network once its graph has been traced: torch.jit refuses to trace compiled networks."""
+"""Compile the network when the training starts."""
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 
 class Compile(Callback):
-    """Compile the network in place at the start of a training; has to follow the callback that traces it."""
+    """A callback that compiles the network in place; torch.jit must trace it before (``Graph``)."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pl_module.net.compile()  # type: ignore[union-attr, operator]
