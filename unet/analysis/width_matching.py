@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unet.errors import UserError, did_you_mean
+from unet.errors import UserError
 from unet.network.geometry import count_flops, count_parameters
 from unet.network.model import UNet, level_widths
 
@@ -32,16 +32,12 @@ def match_width(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, A
         size: samples along every axis of a training image; FLOPs depend on it.
 
     Raises:
-        UserError: the budget is unknown, or no width is within 2 % of it.
+        UserError: no width is within 2 % of the budget.
     """
     arguments = dict(settings)
     budget = arguments.pop("match", None)
     if budget is None:
         return arguments
-    if budget not in BUDGETS:
-        raise UserError(
-            f"model.match: unknown {budget!r}{did_you_mean(str(budget), BUDGETS)} (valid: {', '.join(BUDGETS)})"
-        )
     base = level_widths(arguments["width"], arguments["depth"])
 
     def cost(settings: Mapping[str, Any]) -> int:
