@@ -3,6 +3,7 @@
 import random
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import albumentations as A
 import numpy as np
@@ -75,9 +76,9 @@ def test_image_and_target_get_the_same_geometric_transforms(spatial_dims):
     for seed in range(20):
         image, target = apply_transforms(spatial_dims, TRANSFORMS[spatial_dims][:-1], ramp[..., None], ramp, seed)
         assert (image[..., 0] == target).all()
-    padding = {1: A.RandomCrop(height=1, width=80, pad_if_needed=True, fill_mask=255)}
-    padding[3] = A.RandomCrop3D(size=(32, 16, 16), pad_if_needed=True, fill_mask=255)
-    _, target = apply_transforms(spatial_dims, [padding[spatial_dims]], ramp[..., None], ramp)
+    options: dict[str, Any] = {"pad_if_needed": True, "fill_mask": 255}
+    crop = A.RandomCrop(1, 80, **options) if spatial_dims == 1 else A.RandomCrop3D((32, 16, 16), **options)
+    _, target = apply_transforms(spatial_dims, [crop], ramp[..., None], ramp)
     assert (target == 255).any(), "padding is ignored"
 
 

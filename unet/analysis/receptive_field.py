@@ -24,7 +24,7 @@ Interval = tuple[float, float]
 SIGNAL_LENGTHS = (16, 64, 256)
 """Lengths tried, in coarse samples: an interval that fills even the last one is taken for unlimited."""
 BACKGROUNDS = 8
-"""Random signals in which each sample is changed: which sample a maximum comes from depends on the others."""
+"""Random signals in which each sample is changed: the position of a maximum depends on the other samples."""
 DISTURBANCES = (1e3, -1e3)
 """Large, so that each can become the maximum; not NaN, which would propagate through weights of zero."""
 

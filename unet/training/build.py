@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback, LearningRateMonitor, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -32,7 +32,6 @@ from unet.training.callbacks.checkpoint import (
     ValidateLast,
     best_and_last,
 )
-from unet.training.callbacks.compile import Compile
 from unet.training.callbacks.ema import MovingAverage
 from unet.training.callbacks.progress import Progress
 
@@ -138,8 +137,8 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         tensorboard.Graph(),
         LearningRateMonitor("step"),
     ]
-    if config.compile:
-        callbacks.append(Compile())
+    if config.compile:  # after Graph, because torch.jit traces no compiled network
+        callbacks.append(LambdaCallback(on_train_start=lambda trainer, task: task.net.compile()))
     if config.ema is not None:
         callbacks.append(MovingAverage(decay=config.ema))
     # After the moving average, so that checkpoints contain its latest update.

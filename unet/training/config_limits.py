@@ -73,7 +73,7 @@ BETAS = Limit(
 
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
-    "seed": integer_range(0, 2**32 - 1),  # what numpy takes
+    "seed": integer_range(0, 2**32 - 1),  # the range of numpy seeds
     "threads": or_null(integer_range(1, MAX_THREADS)),
     "compile": BOOLEAN,
     "diagnostics": BOOLEAN,

@@ -44,20 +44,16 @@ class RelocatableCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         folder = Path(str(self.dirpath))
-        best = folder / Path(state_dict["best_model_path"]).name
-        if not best.is_file():  # a new run that starts from another run's checkpoint
-            super().load_state_dict(state_dict)
-            return
-        scores = {str(folder / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
-        kth, last = (state_dict[key] for key in ("kth_best_model_path", "last_model_path"))
-        paths = {
-            "dirpath": self.dirpath,
-            "best_model_path": str(best),
-            "best_k_models": scores,
-            "kth_best_model_path": kth and str(folder / Path(kth).name),
-            "last_model_path": last and str(folder / Path(last).name),
-        }
-        super().load_state_dict(state_dict | paths)
+
+        def moved_path(path: str) -> str:
+            return path and str(folder / Path(path).name)
+
+        if Path(moved_path(state_dict["best_model_path"])).is_file():  # else a new run from another run's checkpoint
+            paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+            scores = {moved_path(path): score for path, score in state_dict["best_k_models"].items()}
+            state_dict = state_dict | {key: moved_path(state_dict[key]) for key in paths}
+            state_dict |= {"dirpath": self.dirpath, "best_k_models": scores}
+        super().load_state_dict(state_dict)
 
 
 def best_and_last(folder: Path, monitor: str) -> list[Callback]:
@@ -68,7 +64,7 @@ def best_and_last(folder: Path, monitor: str) -> list[Callback]:
 
 
 class ValidateLast(Callback):
-    """A callback that is_validation_due at the end of the training, so that every run has a ``best.ckpt``."""
+    """A callback that validates at the end of the training, so that every run has a ``best.ckpt``."""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,7 +72,7 @@ class ValidateLast(Callback):
         is_last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs  # type: ignore
         if is_last_step(trainer) or (is_last_epoch and batch_idx + 1 == trainer.num_training_batches):
             trainer.check_val_every_n_epoch = 1  # type: ignore[attr-defined]
-            trainer.should_stop = True  # Lightning is_validation_due before it stops
+            trainer.should_stop = True  # Lightning validates before it stops
 
 
 class SaveOnError(Callback):
@@ -92,7 +88,7 @@ class SaveOnError(Callback):
         self.loops: dict[str, Any] | None = None  # the counters after the last optimizer step; None: nothing to save
         self.buffers: list[Tensor] = []  # of the module; listing them takes longer than copying them
         self.copies: list[Tensor] = []
-        self.averaged = False  # whether the module has the averaged weights, as in validation
+        self.is_averaged = False  # whether the module has the averaged weights, as in validation
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -112,10 +108,10 @@ class SaveOnError(Callback):
         self.loops = None
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.averaged = True
+        self.is_averaged = True
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.averaged = False
+        self.is_averaged = False
         self.loops = None  # other callbacks may count this validation: it must not be repeated
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -130,11 +126,11 @@ class SaveOnError(Callback):
         module = trainer.lightning_module
         if self.loops is None:
             return False
-        if self.averaged:
+        if self.is_averaged:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):
                     callback.on_validation_epoch_end(trainer, module)  # restores the weights
-            self.averaged = False
+            self.is_averaged = False
         for buffer, copy in zip(self.buffers, self.copies, strict=True):
             buffer.copy_(copy)
         trainer.fit_loop.load_state_dict(self.loops)

@@ -22,7 +22,6 @@ from unet.task.module import SegmentationTask
 from unet.training.callbacks.checkpoint import is_optimizer_step
 from unet.visualization import draw_confusion_matrix, panel
 
-Color = Sequence[int]
 CURVES = ("trimap/", "objects/", "objects_count/", "checkerboard/peak", "information/")
 """Diagnostics, without the name of the split, whose last part is a radius, a size, a stride or a level."""
 THRESHOLDS = 127
