@@ -1,4 +1,4 @@
-"""Measure receptive fields: which inputs does an output depend on?
+"""Measure receptive fields: the inputs that an output depends on.
 
 Operators declare nothing: each operator and block is run on short signals in which one sample at a time is changed, and
 the outputs that change are recorded. The resulting intervals are then chained through the network, one axis at a time;
@@ -31,7 +31,7 @@ DISTURBANCES = (1e3, -1e3)
 
 @dataclass(frozen=True)
 class InputInterval:
-    """Along one axis: output j depends on inputs ``(j // up) * down + first[j % up]`` to ``... + last[j % up]``."""
+    """The inputs ``(j // up) * down + first[j % up]`` to ``... + last[j % up]`` of output j, along one axis."""
 
     down: int
     up: int
@@ -120,32 +120,32 @@ class AxisFields:
             self.guides.append(measure_interval(partial(up, "skip"), fine, stride, stride[axis], axis))
             self.decoder.append(require_dependence(measure_interval(net.decoder[level], joined, pixel, 1, axis)))
 
-    def encoded(self, level: int, samples: Interval = (0, 0)) -> Interval:
-        """Return the inputs that ``samples`` of the encoder's output at ``level`` depend on."""
+    def encoded(self, level: int, outputs: Interval = (0, 0)) -> Interval:
+        """Return the inputs that the encoder's outputs at ``level`` depend on."""
         for finer in reversed(range(level)):
-            samples = self.downs[finer].inputs(self.encoder[finer].inputs(samples))
-        return self.stem.inputs(samples)
+            outputs = self.downs[finer].inputs(self.encoder[finer].inputs(outputs))
+        return self.stem.inputs(outputs)
 
-    def decoded(self, level: int, samples: Interval) -> Interval:
+    def decoded(self, level: int, outputs: Interval) -> Interval:
         """Return the same for the decoder's output, which at the last level is that of the context module."""
         if level == self.depth:
-            return self.encoded(level, self.context.inputs(samples))
-        samples = self.decoder[level].inputs(samples)
-        upsampled = self.upsampled(level, samples)
-        return upsampled if self.net.skip == "none" else union(upsampled, self.encoded(level, samples))
+            return self.encoded(level, self.context.inputs(outputs))
+        outputs = self.decoder[level].inputs(outputs)
+        upsampled = self.upsampled(level, outputs)
+        return upsampled if self.net.skip == "none" else union(upsampled, self.encoded(level, outputs))
 
-    def upsampled(self, level: int, samples: Interval) -> Interval:
+    def upsampled(self, level: int, outputs: Interval) -> Interval:
         """Return the same for the up operator's output."""
-        inputs = self.decoded(level + 1, self.ups[level].inputs(samples))
+        inputs = self.decoded(level + 1, self.ups[level].inputs(outputs))
         guide = self.guides[level]
-        return inputs if guide is None else union(inputs, self.encoded(level, guide.inputs(samples)))
+        return inputs if guide is None else union(inputs, self.encoded(level, guide.inputs(outputs)))
 
     def downsampled(self, level: int) -> Interval:
         """Return the same for one sample of the output of the down operator from ``level``."""
         return self.encoded(level, self.downs[level].inputs((0, 0)))
 
     def widest(self, inputs: Callable[[int, Interval], Interval], level: int) -> float:
-        """Return the largest field of any sample at ``level`` of the decoder: fields differ with the phase."""
+        """Return the largest field of any output at ``level`` of the decoder: fields differ with the phase."""
         phases = range(math.prod(self.strides[level:]))
         return max(interval_length(inputs(level, (phase, phase))) for phase in phases)
 

@@ -36,7 +36,7 @@ def supported_dims(table: Registry, name: str) -> list[int]:
 
 
 def example_inputs(table: Registry, channels: int, size: Sequence[int], batch: int) -> list[Tensor]:
-    """Return random inputs for an operator of :func:`build`; ``size`` is that of the fine level, even everywhere."""
+    """Return random inputs of :func:`build_operator`'s result; ``size``: even sizes of the fine level."""
     fine, coarse = tuple(size), tuple(n // STRIDE for n in size)
     if table is CONTEXT:
         return [torch.randn(batch, channels, *coarse)]
