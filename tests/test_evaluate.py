@@ -1,4 +1,4 @@
-"""A checkpoint scored again: the training's own numbers, on every split, and nothing where data and network differ."""
+"""Evaluation of a checkpoint: equal to its training's, on every split; errors for data that does not match."""
 
 import json
 import shutil
@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TINY, config
 from folders import sentence
 from omegaconf import OmegaConf
 
 from unet.commands import evaluate
 from unet.errors import UserError
-from unet.training.evaluate import config_of, evaluate_checkpoint
+from unet.training.evaluate import evaluate_checkpoint, evaluation_config
 from unet.training.train import train
 
 pytestmark = pytest.mark.filterwarnings(
@@ -24,22 +25,13 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def run(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with diagnostics; its classes are weighted and its evaluation goes tile by tile."""
-    from conftest import TINY, config
-
+    """Return a finished run with diagnostics, weighted classes and evaluation tiles."""
     folder = tmp_path_factory.mktemp("run")
-    chosen = config(
-        *("data=isbi2012", f"data.root={stack}", *TINY, "diagnostics=true", "data.class_weights=median_frequency"),
-        *(
-            "data.eval_tile=[32,32]",
-            "loss.logit_adjustment=true",
-            "optim.lr=0.02",
-            "num_logged_images=0",
-            "feature_maps=0",
-        ),
-    )
-    train(chosen, folder)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(chosen, resolve=True))
+    overrides = ["data.class_weights=median_frequency", "data.eval_tile=[32,32]", "loss.logit_adjustment=true"]
+    overrides += ["optim.lr=0.02", "num_logged_images=0", "feature_maps=0"]
+    composed = config("data=isbi2012", f"data.root={stack}", *TINY, "diagnostics=true", *overrides)
+    train(composed, folder)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=True))
     return folder
 
 
@@ -51,96 +43,96 @@ def best(run: Path) -> Path:
     return run / "checkpoints" / "best.ckpt"
 
 
-def test_the_numbers_of_the_training_come_again_to_the_last_digit(run: Path, tmp_path: Path):
-    before = metrics_of(run)
-    found = evaluate_checkpoint(best(run), out=tmp_path / "scores").metrics
-    names = [name for name in before if name.startswith(("test/", "train/"))]
+def test_the_metrics_are_exactly_those_of_the_training(run: Path, tmp_path: Path):
+    expected = metrics_of(run)
+    metrics = evaluate_checkpoint(best(run), out=tmp_path / "scores").metrics
+    names = [name for name in expected if name.startswith(("test/", "train/"))]
     assert {"test/miou", "test/loss", "test/boundary/iou", "test/shift/agreement", "train/miou"} <= set(names)
-    assert {name: found[name] for name in names} == {name: before[name] for name in names}
-    assert json.loads((tmp_path / "scores" / "metrics.json").read_text()) == found
+    assert {name: metrics[name] for name in names} == {name: expected[name] for name in names}
+    assert json.loads((tmp_path / "scores" / "metrics.json").read_text()) == metrics
     assert (tmp_path / "scores" / "confusions.npz").is_file()
-    with pytest.raises(UserError, match=r"metrics\.json: is there already"):
+    with pytest.raises(UserError, match=r"metrics\.json: the file exists already"):
         evaluate_checkpoint(best(run), out=tmp_path / "scores")
 
 
-def test_other_splits_are_scored_whole_and_unaugmented(run: Path):
-    before = metrics_of(run)
-    val = evaluate_checkpoint(best(run), split="val", diagnosing=False).metrics
-    assert val["val/miou"] == pytest.approx(before["best/val_miou"], abs=1e-7)
+def test_other_splits_are_evaluated_without_augmentation(run: Path):
+    expected = metrics_of(run)
+    val = evaluate_checkpoint(best(run), split="val", with_diagnostics=False).metrics
+    assert val["val/miou"] == pytest.approx(expected["best/val_miou"], abs=1e-7)
     assert not [name for name in val if name.startswith(("test/", "train/"))]
-    train_split = evaluate_checkpoint(best(run), split="train", diagnosing=False).metrics
-    again = evaluate_checkpoint(best(run), split="train", diagnosing=False).metrics
-    assert train_split["train/miou"] == again["train/miou"] > 0.5
+    train_split = evaluate_checkpoint(best(run), split="train", with_diagnostics=False).metrics
+    repeated = evaluate_checkpoint(best(run), split="train", with_diagnostics=False).metrics
+    assert train_split["train/miou"] == repeated["train/miou"] > 0.5
     assert train_split["train/iou/cell"] > 0.5 and "val/miou" not in train_split
 
 
-def test_a_checkpoint_of_before_its_description_grew_gives_the_same(run: Path, tmp_path: Path):
+def test_an_older_checkpoint_with_a_smaller_description_gives_the_same_metrics(run: Path, tmp_path: Path):
     checkpoint = torch.load(best(run), weights_only=True)
     added = ("class_weights", "eval_transforms", "eval_tile", "eval_overlap", "field")
     assert set(added) <= set(checkpoint["description"])
     for key in added:
         del checkpoint["description"][key]
-    for key in checkpoint.keys() - {"description", "state_dict"}:  # and one stripped to its network
+    for key in checkpoint.keys() - {"description", "state_dict"}:  # one that holds only its network, too
         del checkpoint[key]
     (tmp_path / "checkpoints").mkdir()
     torch.save(checkpoint, best(tmp_path))
     shutil.copy(run / "config.yaml", tmp_path)
-    found = evaluate_checkpoint(best(tmp_path), diagnosing=False).metrics
+    metrics = evaluate_checkpoint(best(tmp_path), with_diagnostics=False).metrics
     for name in ("test/miou", "test/loss"):
-        assert found[name] == metrics_of(run)[name]
-    assert "checkpoint/epoch" not in found
+        assert metrics[name] == metrics_of(run)[name]
+    assert "checkpoint/epoch" not in metrics
 
 
-def test_data_can_lie_elsewhere_or_be_other_data(run: Path, stack: Path, tmp_path: Path):
+def test_the_data_can_be_moved_or_replaced(run: Path, stack: Path, tmp_path: Path):
     shutil.copytree(stack, tmp_path / "moved")
-    found = evaluate_checkpoint(best(run), [f"data.root={tmp_path / 'moved'}"], diagnosing=False).metrics
-    assert found["test/miou"] == metrics_of(run)["test/miou"]
-    config = config_of(best(run), [f"data.root={tmp_path / 'moved'}", "data.eval_batch_size=2"])
+    metrics = evaluate_checkpoint(best(run), [f"data.root={tmp_path / 'moved'}"], with_diagnostics=False).metrics
+    assert metrics["test/miou"] == metrics_of(run)["test/miou"]
+    config = evaluation_config(best(run), [f"data.root={tmp_path / 'moved'}", "data.eval_batch_size=2"])
     assert config.data.source.root == str(tmp_path / "moved") and config.data.eval_batch_size == 2
-    other = config_of(best(run), ["data=blue_marble", "data.source.gamma=1"])
+    other = evaluation_config(best(run), ["data=blue_marble", "data.source.gamma=1"])
     assert other.data.name == "blue_marble" and other.data.source.gamma == 1 and other.model.width == 4
     folder = tmp_path / "mine"
     for part, name in (("images", "image"), ("masks", "label")):
         shutil.copytree(stack / name, folder / part)
     values = ["data=folder", f"data.root={folder}", "data.source.classes=[membrane,cell]"]
     values += ["data.source.values={0: membrane, 255: cell}"]
-    found = evaluate_checkpoint(best(run), values, split="val", diagnosing=False).metrics
-    assert 0.3 < found["val/miou"] <= 1 and found["data"] == "folder"
+    metrics = evaluate_checkpoint(best(run), values, split="val", with_diagnostics=False).metrics
+    assert 0.3 < metrics["val/miou"] <= 1 and metrics["data"] == "folder"
 
 
-def test_what_does_not_fit_is_said_in_one_sentence(run: Path, stack: Path, tmp_path: Path):
-    def refused(*arguments: Any, path: Path | None = None, **options: Any) -> pytest.ExceptionInfo:
+def test_mismatches_are_refused_in_one_line(run: Path, stack: Path, tmp_path: Path):
+    def refusal(*args: Any, path: Path | None = None, **kwargs: Any) -> pytest.ExceptionInfo:
         with pytest.raises(UserError) as error:
-            evaluate_checkpoint(path or best(run), *arguments, **options)
+            evaluate_checkpoint(path or best(run), *args, **kwargs)
         return error
 
     (tmp_path / "file").write_text("")
-    sentence(refused(out=tmp_path / "file" / "scores"), "cannot be made", "choose another folder")
-    sentence(refused(split="tset"), "split=tset", "did you mean test", "train, val, test")
-    sentence(refused(["data.rot=x"]), "data.rot: no such key", "did you mean data.root")
-    sentence(refused([f"data.root={tmp_path / 'gone'}"]), "gone")
+    sentence(refusal(out=tmp_path / "file" / "scores"), "cannot be made", "choose another folder")
+    sentence(refusal(split="tset"), "split=tset", "did you mean test", "train, val, test")
+    sentence(refusal(["data.rot=x"]), "data.rot: no such key", "did you mean data.root")
+    sentence(refusal([f"data.root={tmp_path / 'gone'}"]), "gone")
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(best(run), best(tmp_path))
-    sentence(refused(path=best(tmp_path)), "config.yaml: no such file", "data=NAME")
+    sentence(refusal(path=best(tmp_path)), "config.yaml: no such file", "data=NAME")
     for part, name in (("images", "image"), ("masks", "label")):
         shutil.copytree(stack / name, tmp_path / part)
     values = [f"data.root={tmp_path}", "data.source.values={0: wall, 255: cell}", "data.source.classes=[wall,cell]"]
-    sentence(refused(["data=folder", *values]), "wall, cell", "membrane, cell", "the same, in the same order")
+    sentence(refusal(["data=folder", *values]), "wall, cell", "membrane, cell", "the same, in the same order")
 
 
-@pytest.mark.parametrize("place", ["data", "data.source", "data.source.root", "data.eval_transforms"])
+@pytest.mark.parametrize("key", ["data", "data.source", "data.source.root", "data.eval_transforms"])
 @pytest.mark.parametrize("target", ["os.mkdir", "unet.data.module.os.mkdir", "builtins.exec"])
-def test_a_config_beside_a_checkpoint_builds_data_sets_and_transforms_alone(run: Path, tmp_path, place, target):
+def test_a_config_beside_a_checkpoint_builds_data_sets_and_transforms_alone(run: Path, tmp_path, key, target):
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(best(run), best(tmp_path))
     config = OmegaConf.load(run / "config.yaml")
-    harm = {"_target_": target, "_args_": [f"__import__('os').mkdir('{tmp_path / 'ran'}')"]}
+    code = {"_target_": target, "_args_": [f"__import__('os').mkdir('{tmp_path / 'ran'}')"]}
     if target != "builtins.exec":
-        harm["_args_"] = [str(tmp_path / "ran")]
-    OmegaConf.update(config, place, [{"_target_": "albumentations.D4", "p": harm}] if "transforms" in place else harm)
+        code["_args_"] = [str(tmp_path / "ran")]
+    OmegaConf.update(config, key, [{"_target_": "albumentations.D4", "p": code}] if "transforms" in key else code)
     OmegaConf.save(config, tmp_path / "config.yaml")
     with pytest.raises(UserError) as error:
-        evaluate_checkpoint(best(tmp_path), diagnosing=False)
+        evaluate_checkpoint(best(tmp_path), with_diagnostics=False)
     sentence(error, f"_target_={target}: expected a data set of unet.data or a transform of albumentations")
     assert not (tmp_path / "ran").exists()
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unet import CONTEXT, DOWN, UP, UNet
-from unet.analysis.single_operator import SHARED, STRIDE, build, served
+from unet.analysis.single_operator import SHARED, STRIDE, build_operator, supported_dims
 from unet.export.check import odd_sizes
 from unet.export.formats import FORMATS
 from unet.network.geometry import pad, padding_to_multiple
@@ -32,13 +32,13 @@ class SideBySide(nn.Module):
     def __init__(self, table: Registry, dims: int):
         super().__init__()
         self.table, self.stride = table, (STRIDE,) * dims
-        self.names = [name for name in table if dims in served(table, name)]
+        self.names = [name for name in table if dims in supported_dims(table, name)]
         self.operators = nn.ModuleList(self.built(name, dims) for name in self.names)
         self.eval()
 
     def built(self, name: str, dims: int) -> nn.Module:
         if dims < 3 or name not in SMALLER:
-            return build(self.table, name, dims, CHANNELS)
+            return build_operator(self.table, name, dims, CHANNELS)
         width = {"in_channels": 2 * CHANNELS, "out_channels": CHANNELS}
         spec = {"name": name, "kernel_size": 3}
         return self.table.build(spec, SHARED, **width, spatial_dims=dims, stride=self.stride)

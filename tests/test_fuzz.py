@@ -32,7 +32,7 @@ from unet.io.atomic import read_json
 from unet.io.image_formats import read_image
 from unet.network.model import UNet
 from unet.report.runs import read_run
-from unet.training.config_limits import LIMITS, check_limits
+from unet.training.config_limits import LIMITS, validate_config
 
 LONGER = int(os.environ.get("FUZZ", "1"))
 
@@ -256,11 +256,11 @@ def test_any_plain_value_is_within_its_limits_or_named(key: str, value: Any):
     values = defaults().copy()
     OmegaConf.update(values, key, value, merge=False, force_add=True)
     try:
-        check_limits(values)
+        validate_config(values)
     except UserError as error:
         one_line(error, key)
     else:
-        assert LIMITS[key].holds(value)
+        assert LIMITS[key].accepts(value)
 
 
 @examples(60)

@@ -1,4 +1,4 @@
-"""The precision and the memory layout a run gets."""
+"""Precision, memory layout and device."""
 
 import pytest
 import torch
@@ -21,22 +21,22 @@ def test_auto_is_bf16_where_it_is_native(monkeypatch: pytest.MonkeyPatch, native
     assert resolve_precision("16-mixed", "cuda") == "16-mixed"
 
 
-def test_bf16_is_kept_off_volumes_two_samples_deep_on_a_cpu(monkeypatch: pytest.MonkeyPatch):
+def test_bf16_is_not_used_for_volumes_of_depth_2_on_a_cpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hardware, "native_bf16", lambda accelerator: True)
     assert resolve_precision("auto", "cpu", TWO_DEEP) == "32-true"
     assert resolve_precision("32-true", "cpu", TWO_DEEP) == "32-true"
-    assert resolve_precision("auto", "cuda", TWO_DEEP) == "bf16-mixed", "seen on CPUs alone"
-    with pytest.raises(UserError, match=r"trainer.precision=bf16-mixed: .* a level of this network is 2 x 4 x 4"):
+    assert resolve_precision("auto", "cuda", TWO_DEEP) == "bf16-mixed"
+    with pytest.raises(UserError, match=r"trainer.precision=bf16-mixed: .* a level of this network has 2 x 4 x 4"):
         resolve_precision("bf16-mixed", "cpu", TWO_DEEP)
 
 
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])
 @pytest.mark.parametrize("name", DOWN)
-def test_every_operator_takes_channels_last(name: str, spatial_dims: int):
+def test_every_down_operator_keeps_its_weights_in_channels_last(name: str, spatial_dims: int):
     net = UNet(width=4, depth=1, down=name, spatial_dims=spatial_dims)
-    before = {key: value.clone() for key, value in net.state_dict().items()}
+    values = {key: value.clone() for key, value in net.state_dict().items()}
     assert to_memory_format(net, channels_last) is net
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(torch.equal(value, values[key]) for key, value in net.state_dict().items())
     weight = net.get_parameter("encoder.0.0.0.weight")
     assert weight.stride(1) == 1 or spatial_dims == 1
 
@@ -53,12 +53,12 @@ def test_every_operator_trains_in_mixed_precision(down: str, up: str, spatial_di
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_a_command_s_device_and_threads_are_here_or_refused(monkeypatch: pytest.MonkeyPatch):
+def test_an_unavailable_device_and_an_invalid_number_of_threads_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     assert select_device("auto", None) == select_device("cpu", 1) == "cpu"
     for device in ("gpu", "cuda", "mps", "abacus"):
-        with pytest.raises(UserError, match=f"device={device}: not here; expected one of auto, cpu$"):
+        with pytest.raises(UserError, match=f"device={device}: not available; expected one of auto, cpu$"):
             select_device(device, None)
     for threads in (0, -1, True, 1.5, "many", 1025, 10**10):
         with pytest.raises(UserError, match="threads: expected null or an integer of 1 to 1024, found"):

@@ -1,4 +1,4 @@
-"""Blue Marble's scan lines: which rows belong to which split, and that they are the picture's."""
+"""Blue Marble's scan lines: the splits of the rows, and their pixels."""
 
 import numpy as np
 import pytest
@@ -7,18 +7,18 @@ from unet.data.blue_marble import load
 from unet.data.blue_marble_lines import BAND, GAP, BlueMarbleLines, row_splits
 
 
-def test_bands_are_dealt_in_turn_with_a_gap_between_them():
+def test_bands_alternate_between_splits_with_a_gap():
     splits = row_splits(2115)
     assert [splits[band * BAND] for band in range(11)] == [
         "train", "val", "train", "test", "train", "train", "test", "train", "val", "train", "train",
     ]  # fmt: skip
     assert {split: splits.count(split) for split in set(splits)} == {"train": 945, "val": 315, "test": 315, None: 540}
     for row, split in enumerate(splits):
-        near = set(splits[row : row + GAP + 1]) - {None}
-        assert split is None or near == {split}, "rows of two splits are further apart than the gap"
+        neighbours = set(splits[row : row + GAP + 1]) - {None}
+        assert split is None or neighbours == {split}, "rows of two splits are further apart than the gap"
 
 
-def test_the_lines_are_the_pictures_rows_and_every_split_has_every_class():
+def test_lines_are_rows_of_the_image_and_every_split_has_every_class():
     source, (image, target) = BlueMarbleLines(gamma=1), load()
     assert source.spatial_dims == 1 and source.num_classes == 3
     for split, items in source.items.items():
@@ -29,7 +29,7 @@ def test_the_lines_are_the_pictures_rows_and_every_split_has_every_class():
             assert row_splits(len(target))[row] == split
             assert line.shape == (5400, 3) and (line == image[row]).all() and (labels == target[row]).all()
             counts += np.bincount(labels, minlength=256)
-        shares = counts[:3] / counts[:3].sum()
-        assert shares[0] == pytest.approx(0.70, abs=0.03) and 0.002 < shares[2] < 0.005
+        frequencies = counts[:3] / counts[:3].sum()
+        assert frequencies[0] == pytest.approx(0.70, abs=0.03) and 0.002 < frequencies[2] < 0.005
         assert counts[3:255].sum() == 0
     assert (BlueMarbleLines(0.5).items["val"][0].read()[0] >= source.items["val"][0].read()[0]).all(), "brighter"

@@ -1,4 +1,4 @@
-"""A finished run is read back as it was."""
+"""Loading a finished run."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from unet.training.train import train
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
-def test_a_run_is_read_back_with_its_best_weights(composed, tmp_path):
+def test_a_run_is_loaded_with_its_best_weights(composed, tmp_path):
     from omegaconf import OmegaConf
 
     config = composed("trainer.max_epochs=2", "model.down=strided")
@@ -21,8 +21,8 @@ def test_a_run_is_read_back_with_its_best_weights(composed, tmp_path):
     best = torch.load(tmp_path / CHECKPOINTS / "best.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(best[name], value) for name, value in task.state_dict().items())
     assert not task.training and data.source.num_classes == 2
-    picture = script("gallery").features(tmp_path, count=2)
-    assert picture.width > 300 and picture.height > 200
+    image = script("gallery").features(tmp_path, count=2)
+    assert image.width > 300 and image.height > 200
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Losses against values worked by hand; every loss ignores what is ignored and reaches every logit."""
+"""Losses: values computed by hand, ignored pixels, gradients."""
 
 import math
 
@@ -10,13 +10,13 @@ from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 from unet.task.losses import LOSSES, class_weights, log_weights, make_loss
 
-HALF = torch.zeros(1, 2, 1, 2)  # two samples, two classes, probability one half each
+HALF = torch.zeros(1, 2, 1, 2)  # two pixels, two classes of probability 1/2
 TARGET = torch.tensor([[[0, 1]]])
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("weights", [None, [1.0, 3.0, 0.5]])
-def test_ignored_samples_change_nothing_and_get_no_gradient(name, weights):
+def test_ignored_pixels_change_neither_loss_nor_gradient(name, weights):
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 4, 5, requires_grad=True)
     target = torch.randint(0, 3, (2, 4, 5))
@@ -33,7 +33,7 @@ def test_ignored_samples_change_nothing_and_get_no_gradient(name, weights):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_batch_without_labels_costs_nothing_and_is_finite(name):
+def test_a_batch_without_labels_has_loss_0_and_a_finite_gradient(name):
     logits = torch.randn(1, 2, 3, 3, requires_grad=True)
     loss = make_loss(name, None)(logits, torch.full((1, 3, 3), IGNORE_INDEX))
     loss.backward()
@@ -42,7 +42,7 @@ def test_a_batch_without_labels_costs_nothing_and_is_finite(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_perfect_prediction_costs_next_to_nothing_and_is_the_minimum(name):
+def test_a_perfect_prediction_has_a_loss_near_0(name):
     target = torch.tensor([[[0, 1, 2, 1]]])
     perfect = 30 * F.one_hot(target, 3).movedim(-1, 1).float()
     loss = make_loss(name, None)
@@ -51,7 +51,7 @@ def test_a_perfect_prediction_costs_next_to_nothing_and_is_the_minimum(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_computed_in_float32_whatever_the_logits_are(name):
+def test_losses_are_computed_in_float32(name):
     loss = make_loss(name, None)(torch.randn(1, 2, 4, 4, dtype=torch.bfloat16), torch.randint(0, 2, (1, 4, 4)))
     assert loss.dtype == torch.float32
 
@@ -69,10 +69,10 @@ def test_dice_by_hand():
     assert make_loss("dice", None)(HALF, TARGET).item() == pytest.approx(1 / 3)
 
 
-def test_the_sum_is_the_sum():
+def test_cross_entropy_dice_is_the_sum_of_both():
     logits, target = torch.randn(2, 3, 5), torch.randint(0, 3, (2, 5))
-    parts = make_loss("cross_entropy", None)(logits, target) + make_loss("dice", None)(logits, target)
-    assert torch.allclose(make_loss("cross_entropy_dice", None)(logits, target), parts)
+    total = make_loss("cross_entropy", None)(logits, target) + make_loss("dice", None)(logits, target)
+    assert torch.allclose(make_loss("cross_entropy_dice", None)(logits, target), total)
 
 
 def test_focal_of_one_half_is_a_quarter_of_cross_entropy():
@@ -87,10 +87,10 @@ def test_class_weights_by_hand():
     assert class_weights([1, 2, 3, 4], counts) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("choice", [[1.0, 2.0], [1, 1, 1, -1]])
-def test_wrong_class_weights_are_refused(choice):
+@pytest.mark.parametrize("weights", [[1.0, 2.0], [1, 1, 1, -1]])
+def test_invalid_class_weights_are_refused(weights):
     with pytest.raises(UserError, match=r"loss\.class_weights"):
-        class_weights(choice, [1, 1, 1, 1])
+        class_weights(weights, [1, 1, 1, 1])
 
 
 def test_log_weights_by_hand():

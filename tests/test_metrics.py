@@ -1,4 +1,4 @@
-"""Scores against values worked by hand, and their rules for absent classes and ignored labels."""
+"""Metrics: values computed by hand, absent classes, ignored labels."""
 
 import math
 
@@ -20,7 +20,7 @@ def matrix(pred: list[int], target: list[int], num_classes: int = 3) -> Confusio
 
 
 def test_scores_of_ten_pixels_by_hand():
-    # sea: 4 right, 1 taken for land; land: 2 right, 1 taken for sea; lake: 1 right, 1 taken for land.
+    # sea: 4 correct, 1 predicted as land; land: 2 correct, 1 predicted as sea; lake: 1 correct, 1 predicted as land.
     confusion = matrix([0, 0, 0, 0, 1, 1, 1, 0, 2, 1], [0, 0, 0, 0, 0, 1, 1, 1, 2, 2])
     assert confusion.counts.tolist() == [[4, 1, 0], [1, 2, 0], [0, 1, 1]]
     scores = confusion.scores(NAMES)
@@ -34,10 +34,10 @@ def test_scores_of_ten_pixels_by_hand():
     assert scores["class_accuracy"] == pytest.approx((4 / 5 + 2 / 3 + 1 / 2) / 3)
 
 
-def test_an_absent_class_is_left_out_of_the_means_and_named():
+def test_an_absent_class_is_left_out_of_the_means():
     confusion = matrix([0, 0, 1, 1], [0, 0, 1, 0])
     scores = confusion.scores(NAMES)
-    assert confusion.absent(NAMES) == ["lake"]
+    assert confusion.absent_classes(NAMES) == ["lake"]
     assert "iou/lake" not in scores
     assert scores["miou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
@@ -45,16 +45,16 @@ def test_an_absent_class_is_left_out_of_the_means_and_named():
 def test_a_class_predicted_but_never_true_counts_as_zero():
     confusion = matrix([0, 2], [0, 0])
     assert confusion.scores(NAMES)["iou/lake"] == 0
-    assert confusion.absent(NAMES) == ["land"]
+    assert confusion.absent_classes(NAMES) == ["land"]
 
 
-def test_ignored_pixels_count_nowhere():
+def test_ignored_pixels_are_not_counted():
     confusion = matrix([0, 1, 1], [0, IGNORE_INDEX, 1])
     assert confusion.counts.sum() == 2
     assert confusion.scores(NAMES)["accuracy"] == 1
 
 
-def test_nothing_labelled_gives_no_number_rather_than_a_good_one():
+def test_the_metrics_are_nan_without_labelled_pixels():
     assert math.isnan(matrix([0], [IGNORE_INDEX]).scores(NAMES)["miou"])
 
 
@@ -64,14 +64,14 @@ def test_nothing_labelled_gives_no_number_rather_than_a_good_one():
 )
 def test_the_matrix_of_a_split_does_not_depend_on_how_it_is_batched(pixels, cut):
     pred, target = ([pair[side] for pair in pixels] for side in (0, 1))
-    whole = matrix(pred, target)
-    parts = ConfusionMatrix(3)
+    at_once = matrix(pred, target)
+    in_batches = ConfusionMatrix(3)
     for piece in (slice(None, cut), slice(cut, None)):
-        parts.update(torch.tensor(pred[piece], dtype=torch.long), torch.tensor(target[piece], dtype=torch.long))
-    assert torch.equal(whole.counts, parts.counts)
+        in_batches.update(torch.tensor(pred[piece], dtype=torch.long), torch.tensor(target[piece], dtype=torch.long))
+    assert torch.equal(at_once.counts, in_batches.counts)
 
 
-def test_shares_are_of_truth_and_of_prediction():
-    true, predicted = matrix([0, 0, 0, 1], [0, 1, 1, 1]).shares()
+def test_class_frequencies_of_targets_and_predictions():
+    true, predicted = matrix([0, 0, 0, 1], [0, 1, 1, 1]).class_frequencies()
     assert true == [0.25, 0.75, 0]
     assert predicted == [0.75, 0.25, 0]

@@ -1,4 +1,4 @@
-"""A network taken apart: every figure against one that is found in another way."""
+"""The network summary: its figures compared with independent computations."""
 
 import re
 import subprocess
@@ -32,68 +32,70 @@ CASES = [
 
 
 @pytest.mark.parametrize(("settings", "size"), CASES)
-def test_totals_and_sizes_are_those_of_the_network(settings: dict[str, Any], size: tuple[int, ...]):
-    found, net = summarize_network(settings, size), UNet(**settings)
-    assert found.parameters == count_parameters(net)
-    assert found.flops == count_flops(net, (1, 3, *size))
-    for stage in found.stages:
-        assert stage.parameters == sum(p.numel() for p in net.get_submodule(stage.name).parameters())
-    sizes = {stage.name: stage.size for stage in found.stages}
+def test_totals_and_sizes_match_the_network(settings: dict[str, Any], size: tuple[int, ...]):
+    summary, net = summarize_network(settings, size), UNet(**settings)
+    assert summary.parameters == count_parameters(net)
+    assert summary.flops == count_flops(net, (1, 3, *size))
+    for layer in summary.layers:
+        assert layer.parameters == sum(p.numel() for p in net.get_submodule(layer.name).parameters())
+    sizes = {layer.name: layer.size for layer in summary.layers}
     levels = level_sizes(size, net.strides)
     assert [sizes["stem"], *(sizes[f"encoder.{i}"] for i in range(len(net.strides)))] == levels
     assert [sizes[f"decoder.{i}"] for i in range(len(net.strides))] == levels[:-1]
-    padded = tuple(n + sum(p) for n, p in zip(found.size, found.padding, strict=True))
+    padded = tuple(n + sum(p) for n, p in zip(summary.size, summary.padding, strict=True))
     assert padded == sizes["head"] == levels[0]
-    widths = {stage.name: stage.channels for stage in found.stages}
+    widths = {layer.name: layer.channels for layer in summary.layers}
     assert [widths[f"encoder.{i}"] for i in range(len(net.strides))] == net.widths[1:]
     assert widths["head"] == 2
-    strides = {stage.name: stage.stride for stage in found.stages}
+    strides = {layer.name: layer.stride for layer in summary.layers}
     assert strides["context"] == net.total_stride and strides["head"] == (1,) * net.spatial_dims
 
 
 @pytest.mark.parametrize(("settings", "size"), CASES)
-def test_every_formula_comes_out_at_the_size_it_explains(settings: dict[str, Any], size: tuple[int, ...]):
-    explained = 0
-    for stage in summarize_network(settings, size).stages:
-        for formula in filter(None, stage.formula.split(",  ")):
-            left, right = formula.split(" = ")
-            left = left.replace("·", "*").replace(" x ", "*")
-            left = re.sub(r"(\d|\)) ?(?=\()", r"\1*", left)  # d(k - 1)
-            left = re.sub(r"\) (?=\d)", ") * ", left).replace("floor*", "floor")  # (n - 1) s
-            assert eval(left, {"floor": floor}) == int(right), formula
-            assert int(right) in stage.size
-            explained += 1
-    assert explained >= 2 * len(UNet(**settings).strides)
+def test_every_formula_evaluates_to_its_size(settings: dict[str, Any], size: tuple[int, ...]):
+    count = 0
+    for layer in summarize_network(settings, size).layers:
+        for formula in filter(None, layer.formula.split(",  ")):
+            expression, size_out = formula.split(" = ")
+            expression = expression.replace("·", "*").replace(" x ", "*")
+            expression = re.sub(r"(\d|\)) ?(?=\()", r"\1*", expression)  # d(k - 1)
+            expression = re.sub(r"\) (?=\d)", ") * ", expression).replace("floor*", "floor")  # (n - 1) s
+            assert eval(expression, {"floor": floor}) == int(size_out), formula
+            assert int(size_out) in layer.size
+            count += 1
+    assert count >= 2 * len(UNet(**settings).strides)
 
 
 def test_memory_by_hand():
-    """No norm: each convolution keeps its input, each relu its output, which is the next convolution's input."""
-    found = summarize_network({"width": 4, "depth": 0, "norm": "none", "in_channels": 3}, (16, 24))
-    kept = {stage.name: stage.memory for stage in found.stages}
-    assert kept["stem"] == (3 + 4 + 4) * 16 * 24 * 4
-    assert found.memory == kept["stem"], "the head's input is the stem's output, kept once"
-    several = summarize_network({"width": 4, "depth": 0, "norm": "none"}, (16, 24), batch=3)
-    assert (several.memory, several.flops) == (found.memory, found.flops), "figures are those of one image"
+    """Without norm: each convolution saves its input, each ReLU its output, which is the next convolution's input."""
+    summary = summarize_network({"width": 4, "depth": 0, "norm": "none", "in_channels": 3}, (16, 24))
+    memory = {layer.name: layer.memory for layer in summary.layers}
+    assert memory["stem"] == (3 + 4 + 4) * 16 * 24 * 4
+    assert summary.memory == memory["stem"], "the head's input is the stem's output, saved once"
+    batch = summarize_network({"width": 4, "depth": 0, "norm": "none"}, (16, 24), batch=3)
+    assert (batch.memory, batch.flops) == (summary.memory, summary.flops), "figures are those of one image"
 
 
-def test_a_layer_of_flops_by_hand():
-    found = summarize_network({"width": 4, "depth": 1, "down": "strided"}, (16, 24))
-    flops = {stage.name: stage.flops for stage in found.stages}
+def test_flops_by_hand():
+    summary = summarize_network({"width": 4, "depth": 1, "down": "strided"}, (16, 24))
+    flops = {layer.name: layer.flops for layer in summary.layers}
     assert flops["downs.0"] == 2 * 3 * 3 * 4 * 4 * (8 * 12)
     assert flops["ups.0"] == 2 * 2 * 2 * 8 * 4 * (8 * 12)
     assert flops["head"] == 2 * 4 * 2 * (16 * 24)
 
 
-def test_it_warns_of_a_small_bottleneck_and_of_objects_it_cannot_see_whole():
+def test_a_small_bottleneck_and_objects_larger_than_its_field_are_warned_about():
     assert summarize_network({"width": 2, "depth": 2}, (64, 64)).warnings == []
     (warning,) = summarize_network({"width": 2, "depth": 4}, (64, 64)).warnings
     assert "bottleneck is 4 x 4" in warning
     (warning,) = summarize_network({"width": 2, "depth": 2}, (64, 64), object_size=40).warnings
-    assert "sees 32 x 32 samples, less than an object of 40" in warning
+    assert "is 32 x 32 samples, smaller than an object of 40" in warning
 
 
-def test_any_size_is_described_at_once_and_one_too_small_is_refused():
-    assert summarize_network({"width": 64, "depth": 4}, (20_000, 20_000)).flops > 1e14
+def test_huge_images_are_summarized_without_computing_and_too_small_ones_are_refused():
+    device = torch.get_default_device()
+    summary = summarize_network({"in_channels": 1, "width": 64, "depth": 2, "spatial_dims": 3}, (2048, 2048, 2048))
+    assert summary.memory > 2**42 and summary.flops > 1e14 and torch.get_default_device() == device
     with pytest.raises(UserError, match="too small for depth 4"):
         summarize_network({"width": 2, "depth": 4}, (9, 64))
 
@@ -114,11 +116,11 @@ def describe(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
     ids=["2d-odd", "3d-anisotropic", "1d"],
 )
-def test_the_script_prints_it(arguments: list[str], expected: list[str]):
-    done = describe(*arguments)
-    assert done.returncode == 0, done.stderr
+def test_the_script_prints_the_summary(arguments: list[str], expected: list[str]):
+    result = describe(*arguments)
+    assert result.returncode == 0, result.stderr
     for text in expected:
-        assert text in done.stdout
+        assert text in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -131,14 +133,7 @@ def test_the_script_prints_it(arguments: list[str], expected: list[str]):
         (["inptu=3x64x64"], "inptu: no such key; did you mean input?"),
     ],
 )
-def test_a_wrong_argument_is_one_sentence(arguments: list[str], message: str):
-    done = describe(*arguments)
-    assert done.returncode == 1
-    assert message in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_description_computes_nothing_of_the_network_s_size():
-    """A volume whose activations would take terabytes is described at once, and no default is left changed."""
-    before = torch.get_default_device()
-    found = summarize_network({"in_channels": 1, "width": 64, "depth": 2, "spatial_dims": 3}, (2048, 2048, 2048))
-    assert found.memory > 2**42 and torch.get_default_device() == before
+def test_an_invalid_argument_gets_one_line(arguments: list[str], message: str):
+    result = describe(*arguments)
+    assert result.returncode == 1
+    assert message in result.stderr and "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
-"""Receptive fields against the footprint of the gradient in the network itself, and against known numbers."""
+"""Receptive fields compared with the extent of gradients, and with known values."""
 
 import math
 from typing import Any
@@ -29,41 +29,40 @@ NETWORKS = [
 
 
 def positive(settings: dict[str, Any]) -> UNet:
-    """A network through which nothing cancels and nothing dies: every weight positive, on positive images."""
+    """Return a network with positive weights, so that no gradient is 0 on positive images."""
     net = UNet(**({"in_channels": 1, "num_classes": 1, "width": 2, "depth": 2} | settings)).double().eval()
     for name, parameter in net.named_parameters():
         nn.init.constant_(parameter, 0 if name.endswith("bias") else 1 / max(1, parameter[0].numel()))
     return net
 
 
-def footprint(net: UNet, part: str) -> list[int]:
-    """Along every axis, the samples between the first and the last that move the middle of ``part``'s output."""
-    caught: list[Tensor] = []
-    net.get_submodule(part).register_forward_hook(lambda module, args, output: caught.append(output))
+def gradient_extent(net: UNet, name: str) -> list[int]:
+    """Return the extent along every axis of the gradient of one output in the middle of module ``name``."""
+    outputs: list[Tensor] = []
+    net.get_submodule(name).register_forward_hook(lambda module, args, output: outputs.append(output))
     least = 40 if net.spatial_dims == 3 else 128
     size = [m * -(-least // m) for m in net.total_stride]
-    stages = math.prod(net.total_stride)
     widest = [0] * net.spatial_dims
-    for phase in range(stages if part == "head" else 1):
+    for phase in range(math.prod(net.total_stride) if name == "head" else 1):
         image = torch.rand(1, 1, *size, dtype=torch.float64, requires_grad=True)
         net(image)
-        output = caught.pop()
-        place = [n // 2 + phase % m for n, m in zip(output.shape[2:], net.total_stride, strict=True)]
-        output[(0, slice(None), *place)].sum().backward()
+        output = outputs.pop()
+        index = [n // 2 + phase % m for n, m in zip(output.shape[2:], net.total_stride, strict=True)]
+        output[(0, slice(None), *index)].sum().backward()
         assert image.grad is not None
-        seen = image.grad[0, 0].nonzero()
-        extent = (seen.amax(0) - seen.amin(0) + 1).tolist()
+        positions = image.grad[0, 0].nonzero()
+        extent = (positions.amax(0) - positions.amin(0) + 1).tolist()
         assert all(length < n for length, n in zip(extent, size, strict=True)), "the image is too small for this test"
         widest = [max(pair) for pair in zip(widest, extent, strict=True)]
     return widest
 
 
 @pytest.mark.parametrize("settings", NETWORKS)
-def test_fields_are_the_footprint_of_the_gradient(settings: dict[str, Any]):
+def test_fields_match_the_extent_of_the_gradient(settings: dict[str, Any]):
     net = positive(settings)
-    found = receptive_fields({"depth": 2} | settings)
-    assert footprint(net, "context") == list(found.context)
-    assert footprint(net, "head") == list(found.logits)
+    fields = receptive_fields({"depth": 2} | settings)
+    assert gradient_extent(net, "context") == list(fields.context)
+    assert gradient_extent(net, "head") == list(fields.logits)
 
 
 @pytest.mark.parametrize(
@@ -79,30 +78,30 @@ def test_fields_are_the_footprint_of_the_gradient(settings: dict[str, Any]):
     ],
     ids=str,
 )
-def test_the_bottleneck_of_the_classical_network_sees_what_is_known(settings: dict[str, Any], expected: int):
+def test_the_field_of_the_original_network_s_bottleneck(settings: dict[str, Any], expected: int):
     assert receptive_fields(settings).encoder[-1] == (expected, expected)
 
 
 @pytest.mark.parametrize("name", ["spp", "ppm", "aspp"])
-def test_a_pyramid_sees_everything(name: str):
+def test_the_field_of_a_pyramid_is_unlimited(name: str):
     assert receptive_fields({"depth": 1, "context": name}).context == (math.inf, math.inf)
 
 
 @pytest.mark.parametrize("spatial_dims", [1, 2])
 @pytest.mark.parametrize("name", DOWN)
 def test_every_down_operator_has_a_field_of_at_least_its_window(name: str, spatial_dims: int):
-    found = receptive_fields({"depth": 1, "down": name, "spatial_dims": spatial_dims})
-    assert all(6 <= n < 20 for n in found.downs[0])
+    fields = receptive_fields({"depth": 1, "down": name, "spatial_dims": spatial_dims})
+    assert all(6 <= n < 20 for n in fields.downs[0])
 
 
 @pytest.mark.parametrize("name", UP)
-def test_every_up_operator_has_a_field_no_smaller_than_what_it_is_given(name: str):
-    found = receptive_fields({"depth": 1, "up": name})
-    assert all(14 <= n < 40 for n in found.ups[0])
-    assert all(after > before for after, before in zip(found.decoder[0], found.ups[0], strict=True))
+def test_every_up_operator_has_a_field_of_at_least_its_input_s(name: str):
+    fields = receptive_fields({"depth": 1, "up": name})
+    assert all(14 <= n < 40 for n in fields.ups[0])
+    assert all(larger > smaller for larger, smaller in zip(fields.decoder[0], fields.ups[0], strict=True))
 
 
 @pytest.mark.parametrize("name", CONTEXT)
 def test_a_context_never_narrows_the_field(name: str):
-    found = receptive_fields({"depth": 1, "context": name})
-    assert all(after >= before for after, before in zip(found.context, found.encoder[-1], strict=True))
+    fields = receptive_fields({"depth": 1, "context": name})
+    assert all(larger >= smaller for larger, smaller in zip(fields.context, fields.encoder[-1], strict=True))

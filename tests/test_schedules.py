@@ -1,4 +1,4 @@
-"""Learning rates over a run: within bounds for any number of steps, and where they should be at its ends."""
+"""Learning-rate schedules: bounds for any number of steps, and the values at their ends."""
 
 import math
 import warnings
@@ -13,17 +13,17 @@ from unet.task.schedules import SCHEDULES, make_schedule
 
 
 def rates(name: str, steps: int, warmup: float, lr: float = 0.5) -> list[float]:
-    """The learning rate of every step."""
+    """Return the learning rate of every step."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SequentialLR's own call of a deprecated argument
         schedule = make_schedule(name, optimizer, steps, warmup)
-        found = []
+        values = []
         for _ in range(steps):
-            found.append(optimizer.param_groups[0]["lr"])
+            values.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             schedule.step()
-    return found
+    return values
 
 
 @given(
@@ -34,14 +34,14 @@ def test_every_schedule_stays_within_its_bounds_however_short_the_run(name: str,
 
 
 @pytest.mark.parametrize("steps", [20, 100, 1750])
-def test_one_cycle_rises_to_the_rate_by_the_warmup_and_falls_to_nearly_nothing(steps: int):
-    found = rates("one_cycle", steps, 0.1)
-    assert found[0] == pytest.approx(0.5 / 25)
-    assert max(found) == pytest.approx(0.5) and abs(found.index(max(found)) - 0.1 * steps) <= 1
-    assert found[-1] < 1e-4 * 0.5
+def test_one_cycle_reaches_the_learning_rate_after_the_warmup_and_ends_near_0(steps: int):
+    values = rates("one_cycle", steps, 0.1)
+    assert values[0] == pytest.approx(0.5 / 25)
+    assert max(values) == pytest.approx(0.5) and abs(values.index(max(values)) - 0.1 * steps) <= 1
+    assert values[-1] < 1e-4 * 0.5
 
 
-def test_constant_is_constant_and_the_others_need_an_end():
+def test_the_constant_schedule_alone_needs_no_number_of_steps():
     assert set(rates("constant", 5, 0.1)) == {0.5}
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     make_schedule("constant", optimizer, float("inf"), 0.1)

@@ -1,4 +1,4 @@
-"""What the machine can do: native bfloat16, Lightning's precision from it, and the memory layout it is fastest in."""
+"""The device, precision and memory layout of a run."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,21 +9,21 @@ from unet.errors import UserError
 from unet.network.geometry import times
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-"""torch's name of the layout for a tensor (B, C, *S) of that many axes; one spatial axis has none."""
+"""torch's channels-last layout by the number of axes of a tensor (B, C, *S); with one spatial axis there is none."""
 
 MAX_THREADS = 1024
-"""torch crashes where the system refuses it as many."""
+"""The largest valid number of threads: torch crashes if the system refuses to start them."""
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """x (B, C, *S) laid out channels last where torch has such a layout, contiguous elsewhere."""
+    """Return x (B, C, *S) in the channels-last layout, or contiguous where torch has none for its number of axes."""
     return x.contiguous(memory_format=CHANNELS_LAST.get(x.ndim, torch.contiguous_format))
 
 
 def to_memory_format(module: nn.Module, layout: Callable[[Tensor], Tensor]) -> nn.Module:
-    """The module itself, every parameter and buffer in the given layout.
+    """Convert every parameter and buffer of a module to a layout, in place, and return the module.
 
-    ``module.to(memory_format=...)`` would refuse a volume's parameters of four axes, such as one number a channel.
+    ``module.to(memory_format=...)`` refuses parameters of four axes in a network for volumes.
     """
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = layout(tensor.data)
@@ -31,7 +31,7 @@ def to_memory_format(module: nn.Module, layout: Callable[[Tensor], Tensor]) -> n
 
 
 def native_bf16(accelerator: str = "cpu") -> bool:
-    """Whether bfloat16 arithmetic is native: CUDA from Ampere on, CPUs with AVX512-bf16 or AMX. Emulation is slower."""
+    """Return whether bfloat16 is native: CUDA since Ampere, CPUs with AVX512-bf16 or AMX. Emulation is slower."""
     if accelerator == "cuda":
         return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     if accelerator == "cpu":
@@ -40,7 +40,7 @@ def native_bf16(accelerator: str = "cpu") -> bool:
 
 
 def accelerator_name(requested: str = "auto") -> str:
-    """The accelerator Lightning will take for ``requested``: ``cuda``, ``mps`` or ``cpu`` (others as they are)."""
+    """Return the accelerator that Lightning selects for ``auto`` and ``gpu``; other names are returned unchanged."""
     if requested in ("auto", "gpu"):
         if torch.cuda.is_available():
             return "cuda"
@@ -49,59 +49,60 @@ def accelerator_name(requested: str = "auto") -> str:
 
 
 def select_device(device: str, threads: int | None) -> str:
-    """Set the threads of torch (None: leave them); the device that a command's ``device`` means here.
+    """Set the number of torch's threads, unless it is None, and return the name of the device.
 
     Raises:
-        UserError: no such device, or no number of threads.
+        UserError: the device is not available, or the number of threads is invalid.
     """
-    whole = isinstance(threads, int) and not isinstance(threads, bool)
-    if threads is not None and not (whole and 1 <= threads <= MAX_THREADS):
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
         raise UserError(f"threads: expected null or an integer of 1 to {MAX_THREADS}, found {threads!r}")
     if threads:
         torch.set_num_threads(threads)
-    found = accelerator_name(device)
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(found, False) or (device == "gpu" and found == "cpu"):
-        raise UserError(f"device={device}: not here; expected one of auto, {', '.join(k for k in there if there[k])}")
-    return found
+    name = accelerator_name(device)
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    names = [key for key in available if available[key]]
+    if name not in names or (device == "gpu" and name == "cpu"):
+        raise UserError(f"device={device}: not available; expected one of auto, {', '.join(names)}")
+    return name
 
 
 def resolve_precision(
     requested: str | int | None, accelerator: str, sizes: Sequence[Sequence[int]] = ()
 ) -> str | int | None:
-    """``auto`` as ``bf16-mixed`` where that is native and right, ``32-true`` elsewhere; anything else as it is.
+    """Return the precision of a run: ``auto`` is ``bf16-mixed`` where native and correct, else ``32-true``.
 
     Args:
-        requested: the trainer's setting.
-        accelerator: where it will run.
-        sizes: of the maps that a training image becomes, level by level.
+        requested: ``trainer.precision``; a value other than ``auto`` is returned unchanged.
+        accelerator: the name of the accelerator.
+        sizes: sizes of the feature maps of a training image.
 
     Raises:
-        UserError: bfloat16 was asked for where it would train on wrong gradients.
+        UserError: bfloat16 is requested and would give wrong gradients.
     """
-    wrong = next((size for size in sizes if wrong_in_bf16(size)), None) if accelerator == "cpu" else None
+    unsafe = next((size for size in sizes if accelerator == "cpu" and has_wrong_bf16_gradient(size)), None)
     if requested == "auto":
-        return "bf16-mixed" if native_bf16(accelerator) and wrong is None else "32-true"
-    if str(requested).startswith("bf16") and wrong is not None:
+        return "bf16-mixed" if native_bf16(accelerator) and unsafe is None else "32-true"
+    if str(requested).startswith("bf16") and unsafe is not None:
         raise UserError(
-            f"trainer.precision={requested}: on a CPU, bfloat16 gives wrong gradients on maps that are 2 deep, and a "
-            f"level of this network is {times(wrong)}; use trainer.precision=32-true, or crops of another depth"
+            f"trainer.precision={requested}: on a CPU, bfloat16 gives wrong gradients for feature maps of depth 2, and "
+            f"a level of this network has {times(unsafe)}; use trainer.precision=32-true, or crops of another depth"
         )
     return requested
 
 
-def wrong_in_bf16(size: Sequence[int]) -> bool:
-    """Whether the weight gradient of a 3-wide convolution of such a map is garbage in bfloat16 on a CPU.
+def has_wrong_bf16_gradient(size: Sequence[int]) -> bool:
+    """Return whether a 3-wide convolution on a map of this size has a wrong weight gradient in bfloat16 on a CPU.
 
-    Seen in torch 2.15 (oneDNN): on volumes exactly two samples deep it reads memory that was never written.
+    Observed in torch 2.15 (oneDNN): for volumes of depth 2 it reads uninitialised memory.
     """
     return len(size) == 3 and size[0] == 2
 
 
 def device_name(accelerator: str) -> str:
-    """The device in words, for the summary and ``metrics.json``."""
+    """Return the device's name for the summary."""
     if accelerator == "cuda":
         return torch.cuda.get_device_name()
     if accelerator == "cpu":
-        return f"CPU, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        return f"CPU, {threads} thread{'s' * (threads > 1)}"
     return accelerator

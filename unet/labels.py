@@ -1,12 +1,12 @@
-"""What a label may be, said once for data, losses, metrics and pictures."""
+"""Labels: the one to ignore, and the entropy of label counts."""
 
 import numpy as np
 
 IGNORE_INDEX = 255
-"""The label left out of loss and metrics, everywhere."""
+"""The label of pixels that losses and metrics leave out."""
 
 
 def label_entropy(counts: np.ndarray) -> np.ndarray:
-    """How mixed labels are: the entropy of the classes' shares, in nats, for counts (N, K) -> (N,)."""
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    return -(share * np.log(np.where(share > 0, share, 1))).sum(1)
+    """Return the entropy of the class frequencies in nats: counts (N, K) -> (N,)."""
+    frequency = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return -(frequency * np.log(np.where(frequency > 0, frequency, 1))).sum(1)

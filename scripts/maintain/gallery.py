@@ -193,13 +193,13 @@ def load_run(folder: Path) -> tuple[Any, Any]:
 
 def features(run: Path, count: int = 5) -> Image.Image:
     """The feature maps before and after every operator of a run's best checkpoint, on its most varied image."""
-    from unet.analysis.feature_maps import feature_maps, passage_picture
+    from unet.analysis.feature_maps import draw_operator_io, feature_maps
 
     task, data = load_run(run)
     split = data.eval_split
     (index,) = data.samples[split].highest_entropy(1)
     found = feature_maps(task.net, task.normalize(data.example(split, index)))
-    return stacked([(passage.title, passage_picture(passage, count)) for passage in found])
+    return stacked([(passage.title, draw_operator_io(passage, count)) for passage in found])
 
 
 def stacked(parts: Sequence[tuple[str, np.ndarray]]) -> Image.Image:

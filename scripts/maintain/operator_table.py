@@ -22,8 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from unet import CONTEXT, DOWN, UP
-from unet.analysis.receptive_field import measure_interval, up_with, width
-from unet.analysis.single_operator import build, inputs, served
+from unet.analysis.receptive_field import apply_up, interval_length, measure_interval
+from unet.analysis.single_operator import build_operator, example_inputs, supported_dims
 from unet.errors import UserError
 from unet.io.atomic import replace_block, write_text
 from unet.io.provenance import ROOT
@@ -46,8 +46,8 @@ NONDETERMINISTIC = re.compile(
 def flops(table: Registry, name: str) -> int:
     """Of one image."""
     with torch.device("meta"):
-        operator = build(table, name, 2, CHANNELS)
-        arguments = inputs(table, CHANNELS, (SIZE, SIZE), batch=1)
+        operator = build_operator(table, name, 2, CHANNELS)
+        arguments = example_inputs(table, CHANNELS, (SIZE, SIZE), batch=1)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         operator.eval()(*arguments)
     return counter.get_total_flops()
@@ -55,16 +55,16 @@ def flops(table: Registry, name: str) -> int:
 
 def field(table: Registry, name: str) -> str:
     """Samples of the (coarse, for an up operator) input that an output sample looks at; ``all`` of them, for some."""
-    operator = build(table, name, served(table, name)[0], channels=2)
+    operator = build_operator(table, name, supported_dims(table, name)[0], channels=2)
     operator.double().eval()
-    dims = served(table, name)[0]
+    dims = supported_dims(table, name)[0]
     one, two = (1,) * dims, (2,) * dims
     if table is UP:
-        found = measure_interval(partial(up_with, operator, two, 2, 4, "x"), 4, one, 2, 0)
+        found = measure_interval(partial(apply_up, operator, two, 2, 4, "x"), 4, one, 2, 0)
     else:
         found = measure_interval(operator, 2, two if table is DOWN else one, 1, 0)
     assert found is not None
-    widest = max(width(ends) for ends in zip(found.first, found.last, strict=True))
+    widest = max(interval_length(ends) for ends in zip(found.first, found.last, strict=True))
     return "all" if math.isinf(widest) else f"{widest:.0f}"
 
 
@@ -82,9 +82,9 @@ class Calls(TorchDispatchMode):
 
 def deterministic(table: Registry, name: str, dims: int) -> bool:
     """Whether nothing that a training calls is on torch's list of operations without a deterministic form."""
-    operator = build(table, name, dims, channels=4)
+    operator = build_operator(table, name, dims, channels=4)
     with Calls() as calls:
-        output = operator(*(x.requires_grad_() for x in inputs(table, 4, (8,) * dims, batch=2)))
+        output = operator(*(x.requires_grad_() for x in example_inputs(table, 4, (8,) * dims, batch=2)))
         output.sum().backward()
     return not any(NONDETERMINISTIC.search(called) for called in calls.names)
 
@@ -120,14 +120,14 @@ def rows(key: str, table: Registry) -> Iterator[str]:
     for name, cls in table.items():
         if name == "none":
             continue
-        dims = served(table, name)
+        dims = supported_dims(table, name)
         exact = [n for n in dims if deterministic(table, name, n)]
         aliases = "".join(f", `{alias}`" for alias, of in table.aliases.items() if of == name)
         cells = (
             f"`{name}`{aliases}",
             first_sentence(cls),
             " ".join(f"{n}-D" for n in dims),
-            f"{count_parameters(build(table, name, 2, CHANNELS)):,}",
+            f"{count_parameters(build_operator(table, name, 2, CHANNELS)):,}",
             f"{flops(table, name) / 1e6:.1f}",
             field(table, name),
             "yes" if exact == dims else " ".join(f"{n}-D" for n in exact) or "no",

@@ -16,19 +16,19 @@ def track_saved_tensors(record: Callable[[int], None], known: Iterable[Tensor] =
 
     Args:
         record: receives the bytes of one storage when it is saved.
-        known: tensors, such as parameters and buffers, whose storages are not counted.
+        known: tensors, such as parameters and buffers, whose storages are not addresses.
     """
-    seen = {tensor.untyped_storage()._cdata for tensor in known}
-    alive = []  # the address of a freed storage could be reused
+    addresses = {tensor.untyped_storage()._cdata for tensor in known}
+    storages = []  # kept alive, because the address of a freed storage could be reused
 
     def pack(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata not in seen:
-            seen.add(storage._cdata)
-            alive.append(storage)
+        if storage._cdata not in addresses:
+            addresses.add(storage._cdata)
+            storages.append(storage)
             record(storage.nbytes())
 
-    with saved_tensors_hooks(pack, lambda nothing: nothing):
+    with saved_tensors_hooks(pack, lambda packed: packed):
         yield
 
 
@@ -44,7 +44,7 @@ def cuda_peak_bytes(call: Callable[[], object]) -> int:
     """Return the peak GPU memory of ``call`` in bytes, less what was allocated before."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
+    allocated = torch.cuda.memory_allocated()
     call()
     torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
+    return torch.cuda.max_memory_allocated() - allocated

@@ -1,4 +1,4 @@
-"""Feature maps before and after every operator of a network: what each makes of what it is given."""
+"""Feature maps at the input and the output of every operator of a network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,132 +13,132 @@ from torch.nn import functional as F
 from unet.network.registry import operator_name
 
 Array = np.ndarray
-SIDE = 96
-"""Pixels that a map's longer side is enlarged to at least."""
-GAP = 4
-STRETCH = 512
-"""Samples of a line that are drawn."""
-SLENDER = 20
-"""How many times as long as high a strip is."""
+MIN_SIDE = 96
+"""Pixels of the longer side of an enlarged map, at least."""
+PADDING = 4
+WINDOW = 512
+"""Samples of a 1-D feature map that are drawn."""
+STRIP_ASPECT = 20
+"""Length divided by height of the strip that a 1-D feature map is drawn as."""
 
 
 @dataclass(frozen=True)
 class OperatorIO:
-    """One image's way through one operator.
+    """The input and the output of one operator for one image.
 
     Attributes:
-        name: the operator's place in the network, such as ``downs.0``, fine to coarse.
-        operator: its name as the config says it.
-        before: what it was given (C, *S); of an up operator without the skip.
-        after: what it returned (C', *S').
+        name: the name of the module, such as ``downs.0``, fine to coarse.
+        operator: its name in the config.
+        input: its input (C, *S); of an up operator without the skip connection.
+        output: its output (C', *S').
     """
 
     name: str
     operator: str
-    before: Tensor
-    after: Tensor
+    input: Tensor
+    output: Tensor
 
     @property
     def title(self) -> str:
-        """Its place and its name: ``downs.0 max``."""
+        """The names of the module and of the operator: ``downs.0 max``."""
         return f"{self.name} {self.operator}"
 
 
 @contextmanager
-def capture(net: nn.Module, found: list[OperatorIO]) -> Iterator[None]:
-    """While it lasts, every operator that is run adds its passage, in the order of the forward pass."""
+def capture(net: nn.Module, records: list[OperatorIO]) -> Iterator[None]:
+    """Append the input and output of every operator to ``records``, in the order of the forward pass."""
 
-    def watch(name: str, operator: str):
+    def make_hook(name: str, operator: str):
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            found.append(OperatorIO(name, operator, args[0][0].float().cpu(), output[0].float().cpu()))
+            records.append(OperatorIO(name, operator, args[0][0].float().cpu(), output[0].float().cpu()))
 
         return hook
 
-    hooks = []
+    handles = []
     for name, module in net.named_modules():
         operator = operator_name(module)
         if operator not in (None, "none"):
-            hooks.append(module.register_forward_hook(watch(name, operator)))
+            handles.append(module.register_forward_hook(make_hook(name, operator)))
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @torch.no_grad()
 def feature_maps(net: nn.Module, image: Tensor) -> list[OperatorIO]:
-    """The passages of the first image of a batch (B, C, *S), normalised as the network expects it."""
-    found: list[OperatorIO] = []
+    """Return the feature maps of the first image of a batch (B, C, *S), normalised as the network expects it."""
+    records: list[OperatorIO] = []
     training = net.training
     net.eval()
     try:
-        with capture(net, found):
+        with capture(net, records):
             net(image)
     finally:
         net.train(training)
-    return found
+    return records
 
 
-def passage_picture(passage: OperatorIO, count: int) -> Array:
-    """``count`` channels before (above) and after (below) an operator, in viridis: (H, W, 3) uint8.
+def draw_operator_io(record: OperatorIO, count: int) -> Array:
+    """Draw ``count`` channels of an operator's input (above) and output (below) in viridis: (H, W, 3) uint8.
 
-    The channels are those that tell the most, each on a scale of its own. Where the operator keeps the
-    width they are the same channels above and below, on the same scale; else each row shows its own.
+    The channels with the most variance are drawn, each on its own scale. If the operator keeps the number of channels,
+    the same channels are drawn above and below, on the same scale.
     """
     from torchvision.utils import make_grid  # takes a second to import
 
-    share = min(1.0, STRETCH / max(passage.before.shape[1], passage.after.shape[1]))
-    before, after = to_2d(passage.before, share), to_2d(passage.after, share)
-    kept = len(before) == len(after)
-    above = select_channels(before, count)
-    below = above if kept else select_channels(after, count)
-    rows: list[list[Tensor]] = [[], []]
-    for one, other in zip(above, below, strict=False):
-        given, made = before[one], after[other]
-        both = torch.cat([given.flatten(), made.flatten()])
-        rows[0].append(colored(given, both if kept else given))
-        rows[1].append(colored(made, both if kept else made))
-    finest = [max(one, other) for one, other in zip(before.shape[1:], after.shape[1:], strict=True)]
-    size = [round(n * max(1, SIDE / max(finest))) for n in finest]  # of both, so that their places correspond
-    enlarged = [F.interpolate(picture[None], size=size, mode="nearest")[0] for picture in (*rows[0], *rows[1])]
-    grid = make_grid(enlarged, nrow=len(rows[0]), padding=GAP, pad_value=255)
+    fraction = min(1.0, WINDOW / max(record.input.shape[1], record.output.shape[1]))
+    inputs, outputs = to_2d(record.input, fraction), to_2d(record.output, fraction)
+    same_width = len(inputs) == len(outputs)
+    input_channels = select_channels(inputs, count)
+    output_channels = input_channels if same_width else select_channels(outputs, count)
+    above: list[Tensor] = []
+    below: list[Tensor] = []
+    for i, j in zip(input_channels, output_channels, strict=False):
+        both = torch.cat([inputs[i].flatten(), outputs[j].flatten()])
+        above.append(apply_colormap(inputs[i], both if same_width else inputs[i]))
+        below.append(apply_colormap(outputs[j], both if same_width else outputs[j]))
+    finest = [max(sizes) for sizes in zip(inputs.shape[1:], outputs.shape[1:], strict=True)]
+    size = [round(n * max(1, MIN_SIDE / max(finest))) for n in finest]  # the same for both, so that positions match
+    images = [F.interpolate(image[None], size=size, mode="nearest")[0] for image in (*above, *below)]
+    grid = make_grid(images, nrow=len(above), padding=PADDING, pad_value=255)
     return grid.movedim(0, -1).numpy()
 
 
 def select_channels(maps: Tensor, count: int) -> list[int]:
-    """Channels of (C, H, W) that tell the most: the one that varies most, then what varies most beside those chosen.
+    """Return the channels of (C, H, W) with the most variance that the channels selected before do not explain.
 
-    Many channels of a network are near copies of each other; four of those would show one thing.
+    Many channels of a network are near copies of each other.
     """
-    left = maps.flatten(1).double()
-    left = left - left.mean(1, keepdim=True)
-    chosen: list[int] = []
+    residual = maps.flatten(1).double()
+    residual = residual - residual.mean(1, keepdim=True)
+    indices: list[int] = []
     for _ in range(min(count, len(maps))):
-        variances = left.square().sum(1)
-        variances[chosen] = -1
-        chosen.append(int(variances.argmax()))
-        known = left[chosen[-1]]
-        left = left - torch.outer(left @ known / known.square().sum().clamp(min=1e-12), known)
-    return chosen
+        variances = residual.square().sum(1)
+        variances[indices] = -1
+        indices.append(int(variances.argmax()))
+        selected = residual[indices[-1]]
+        weights = residual @ selected / selected.square().sum().clamp(min=1e-12)
+        residual = residual - torch.outer(weights, selected)
+    return indices
 
 
-def to_2d(maps: Tensor, share: float) -> Tensor:
-    """Maps (C, *S) as pictures (C, H, W): a volume by its middle slice, of a line the middle ``share`` as a strip."""
+def to_2d(maps: Tensor, fraction: float) -> Tensor:
+    """Return maps (C, *S) as (C, H, W): the middle slice of a volume, the middle ``fraction`` of a line as a strip."""
     if maps.ndim == 2:
-        length = max(1, round(share * maps.shape[1]))
+        length = max(1, round(fraction * maps.shape[1]))
         middle = maps.narrow(1, (maps.shape[1] - length) // 2, length)
-        return middle[:, None].expand(-1, max(1, length // SLENDER), -1)
+        return middle[:, None].expand(-1, max(1, length // STRIP_ASPECT), -1)
     return maps[:, maps.shape[1] // 2] if maps.ndim == 4 else maps
 
 
-def colored(values: Tensor, scale: Tensor) -> Tensor:
-    """Return a map (H, W) in viridis over the range of ``scale`` but for a hundredth at either end: (3, H, W) uint8.
+def apply_colormap(values: Tensor, scale: Tensor) -> Tensor:
+    """Return a map (H, W) in viridis, from the 1st to the 99th percentile of ``scale``: (3, H, W) uint8.
 
-    The zeros around an image often make its border the brightest of all, which would leave the rest in one colour.
+    Zero padding often gives the border the largest values, which would leave the rest in one colour.
     """
     low, high = scale.quantile(0.01), scale.quantile(0.99)
-    share = ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).numpy()
-    return torch.from_numpy((matplotlib.colormaps["viridis"](share)[..., :3] * 255).round().astype(np.uint8)).movedim(
-        2, 0
-    )
+    position = ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).numpy()
+    colors = (matplotlib.colormaps["viridis"](position)[..., :3] * 255).round().astype(np.uint8)
+    return torch.from_numpy(colors).movedim(2, 0)

@@ -1,6 +1,6 @@
-"""A network level by level: sizes with their formula, strides, receptive fields, parameters, FLOPs and memory.
+"""Summarize a network layer by layer: sizes, strides, receptive fields, parameters, FLOPs and memory.
 
-The network is built on torch's meta device: nothing is computed, so any size is described at once.
+The network is built on torch's meta device: nothing is computed, so images of any size are summarized at once.
 """
 
 import math
@@ -23,20 +23,20 @@ Size = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One part of the network, in the order of the forward pass.
+class LayerSummary:
+    """The figures of one layer (a block or an operator) of the network.
 
     Attributes:
         name: its name in the state dict, such as ``downs.0``.
-        operator: what it is, as the config says it.
-        size_in, size: samples along every axis, before and after.
-        formula: how ``size`` follows from ``size_in``; empty where it stays.
-        stride: samples of the (padded) input from one of its samples to the next.
-        field: its receptive field in samples of the input, the widest of any of its samples.
-        channels: of its output.
-        parameters: trainable ones.
+        operator: its name in the config.
+        size_in, size: size of its input and output.
+        formula: how ``size`` follows from ``size_in``; empty where it is the same.
+        stride: distance between neighbouring outputs, in samples of the (padded) image.
+        field: the largest receptive field of any of its outputs, in samples of the image.
+        channels: channels of its output.
+        parameters: trainable parameters.
         flops: of one image's forward pass, a multiply-add counting two; pooling, norms and interpolation count none.
-        memory: bytes an image keeps for the backward pass in float32, beyond the parameters.
+        memory: bytes saved for the backward pass in float32 per image, without the parameters.
     """
 
     name: str
@@ -54,91 +54,98 @@ class Stage:
 
 @dataclass(frozen=True)
 class NetworkSummary:
-    """Attributes: input channels and size, padding (before, after) along each axis, stages, fields, what to mind."""
+    """The summary of a network.
+
+    Attributes:
+        in_channels, size: channels and size of the input.
+        padding: padding (before, after) along each axis.
+        layers: the layers in the order of the forward pass.
+        fields: the receptive fields.
+        warnings: warnings about a small bottleneck or receptive field.
+    """
 
     in_channels: int
     size: Size
     padding: list[tuple[int, int]]
-    stages: list[Stage]
+    layers: list[LayerSummary]
     fields: ReceptiveFields
     warnings: list[str]
 
     @property
     def parameters(self) -> int:
-        return sum(stage.parameters for stage in self.stages)
+        return sum(layer.parameters for layer in self.layers)
 
     @property
     def flops(self) -> int:
-        return sum(stage.flops for stage in self.stages)
+        return sum(layer.flops for layer in self.layers)
 
     @property
     def memory(self) -> int:
-        return sum(stage.memory for stage in self.stages)
+        return sum(layer.memory for layer in self.layers)
 
 
-def to_metrics(found: NetworkSummary) -> dict[str, Any]:
-    """What ``metrics.json`` says of a network: totals, the bottleneck's receptive field, and every stage."""
+def to_metrics(summary: NetworkSummary) -> dict[str, Any]:
+    """Return the entries of ``metrics.json``: totals, the bottleneck's receptive field, and every layer."""
 
-    def seen(field: Field) -> list[int | str]:
+    def to_json(field: Field) -> list[int | str]:
         return ["all" if math.isinf(n) else int(n) for n in field]
 
-    stages = [
-        {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(stage).items()}
-        | {"field": seen(stage.field)}
-        for stage in found.stages
+    layers = [
+        {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(layer).items()}
+        | {"field": to_json(layer.field)}
+        for layer in summary.layers
     ]
     return {
-        "model/parameters": found.parameters,
-        "model/flops": found.flops,
-        "model/flops_input": "x".join(map(str, (found.in_channels, *found.size))),
-        "model/activation_bytes": found.memory,
-        "model/receptive_field": seen(found.fields.encoder[-1]),
-        "model/stages": stages,
+        "model/parameters": summary.parameters,
+        "model/flops": summary.flops,
+        "model/flops_input": "x".join(map(str, (summary.in_channels, *summary.size))),
+        "model/activation_bytes": summary.memory,
+        "model/receptive_field": to_json(summary.fields.encoder[-1]),
+        "model/stages": layers,
     }
 
 
 COLUMNS = ("part", "operator", "size", "channels", "stride", "field", "share", "parameters", "MFLOP", "MiB")
 
 
-def rows(found: NetworkSummary) -> list[tuple[str, ...]]:
-    """The stages for eyes, one tuple a stage with a text for each of ``COLUMNS``; the share is of the input's size."""
-    shares = [[min(1.0, field / n) for field, n in zip(s.field, found.size, strict=True)] for s in found.stages]
+def table_rows(summary: NetworkSummary) -> list[tuple[str, ...]]:
+    """Format the layers as rows of ``COLUMNS``; ``share`` is the receptive field as a fraction of the input's size."""
     return [
         (
-            stage.name,
-            stage.operator,
-            times(stage.size),
-            str(stage.channels),
-            times(stage.stride),
-            times(stage.field),
-            " x ".join(f"{part:.0%}" for part in share),
-            f"{stage.parameters:,}",
-            f"{stage.flops / 1e6:,.1f}",
-            f"{stage.memory / 2**20:,.1f}",
+            layer.name,
+            layer.operator,
+            times(layer.size),
+            str(layer.channels),
+            times(layer.stride),
+            times(layer.field),
+            " x ".join(f"{min(1.0, field / n):.0%}" for field, n in zip(layer.field, summary.size, strict=True)),
+            f"{layer.parameters:,}",
+            f"{layer.flops / 1e6:,.1f}",
+            f"{layer.memory / 2**20:,.1f}",
         )
-        for stage, share in zip(found.stages, shares, strict=True)
+        for layer in summary.layers
     ]
 
 
-def markdown(found: NetworkSummary) -> str:
-    """The stages as a table and the formulas of their sizes, for TensorBoard's text tab."""
-    table = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows(found))]
-    return "\n".join([*table, "", *(f"- {stage.name}: {stage.formula}" for stage in found.stages if stage.formula)])
+def to_markdown(summary: NetworkSummary) -> str:
+    """Format the layers as a table with the formulas of their sizes, for TensorBoard's text tab."""
+    table = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *table_rows(summary))]
+    return "\n".join([*table, "", *(f"- {layer.name}: {layer.formula}" for layer in summary.layers if layer.formula)])
 
 
 def summarize_network(
     settings: Mapping[str, Any], size: Sequence[int], batch: int = 1, object_size: int | None = None
 ) -> NetworkSummary:
-    """Take ``UNet(**settings)`` apart for images of (in_channels, *size).
+    """Summarize ``UNet(**settings)`` for images of (in_channels, *size).
 
     Args:
         settings: the network's arguments.
         size: samples along every axis.
-        batch: images in a training batch: batch norm refuses a bottleneck of a single value.
-        object_size: samples across the objects that matter.
+        batch: images of a training batch; batch norm cannot normalise a bottleneck of a single value.
+        object_size: the size of the objects to segment, in samples.
 
     Raises:
-        UserError: settings or a size that the network refuses.
+        UserError: the settings or the size are invalid.
     """
     size = tuple(size)
     with torch.device("meta"):
@@ -147,84 +154,75 @@ def summarize_network(
     net.check(image)
     shapes: dict[str, tuple[Size, Size, int]] = {}
     memory: dict[str, int] = {}
-    names = [name for name, _ in parts(net)]
-    with record_forward(net, names, shapes, memory):
+    with record_forward(net, shapes, memory):
         net(image)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.eval()(image[:1])
     flops = counter.get_flop_counts()
     fields = receptive_fields(settings)
-    stages = []
-    for name in shapes:  # in the order in which they ran
-        part = net.get_submodule(name)
-        size_in, size_out, channels = shapes[name]
-        stages.append(
-            Stage(
+    layers = []
+    for name, (size_in, size_out, channels) in shapes.items():  # in the order of the forward pass
+        module = net.get_submodule(name)
+        level, field = level_and_field(name, net, fields)
+        layers.append(
+            LayerSummary(
                 name=name,
-                operator=role(part),
+                operator=operator_label(module),
                 size_in=size_in,
                 size=size_out,
-                formula=",  ".join(dict.fromkeys(size_formulas(part, size_in, size_out))),
-                stride=tuple(math.prod(axis) for axis in zip(*net.strides[: level_of(name, net)], strict=True))
+                formula=",  ".join(dict.fromkeys(size_formulas(module, size_in, size_out))),
+                stride=tuple(math.prod(axis) for axis in zip(*net.strides[:level], strict=True))
                 or (1,) * net.spatial_dims,
-                field=field_of(name, fields),
+                field=field,
                 channels=channels,
-                parameters=count_parameters(part),
+                parameters=count_parameters(module),
                 flops=sum(flops.get(f"UNet.{name}", {}).values()),
                 memory=memory.get(name, 0) // batch,
             )
         )
     padding = padding_to_multiple(size, net.total_stride)
-    result = NetworkSummary(net.in_channels, size, padding, stages, fields, [])
+    result = NetworkSummary(net.in_channels, size, padding, layers, fields, [])
     return replace(result, warnings=list(warnings_for(result, object_size)))
 
 
-def parts(net: UNet) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of a network that stages are made of."""
+def named_layers(net: UNet) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the name and the module of every layer."""
     for name, child in net.named_children():
         if isinstance(child, nn.ModuleList):
-            yield from ((f"{name}.{index}", part) for index, part in enumerate(child))
+            yield from ((f"{name}.{index}", module) for index, module in enumerate(child))
         else:
             yield name, child
 
 
-def level_of(name: str, net: UNet) -> int:
-    """The level of a part's output: 0 is the finest."""
+def level_and_field(name: str, net: UNet, fields: ReceptiveFields) -> tuple[int, Field]:
+    """Return the level of a layer's output, 0 the finest, and its receptive field."""
     kind, _, index = name.partition(".")
-    if kind in ("downs", "encoder"):
-        return int(index) + 1
-    if kind in ("ups", "decoder"):
-        return int(index)
-    return len(net.strides) if kind == "context" else 0
-
-
-def field_of(name: str, fields: ReceptiveFields) -> Field:
-    kind, _, index = name.partition(".")
+    level = int(index or 0)
     match kind:
-        case "stem":
-            return fields.encoder[0]
-        case "encoder":
-            return fields.encoder[int(index) + 1]
         case "downs":
-            return fields.downs[int(index)]
-        case "ups":
-            return fields.ups[int(index)]
-        case "decoder":
-            return fields.decoder[int(index)]
+            return level + 1, fields.downs[level]
+        case "stem":
+            return 0, fields.encoder[0]
+        case "encoder":
+            return level + 1, fields.encoder[level + 1]
         case "context":
-            return fields.context
-    return fields.logits
+            return len(net.strides), fields.context
+        case "ups":
+            return level, fields.ups[level]
+        case "decoder":
+            return level, fields.decoder[level]
+    return 0, fields.logits
 
 
-def role(part: nn.Module) -> str:
-    """An operator's name as the config says it; ``block`` and ``head`` for what is no choice."""
-    convolution = isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return operator_name(part) or ("head" if convolution else "block")
+def operator_label(module: nn.Module) -> str:
+    """Return the name of an operator in the config; ``block`` or ``head`` for other layers."""
+    is_convolution = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return operator_name(module) or ("head" if is_convolution else "block")
 
 
-def size_formulas(part: nn.Module, size_in: Size, size: Size) -> Iterator[str]:
-    """Along every axis, the size out written as ``floor((n + 2p - d(k - 1) - 1) / s) + 1`` or what it is instead."""
-    window = next((module for module in part.modules() if strides(module)), None)
+def size_formulas(layer: nn.Module, size_in: Size, size: Size) -> Iterator[str]:
+    """Yield the formula of the output's size along every axis, such as ``floor((n + 2p - d(k - 1) - 1) / s) + 1``."""
+    window = next((module for module in layer.modules() if is_strided(module)), None)
     for axis, (n, m) in enumerate(zip(size_in, size, strict=True)):
         if n == m:
             continue
@@ -241,57 +239,57 @@ def size_formulas(part: nn.Module, size_in: Size, size: Size) -> Iterator[str]:
             yield f"floor(({n} + 2·{p} - {d}({k} - 1) - 1) / {s}) + 1 = {m}"
 
 
-def strides(module: nn.Module) -> bool:
-    """Whether a module is a convolution or a pooling window that changes the resolution."""
+def is_strided(module: nn.Module) -> bool:
+    """Return whether a module is a convolution or a pooling window that changes the resolution."""
     return hasattr(module, "padding") and max(as_tuple(getattr(module, "stride", 1), 1)) > 1
 
 
 def as_tuple(value: Any, length: int) -> tuple[int, ...]:
+    """Return a value per axis as a tuple."""
     return tuple(value) if isinstance(value, Sequence) else (value,) * length
 
 
 @contextmanager
-def record_forward(
-    net: UNet, names: Sequence[str], shapes: dict[str, tuple[Size, Size, int]], memory: dict[str, int]
-) -> Iterator[None]:
-    """While it lasts, note the shapes that pass through each part and the bytes it keeps for the backward pass."""
+def record_forward(net: UNet, shapes: dict[str, tuple[Size, Size, int]], memory: dict[str, int]) -> Iterator[None]:
+    """Record (input size, output size, channels) of every layer, and the bytes it saves for the backward pass."""
     running = ["head"]
 
-    def enter(name: str):
-        return lambda module, args: running.append(name)
+    def make_hooks(name: str):
+        def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            running.append(name)
 
-    def leave(name: str):
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             running.pop()
             shapes[name] = tuple(args[0].shape[2:]), tuple(output.shape[2:]), output.shape[1]
 
-        return hook
+        return before, after
 
-    def note(size: int) -> None:
+    def add_memory(size: int) -> None:
         memory[running[-1]] = memory.get(running[-1], 0) + size
 
-    hooks = []
-    for name in names:
-        part = net.get_submodule(name)
-        hooks += [part.register_forward_pre_hook(enter(name)), part.register_forward_hook(leave(name))]
+    handles = []
+    for name, module in named_layers(net):
+        before, after = make_hooks(name)
+        handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
     try:
-        with track_saved_tensors(note, [*net.parameters(), *net.buffers()]):
+        with track_saved_tensors(add_memory, [*net.parameters(), *net.buffers()]):
             yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()
 
 
-def warnings_for(found: NetworkSummary, object_size: int | None) -> Iterator[str]:
-    """What to mind, in sentences."""
-    bottleneck = next(stage for stage in found.stages if stage.name == "context")
+def warnings_for(summary: NetworkSummary, object_size: int | None) -> Iterator[str]:
+    """Yield warnings about a small bottleneck, and about objects larger than its receptive field."""
+    bottleneck = next(layer for layer in summary.layers if layer.name == "context")
     if min(bottleneck.size) < SMALL_BOTTLENECK:
         yield (
-            f"the bottleneck is {times(bottleneck.size)}: below {SMALL_BOTTLENECK} samples an axis small objects "
-            f"vanish; consider a smaller model.depth or larger crops"
+            f"the bottleneck is {times(bottleneck.size)}: with fewer than {SMALL_BOTTLENECK} samples per axis small "
+            f"objects are lost; use a smaller model.depth or larger crops"
         )
-    if object_size is not None and min(found.fields.encoder[-1]) < object_size:
+    field = summary.fields.encoder[-1]
+    if object_size is not None and min(field) < object_size:
         yield (
-            f"the bottleneck sees {times(found.fields.encoder[-1])} samples, less than an object of {object_size}: "
-            f"consider a larger model.depth, model.context=spp, or smaller images"
+            f"the receptive field of the bottleneck is {times(field)} samples, smaller than an object of "
+            f"{object_size}: use a larger model.depth, model.context=spp, or smaller images"
         )

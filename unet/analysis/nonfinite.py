@@ -1,35 +1,36 @@
-"""Finding the first layer that made a number that is none."""
+"""Find the first layer whose output is NaN or infinite."""
 
 import torch
 from torch import Tensor, nn
 
 
 def is_finite(value: object) -> bool:
+    """Return whether a value is no tensor, or a tensor of finite numbers."""
     return not isinstance(value, Tensor) or bool(torch.isfinite(value).all())
 
 
 def first_nonfinite(net: nn.Module, image: Tensor) -> str:
-    """Say where NaN or infinity first appears when ``net`` sees ``image``; called only once a loss is not finite."""
+    """Return a message that names the first layer whose output for ``image`` is not finite."""
     if not is_finite(image):
-        return "the input image itself holds NaN or infinite values"
+        return "the input image contains NaN or infinite values"
     for name, parameter in net.named_parameters():
         if not is_finite(parameter):
-            return f"the parameter {name} is not finite (an earlier update made it so)"
-    found: list[str] = []
+            return f"the parameter {name} is not finite after an earlier optimizer step"
+    messages: list[str] = []
 
-    def hook(name: str):
-        def look(module: nn.Module, inputs: tuple, output: object) -> None:
-            if not found and not is_finite(output):
-                found.append(f"the first layer with a non-finite output is {name} ({type(module).__name__})")
+    def make_hook(name: str):
+        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
+            if not messages and not is_finite(output):
+                messages.append(f"the first layer with a non-finite output is {name} ({type(module).__name__})")
 
-        return look
+        return hook
 
-    leaves = [(name, module) for name, module in net.named_modules() if not any(module.children())]
-    handles = [module.register_forward_hook(hook(name)) for name, module in leaves]
+    layers = [(name, module) for name, module in net.named_modules() if not any(module.children())]
+    handles = [module.register_forward_hook(make_hook(name)) for name, module in layers]
     try:
         with torch.no_grad():
             net(image)
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else "every layer's output is finite: the loss itself is not"
+    return messages[0] if messages else "the output of every layer is finite, the loss itself is not"

@@ -1,4 +1,4 @@
-"""Measure receptive fields: which inputs does an output depend on?
+"""Measure receptive fields: the inputs that an output depends on.
 
 Operators declare nothing: each operator and block is run on short signals in which one sample at a time is changed, and
 the outputs that change are recorded. The resulting intervals are then chained through the network, one axis at a time;
@@ -21,17 +21,17 @@ Field = tuple[float, ...]
 Interval = tuple[float, float]
 """First and last sample, both included; infinite if a position depends on the whole input."""
 
-PROBES = (16, 64, 256)
+SIGNAL_LENGTHS = (16, 64, 256)
 """Lengths tried, in coarse samples: an interval that fills even the last one is taken for unlimited."""
 BACKGROUNDS = 8
-"""Random signals in which each sample is changed: which sample a maximum comes from depends on the others."""
+"""Random signals in which each sample is changed: the position of a maximum depends on the other samples."""
 DISTURBANCES = (1e3, -1e3)
 """Large, so that each can become the maximum; not NaN, which would propagate through weights of zero."""
 
 
 @dataclass(frozen=True)
 class InputInterval:
-    """Along one axis: output j depends on inputs ``(j // up) * down + first[j % up]`` to ``... + last[j % up]``."""
+    """The inputs ``(j // up) * down + first[j % up]`` to ``... + last[j % up]`` of output j, along one axis."""
 
     down: int
     up: int
@@ -62,7 +62,7 @@ def measure_interval(
         axis: 0 to the number of spatial axes - 1.
     """
     inputs = block[axis]
-    for blocks in PROBES:
+    for blocks in SIGNAL_LENGTHS:
         n, centre = blocks * inputs, blocks // 2
         size = [*block]
         size[axis] = n
@@ -70,11 +70,11 @@ def measure_interval(
         generator = torch.Generator().manual_seed(0)
         for _ in range(BACKGROUNDS):
             base = torch.randn(1, channels, *size, generator=generator, dtype=torch.float64)
-            before = call(base)
+            unchanged = call(base)
             for value in DISTURBANCES:
                 disturbed = base.repeat(n, *[1] * (base.ndim - 1)).movedim(2 + axis, 1)
                 disturbed[range(n), range(n)] = value
-                changed = call(disturbed.movedim(1, 2 + axis)) != before
+                changed = call(disturbed.movedim(1, 2 + axis)) != unchanged
                 changed = changed.movedim(2 + axis, 1).flatten(2).any(2)  # (input, output)
                 depends |= changed[:, centre * outputs : (centre + 1) * outputs].T
         if not depends.any():
@@ -87,7 +87,7 @@ def measure_interval(
     return InputInterval(inputs, outputs, (-math.inf,) * outputs, (math.inf,) * outputs)
 
 
-class Fields:
+class AxisFields:
     """The receptive fields of a network along one axis, in samples of its input.
 
     Args:
@@ -108,46 +108,46 @@ class Fields:
         for level, stride in enumerate(net.strides):
             first = stages.index(stages[level])
             if first < level:  # identical stages are measured once
-                for parts in (self.downs, self.encoder, self.ups, self.guides, self.decoder):
-                    parts.append(parts[first])
+                for intervals in (self.downs, self.encoder, self.ups, self.guides, self.decoder):
+                    intervals.append(intervals[first])
                 continue
             fine, coarse = net.widths[level : level + 2]
             joined = net.decoder[level].get_parameter("0.0.weight").shape[1]
-            up = partial(up_with, net.ups[level], stride, fine, coarse)
+            up = partial(apply_up, net.ups[level], stride, fine, coarse)
             self.downs.append(require_dependence(measure_interval(net.downs[level], fine, stride, 1, axis)))
             self.encoder.append(require_dependence(measure_interval(net.encoder[level], fine, pixel, 1, axis)))
             self.ups.append(require_dependence(measure_interval(partial(up, "x"), coarse, pixel, stride[axis], axis)))
             self.guides.append(measure_interval(partial(up, "skip"), fine, stride, stride[axis], axis))
             self.decoder.append(require_dependence(measure_interval(net.decoder[level], joined, pixel, 1, axis)))
 
-    def encoded(self, level: int, samples: Interval = (0, 0)) -> Interval:
-        """Return the inputs that ``samples`` of the encoder's output at ``level`` depend on."""
+    def encoded(self, level: int, outputs: Interval = (0, 0)) -> Interval:
+        """Return the inputs that the encoder's outputs at ``level`` depend on."""
         for finer in reversed(range(level)):
-            samples = self.downs[finer].inputs(self.encoder[finer].inputs(samples))
-        return self.stem.inputs(samples)
+            outputs = self.downs[finer].inputs(self.encoder[finer].inputs(outputs))
+        return self.stem.inputs(outputs)
 
-    def decoded(self, level: int, samples: Interval) -> Interval:
+    def decoded(self, level: int, outputs: Interval) -> Interval:
         """Return the same for the decoder's output, which at the last level is that of the context module."""
         if level == self.depth:
-            return self.encoded(level, self.context.inputs(samples))
-        samples = self.decoder[level].inputs(samples)
-        upsampled = self.upsampled(level, samples)
-        return upsampled if self.net.skip == "none" else union(upsampled, self.encoded(level, samples))
+            return self.encoded(level, self.context.inputs(outputs))
+        outputs = self.decoder[level].inputs(outputs)
+        upsampled = self.upsampled(level, outputs)
+        return upsampled if self.net.skip == "none" else union(upsampled, self.encoded(level, outputs))
 
-    def upsampled(self, level: int, samples: Interval) -> Interval:
+    def upsampled(self, level: int, outputs: Interval) -> Interval:
         """Return the same for the up operator's output."""
-        inputs = self.decoded(level + 1, self.ups[level].inputs(samples))
+        inputs = self.decoded(level + 1, self.ups[level].inputs(outputs))
         guide = self.guides[level]
-        return inputs if guide is None else union(inputs, self.encoded(level, guide.inputs(samples)))
+        return inputs if guide is None else union(inputs, self.encoded(level, guide.inputs(outputs)))
 
     def downsampled(self, level: int) -> Interval:
         """Return the same for one sample of the output of the down operator from ``level``."""
         return self.encoded(level, self.downs[level].inputs((0, 0)))
 
     def widest(self, inputs: Callable[[int, Interval], Interval], level: int) -> float:
-        """Return the largest field of any sample at ``level`` of the decoder: fields differ with the phase."""
+        """Return the largest field of any output at ``level`` of the decoder: fields differ with the phase."""
         phases = range(math.prod(self.strides[level:]))
-        return max(width(inputs(level, (phase, phase))) for phase in phases)
+        return max(interval_length(inputs(level, (phase, phase))) for phase in phases)
 
 
 def require_dependence(interval: InputInterval | None) -> InputInterval:
@@ -157,21 +157,23 @@ def require_dependence(interval: InputInterval | None) -> InputInterval:
     return interval
 
 
-def up_with(up: nn.Module, stride: Sequence[int], fine: int, coarse: int, part: str, given: Tensor) -> Tensor:
-    """Apply an up operator to one of its inputs, ``x`` or ``skip``; the other is random and constant."""
-    skip_given = part == "skip"
-    size = [n // r if skip_given else n * r for n, r in zip(given.shape[2:], stride, strict=True)]
+def apply_up(up: nn.Module, stride: Sequence[int], fine: int, coarse: int, argument: str, value: Tensor) -> Tensor:
+    """Apply an up operator to ``value`` as its ``x`` or ``skip``; the other argument is random and constant."""
+    is_skip = argument == "skip"
+    size = [n // r if is_skip else n * r for n, r in zip(value.shape[2:], stride, strict=True)]
     generator = torch.Generator().manual_seed(1)
-    other = torch.randn(1, coarse if skip_given else fine, *size, generator=generator, dtype=given.dtype)
-    other = other.expand(len(given), *other.shape[1:])
-    return up(other, given) if skip_given else up(given, other)
+    constant = torch.randn(1, coarse if is_skip else fine, *size, generator=generator, dtype=value.dtype)
+    constant = constant.expand(len(value), *constant.shape[1:])
+    return up(constant, value) if is_skip else up(value, constant)
 
 
 def union(a: Interval, b: Interval) -> Interval:
+    """Return the smallest interval that contains both."""
     return min(a[0], b[0]), max(a[1], b[1])
 
 
-def width(interval: Interval) -> float:
+def interval_length(interval: Interval) -> float:
+    """Return the number of samples of an interval."""
     return interval[1] - interval[0] + 1
 
 
@@ -211,12 +213,12 @@ class ReceptiveFields:
 def receptive_fields(settings: Mapping[str, Any]) -> ReceptiveFields:
     """Measure the receptive fields of ``UNet(**settings)``."""
     net = narrow_network(settings)
-    axes = [Fields(settings, net, axis) for axis in range(net.spatial_dims)]
+    axes = [AxisFields(settings, net, axis) for axis in range(net.spatial_dims)]
     depth = len(net.strides)
     return ReceptiveFields(
-        encoder=[tuple(width(axis.encoded(level)) for axis in axes) for level in range(depth + 1)],
-        downs=[tuple(width(axis.downsampled(level)) for axis in axes) for level in range(depth)],
-        context=tuple(width(axis.decoded(depth, (0, 0))) for axis in axes),
+        encoder=[tuple(interval_length(axis.encoded(level)) for axis in axes) for level in range(depth + 1)],
+        downs=[tuple(interval_length(axis.downsampled(level)) for axis in axes) for level in range(depth)],
+        context=tuple(interval_length(axis.decoded(depth, (0, 0))) for axis in axes),
         ups=[tuple(axis.widest(axis.upsampled, level) for axis in axes) for level in range(depth)],
         decoder=[tuple(axis.widest(axis.decoded, level) for axis in axes) for level in range(depth)],
     )

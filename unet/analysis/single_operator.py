@@ -1,6 +1,7 @@
 """Build a single operator with stride 2 along every axis, and inputs for it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ STRIDE = 2
 SHARED = {"norm": "batch", "act": "relu"}
 
 
-def build(table: Registry, name: str, spatial_dims: int, channels: int) -> nn.Module:
+def build_operator(table: Registry, name: str, spatial_dims: int, channels: int) -> nn.Module:
     """Build an operator between ``channels`` at the fine level and, for an up operator, twice as many at the coarse.
 
     Raises:
@@ -24,21 +25,18 @@ def build(table: Registry, name: str, spatial_dims: int, channels: int) -> nn.Mo
     return table.build(name, SHARED, **width, spatial_dims=spatial_dims, stride=(STRIDE,) * spatial_dims)
 
 
-def served(table: Registry, name: str) -> list[int]:
+def supported_dims(table: Registry, name: str) -> list[int]:
     """Return the numbers of spatial axes that an operator supports."""
-
-    def builds(spatial_dims: int) -> bool:
-        try:
-            build(table, name, spatial_dims, channels=4)
-        except UserError:
-            return False
-        return True
-
-    return [spatial_dims for spatial_dims in (1, 2, 3) if builds(spatial_dims)]
+    result = []
+    for spatial_dims in (1, 2, 3):
+        with suppress(UserError):
+            build_operator(table, name, spatial_dims, channels=4)
+            result.append(spatial_dims)
+    return result
 
 
-def inputs(table: Registry, channels: int, size: Sequence[int], batch: int) -> list[Tensor]:
-    """Return random inputs for an operator of :func:`build`; ``size`` is that of the fine level, even everywhere."""
+def example_inputs(table: Registry, channels: int, size: Sequence[int], batch: int) -> list[Tensor]:
+    """Return random inputs of :func:`build_operator`'s result; ``size``: even sizes of the fine level."""
     fine, coarse = tuple(size), tuple(n // STRIDE for n in size)
     if table is CONTEXT:
         return [torch.randn(batch, channels, *coarse)]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unet.errors import UserError, did_you_mean
+from unet.errors import UserError
 from unet.network.geometry import count_flops, count_parameters
 from unet.network.model import UNet, level_widths
 
@@ -32,29 +32,25 @@ def match_width(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, A
         size: samples along every axis of a training image; FLOPs depend on it.
 
     Raises:
-        UserError: the budget is unknown, or no width is within 2 % of it.
+        UserError: no width is within 2 % of the budget.
     """
     arguments = dict(settings)
     budget = arguments.pop("match", None)
     if budget is None:
         return arguments
-    if budget not in BUDGETS:
-        raise UserError(
-            f"model.match: unknown {budget!r}{did_you_mean(str(budget), BUDGETS)} (valid: {', '.join(BUDGETS)})"
-        )
     base = level_widths(arguments["width"], arguments["depth"])
 
-    def cost(chosen: Mapping[str, Any]) -> int:
+    def cost(settings: Mapping[str, Any]) -> int:
         with torch.device("meta"):
-            return BUDGETS[budget](UNet(**chosen), (1, arguments["in_channels"], *size))
+            return BUDGETS[budget](UNet(**settings), (1, arguments["in_channels"], *size))
 
     target = cost(arguments | REFERENCE)
-    tried: dict[tuple[int, ...], int] = {}
+    costs: dict[tuple[int, ...], int] = {}
 
     def excess(widths: tuple[int, ...]) -> int:
-        if widths not in tried:
-            tried[widths] = cost(arguments | {"width": list(widths)})
-        return tried[widths] - target
+        if widths not in costs:
+            costs[widths] = cost(arguments | {"width": list(widths)})
+        return costs[widths] - target
 
     low, high = 1 / 16, 16.0
     for _ in range(STEPS):
@@ -63,12 +59,12 @@ def match_width(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, A
     for level in range(len(base)):  # corrects for rounding, one channel at a time
         widths = scaled(base, low)
         excess((*widths[:level], widths[level] + 1, *widths[level + 1 :]))
-    best = min(tried, key=lambda widths: abs(tried[widths] - target))
-    if abs(tried[best] - target) > TOLERANCE * target:
+    best = min(costs, key=lambda widths: abs(costs[widths] - target))
+    if abs(costs[best] - target) > TOLERANCE * target:
         raise UserError(
-            f"model.match={budget}: no widths bring this network within {TOLERANCE:.0%} of the {target:,} {budget} of "
-            f"{REFERENCE['down']} and {REFERENCE['up']}; the nearest, {list(best)}, has {tried[best]:,}: "
-            f"start from a larger model.width"
+            f"model.match={budget}: no widths give this network the {target:,} {budget} of {REFERENCE['down']} and "
+            f"{REFERENCE['up']} within {TOLERANCE:.0%}; the nearest, {list(best)}, have {costs[best]:,}: "
+            f"use a larger model.width"
         )
     return arguments | {"width": list(best)}
 

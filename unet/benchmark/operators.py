@@ -35,7 +35,7 @@ class OperatorShape:
     device: str
 
     def inputs(self, table: Registry) -> list[Tensor]:
-        return self.placed(stage.inputs(table, self.channels, self.size, self.batch))
+        return self.placed(stage.example_inputs(table, self.channels, self.size, self.batch))
 
     def placed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Leaves of autograd on the device, in the stage's form; bf16 as they come from a layer under autocast."""
@@ -105,8 +105,8 @@ def measured_operators(shape: OperatorShape) -> Iterator[tuple[tuple[str, str], 
     for table in TABLES:
         inputs = shape.inputs(table)
         for name in table:
-            if name != "none" and len(shape.size) in stage.served(table, name):
-                operator = stage.build(table, name, len(shape.size), shape.channels)
+            if name != "none" and len(shape.size) in stage.supported_dims(table, name):
+                operator = stage.build_operator(table, name, len(shape.size), shape.channels)
                 yield (table.kind, name), MeasuredOperator(operator, inputs, shape.form)
 
 

@@ -30,9 +30,9 @@ def score(config: DictConfig) -> dict[str, Any]:
 
     from unet.task.metrics import ConfusionMatrix
     from unet.training.build import build_data
-    from unet.training.config_limits import check_limits
+    from unet.training.config_limits import validate_config
 
-    check_limits(config)
+    validate_config(config)
     data = build_data(config)
     data.scan()
     train, scored = data.samples["train"], data.samples[data.eval_split]

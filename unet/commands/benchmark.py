@@ -43,12 +43,12 @@ def benchmark(config: DictConfig) -> None:
 def check_options(config: DictConfig) -> None:
     """Raise UserError at the first value that cannot be."""
     from unet.benchmark.forms import DTYPES
-    from unet.training.config_limits import check_values, integer, one_of, or_null
+    from unet.training.config_limits import check_values, integer_range, one_of, or_null
 
-    counts = dict.fromkeys(("rounds", "batch", "width", "depth", "channels"), integer(1))
+    counts = dict.fromkeys(("rounds", "batch", "width", "depth", "channels"), integer_range(1))
     limits = {
         "what": or_null(one_of("network", "loader", "operators")),
-        "threads": or_null(integer(1)),
+        "threads": or_null(integer_range(1)),
         "dims": one_of(*SIZES),
         "precision": or_null(one_of(*DTYPES.values())),
         "memory_format": or_null(one_of("contiguous", "channels_last")),

@@ -31,9 +31,9 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     from unet.data_check.suggest import STRUCTURES, commands, structure_of, suggestions
     from unet.data_check.survey import survey
     from unet.training.build import build_data
-    from unet.training.config_limits import check_limits
+    from unet.training.config_limits import validate_config
 
-    check_limits(config)
+    validate_config(config)
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, 120)
     given = [override for override in overrides if not override.startswith("fix=")]

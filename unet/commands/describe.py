@@ -15,9 +15,9 @@ def main(config: DictConfig) -> None:
 
     from unet.analysis.network_summary import summarize_network
     from unet.analysis.width_matching import match_width
-    from unet.training.config_limits import check_limits
+    from unet.training.config_limits import validate_config
 
-    check_limits(config)
+    validate_config(config)
     channels, *size = parse_size("input", config.input or "3x256x256", "3x361x481: channels, then size")
     if not 1 <= len(size) <= 3:
         raise UserError(f"input={config.input}: expected channels and 1 to 3 sizes, such as 3x361x481")
@@ -35,7 +35,7 @@ def print_summary(found: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from unet.analysis.network_summary import COLUMNS, rows
+    from unet.analysis.network_summary import COLUMNS, table_rows
     from unet.network.geometry import times
 
     console = Console(highlight=False)
@@ -46,14 +46,14 @@ def print_summary(found: Any) -> None:
     table = Table(title="U-Net", title_justify="left")
     for name in COLUMNS:
         table.add_column(name, justify="left" if name in ("part", "operator", "size") else "right")
-    for cells in rows(found):
+    for cells in table_rows(found):
         table.add_row(*cells)
     table.add_section()
     totals = f"{found.parameters:,}", f"{found.flops / 1e6:,.1f}", f"{found.memory / 2**20:,.1f}"
     table.add_row("total", "", "", "", "", "", "", *totals)
     console.print(table)
     console.print("Sizes follow from windows of k samples with stride s, dilation d and padding p on either side:")
-    for stage in found.stages:
+    for stage in found.layers:
         if stage.formula:
             console.print(f"  {stage.name:8} {stage.formula}")
     console.print(

@@ -21,11 +21,11 @@ def main() -> None:
         require_keys(config, ["ckpt"], "evaluate")
         check_single_values(changes)
 
-        from unet.training.config_limits import SWITCH, check_values
+        from unet.training.config_limits import BOOLEAN, check_values
         from unet.training.console import print_diagnostics, print_scores
         from unet.training.evaluate import evaluate_checkpoint
 
-        check_values(config, {"diagnostics": SWITCH})
+        check_values(config, {"diagnostics": BOOLEAN})
         ckpt, output = Path(str(config.ckpt)).expanduser(), as_path(config.output)
         result = evaluate_checkpoint(ckpt, changes, config.split, output, config.diagnostics)
         epoch = result.metrics.get("checkpoint/epoch")

@@ -21,9 +21,9 @@ def main(config: DictConfig) -> None:
     from unet.inference.options import PredictOptions
     from unet.io.atomic import sha256
     from unet.prediction.predict_folder import FAILED, BatchOptions, files_of, predict_files, sheet_of
-    from unet.training.config_limits import SWITCH, check_values
+    from unet.training.config_limits import BOOLEAN, check_values
 
-    check_values(config, dict.fromkeys(SWITCHES, SWITCH))
+    check_values(config, dict.fromkeys(SWITCHES, BOOLEAN))
     device = select_device(str(config.device), config.threads)
     ckpt, output = Path(str(config.ckpt)).expanduser(), Path(str(config.output)).expanduser()
     model = load(ckpt).to(device)

@@ -35,7 +35,7 @@ from unet.prediction.overlay import overlaid
 from unet.prediction.predict_file import bands
 from unet.prediction.predict_folder import files_of, reason
 from unet.prediction.reading import ImageReader, of_array, open_image
-from unet.visualization import errors, to_rgb
+from unet.visualization import draw_errors, to_rgb
 
 MAX_SIDE, THUMBNAIL = 1024, 240
 """Longer images are shown with every second, third, ... pixel; of small ones each pixel is a square."""
@@ -196,7 +196,7 @@ def predict_image(networks: Sequence[tuple[str, Segmenter]], image: ImageReader)
     shown = [picture, *(overlaid(picture, one, model.colors) for one in small)]
     if len(labels) == 2:
         facts += f"; A and B differ in <b>{(labels[0] != labels[1]).mean():.1%}</b> of the pixels"
-        shown.append(errors(picture, small[0], small[1]))
+        shown.append(draw_errors(picture, small[0], small[1]))
     return [f"<p>{facts}</p>", legend(model.classes, model.colors, labels), *shown]
 
 

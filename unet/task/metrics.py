@@ -1,4 +1,4 @@
-"""Segmentation scores from one confusion matrix over a whole split, never a mean of batch means."""
+"""Segmentation metrics from one confusion matrix over a whole split."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from unet.labels import IGNORE_INDEX
 
 
 class ConfusionMatrix:
-    """Counts of (true class, predicted class) over everything it was shown, in integers: exact at any size.
+    """Counts of (true class, predicted class), in integers.
 
     Attributes:
-        counts: (K, K) int64; row = truth, column = prediction.
+        counts: (K, K) int64; row = true class, column = predicted class.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
@@ -20,16 +20,16 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
 
     def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add labels of one shape; samples whose target is ``IGNORE_INDEX`` are left out."""
+        """Add predicted and true labels of the same shape; targets of ``IGNORE_INDEX`` are left out."""
         known = target != IGNORE_INDEX
         pairs = target[known] * self.num_classes + pred[known]
         self.counts += torch.bincount(pairs, minlength=self.num_classes**2).view_as(self.counts)
 
     def scores(self, classes: Sequence[str]) -> dict[str, float]:
-        """Flat scores: ``miou``, ``dice`` and ``class_accuracy`` (means over classes), ``accuracy``, and per class.
+        """Return ``miou``, ``dice``, ``class_accuracy`` (means over classes), ``accuracy``, and IoU and Dice per class.
 
-        A class absent from truth and prediction has no IoU and no Dice: it is left out of the means and of the keys.
-        ``class_accuracy`` averages over the classes that occur in the truth.
+        A class absent from targets and predictions has no IoU and no Dice: it is left out of the means and the keys.
+        ``class_accuracy`` is the mean over the classes in the targets.
         """
         counts = self.counts.cpu().double()
         correct, truth, pred = counts.diag(), counts.sum(1), counts.sum(0)
@@ -49,12 +49,12 @@ class ConfusionMatrix:
                 scores[f"dice/{name}"] = dice[index].item()
         return scores
 
-    def absent(self, classes: Sequence[str]) -> list[str]:
-        """Classes that occur neither in truth nor in prediction."""
-        seen = (self.counts.sum(0) + self.counts.sum(1)).tolist()
-        return [name for name, count in zip(classes, seen, strict=True) if count == 0]
+    def absent_classes(self, classes: Sequence[str]) -> list[str]:
+        """Return the classes that occur neither in targets nor in predictions."""
+        totals = (self.counts.sum(0) + self.counts.sum(1)).tolist()
+        return [name for name, count in zip(classes, totals, strict=True) if count == 0]
 
-    def shares(self) -> tuple[list[float], list[float]]:
-        """(true, predicted) share of every class."""
+    def class_frequencies(self) -> tuple[list[float], list[float]]:
+        """Return the (true, predicted) frequency of every class."""
         total = self.counts.sum().clamp(min=1)
         return (self.counts.sum(1) / total).tolist(), (self.counts.sum(0) / total).tolist()

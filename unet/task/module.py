@@ -1,4 +1,4 @@
-"""The LightningModule: one shared step, scores from one confusion matrix a split."""
+"""The LightningModule: training and evaluation steps, optimizer and schedule."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,22 +16,22 @@ from unet.task.metrics import ConfusionMatrix
 from unet.task.schedules import make_schedule
 
 ASYNCHRONOUS = {"cuda"}
-"""Device types that run behind Python: reading one of their values waits for everything asked of them before."""
+"""Device types that execute asynchronously: reading a value waits for all operations queued before it."""
 
 
 class SegmentationTask(L.LightningModule):
-    """Trains a network on {"image": (B, C, *S), "target": (B, *S)} and scores it.
+    """A network with its loss and optimizer, trained on {"image": (B, C, *S), "target": (B, *S)}.
 
     Args:
         net: image -> logits.
-        normalize: applied to the image on the device, so that 8-bit pixels travel as 8-bit.
+        normalize: applied on the device, so that 8-bit images are transferred as 8-bit.
         loss: (logits, target) -> scalar.
         classes: class names.
         optim: ``lr``, ``weight_decay``, ``betas``, ``schedule`` and ``warmup``.
-        description: plain values kept in every checkpoint, enough to rebuild network and preprocessing.
-        seed: keys what the network draws while training (dropout), batch by batch: a resumed run draws the same.
-        tile, overlap: how evaluation sees an image, see :func:`unet.inference.tiling.predict`.
-        log_weights: one number a class, which :meth:`decide` takes from the logits; None: zeros.
+        description: plain values saved in every checkpoint, from which network and preprocessing are rebuilt.
+        seed: seeds dropout at every batch, so that a resumed run draws the same numbers.
+        tile, overlap: tiles of the evaluation, see :func:`unet.inference.tiling.predict`.
+        log_weights: one number per class, which :meth:`adjust_logits` subtracts from the logits; None: zeros.
     """
 
     log_weights: Tensor
@@ -57,23 +57,23 @@ class SegmentationTask(L.LightningModule):
         self.confusion = ConfusionMatrix(len(classes))
         shift = torch.tensor(log_weights if log_weights is not None else [0.0] * len(classes))
         self.register_buffer("log_weights", shift, persistent=False)
-        self.unchecked: tuple[Tensor, Any, Tensor, str] | None = None
+        self.pending_loss: tuple[Tensor, Any, Tensor, str] | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """image as stored (B, C, *S) -> logits (B, K, *S)."""
+        """Return the logits (B, K, *S) of images (B, C, *S) that are not normalised yet."""
         return self.net(self.normalize(image))
 
     def predict(self, image: Tensor) -> Tensor:
-        """:meth:`forward` in evaluation: tile by tile where that is chosen."""
+        """Return the logits of images in evaluation, by tiles if ``tile`` is set."""
         net: Any = self.net
         return predict(self, image, self.tile, self.overlap, net.total_stride)
 
     def predict_labels(self, logits: Tensor) -> Tensor:
-        """logits (B, K, *S) -> labels (B, *S): the largest, less the log weights."""
+        """Return the labels (B, *S) of logits (B, K, *S): the largest adjusted logit."""
         return self.adjust_logits(logits).argmax(1)
 
     def adjust_logits(self, logits: Tensor) -> Tensor:
-        """Logits (B, K, *S) less the log weights: their softmax is what :meth:`decide` compares."""
+        """Return logits (B, K, *S) minus the log weights."""
         return adjust_logits(logits, self.log_weights)
 
     def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
@@ -86,31 +86,31 @@ class SegmentationTask(L.LightningModule):
         loss = self.loss(logits, batch["target"])
         value, step = loss.detach(), f"step {self.global_step} (epoch {self.current_epoch})"
         if self.device.type in ASYNCHRONOUS and self.fused and self.trainer.world_size == 1:
-            # Reading the loss now would wait for the device. Until it is read, the optimizer skips a non-finite step.
+            # Reading the loss now would wait for the device; meanwhile the optimizer skips a non-finite step.
             self.optimizers(use_pl_optimizer=False).found_inf = (~torch.isfinite(value)).float()  # type: ignore
             copy = value.to("cpu", non_blocking=True)
             copied = torch.cuda.current_stream(value.device).record_event() if value.is_cuda else None
-            self.unchecked = copy, copied, batch["image"], step
+            self.pending_loss = copy, copied, batch["image"], step
         else:
             self.require_finite(value, batch["image"], step)
         self.log("train/loss", value, prog_bar=True, batch_size=len(logits))
         return {"loss": loss, "logits": logits.detach()}
 
     def check_previous_loss(self) -> None:
-        """Stop the training where the loss that is still to be checked is not finite."""
-        if self.unchecked is not None:
-            loss, copied, image, step = self.unchecked
+        """Raise UserError if the pending loss is not finite."""
+        if self.pending_loss is not None:
+            loss, copied, image, step = self.pending_loss
             if copied is not None:
                 copied.synchronize()
             self.require_finite(loss, image, step)
-            self.unchecked = None  # kept after an error: its buffers are not finite either and must not be saved
+            self.pending_loss = None  # not reset after an error: the buffers are not finite and must not be saved
 
     def require_finite(self, loss: Tensor, image: Tensor, step: str) -> None:
-        """Raise UserError, naming the layer that ``image`` makes non-finite, unless ``loss`` is finite."""
+        """Raise UserError, with the first layer whose output for ``image`` is not finite, unless ``loss`` is finite."""
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss is {loss.item()} at {step}: {first_nonfinite(self.net, self.normalize(image))}; "
-                f"lower optim.lr, set trainer.gradient_clip_val, or try trainer.precision=32-true"
+                f"use a lower optim.lr, trainer.gradient_clip_val=1, or trainer.precision=32-true"
             )
 
     def on_validation_epoch_start(self) -> None:
@@ -132,6 +132,7 @@ class SegmentationTask(L.LightningModule):
         self.log_scores("test")
 
     def evaluate(self, batch: Mapping[str, Tensor], split: str) -> dict[str, Tensor]:
+        """Add a batch to the confusion matrix, log its loss, and return its logits."""
         logits = self.predict(batch["image"])
         loss = self.loss(logits, batch["target"])
         self.confusion.update(self.predict_labels(logits), batch["target"])
@@ -139,12 +140,13 @@ class SegmentationTask(L.LightningModule):
         return {"logits": logits}
 
     def log_scores(self, split: str) -> None:
+        """Log the metrics of a split."""
         scores = self.confusion.scores(self.classes)
         self.log_dict({f"{split}/{name}": value for name, value in scores.items()})
 
     @property
     def fused(self) -> bool:
-        """Whether one kernel updates all weights; it unscales float16's gradients itself, too late to clip them."""
+        """Whether one kernel updates all weights; not for float16, which it unscales after clipping."""
         return self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -157,7 +159,7 @@ class SegmentationTask(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
     ) -> None:
-        """Clip by value or norm. Lightning's own clipping refuses every fused optimizer, even without loss scaling."""
+        """Clip gradients by value or norm; Lightning refuses to clip for any fused optimizer."""
         if gradient_clip_val:
             by_value = gradient_clip_algorithm == "value"
             clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_

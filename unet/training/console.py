@@ -1,4 +1,4 @@
-"""The tables a run prints: what is about to be trained, and how it went."""
+"""Print the summary of a run before the training, and its metrics afterwards."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -18,69 +18,69 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 def print_summary(
-    task: SegmentationTask, data: SegmentationData, found: NetworkSummary, precision: Any, device: str
+    task: SegmentationTask, data: SegmentationData, summary: NetworkSummary, precision: Any, device: str
 ) -> None:
-    """Operators and sizes per level, then parameters, data, device and precision."""
+    """Print operators and sizes per level, parameters, data, device and precision."""
     net: Any = task.net
-    sizes = level_sizes(data.example("train").shape[2:], net.strides)
-    table = Table("level", "size", "width", "down to the next", "up from the next", title="U-Net", title_justify="left")
+    sizes = level_sizes(summary.size, net.strides)
+    table = Table("level", "size", "channels", "downsampling", "upsampling", title="U-Net", title_justify="left")
     for level, (size, width) in enumerate(zip(sizes, net.widths, strict=True)):
         if level < len(net.downs):
-            names = operator_name(net.downs[level]), operator_name(net.ups[level])
+            operators = operator_name(net.downs[level]), operator_name(net.ups[level])
         else:
-            names = f"context: {operator_name(net.context)}", ""
-        table.add_row(str(level), times(size), str(width), *names)
+            operators = f"context: {operator_name(net.context)}", ""
+        table.add_row(str(level), times(size), str(width), *operators)
     console.print(table)
-    counts = ", ".join(f"{len(samples)} {split}" for split, samples in data.samples.items())
-    kept = sum(samples.bytes for samples in data.samples.values()) / 2**20
     console.print(
-        f"{found.parameters:,} parameters, {found.flops / 1e9:.2f} GFLOP for an input of {times(found.size)}; "
-        f"the bottleneck sees {times(found.fields.encoder[-1])} of it"
+        f"{summary.parameters:,} parameters, {summary.flops / 1e9:.2f} GFLOP for an input of {times(summary.size)}; "
+        f"receptive field of the bottleneck: {times(summary.fields.encoder[-1])}"
     )
-    console.print(f"data: {counts}; {data.source.num_classes} classes; {kept:.0f} MiB in memory")
+    counts = ", ".join(f"{len(samples)} {split}" for split, samples in data.samples.items())
+    cached = sum(samples.bytes for samples in data.samples.values()) / 2**20
+    console.print(f"data: {counts} images; {data.source.num_classes} classes; {cached:.0f} MiB cached in memory")
     if data.in_two_splits:
-        one, other = data.in_two_splits[0]
+        first, second = data.in_two_splits[0]
         console.print(
-            f"warning: {len(data.in_two_splits)} images are in two splits, such as {one.name} and {other.name}: scores "
-            f"will be too good; scripts/check_data.py names them all",
+            f"warning: {len(data.in_two_splits)} images are in two splits, such as {first.name} and {second.name}, so "
+            f"the test metrics will be too high; scripts/check_data.py lists all of them",
             markup=False,
         )
-    console.print(f"device: {device}, precision {precision}")
+    console.print(f"device: {device}; precision: {precision}")
     if data.eval_split != "test":
-        console.print("there is no test split here: the final numbers are those of the validation split, named val/...")
+        console.print("no test split: the final metrics are those of the validation split, named val/...")
 
 
 def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: SegmentationTask, out: Path) -> None:
-    """The final scores, the folder, and how to look at it."""
-    which = "best checkpoint by val/miou" if "best/epoch" in metrics else "last checkpoint, as none was validated"
-    print_scores(metrics, data.eval_split, task.classes, which)
+    """Print the final metrics, the run folder, and the command that opens it in TensorBoard."""
+    checkpoint = "best checkpoint by val/miou" if "best/epoch" in metrics else "last checkpoint"
+    print_scores(metrics, data.eval_split, task.classes, checkpoint)
     console.print(
-        f"trained {metrics['time/train_seconds']:.0f} s at {metrics['time/samples_per_second']:.1f} samples/s"
+        f"trained for {metrics['time/train_seconds']:.0f} s at {metrics['time/samples_per_second']:.1f} samples/s"
     )
-    board = shlex.join(["tensorboard", "--logdir", str(out)])  # a name may hold {braces}, and [brackets]
-    console.print(f"results in {out}\n{board}", markup=False, soft_wrap=True)
+    command = shlex.join(["tensorboard", "--logdir", str(out)])
+    console.print(f"results in {out}\nview them with: {command}", markup=False, soft_wrap=True)
 
 
-def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str], which: str) -> None:
-    """The scores of a split, class by class; ``which`` says of what network."""
-    table = Table("class", "IoU", "Dice", title=f"{split}, {which}", title_justify="left")
+def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str], checkpoint: str) -> None:
+    """Print the metrics of a split, class by class, with the name of the checkpoint as a title."""
+    table = Table("class", "IoU", "Dice", title=f"{split} metrics, {checkpoint}", title_justify="left")
 
-    def number(key: str) -> str:
+    def to_text(key: str) -> str:
         return f"{metrics[key]:.4f}" if key in metrics else "absent"
 
     for name in classes:
-        table.add_row(name, number(f"{split}/iou/{name}"), number(f"{split}/dice/{name}"))
+        table.add_row(name, to_text(f"{split}/iou/{name}"), to_text(f"{split}/dice/{name}"))
     table.add_section()
-    table.add_row("mean", number(f"{split}/miou"), number(f"{split}/dice"))
+    table.add_row("mean", to_text(f"{split}/miou"), to_text(f"{split}/dice"))
     console.print(table)
     console.print(
-        f"pixel accuracy {number(f'{split}/accuracy')}, mean class accuracy {number(f'{split}/class_accuracy')}"
+        f"pixel accuracy {to_text(f'{split}/accuracy')}, mean class accuracy {to_text(f'{split}/class_accuracy')}"
     )
 
 
-def print_diagnostics(diagnosed: Mapping[str, float]) -> None:
-    """Every diagnostic of a split and its value."""
+def print_diagnostics(diagnostics: Mapping[str, float]) -> None:
+    """Print the diagnostics of a split."""
     table = Table("diagnostic", "value", title_justify="left")
-    for name, value in diagnosed.items():
+    for name, value in diagnostics.items():
         table.add_row(name, f"{value:.4f}")
     console.print(table)

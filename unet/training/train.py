@@ -1,4 +1,4 @@
-"""A run, from a composed config to numbers: build, fit, evaluate once, leave everything in one folder."""
+"""A run: build its objects from the config, train, evaluate once, and write everything to its folder."""
 
 import time
 import warnings
@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from unet.analysis.network_summary import NetworkSummary, markdown, summarize_network, to_metrics
+from unet.analysis.network_summary import NetworkSummary, summarize_network, to_markdown, to_metrics
 from unet.data import SegmentationData
 from unet.diagnostics import diagnose
 from unet.hardware import accelerator_name, device_name
@@ -23,41 +23,36 @@ from unet.io.run_folder import CHECKPOINTS, METRICS
 from unet.task.module import SegmentationTask
 from unet.training.build import build_data, build_trainer, check_network, checkpoint_metadata, task_from_metadata
 from unet.training.callbacks.progress import Progress
-from unet.training.callbacks.tensorboard import (
-    add_curves,
-    predict_panels,
-    writer_of,
-)
+from unet.training.callbacks.tensorboard import add_curves, get_writer, predict_panels
 from unet.training.console import print_result, print_summary
 from unet.training.process import setup_process
 from unet.visualization import prediction_grid
 
 
 def train(config: DictConfig, out: Path) -> dict[str, Any]:
-    """Run ``config`` in the folder ``out``, which is this run's own, and return what ``metrics.json`` holds.
+    """Train and evaluate the network of a config, write everything to the folder ``out``, and return the metrics.
 
     Raises:
-        UserError: the config, the data or the training cannot go on, in one sentence.
-        Interrupted: a signal stopped it; ``last.ckpt`` is saved.
+        UserError: the config or the data is invalid, or the loss is not finite.
+        Interrupted: a signal stopped the training; ``last.ckpt`` is saved.
     """
     setup_process(config)
     data = build_data(config)
     check_network(config, data)
     data.scan()
     description = checkpoint_metadata(config, data)
-    found = describe(description["model"], data)  # refuses too large a network before its memory is asked for
-    task = task_from_metadata(config, data, description | {"field": list(found.fields.logits)})
+    summary = summarize(description["model"], data)  # refuses a network before its memory is allocated
+    task = task_from_metadata(config, data, description | {"field": list(summary.fields.logits)})
     progress = Progress()
-    trainer = build_trainer(config, out, progress, [stage.size for stage in found.stages])
+    trainer = build_trainer(config, out, progress, [layer.size for layer in summary.layers])
     if trainer.is_global_zero:
         device = device_name(accelerator_name(config.trainer.accelerator))
-        print_summary(task, data, found, trainer.precision, device)
-    writer = writer_of(trainer)
+        print_summary(task, data, summary, trainer.precision, device)
+    writer = get_writer(trainer)
     if writer is not None:
-        writer.add_text("network", markdown(found), 0)
+        writer.add_text("network", to_markdown(summary), 0)
 
     begin = time.perf_counter()
-    # Every key of the checkpoint is a plain value or a tensor: nothing in it is ever executed.
     trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
     seconds = time.perf_counter() - begin
 
@@ -66,7 +61,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     metrics = {
         **scores,
         **{name: float(value) for name, value in best.items()},
-        **to_metrics(found),
+        **to_metrics(summary),
         "time/train_seconds": progress.earlier + seconds,
         "time/samples_per_second": progress.samples_per_second,
         "memory/peak_bytes": torch.cuda.max_memory_allocated() if task.device.type == "cuda" else peak_memory_bytes(),
@@ -76,9 +71,9 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         "precision": str(trainer.precision),
         **provenance(),
     }
-    if not trainer.is_global_zero:  # one process writes; nothing it does from here on waits for the others
+    if not trainer.is_global_zero:  # one process writes the results, without waiting for the others
         return metrics
-    write_json(out / METRICS, metrics)  # before anything else is tried: the scores are safe now
+    write_json(out / METRICS, metrics)  # first of all, so that no later error loses the scores
     save_prediction_grid(task, data, out, config.num_logged_images)
     if config.diagnostics:
         begin = time.perf_counter()
@@ -92,40 +87,40 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     return metrics
 
 
-def describe(model: Mapping[str, Any], data: SegmentationData) -> NetworkSummary:
-    """Return the network level by level, on a training batch. Raises UserError as :meth:`UNet.check` does."""
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # the network to be trained is drawn after it
-        warnings.filterwarnings("ignore", message="the bottleneck is")  # the training itself will say it
+def summarize(model: Mapping[str, Any], data: SegmentationData) -> NetworkSummary:
+    """Summarize the network for a training batch. Raises UserError like :meth:`UNet.check`."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # the weights to train are drawn afterwards
+        warnings.filterwarnings("ignore", message="the bottleneck is")  # the training warns about it
         return summarize_network(model, data.example("train").shape[2:], data.batch_size)
 
 
 def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:
-    """Put the best checkpoint's weights in place (the last one's where none was validated).
+    """Load the weights of ``best.ckpt``, or of ``last.ckpt`` if there is no best one.
 
-    Returns which epoch and step that is, and of the best its ``best/val_miou``: what a choice between runs may look at.
+    Returns the epoch and step of the checkpoint and, for the best one, ``best/val_miou``, the score to compare runs by.
     """
     for name in ("best", "last"):
         path = out / CHECKPOINTS / f"{name}.ckpt"
         if path.is_file():
             checkpoint = read_checkpoint(path)
             task.load_state_dict(checkpoint["state_dict"])
-            told = {f"{name}/epoch": checkpoint["epoch"] + 1, f"{name}/step": checkpoint["global_step"]}
+            entries = {f"{name}/epoch": checkpoint["epoch"] + 1, f"{name}/step": checkpoint["global_step"]}
             if name == "best":
-                told["best/val_miou"] = next(
+                entries["best/val_miou"] = next(
                     float(state["best_model_score"])
                     for state in checkpoint["callbacks"].values()
                     if state.get("monitor") == "val/miou"
                 )
-            return told
+            return entries
     return {}
 
 
 def evaluate(
     trainer: L.Trainer, task: SegmentationTask, data: SegmentationData, split: str | None = None
 ) -> dict[str, Any]:
-    """Score a split; None: the test split or, where the data set has none here, the validation split.
+    """Return the metrics of a split; None: the test split or, if there is none, the validation split.
 
-    Every score has its split's name. Training images are scored as all others are: whole and unaugmented.
+    The names of the metrics start with that of the split. Training images are evaluated without augmentation.
     """
     split = split or data.eval_split
     if split == "test":
@@ -135,13 +130,13 @@ def evaluate(
     else:
         (scores,) = trainer.validate(task, data.eval_loader(split), verbose=False)
         scores = {name.replace("val/", f"{split}/", 1): value for name, value in scores.items()}
-    task.to(trainer.strategy.root_device)  # from which the trainer takes it when it ends
-    absent = task.confusion.absent(task.classes)
+    task.to(trainer.strategy.root_device)  # the trainer moves the task to the CPU at its end
+    absent = task.confusion.absent_classes(task.classes)
     return {name: value for name, value in scores.items() if name.startswith(f"{split}/")} | {f"{split}/absent": absent}
 
 
 def save_prediction_grid(task: SegmentationTask, data: SegmentationData, out: Path, count: int) -> None:
-    """``predictions.png``: the evaluated split's most varied images, of a large one its most varied part."""
+    """Write ``predictions.png``: the images of the evaluated split with the highest entropy of labels."""
     if count == 0:
         return
     split = data.eval_split
@@ -151,23 +146,24 @@ def save_prediction_grid(task: SegmentationTask, data: SegmentationData, out: Pa
 
 
 def log_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, Any]) -> None:
-    """Flat hyper-parameters with the final numbers, once, for TensorBoard's HParams tab.
+    """Log flat hyper-parameters and the final metrics for TensorBoard's HParams tab.
 
-    The numbers are called ``final/...``: TensorBoard files them under step 0, where ``val/miou`` has its own curve.
+    The metrics are named ``final/...``: TensorBoard logs them at step 0, which would be a point of the curve of
+    ``val/miou``.
     """
-    if writer_of(trainer) is None:
+    if get_writer(trainer) is None:
         return
-    left_out = ("trainer.", "data.source", "data.train_transforms", "data.eval", "data._target_")
+    excluded = ("trainer.", "data.source", "data.train_transforms", "data.eval", "data._target_")
     values: Any = OmegaConf.to_container(config, resolve=True)
-    chosen = {
+    hparams = {
         key: value if isinstance(value, bool | int | float | str) else str(value)
         for key, value in flatten(values, operators=True).items()
-        if not key.startswith(left_out) and not is_runtime_key(key)
+        if not key.startswith(excluded) and not is_runtime_key(key)
     }
     reported = ("test/", "val/", "time/", "model/")
     numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     final = {f"final/{name.split('/', 1)[1]}": value for name, value in numbers.items() if name.startswith(reported)}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(chosen, final)
-            logger.finalize("success")  # writes hparams.yaml too, and ends the thread that writes events
+            logger.log_hyperparams(hparams, final)
+            logger.finalize("success")  # writes hparams.yaml, and stops the writer thread

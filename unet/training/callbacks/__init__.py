@@ -1,1 +1,1 @@
-"""What a training does beside training."""
+"""Lightning callbacks of a training."""

@@ -1,4 +1,4 @@
-"""A moving average of the weights that stands in for them in the validations of a training."""
+"""A moving average of the weights, used in the validations of a training."""
 
 import lightning as L
 from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -6,7 +6,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 class MovingAverage(EMAWeightAveraging):
-    """Lightning's, but only while it trains: the final evaluation scores a checkpoint, which holds its average."""
+    """Lightning's callback, restricted to the training: a checkpoint in the final evaluation holds averaged weights."""
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:

@@ -1,4 +1,4 @@
-"""What the terminal shows while a run trains, and how fast it went."""
+"""Progress of a training in the terminal, and its throughput."""
 
 import time
 from typing import Any
@@ -10,11 +10,11 @@ from unet.io.run_folder import format_duration
 
 
 class Progress(Callback):
-    """One line an epoch, and training throughput (loading included, validation not).
+    """A callback that prints one line per epoch and measures the throughput of training, with loading, in samples/s.
 
     Attributes:
-        samples, seconds: trained so far, over all devices, and in what time; a resumed run counts on.
-        earlier: seconds, validation included, that the run took up to the checkpoint it was resumed from.
+        samples, seconds: number of samples trained on, over all devices, and the time; a resumed run continues them.
+        earlier: seconds, with validation, of the run before the checkpoint that it was resumed from.
     """
 
     def __init__(self) -> None:
@@ -61,12 +61,13 @@ class Progress(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        shown = {name: trainer.callback_metrics.get(name) for name in ("train/loss", "val/loss", "val/miou")}
-        scores = "  ".join(f"{name} {float(value):.4f}" for name, value in shown.items() if value is not None)
-        done, epochs = trainer.current_epoch + 1, trainer.max_epochs
-        passed = time.perf_counter() - self.begin
-        left = ""
-        if epochs and epochs > 0 and trainer.max_steps == -1:
-            left = f"  about {format_duration(passed / (done - self.first_epoch) * (epochs - done))} left"
-        of = f"/{epochs}" if epochs and epochs > 0 else ""
-        print(f"epoch {done}{of}  {scores}  {self.samples_per_second:.1f} samples/s{left}", flush=True)
+        values = {name: trainer.callback_metrics.get(name) for name in ("train/loss", "val/loss", "val/miou")}
+        scores = "  ".join(f"{name} {float(value):.4f}" for name, value in values.items() if value is not None)
+        done, epochs = trainer.current_epoch + 1, trainer.max_epochs or -1
+        total = remaining = ""
+        if trainer.max_steps != -1:
+            total = f", step {trainer.global_step}/{trainer.max_steps}"
+        elif epochs > 0:
+            seconds = (time.perf_counter() - self.begin) / (done - self.first_epoch) * (epochs - done)
+            total, remaining = f"/{epochs}", f"  about {format_duration(seconds)} left"
+        print(f"epoch {done}{total}  {scores}  {self.samples_per_second:.1f} samples/s{remaining}", flush=True)

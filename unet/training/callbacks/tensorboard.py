@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside the scores: predictions over time, the confusion matrix, class shares, the graph."""
+"""TensorBoard callbacks: predictions, feature maps, the confusion matrix, class frequencies, the graph."""
 
 import re
 import warnings
@@ -13,34 +13,33 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.tensorboard import SummaryWriter
 
-from unet.analysis.feature_maps import feature_maps, passage_picture
+from unet.analysis.feature_maps import draw_operator_io, feature_maps
 from unet.data.module import SegmentationData
 from unet.diagnostics.predictions import evaluating
 from unet.labels import IGNORE_INDEX
 from unet.task.metrics import ConfusionMatrix
 from unet.task.module import SegmentationTask
-from unet.training.callbacks.checkpoint import whole_step
-from unet.visualization import confusion_picture, panel
+from unet.training.callbacks.checkpoint import is_optimizer_step
+from unet.visualization import draw_confusion_matrix, panel
 
-Color = Sequence[int]
 CURVES = ("trimap/", "objects/", "objects_count/", "checkerboard/peak", "information/")
-"""Diagnostics, without their split's name, whose last part is a radius, a size, a stride or a level."""
+"""Diagnostics, without the name of the split, whose last part is a radius, a size, a stride or a level."""
 THRESHOLDS = 127
-"""Of a precision-recall curve, evenly from 0 to 1: as many as TensorBoard shows."""
+"""Number of thresholds of a precision-recall curve, evenly spaced: the largest that TensorBoard draws."""
 
 
-def writer_of(trainer: L.Trainer) -> SummaryWriter | None:
-    """Return the TensorBoard writer of the one process that has one."""
+def get_writer(trainer: L.Trainer) -> SummaryWriter | None:
+    """Return the TensorBoard writer, which only the first process has."""
     if not trainer.is_global_zero:
         return None
     return next((logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
 
 
 def add_curves(writer: SummaryWriter, scores: Mapping[str, float], step: int) -> None:
-    """Write diagnostics as scalars: those of ``CURVES`` as a curve over their last number, others at ``step``.
+    """Log diagnostics as scalars: those of ``CURVES`` as curves over the number in their name, others at ``step``.
 
-    ``test/trimap/8`` is the point at 8 of ``test/trimap``, ``test/objects/lake/16-64`` the point at 16 of
-    ``test/objects/lake``.
+    ``test/trimap/8`` is the point of ``test/trimap`` at step 8, ``test/objects/lake/16-64`` the one of
+    ``test/objects/lake`` at step 16.
     """
     for name, value in scores.items():
         curve, _, point = name.rpartition("/")
@@ -54,7 +53,7 @@ def add_curves(writer: SummaryWriter, scores: Mapping[str, float], step: int) ->
 def predict_panels(
     task: SegmentationTask, data: SegmentationData, split: str, indices: Sequence[int]
 ) -> list[np.ndarray]:
-    """Return panels of image, truth, prediction and errors for some items of a split, as evaluation sees them."""
+    """Return panels of image, truth, prediction and errors for some items of a split, with evaluation transforms."""
     dataset = data.dataset(split)
     panels = []
     with evaluating(task):
@@ -66,55 +65,55 @@ def predict_panels(
     return panels
 
 
-class AfterValidation(Callback):
-    """Pictures for TensorBoard, drawn after every validation.
+class ImageLogger(Callback):
+    """A callback that logs images after every validation.
 
     Args:
-        count: how many of what a kind of picture shows; 0: no picture.
+        count: the number of panels or channels per image; 0: no images.
     """
 
     def __init__(self, count: int):
         self.count = count
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
-        writer = writer_of(trainer)
+        writer = get_writer(trainer)
         if writer is None or trainer.sanity_checking or self.count == 0:
             return
-        for tag, picture in self.pictures(pl_module, trainer.datamodule):  # type: ignore[attr-defined]
-            writer.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+        for tag, image in self.images(pl_module, trainer.datamodule):  # type: ignore[attr-defined]
+            writer.add_image(tag, image, trainer.global_step, dataformats="HWC")
 
-    def pictures(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
-        """(tag, picture (H, W, 3) uint8) of each."""
+    def images(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the tag and the image, (H, W, 3) uint8, of everything to log."""
         raise NotImplementedError
 
 
-class Pictures(AfterValidation):
-    """Panels of the same ``count`` validation images, those whose labels are the most mixed; the confusion matrix."""
+class PredictionImages(ImageLogger):
+    """A callback that logs panels of ``count`` validation images, always the same, and the confusion matrix."""
 
-    def pictures(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
+    def images(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
         panels = predict_panels(task, data, "val", data.samples["val"].highest_entropy(self.count))
-        for place, picture in enumerate(panels):
-            yield f"val/{place}", picture
-        yield "val/confusion", confusion_picture(task.confusion.counts.cpu().numpy(), task.classes)
+        for index, image in enumerate(panels):
+            yield f"val/{index}", image
+        yield "val/confusion", draw_confusion_matrix(task.confusion.counts.cpu().numpy(), task.classes)
 
 
-class FeatureMaps(AfterValidation):
-    """What each operator is given and what it makes of it, on one validation image: ``count`` channels of each."""
+class FeatureMaps(ImageLogger):
+    """A callback that logs ``count`` channels of the input and output of every operator for one validation image."""
 
-    def pictures(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
+    def images(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
         (index,) = data.samples["val"].highest_entropy(1)
         image = data.example("val", index).to(task.device)
         with evaluating(task):
-            found = feature_maps(task.net, task.normalize(image))
-        for passage in found:
-            yield f"features/{passage.title.replace(' ', '_')}", passage_picture(passage, self.count)
+            records = feature_maps(task.net, task.normalize(image))
+        for record in records:
+            yield f"features/{record.title.replace(' ', '_')}", draw_operator_io(record, self.count)
 
 
 class Charts(Callback):
-    """The custom scalars tab: what belongs in one chart, with a line for every run that is shown."""
+    """A callback that defines the charts of the custom scalars tab."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
-        writer = writer_of(trainer)
+        writer = get_writer(trainer)
         if writer is None:
             return
         names = [re.escape(name) for name in pl_module.classes]
@@ -128,24 +127,24 @@ class Charts(Callback):
 
 
 class ClassShares(Callback):
-    """True and predicted share of every class in the training batches, from step 0: all-background shows at once."""
+    """A callback that logs the true and predicted frequency of every class in the training batches, from step 0."""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: SegmentationTask, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        writer, step = writer_of(trainer), trainer.global_step - 1
-        logged = step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if writer is None or not logged or not whole_step(trainer, batch_idx):
+        writer, step = get_writer(trainer), trainer.global_step - 1
+        is_due = step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if writer is None or not is_due or not is_optimizer_step(trainer, batch_idx):
             return
         confusion = ConfusionMatrix(len(pl_module.classes), outputs["logits"].device)
         confusion.update(pl_module.predict_labels(outputs["logits"]), batch["target"])
-        for kind, shares in zip(("true", "predicted"), confusion.shares(), strict=True):
-            for name, share in zip(pl_module.classes, shares, strict=True):
-                writer.add_scalar(f"share/{kind}/{name}", share, step)
+        for kind, frequencies in zip(("true", "predicted"), confusion.class_frequencies(), strict=True):
+            for name, frequency in zip(pl_module.classes, frequencies, strict=True):
+                writer.add_scalar(f"share/{kind}/{name}", frequency, step)
 
 
 class PrecisionRecall(Callback):
-    """A precision-recall curve of every class against the others, from the final evaluation on whichever split."""
+    """A callback that logs the precision-recall curve of every class in the final evaluation."""
 
     def setup(self, trainer: L.Trainer, pl_module: SegmentationTask, stage: str) -> None:
         self.counts = torch.zeros(2, len(pl_module.classes), THRESHOLDS, dtype=torch.int64)
@@ -161,33 +160,33 @@ class PrecisionRecall(Callback):
     ) -> None:
         probs = pl_module.adjust_logits(outputs["logits"].float()).softmax(1).movedim(1, -1)
         known = batch["target"] != IGNORE_INDEX
-        places = (probs[known] * (THRESHOLDS - 1)).long()  # the highest threshold each probability reaches
+        bins = (probs[known] * (THRESHOLDS - 1)).long()  # the highest threshold below each probability
         target = batch["target"][known]
         for index in range(len(pl_module.classes)):
             for truth in (0, 1):
-                chosen = places[(target == index) == bool(truth), index]
-                self.counts[truth, index] += torch.bincount(chosen, minlength=THRESHOLDS).cpu()
+                selected = bins[(target == index) == bool(truth), index]
+                self.counts[truth, index] += torch.bincount(selected, minlength=THRESHOLDS).cpu()
 
     def on_test_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
-        writer = writer_of(trainer)
+        writer = get_writer(trainer)
         if writer is None:
             return
         negatives, positives = self.counts.flip(-1).cumsum(-1).flip(-1)  # at or above every threshold
         for index, name in enumerate(pl_module.classes):
-            hits, alarms = positives[index].double(), negatives[index].double()
-            if hits[0] == 0:
-                continue  # no such class in the truth
-            precision = hits / (hits + alarms).clamp(min=1)
+            tp, fp = positives[index].double(), negatives[index].double()
+            if tp[0] == 0:
+                continue  # the class does not occur
+            precision = tp / (tp + fp).clamp(min=1)
             writer.add_pr_curve_raw(
                 f"precision_recall/{name}",
-                *(hits, alarms, alarms[0] - alarms, hits[0] - hits, precision, hits / hits[0]),
+                *(tp, fp, fp[0] - fp, tp[0] - tp, precision, tp / tp[0]),
                 global_step=trainer.global_step,
                 num_thresholds=THRESHOLDS,
             )
 
-    def on_validation_batch_end(self, trainer: L.Trainer, *arguments: Any, **named: Any) -> None:
-        if trainer.state.fn == TrainerFn.VALIDATING:  # there is no test split; in training, validation is not the end
-            self.on_test_batch_end(trainer, *arguments, **named)
+    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:  # the final evaluation, as there is no test split
+            self.on_test_batch_end(trainer, *args, **kwargs)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
@@ -195,17 +194,17 @@ class PrecisionRecall(Callback):
 
 
 class Graph(Callback):
-    """The network's graph, once."""
+    """A callback that logs the graph of the network."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
-        writer = writer_of(trainer)
+        writer = get_writer(trainer)
         if writer is None:
             return
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
         image = data.example("val").to(pl_module.device)
         training = pl_module.training
         pl_module.eval()
-        with warnings.catch_warnings():  # tracing warns of what it cannot follow; a picture needs no more
+        with warnings.catch_warnings():  # tracing warns about data-dependent code
             warnings.simplefilter("ignore")
             writer.add_graph(pl_module, image)
         pl_module.train(training)
