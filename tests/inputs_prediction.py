@@ -342,6 +342,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
     "Export": [
         exported("a misspelt key", "fromat=pt2", gets="fromat: no such key; did you mean format"),
         exported("no such format", "format=tflite", gets=r"format: unknown 'tflite' \(valid: onnx, pt2\)"),
+        exported("labels that are no boolean", "labels=maybe", gets="labels: expected true or false, found 'maybe'"),
         exported("no such variant", "variant=int4", gets="variant: unknown 'int4'; did you mean int8"),
         exported("nothing to calibrate on", "variant=int8", gets="variant=int8: add calibration=FOLDER"),
         exported(
@@ -350,12 +351,12 @@ EVERY: dict[str, list[Input]] = INPUTS | {
             "format=pt2",
             gets="variant=int8 format=pt2: .*; use format=onnx",
         ),
-        exported("output is there", "format=pt2", "output=data", gets="data: already there and not over"),
+        exported("output is there", "format=pt2", "output=data", gets="data: exists and is not overwritten"),
         exported("an agreement in percent", "format=pt2", "min_label_agreement=98", gets="agreement: .*, found 98"),
         exported("another type than the training's", "format=pt2", "dtype=uint16", gets="dtype=uint16: .* on uint8 im"),
         exported("no type", "format=pt2", gets="lacks the dtype .*; add dtype=uint8", spoil=saved(dtype=None)),
         measured("no such images", "calibration=gone", gets="gone: no such folder; calibration=FOLDER holds"),
-        measured("one image", gets="calibration=data: 1 images; it needs at", spoil=lambda: (X.unlink(), M.unlink())),
+        measured("one image", gets="calibration=data: 1 images; add images", spoil=lambda: (X.unlink(), M.unlink())),
         measured("an image of grey", gets=r"x\.png: 12 x 10 x 1 .*expected 3", spoil=lambda: swap(X, noise(12, 10))),
         measured("an image below the network's smallest", gets=r"x\.png: 3 x 3, smaller .*\(4 x 4\)", spoil=small),
         measured("values that are one word", "values=sea", gets="error: values: expected a class, .*found 'sea'"),
