@@ -366,7 +366,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         opened("no checkpoint", gets="ckpt: is required; see python scripts/demo.py"),
         opened("three checkpoints", "ckpt=[a.ckpt,b.ckpt,c.ckpt]", gets="one checkpoint or two, found 3"),
         opened("classes", "ckpt=[best.ckpt,b.ckpt]", gets="b.ckpt was .* air, .* but", make=saved(B, first="air")),
-        opened("sequences", "ckpt=best.ckpt", gets="best.ckpt: a network of sequences, ", make=saved(CHECKPOINT, 1)),
+        opened("sequences", "ckpt=best.ckpt", gets="best.ckpt: a network for sequences, ", make=saved(CHECKPOINT, 1)),
         opened("a port that cannot be", "ckpt=best.ckpt", "port=99999", gets="port: expected an .*, found 99999"),
         opened("a port that is a word", "ckpt=best.ckpt", "port=http", gets="port: expected an integer .*'http'"),
         opened("no picture is small enough", "ckpt=best.ckpt", "max_megapixels=0", gets="max_meg.* above 0, found 0"),
