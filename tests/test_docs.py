@@ -1,4 +1,4 @@
-"""The pages: their links lead somewhere, their code is the project's, their pictures come from its operators."""
+"""The docs: their links, the code they quote, and the pictures made with the project's operators."""
 
 import inspect
 import re
@@ -20,22 +20,28 @@ PAGES = [
 
 
 def links(page: Path) -> list[str]:
-    """What a page links to inside the project."""
-    found = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
-    return [link.partition("#")[0] for link in found if not link.startswith(("http", "#"))]
+    """Return the links of a page to files of the project."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    return [link.partition("#")[0] for link in targets if not link.startswith(("http", "#"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path):
+def test_linked_files_exist(page: Path):
     assert not [link for link in links(page) if not (page.parent / link).exists()]
 
 
-def test_every_picture_is_shown():
-    shown = {(page.parent / link).resolve() for page in PAGES for link in links(page)}
-    assert set((ROOT / "docs").glob("**/*.png")) <= shown
+def test_every_picture_is_linked():
+    assert set((ROOT / "docs").glob("**/*.png")) <= {
+        (page.parent / link).resolve() for page in PAGES for link in links(page)
+    }
 
 
-def test_the_walk_throughs_show_the_code_as_it_is():
+def test_the_api_page_is_current():
+    """python scripts/maintain/api_page.py writes it."""
+    assert (ROOT / "docs" / "api.md").read_text(encoding="utf-8") == script("api_page").api_page()
+
+
+def test_the_docs_quote_current_code():
     assert inspect.getsource(Isbi2012).strip() in (ROOT / "docs" / "adding_a_data_set.md").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "adding_an_operator.md").read_text(encoding="utf-8")
     assert inspect.getsource(DOWN["gem"]).strip() in page
@@ -47,20 +53,18 @@ def test_the_walk_throughs_show_the_code_as_it_is():
             assert part in registry
 
 
-def test_the_blackboard_s_numbers():
-    """As they stand in tests/test_worked_examples.py; here it is the page's pictures that show them."""
-    examples = {
-        name: dict(panels) for name, panels in ((n, e()) for n, e in script("worked_examples").EXAMPLES.items())
-    }
+def test_the_numbers_of_the_worked_examples():
+    """The values by hand are in tests/test_worked_examples.py; these are those of the pictures."""
+    examples = {name: dict(example()) for name, example in script("worked_examples").EXAMPLES.items()}
     assert examples["convolution"]["convolved"][0, 0, 0].tolist() == [4, 3, 4]
     assert examples["pooled_x"]["max, window 2, stride 3"].flatten().tolist() == [1, 3, 3, 1]
     assert examples["pooling"]["average, 2 x 2"].flatten().tolist() == [3.75, 1.25, 4, 2]
-    painted = examples["transposed"]["painted, stride 2"]
-    assert torch.equal(painted, examples["transposed"]["convolved: the same"]) and painted[0, 0, 2, 2] == 36
+    output = examples["transposed"]["transposed, stride 2"]
+    assert torch.equal(output, examples["transposed"]["convolved: the same"]) and output[0, 0, 2, 2] == 36
     assert examples["bilinear"]["bilinear"][0, 0, 1, 1] == 18.75
     assert examples["unpooling"]["max-unpooled"].count_nonzero() == 4
     assert examples["padding"]["uses, padding 1"][0, 0, 0, 0] == 4
-    overlaps = {kernel: examples["checkerboard"][f"patches that overlap, kernel {kernel}"] for kernel in (2, 3, 4)}
+    overlaps = {kernel: examples["checkerboard"][f"overlapping patches, kernel {kernel}"] for kernel in (2, 3, 4)}
     inner = {kernel: sorted(set(counts[..., 2:-2, 2:-2].flatten().tolist())) for kernel, counts in overlaps.items()}
     assert inner == {2: [1], 3: [1, 2, 4], 4: [4]}
 
@@ -72,28 +76,28 @@ def test_every_example_is_drawn(name: str):
     assert width > 100 and height > 80
 
 
-def grey() -> Tensor:
+def constant_image() -> Tensor:
     return torch.tensor([0.2, 0.5, 0.8]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
 
 
 @pytest.mark.parametrize("name", DOWN)
-def test_in_the_gallery_a_down_operator_leaves_even_colour_alone(name: str):
-    coarse, given = script("gallery").shrink(name, grey())
-    assert coarse.shape == (1, 3, 8, 8) and [x.shape[-1] for x in given] == [32, 16]
-    torch.testing.assert_close(coarse, grey()[..., :8, :8], atol=1e-4, rtol=0)
+def test_down_operators_of_the_gallery_preserve_a_constant_image(name: str):
+    coarse, inputs = script("gallery").downsample(name, constant_image())
+    assert coarse.shape == (1, 3, 8, 8) and [x.shape[-1] for x in inputs] == [32, 16]
+    torch.testing.assert_close(coarse, constant_image()[..., :8, :8], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", [name for name in UP if name != "unpool"])
-def test_in_the_gallery_an_up_operator_leaves_even_colour_alone(name: str):
+def test_up_operators_of_the_gallery_preserve_a_constant_image(name: str):
     gallery = script("gallery")
-    back = gallery.grow(name, grey()[..., :8, :8], [grey(), grey()[..., :16, :16]])
-    torch.testing.assert_close(back, grey(), atol=1e-4, rtol=0)
-    assert gallery.rms(back, grey() + 1) == pytest.approx(255, rel=1e-3)
+    output = gallery.upsample(name, constant_image()[..., :8, :8], [constant_image(), constant_image()[..., :16, :16]])
+    torch.testing.assert_close(output, constant_image(), atol=1e-4, rtol=0)
+    assert gallery.rmse(output, constant_image() + 1) == pytest.approx(255, rel=1e-3)
 
 
-def test_in_the_gallery_unpooling_puts_values_where_the_skip_was_largest():
+def test_unpooling_of_the_gallery_puts_values_at_the_maxima_of_the_skip():
     skip = torch.rand(1, 3, 4, 4)
-    back = script("gallery").grow("unpool", torch.full((1, 3, 2, 2), 0.5), [skip])
-    _, places = torch.nn.functional.max_pool2d(skip, 2, return_indices=True)
-    assert back.count_nonzero() == 12
-    assert torch.equal(back.flatten(2).gather(2, places.flatten(2)), torch.full((1, 3, 4), 0.5))
+    output = script("gallery").upsample("unpool", torch.full((1, 3, 2, 2), 0.5), [skip])
+    _, indices = torch.nn.functional.max_pool2d(skip, 2, return_indices=True)
+    assert output.count_nonzero() == 12
+    assert torch.equal(output.flatten(2).gather(2, indices.flatten(2)), torch.full((1, 3, 4), 0.5))

@@ -1,4 +1,4 @@
-"""Every command on the pages: a training's is composed, and what needs nothing from elsewhere is run, made small."""
+"""The commands in the docs: every config is composed, and commands that need no other data are run at a small size."""
 
 import re
 import shlex
@@ -40,97 +40,95 @@ SMALL = [
     "num_logged_images=0",
     "feature_maps=0",
 ]
-"""Beside what a page's command chooses: a run of seconds. No key of it is in a command that is run."""
+"""Overrides for a run of seconds, except the keys that a command itself sets."""
 CELLS = "data.source.values={0: background, 255: cell}"
 RUN = [f"scripts/{name}.py" for name in ("check_data", "describe", "predict", "evaluate", "export", "report")]
 COMPOSED = {"scripts/baseline.py": "train", "scripts/demo.py": "demo"}
-"""Scripts that take Hydra's overrides and are not run here, and their configs."""
+"""Scripts with a Hydra config that are not run here, and the names of their configs."""
 
 
 def commands() -> list[tuple[str, ...]]:
-    """Every command, once: the file, then its arguments; ``$gpu`` of a loop is 0."""
-    found = {}
+    """Return every command once: the file, then its arguments; ``$gpu`` of a loop is 0."""
+    result = {}
     for page in PAGES:
         if page.parent.parent.name == "results":
             continue  # lists of runs
-        for name, given in COMMAND.findall(page.read_text(encoding="utf-8")):
-            if "-sc" in given.split():
+        for name, args in COMMAND.findall(page.read_text(encoding="utf-8")):
+            if "-sc" in args.split():
                 continue  # shell completion, see test_completion.py
-            words = shlex.split(given.replace("\\\n", " ").replace("$gpu", "0"))
-            found[name, *(word for word in words if word != "...")] = None
-    return list(found)
+            words = shlex.split(args.replace("\\\n", " ").replace("$gpu", "0"))
+            result[name, *(word for word in words if word != "...")] = None
+    return list(result)
 
 
-def called(*names: str) -> list:
-    chosen = [command for command in commands() if command[0] in names]
-    return [pytest.param(command, id=" ".join(command)) for command in chosen]
+def commands_of(*names: str) -> list:
+    return [pytest.param(command, id=" ".join(command)) for command in commands() if command[0] in names]
 
 
-def first_job(words: list[str]) -> list[str]:
-    """The overrides of a training, of a sweep those of its first job."""
-    overrides = [word for word in words if not word.startswith("-") and word != "job"]
-    (named,) = [word.partition("=")[2] for word in overrides if word.startswith("sweep=")] or [None]
-    if named:
-        params = OmegaConf.load(ROOT / "configs" / "sweep" / f"{named}.yaml").hydra.sweeper.params
+def first_job(args: list[str]) -> list[str]:
+    """Return the overrides of a training, or of the first job of a sweep."""
+    overrides = [arg for arg in args if not arg.startswith("-") and arg != "job"]
+    for name in [arg.partition("=")[2] for arg in overrides if arg.startswith("sweep=")]:
+        params = OmegaConf.load(ROOT / "configs" / "sweep" / f"{name}.yaml").hydra.sweeper.params
         overrides = [*(f"{key}={value}" for key, value in params.items()), *overrides]
     (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)
-    return [word for word in jobs[0] if not word.startswith(("hydra/", "hydra."))]
+    return [override for override in jobs[0] if not override.startswith(("hydra/", "hydra."))]
 
 
-def placeholders(words: list[str]) -> bool:
-    """Whether a command shows only the form of one: ``data=NAME``, ``ckpt_path=outputs/.../last.ckpt``."""
-    return any(word.isupper() or word.endswith("=NAME") or "..." in word for word in words)
+def has_placeholders(args: list[str]) -> bool:
+    """Return whether a command has placeholders such as ``data=NAME`` or ``ckpt_path=outputs/.../last.ckpt``."""
+    return any(arg.isupper() or arg.endswith("=NAME") or "..." in arg for arg in args)
 
 
 def runnable(*names: str) -> list:
-    """The commands that show no mere form, as ``data.root=PATH`` does; ``ckpt=outputs/RUN/...`` is in :func:`world`."""
+    """Return the commands without placeholders; ``ckpt=outputs/RUN/...`` exists in :func:`workspace`."""
 
-    def form(command: tuple[str, ...]) -> bool:
-        words = [word for word in command if not word.startswith("ckpt=")]
-        return placeholders(words) or any(word.endswith("=PATH") for word in words)
+    def runs(command: tuple[str, ...]) -> bool:
+        args = [arg for arg in command if not arg.startswith("ckpt=")]
+        return not has_placeholders(args) and not any(arg.endswith("=PATH") for arg in args)
 
-    return [one for one in called(*names) if not form(one.values[0])]
-
-
-@pytest.mark.parametrize("command", called("train.py"))
-def test_every_training_on_the_pages_composes(command):
-    words = list(command[1:])
-    if not placeholders([word for word in words if not word.startswith("hydra.")]):
-        config(*first_job(words))
+    return [param for param in commands_of(*names) if runs(param.values[0])]
 
 
-def test_every_script_on_the_pages_exists():
+@pytest.mark.parametrize("command", commands_of("train.py"))
+def test_every_training_in_the_docs_composes(command):
+    args = list(command[1:])
+    if not has_placeholders([arg for arg in args if not arg.startswith("hydra.")]):
+        config(*first_job(args))
+
+
+def test_every_script_in_the_docs_exists():
     assert [name for name, *_ in commands() if not (ROOT / name).is_file()] == []
 
 
-OTHERS = sorted({name for name, *_ in commands()} - {"train.py", *RUN})
+PARSED = sorted({name for name, *_ in commands()} - {"train.py", *RUN})
 
 
-@pytest.mark.parametrize("command", called(*OTHERS))
-def test_scripts_that_are_not_run_here_accept_their_arguments(command, monkeypatch):
+@pytest.mark.parametrize("command", commands_of(*PARSED))
+def test_scripts_that_are_not_run_accept_their_arguments(command, monkeypatch):
     """Only parse them: what these scripts write or time is tested elsewhere."""
-    name, *words = command
+    name, *args = command
     if name in COMPOSED:
-        if not placeholders(words):
-            config(*words, name=COMPOSED[name])
+        if not has_placeholders(args):
+            config(*args, name=COMPOSED[name])
         return
     parse_args = ArgumentParser.parse_args
 
-    def parse_and_exit(parser: ArgumentParser, *arguments: list[str] | None) -> None:
-        parse_args(parser, *arguments)
+    def parse_and_exit(parser: ArgumentParser, *values: list[str] | None) -> None:
+        parse_args(parser, *values)
         raise SystemExit(0)
 
     monkeypatch.setattr(ArgumentParser, "parse_args", parse_and_exit)
-    monkeypatch.setattr(sys, "argv", [name, *words])
+    monkeypatch.setattr(sys, "argv", [name, *args])
     with pytest.raises(SystemExit) as end:
         script(Path(name).stem).main()
     assert end.value.code == 0
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages take for granted: ``my_data`` with masks of 0 and 255, photos, scans, a run and a sweep."""
-    root = tmp_path_factory.mktemp("world")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create the files of the docs' commands: ``my_data`` with masks of 0 and 255, photos, scans, a run and a sweep."""
+    root = tmp_path_factory.mktemp("workspace")
     rng = np.random.default_rng(0)
     for number in range(12):
         height, width = rng.integers(100, 160, 2)
@@ -152,33 +150,33 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trainings() -> list[tuple[str, ...]]:
-    """The overrides of every training that needs one device and no data fetched by hand; of a sweep its first job's."""
-    found = {}
-    for name, *words in commands():
-        overrides = tuple(first_job(words)) if name == "train.py" else ("experiment=",)
+    """Return the overrides of every training, or of a sweep's first job, on one device and with data at hand."""
+    result = {}
+    for name, *args in commands():
+        overrides = tuple(first_job(args)) if name == "train.py" else ("experiment=",)
         data = next((word.removeprefix("data=") for word in overrides if word.startswith("data=")), "blue_marble")
-        at_hand = data in ("blue_marble", "blue_marble_lines", "folder", *["icbm152"] * VOLUMES)
-        elsewhere = any(word.startswith(("experiment=", "trainer.devices=")) for word in overrides)
-        if at_hand and not elsewhere and not placeholders(words):
-            found[overrides] = None
-    return list(found)
+        available = data in ("blue_marble", "blue_marble_lines", "folder", *["icbm152"] * VOLUMES)
+        excluded = any(word.startswith(("experiment=", "trainer.devices=")) for word in overrides)
+        if available and not excluded and not has_placeholders(args):
+            result[overrides] = None
+    return list(result)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", trainings(), ids=" ".join)
-def test_trainings_on_the_pages_train(overrides, world, tmp_path, monkeypatch):
-    monkeypatch.chdir(world)
-    chosen = config(*overrides, *(word for word in SMALL if word.partition("=")[0] not in "".join(overrides)))
-    metrics = train(chosen, tmp_path / "run")
+def test_trainings_in_the_docs_train(overrides, workspace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workspace)
+    settings = config(*overrides, *(word for word in SMALL if word.partition("=")[0] not in "".join(overrides)))
+    metrics = train(settings, tmp_path / "run")
     assert 0 <= metrics["test/miou"] <= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", runnable(*RUN))
-def test_scripts_on_the_pages_run(command, world, tmp_path):
-    name, *words = command
-    for part in world.iterdir():
-        (tmp_path / part.name).symlink_to(part)  # what a command writes is not there for the next
-    done = run_command([str(ROOT / name), *words], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def test_scripts_in_the_docs_run(command, workspace, tmp_path):
+    name, *args = command
+    for path in workspace.iterdir():
+        (tmp_path / path.name).symlink_to(path)  # commands do not share their output
+    result = run_command([str(ROOT / name), *args], tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout

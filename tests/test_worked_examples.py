@@ -1,4 +1,4 @@
-"""The examples that courses work on the blackboard, with the numbers worked by hand and the project's own operators."""
+"""Textbook examples of pooling and convolutions, computed by hand and with the project's operators."""
 
 import pytest
 import torch
@@ -31,12 +31,12 @@ def test_a_kernel_slides_over_an_image():
 
 
 def test_a_diagonal_detector_on_an_x_then_pooled_at_stride_three():
-    """Where three of the X's anti-diagonal lie under the kernel the answer is 3, on the crossing diagonal it is 1."""
+    """The response is 3 along the anti-diagonal of the X and 1 on the other diagonal."""
     x = torch.clamp(torch.eye(5) + torch.eye(5).flip(1), max=1)[None, None]
     response = F.conv2d(x, torch.eye(3).flip(1)[None, None], padding=1)
-    by_hand = [[1, 0, 1, 0, 2], [0, 1, 0, 3, 0], [1, 0, 3, 0, 1], [0, 3, 0, 1, 0], [2, 0, 1, 0, 1]]
-    assert torch.equal(response, image(by_hand))
-    # floor((5 - 2) / 3) + 1 = 2: the third row and column are never looked at, and the 3 in the middle is lost.
+    expected = [[1, 0, 1, 0, 2], [0, 1, 0, 3, 0], [1, 0, 3, 0, 1], [0, 3, 0, 1, 0], [2, 0, 1, 0, 1]]
+    assert torch.equal(response, image(expected))
+    # floor((5 - 2) / 3) + 1 = 2: the third row and column are not used, and the 3 in the middle is lost.
     assert torch.equal(F.max_pool2d(response, 2, 3), image([[1, 3], [3, 1]]))
     assert torch.equal(F.avg_pool2d(response, 2, 3), image([[0.5, 1.25], [1.25, 0.5]]))
 
@@ -48,25 +48,25 @@ def test_max_and_average_pooling_of_a_matrix():
 
 
 def test_a_transposed_convolution_is_zero_insertion_and_a_flipped_kernel():
-    """2 x 2 through 3 x 3 at stride 2: 5 x 5 by painting, and by an ordinary convolution of what lies between zeros."""
+    """2 x 2 by 3 x 3 at stride 2: 5 x 5 as a sum of patches, and as a convolution after zero insertion."""
     x, kernel = image([[1, 2], [3, 4]]), image([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
-    painted = torch.zeros(5, 5)
+    output = torch.zeros(5, 5)
     for i in range(2):
         for j in range(2):
-            painted[2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += x[0, 0, i, j] * kernel[0, 0]
-    assert painted[2, 2] == 1 * 9 + 2 * 7 + 3 * 3 + 4 * 1, "where all four patches overlap"
-    between_zeros = torch.zeros(1, 1, 3, 3)
-    between_zeros[..., ::2, ::2] = x
-    assert torch.equal(F.conv2d(between_zeros, kernel.flip(2, 3), padding=2)[0, 0], painted)
-    operator = up({"name": "transposed", "kernel_size": 3})  # the same, cut to twice the size
+            output[2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += x[0, 0, i, j] * kernel[0, 0]
+    assert output[2, 2] == 1 * 9 + 2 * 7 + 3 * 3 + 4 * 1, "where all four patches overlap"
+    dilated = torch.zeros(1, 1, 3, 3)
+    dilated[..., ::2, ::2] = x
+    assert torch.equal(F.conv2d(dilated, kernel.flip(2, 3), padding=2)[0, 0], output)
+    operator = up({"name": "transposed", "kernel_size": 3})  # the same, cropped to twice the size
     operator.conv.weight.data, operator.conv.bias.data = kernel, torch.zeros(1)
-    assert torch.equal(operator(x, None)[0, 0], painted[1:, 1:])
+    assert torch.equal(operator(x, None)[0, 0], output[1:, 1:])
 
 
 def test_a_transposed_convolution_does_not_invert_a_convolution():
     x, kernel = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 2, 2)
-    there_and_back = F.conv_transpose2d(F.conv2d(x, kernel, stride=2), kernel, stride=2)
-    assert there_and_back.shape == x.shape and not torch.allclose(there_and_back, x)
+    restored = F.conv_transpose2d(F.conv2d(x, kernel, stride=2), kernel, stride=2)
+    assert restored.shape == x.shape and not torch.allclose(restored, x)
 
 
 def test_bilinear_interpolation_between_four_neighbours():
@@ -79,7 +79,7 @@ def test_bilinear_interpolation_between_four_neighbours():
     assert operator(image([[10, 20], [30, 60]]), None)[0, 0, 1, 1] == expected
 
 
-def test_max_unpooling_by_hand():
+def test_max_unpooling_expected():
     x = image([[1, 2, 6, 3], [3, 5, 2, 1], [1, 2, 2, 1], [7, 3, 4, 8]])
     pooled, indices = F.max_pool2d(x, 2, return_indices=True)
     assert pooled.flatten().tolist() == [5, 6, 7, 8] and indices.flatten().tolist() == [5, 2, 12, 15]
@@ -97,21 +97,20 @@ def test_padding_of_half_the_kernel_keeps_the_size(f: int):
     assert F.conv2d(torch.zeros(1, 1, 9, 11), torch.zeros(1, 1, f, f), padding=(f - 1) // 2).shape[2:] == (9, 11)
 
 
-def test_how_often_a_pixel_is_looked_at():
-    """A 3 x 3 kernel without padding meets a corner once and the middle nine times; padding gives the corner four."""
-    ones = torch.ones(1, 1, 3, 3)
+def test_how_often_a_pixel_is_used():
+    """A 3 x 3 kernel uses a corner once and the middle nine times; with padding a corner four times."""
 
-    def uses(padding: int) -> Tensor:
+    def count_uses(padding: int) -> Tensor:
         x = torch.zeros(1, 1, 7, 7, requires_grad=True)
-        F.conv2d(x, ones, padding=padding).sum().backward()
+        F.conv2d(x, torch.ones(1, 1, 3, 3), padding=padding).sum().backward()
         assert x.grad is not None
         return x.grad[0, 0]
 
-    assert [uses(0)[0, 0], uses(0)[0, 3], uses(0)[3, 3]] == [1, 3, 9]
-    assert [uses(1)[0, 0], uses(1)[0, 3], uses(1)[3, 3]] == [4, 6, 9]
+    assert [count_uses(0)[0, 0], count_uses(0)[0, 3], count_uses(0)[3, 3]] == [1, 3, 9]
+    assert [count_uses(1)[0, 0], count_uses(1)[0, 3], count_uses(1)[3, 3]] == [4, 6, 9]
 
 
-def test_why_a_three_wide_transposed_convolution_paints_a_checkerboard():
+def test_a_three_wide_transposed_convolution_has_checkerboard_overlaps():
     """Patches of three at stride two overlap 1, 2, 1, 2 ... times along an axis; of two or four evenly."""
 
     def overlaps(kernel_size: int) -> Tensor:

@@ -1,12 +1,11 @@
-"""The README's table of operators, from the registries: what is measured on each is measured here, not written down.
+"""Write the README's table of operators, measured on the registered operators.
 
     python scripts/maintain/operator_table.py          write the table into the README
-    python scripts/maintain/operator_table.py --print  only show it
+    python scripts/maintain/operator_table.py --print  only print it
 
-Parameters and FLOPs are those of a stage between 64 x 64 and 32 x 32: a down operator keeps its 64 channels, an up
-operator brings 128 to 64, a context has 64. ``field`` is how many samples of its input an output looks at along an
-axis. ``CUDA`` says in which dimensions everything has a deterministic form on a GPU, from the operations that a forward
-and a backward pass call and torch's list of those that have none.
+Parameters and FLOPs are those of an operator between 64 x 64 and 32 x 32 with 64 channels (an up operator: 128 to 64).
+``field`` is the receptive field along an axis. ``CUDA`` lists the dimensions with a deterministic implementation on a
+GPU, from the operations of a forward and a backward pass and torch's list of nondeterministic ones.
 """
 
 import argparse
@@ -35,16 +34,16 @@ BEGIN, END = "<!-- operators: scripts/maintain/operator_table.py -->", "<!-- end
 CHANNELS, SIZE = 64, 64
 TABLES = {"model.down": DOWN, "model.up": UP, "model.context": CONTEXT}
 INHERITED = ("norm", "act")
-"""Options that an operator takes from the whole network."""
+"""Options that an operator inherits from the network."""
 NONDETERMINISTIC = re.compile(
     r"avg_pool3d_backward|adaptive_\w+_backward|upsample_(linear1d|bilinear2d|trilinear3d|bicubic2d)_backward|"
     r"reflection_pad\w*_backward|grid_sampler\w*_backward|max_unpool"
 )
-"""torch.use_deterministic_algorithms, list of what raises on CUDA; a training of ours warns instead of raising."""
+"""Operations without a deterministic implementation on CUDA, from torch.use_deterministic_algorithms."""
 
 
 def flops(table: Registry, name: str) -> int:
-    """Of one image."""
+    """Return the FLOPs of an operator on one image."""
     with torch.device("meta"):
         operator = build_operator(table, name, 2, CHANNELS)
         arguments = example_inputs(table, CHANNELS, (SIZE, SIZE), batch=1)
@@ -54,22 +53,22 @@ def flops(table: Registry, name: str) -> int:
 
 
 def field(table: Registry, name: str) -> str:
-    """Samples of the (coarse, for an up operator) input that an output sample looks at; ``all`` of them, for some."""
+    """Return the receptive field of an operator in pixels of its (coarse, for an up operator) input, or ``all``."""
     operator = build_operator(table, name, supported_dims(table, name)[0], channels=2)
     operator.double().eval()
     dims = supported_dims(table, name)[0]
-    one, two = (1,) * dims, (2,) * dims
+    unit, stride = (1,) * dims, (2,) * dims
     if table is UP:
-        found = measure_interval(partial(apply_up, operator, two, 2, 4, "x"), 4, one, 2, 0)
+        interval = measure_interval(partial(apply_up, operator, stride, 2, 4, "x"), 4, unit, 2, 0)
     else:
-        found = measure_interval(operator, 2, two if table is DOWN else one, 1, 0)
-    assert found is not None
-    widest = max(interval_length(ends) for ends in zip(found.first, found.last, strict=True))
+        interval = measure_interval(operator, 2, stride if table is DOWN else unit, 1, 0)
+    assert interval is not None
+    widest = max(interval_length(ends) for ends in zip(interval.first, interval.last, strict=True))
     return "all" if math.isinf(widest) else f"{widest:.0f}"
 
 
-class Calls(TorchDispatchMode):
-    """The operations that are called while it is active."""
+class OperationRecorder(TorchDispatchMode):
+    """A mode that records the names of all operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,22 +79,23 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def deterministic(table: Registry, name: str, dims: int) -> bool:
-    """Whether nothing that a training calls is on torch's list of operations without a deterministic form."""
+def is_deterministic(table: Registry, name: str, dims: int) -> bool:
+    """Return whether all operations of a forward and a backward pass are deterministic."""
     operator = build_operator(table, name, dims, channels=4)
-    with Calls() as calls:
+    with OperationRecorder() as recorder:
         output = operator(*(x.requires_grad_() for x in example_inputs(table, 4, (8,) * dims, batch=2)))
         output.sum().backward()
-    return not any(NONDETERMINISTIC.search(called) for called in calls.names)
+    return not any(NONDETERMINISTIC.search(name) for name in recorder.names)
 
 
 def first_sentence(cls: type) -> str:
+    """Return the first sentence of a class's docstring."""
     text = " ".join((inspect.getdoc(cls) or "").split())
     return re.split(r"(?<=[.:])\s", text)[0].rstrip(".:")
 
 
 def source(cls: type) -> str:
-    """The paper a docstring names, the class's own or its module's."""
+    """Return a link to the paper in the docstring of a class or of its module."""
     module = inspect.getmodule(cls)
     texts = [(inspect.getdoc(cls) or "").partition("Source:")[2], inspect.getdoc(module) or ""]
     for text in (" ".join(text.split()) for text in texts):
@@ -103,26 +103,27 @@ def source(cls: type) -> str:
         if author:
             link = re.search(r"https?://[^\s,;)]+", text)
             return f"[{author[0]}]({link[0].rstrip('.')})" if link else author[0]
-    raise UserError(f"{cls.__name__}: its docstring names no paper (Source: Author et al. YEAR, https://...)")
+    raise UserError(f"{cls.__name__}: no paper in its docstring; add Source: Author et al. YEAR, https://...")
 
 
 def options(cls: type) -> str:
-    """Return an operator's own options with their defaults, ``kernel_size=3``."""
+    """Return the options of an operator with their defaults, such as ``kernel_size=3``."""
     parameters = inspect.signature(cls).parameters.values()
-    own = [one for one in parameters if one.default is not one.empty and one.name not in INHERITED]
-    defaults = {one.name: "" if one.default is None else f"={str(one.default).replace(' ', '')}" for one in own}
-    return " ".join(f"`{name}{default}`" for name, default in defaults.items())
+    own = [option for option in parameters if option.default is not option.empty and option.name not in INHERITED]
+    texts = ["" if option.default is None else f"={str(option.default).replace(' ', '')}" for option in own]
+    return " ".join(f"`{option.name}{text}`" for option, text in zip(own, texts, strict=True))
 
 
-def rows(key: str, table: Registry) -> Iterator[str]:
+def table_lines(key: str, table: Registry) -> Iterator[str]:
+    """Yield the lines of the table of one registry."""
     yield f"| `{key}` | what it does | 1-D 2-D 3-D | parameters | MFLOP | field | CUDA | options | source |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for name, cls in table.items():
         if name == "none":
             continue
         dims = supported_dims(table, name)
-        exact = [n for n in dims if deterministic(table, name, n)]
-        aliases = "".join(f", `{alias}`" for alias, of in table.aliases.items() if of == name)
+        exact = [n for n in dims if is_deterministic(table, name, n)]
+        aliases = "".join(f", `{alias}`" for alias, target in table.aliases.items() if target == name)
         cells = (
             f"`{name}`{aliases}",
             first_sentence(cls),
@@ -137,23 +138,23 @@ def rows(key: str, table: Registry) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def table() -> str:
-    """The three tables, one under the other."""
-    return "\n\n".join("\n".join(rows(key, registry)) for key, registry in TABLES.items())
+def operator_tables() -> str:
+    """Return the tables of the three registries."""
+    return "\n\n".join("\n".join(table_lines(key, registry)) for key, registry in TABLES.items())
 
 
-def updated(readme: str) -> str:
-    """The README with the tables as they should be."""
-    return replace_block(readme, BEGIN, table(), END)
+def update(readme: str) -> str:
+    """Return the README with current tables."""
+    return replace_block(readme, BEGIN, operator_tables(), END)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--print", action="store_true", help="show the table and leave the README alone")
+    parser.add_argument("--print", action="store_true", help="print the table and leave the README unchanged")
     if parser.parse_args().print:
-        print(table())
+        print(operator_tables())
     else:
-        write_text(README, updated(README.read_text(encoding="utf-8")))
+        write_text(README, update(README.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Keep runs, sweeps and baselines in ``docs/results``, and write the README's tables of them.
+"""Save runs, sweeps and baselines in ``docs/results``, and write the README's tables of them.
 
-python scripts/maintain/results.py add outputs/RUN NAME       keep a run's metrics and command as docs/results/NAME.json
-python scripts/maintain/results.py sweep outputs/SWEEP NAME   keep a sweep's report and values in docs/results/NAME
-python scripts/maintain/results.py baseline NAME              keep the colour baseline of data=NAME
+python scripts/maintain/results.py add outputs/RUN NAME       save a run's metrics and command as docs/results/NAME.json
+python scripts/maintain/results.py sweep outputs/SWEEP NAME   save a sweep's report and values in docs/results/NAME
+python scripts/maintain/results.py baseline NAME              save the colour baseline of data=NAME
 python scripts/maintain/results.py table                      write the tables into the README
 """
 
@@ -32,37 +32,37 @@ BEGIN_BASELINES, END_BASELINES = "<!-- baselines: scripts/maintain/results.py ta
 
 
 def add(run: Path, name: str) -> Path:
-    """Keep a finished run's metrics with the command that made them; places on this machine become PATH."""
+    """Save a finished run's metrics and command; return the file. Paths of data become PATH."""
     metrics = read_json(run / METRICS)
     if not metrics:
         raise UserError(f"{run / METRICS}: no such file; expected the folder of a finished run")
-    words = [word for word in shlex.split(read_run(run).command) if not word.startswith("hydra.")]
-    words = ["data.root=PATH" if word.startswith("data.root=") else word for word in words]
+    args = [arg for arg in shlex.split(read_run(run).command) if not arg.startswith("hydra.")]
+    args = ["data.root=PATH" if arg.startswith("data.root=") else arg for arg in args]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    kept = {key: value for key, value in metrics.items() if key != "model/stages"}  # long, and told by the command
-    write_json(RESULTS / f"{name}.json", {"command": shlex.join(words), **kept})
-    return RESULTS / f"{name}.json"
+    metrics = {key: value for key, value in metrics.items() if key != "model/stages"}  # long, and follows from command
+    path = RESULTS / f"{name}.json"
+    write_json(path, {"command": shlex.join(args), **metrics})
+    return path
 
 
-def add_sweep(folder: Path, name: str) -> Path:
-    """Keep a sweep's ``report.md``, ``results.csv`` and figures as SVG; places on this machine become PATH."""
-    analysis = analyze(folder)
-    kept = RESULTS / name
-    kept.mkdir(parents=True, exist_ok=True)
-    drawn = figures(analysis)
-    pictures = [*drawn["overview"], *drawn["cost_figures"], *drawn["curves"]]
+def add_sweep(sweep: Path, name: str) -> Path:
+    """Save a sweep's ``report.md``, ``results.csv`` and figures; return the folder. Paths of data become PATH."""
+    analysis = analyze(sweep)
+    folder = RESULTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = figures(analysis)
     links = []
-    for picture in pictures:
-        path = kept / f"{re.sub('[^a-z0-9]+', '_', picture.title.lower()).strip('_')}.svg"
+    for picture in [*pictures["overview"], *pictures["cost_figures"], *pictures["curves"]]:
+        path = folder / f"{re.sub('[^a-z0-9]+', '_', picture.title.lower()).strip('_')}.svg"
         write_text(path, base64.b64decode(picture.uri.partition(",")[2]).decode())
         links.append(f"![{picture.title}]({path.name})")
-    write_text(kept / "report.md", without_places("\n\n".join([markdown(analysis), "## Figures", *links])) + "\n")
-    write_text(kept / "results.csv", without_places(without_column(rows(analysis), "model/stages")))
-    return kept
+    write_text(folder / "report.md", mask_paths("\n\n".join([markdown(analysis), "## Figures", *links])) + "\n")
+    write_text(folder / "results.csv", mask_paths(drop_column(rows(analysis), "model/stages")))
+    return folder
 
 
 def add_baseline(name: str) -> Path:
-    """Keep the scores of the colour baseline on a data set."""
+    """Save the scores of the colour baseline on a data set; return the file."""
     from hydra import compose, initialize_config_dir
 
     from unet.commands.baseline import score
@@ -76,40 +76,39 @@ def add_baseline(name: str) -> Path:
 
 
 def baseline_table() -> str:
-    """Return a row for every kept baseline."""
-    rows = ["| data | split | mIoU | per class IoU |", "|---|---|---|---|"]
+    """Return a table with a row for every saved baseline."""
+    lines = ["| data | split | mIoU | per class IoU |", "|---|---|---|---|"]
     for path in sorted((RESULTS / BASELINES).glob("*.json")):
         result = json.loads(path.read_text())
         scores = result["scores"]
-        rows.append(f"| `{path.stem}` | {result['split']} | {scores['miou']:.3f} | {class_scores(scores, 'iou/')} |")
-    return "\n".join(rows)
+        lines.append(f"| `{path.stem}` | {result['split']} | {scores['miou']:.3f} | {class_scores(scores, 'iou/')} |")
+    return "\n".join(lines)
 
 
 def class_scores(metrics: dict[str, float], prefix: str) -> str:
-    """Return ``sky 0.943, road 0.959`` from the keys that begin with ``prefix``."""
-    found = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
-    return ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    """Return the metrics whose keys begin with ``prefix`` as text such as ``sky 0.943, road 0.959``."""
+    return ", ".join(f"{key.removeprefix(prefix)} {metrics[key]:.3f}" for key in metrics if key.startswith(prefix))
 
 
-def without_places(text: str) -> str:
-    """Text in which no command says where data lie, whether the shell needed quotes for it or not."""
+def mask_paths(text: str) -> str:
+    """Replace the paths of data in commands, quoted or not, by PATH."""
     return re.sub(r"""(["'])data\.root=.*?\1|data\.root=[^\s,|"']+""", "data.root=PATH", text)
 
 
-def without_column(text: str, name: str) -> str:
-    """CSV without one of its columns: a network's levels are long, and told by the command."""
-    read = list(csv.DictReader(io.StringIO(text)))
-    columns = [column for column in read[0] if column != name]
+def drop_column(text: str, name: str) -> str:
+    """Remove a column from CSV text."""
+    records = list(csv.DictReader(io.StringIO(text)))
     buffer = io.StringIO()
+    columns = [column for column in records[0] if column != name]
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(read)
+    writer.writerows(records)
     return buffer.getvalue()
 
 
-def table() -> str:
-    """One row a kept run: what was run, on what, what came out."""
-    rows = ["| run | split | mIoU | per class IoU | steps | minutes | commit |", "|---|---|---|---|---|---|---|"]
+def run_table() -> str:
+    """Return a table with a row for every saved run."""
+    lines = ["| run | split | mIoU | per class IoU | steps | minutes | commit |", "|---|---|---|---|---|---|---|"]
     for path in sorted(RESULTS.glob("*.json")):
         run = json.loads(path.read_text())
         split = "test" if "test/miou" in run else "val"
@@ -122,35 +121,33 @@ def table() -> str:
             f"{run['time/train_seconds'] / 60:.1f}",
             run["commit"][:10],
         )
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def updated(readme: str) -> str:
-    """Return the README with the tables as they should be."""
-    return replace_block(replace_block(readme, BEGIN, table(), END), BEGIN_BASELINES, baseline_table(), END_BASELINES)
+def update(readme: str) -> str:
+    """Return the README with current tables."""
+    readme = replace_block(readme, BEGIN, run_table(), END)
+    return replace_block(readme, BEGIN_BASELINES, baseline_table(), END_BASELINES)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    keep = commands.add_parser("add", help="keep a run in docs/results")
-    keep.add_argument("run", type=Path)
-    keep.add_argument("name")
-    keep = commands.add_parser("sweep", help="keep a sweep in docs/results")
-    keep.add_argument("run", type=Path)
-    keep.add_argument("name")
-    commands.add_parser("baseline", help="keep the colour baseline of a data set").add_argument("name")
+    for command, kind in (("add", "run"), ("sweep", "sweep")):
+        subparser = commands.add_parser(command, help=f"save a {kind} in docs/results")
+        subparser.add_argument("folder", type=Path)
+        subparser.add_argument("name")
+    commands.add_parser("baseline", help="save the colour baseline of a data set").add_argument("name")
     commands.add_parser("table", help="write the README's tables")
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     try:
-        if arguments.command == "table":
-            write_text(README, updated(README.read_text()))
-        elif arguments.command == "baseline":
-            print(add_baseline(arguments.name).relative_to(ROOT))
+        if args.command == "table":
+            write_text(README, update(README.read_text(encoding="utf-8")))
+        elif args.command == "baseline":
+            print(add_baseline(args.name).relative_to(ROOT))
         else:
-            keep_one = {"add": add, "sweep": add_sweep}[arguments.command]
-            print(keep_one(arguments.run, arguments.name).relative_to(ROOT))
+            print({"add": add, "sweep": add_sweep}[args.command](args.folder, args.name).relative_to(ROOT))
     except UserError as error:
         sys.exit(f"error: {error}")
 

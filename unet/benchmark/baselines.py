@@ -1,18 +1,21 @@
-"""The networks whose speed is compared: this project's, in two forms, and optional ones of other packages."""
+"""The networks whose speed is compared: this project's, in two formats, and those of optional packages."""
 
 import copy
 import importlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unet import UNet
-from unet.benchmark.forms import PLAIN, Form, trained_form
+from unet.benchmark.tensor_format import PLAIN, TensorFormat, training_format
 from unet.errors import UserError
 from unet.hardware import to_memory_format
+from unet.labels import IGNORE_INDEX
 
 IN_CHANNELS, NUM_CLASSES = 3, 12
 MONAI_DEPTH = 4
@@ -21,7 +24,7 @@ REFERENCE = "this project"
 
 
 @dataclass(frozen=True)
-class Problem:
+class Workload:
     """The input of every network: images (batch, 3, *size) on ``device``, 12 classes."""
 
     width: int = 32
@@ -31,63 +34,94 @@ class Problem:
     device: str = "cpu"
 
     def image(self) -> Tensor:
+        """Return a random image."""
         return torch.randn(self.batch, IN_CHANNELS, *self.size, device=self.device)
 
     def target(self) -> Tensor:
+        """Return random labels."""
         return torch.randint(NUM_CLASSES, (self.batch, *self.size), device=self.device)
+
+    def network(self) -> UNet:
+        """Return the network of this project."""
+        return UNet(IN_CHANNELS, NUM_CLASSES, width=self.width, depth=self.depth)
 
 
 @dataclass(frozen=True)
 class BenchmarkNetwork:
-    """A network, its dtype and memory layout, and whether AdamW is fused (None: the default of torch)."""
+    """A network, its format, and whether AdamW is fused (None: torch's default)."""
 
     name: str
     network: nn.Module
-    form: Form = PLAIN
+    format: TensorFormat = PLAIN
     fused: bool | None = None
 
-    def placed(self, device: torch.device, training: bool) -> nn.Module:
-        """Return a copy of the network on ``device``, in this form, in training or evaluation mode."""
-        return to_memory_format(copy.deepcopy(self.network).to(device), self.form.lay).train(training)
+    def copy_to(self, device: torch.device, training: bool) -> nn.Module:
+        """Return a copy of the network on ``device``, in its format, in training or evaluation mode."""
+        return to_memory_format(copy.deepcopy(self.network).to(device), self.format.to_memory_format).train(training)
+
+    def training_step(self, image: Tensor, target: Tensor) -> Callable[[], Tensor]:
+        """Return a function that runs a training step on a fixed batch and returns the loss.
+
+        image (B, C, *S) float, target (B, *S) int64. Forward, cross entropy in fp32, backward, AdamW.
+        """
+        network = self.copy_to(image.device, training=True)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=self.fused)
+        image = self.format.to_memory_format(image)
+
+        def step() -> Tensor:
+            optimizer.zero_grad()
+            with self.format.autocast(image.device):
+                logits = network(image)
+            loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_INDEX)
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return step
+
+    def inference(self, image: Tensor) -> Callable[[], Tensor]:
+        """Return a function that runs a forward pass in evaluation mode and returns the logits (B, K, *S)."""
+        network = self.copy_to(image.device, training=False)
+        image = self.format.to_memory_format(image)
+
+        def infer() -> Tensor:
+            with torch.inference_mode(), self.format.autocast(image.device):
+                return network(image)
+
+        return infer
 
 
-def this_project(problem: Problem) -> BenchmarkNetwork:
-    """Return the network of this project as the project trains it."""
-    return as_trained(own_network(problem), problem.device)
+def in_training_format(network: nn.Module, device: str) -> BenchmarkNetwork:
+    """Return a network in the format this project trains in, with a fused optimizer on a GPU."""
+    return BenchmarkNetwork(REFERENCE, network, training_format(device), fused=device == "cuda" or None)
 
 
-def as_trained(network: nn.Module, device: str) -> BenchmarkNetwork:
-    """Return a network in the form this project trains in, with a fused optimizer on a GPU."""
-    return BenchmarkNetwork(REFERENCE, network, trained_form(device), fused=device == "cuda" or None)
+def this_project(workload: Workload) -> BenchmarkNetwork:
+    """Return the network of this project as it is trained."""
+    return in_training_format(workload.network(), workload.device)
 
 
-def plain_form(problem: Problem) -> BenchmarkNetwork:
-    """Return the same network in fp32 and contiguous."""
-    return BenchmarkNetwork("this network, plain", own_network(problem))
+def this_project_plain(workload: Workload) -> BenchmarkNetwork:
+    """Return the network of this project in fp32 and contiguous."""
+    return BenchmarkNetwork("this network, plain", workload.network())
 
 
-def own_network(problem: Problem) -> UNet:
-    return UNet(IN_CHANNELS, NUM_CLASSES, width=problem.width, depth=problem.depth)
-
-
-def monai_basic_unet(problem: Problem) -> BenchmarkNetwork:
+def monai_basic_unet(workload: Workload) -> BenchmarkNetwork:
     """Return the BasicUNet of MONAI with its defaults, at the widths of this project's network.
 
-    ``features`` are the five widths of the encoder, fine to coarse, and the width after the last upsampling. (Its last
-    upsampling keeps 2 ``width`` channels where the others halve them, hence somewhat more FLOPs at equal widths.)
+    ``features`` are the five widths of the encoder, fine to coarse, and the width after the last upsampling, which
+    keeps 2 ``width`` channels where the others halve them: somewhat more FLOPs at equal widths.
     """
-    if problem.depth != MONAI_DEPTH:
-        raise UserError(f"MONAI's BasicUNet is left out: its depth is always {MONAI_DEPTH}, not {problem.depth}")
-    features = [problem.width * 2**level for level in range(MONAI_DEPTH + 1)] + [problem.width]
+    if workload.depth != MONAI_DEPTH:
+        raise UserError(f"MONAI's BasicUNet is left out: its depth is always {MONAI_DEPTH}, not {workload.depth}")
+    features = (*(workload.width * 2**level for level in range(MONAI_DEPTH + 1)), workload.width)
     nets = import_optional("monai.networks.nets", "MONAI's BasicUNet")
-    network = nets.BasicUNet(
-        spatial_dims=2, in_channels=IN_CHANNELS, out_channels=NUM_CLASSES, features=tuple(features)
-    )
+    network = nets.BasicUNet(spatial_dims=2, in_channels=IN_CHANNELS, out_channels=NUM_CLASSES, features=features)
     return BenchmarkNetwork("MONAI BasicUNet", network)
 
 
-def smp_unet(problem: Problem) -> BenchmarkNetwork:
-    """Return the U-Net of segmentation_models.pytorch with its defaults; its widths are always those of ResNet-34."""
+def smp_unet(workload: Workload) -> BenchmarkNetwork:
+    """Return the U-Net of segmentation_models.pytorch with its defaults and the widths of ResNet-34."""
     smp = import_optional("segmentation_models_pytorch", "smp's Unet")
     network = smp.Unet("resnet34", encoder_weights=None, in_channels=IN_CHANNELS, classes=NUM_CLASSES)
     return BenchmarkNetwork("smp Unet resnet34", network)
@@ -103,17 +137,15 @@ def import_optional(module: str, name: str) -> Any:
         raise UserError(f"{name} is left out: it is not installed; pip install -e '.[bench]'") from error
 
 
-NETWORKS = (this_project, plain_form, monai_basic_unet, smp_unet)
+PEERS = (monai_basic_unet, smp_unet)
 
 
-def available_networks(problem: Problem) -> tuple[list[BenchmarkNetwork], list[str]]:
-    """Return the networks that can run here, this project's first, and a message for each that cannot."""
-    networks, messages = [], []
-    for build in NETWORKS:
+def available_networks(workload: Workload) -> tuple[list[BenchmarkNetwork], list[str]]:
+    """Return the available networks, this project's first, and an error message for each unavailable one."""
+    networks, messages = [this_project(workload), this_project_plain(workload)], []
+    for build in PEERS:
         try:
-            networks.append(build(problem))
+            networks.append(build(workload))
         except UserError as error:
-            if build in (this_project, plain_form):
-                raise
             messages.append(str(error))
     return networks, messages

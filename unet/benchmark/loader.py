@@ -1,4 +1,4 @@
-"""Does the data loader keep up with the training step?"""
+"""Compare the rate of the data loader with the rate of the training step."""
 
 import logging
 import statistics
@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from unet.benchmark.baselines import as_trained
-from unet.benchmark.steps import training_step
+from unet.benchmark.baselines import in_training_format
 from unet.benchmark.timing import measure
 from unet.errors import UserError
 
@@ -19,7 +18,7 @@ LOADER_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class LoaderSpeed:
-    """Samples per second the loader gives alone, and that a training step takes."""
+    """Images per second that the loader yields alone, and that a training step consumes."""
 
     samples_per_s: float
     needed_per_s: float
@@ -27,61 +26,48 @@ class LoaderSpeed:
     num_workers: int
 
 
-def loader_rate(source: Any, seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Samples per second of a loader on its own, for about ``seconds``, epoch after epoch.
+def loader_rate(
+    loader: Iterable[Mapping[str, Any]], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the images per second of a loader alone, over about ``seconds`` and as many epochs as that takes.
 
     Args:
-        source: a DataLoader (any iterable of ``{"image": (B, C, *S), ...}``) or a data module that makes one.
-        seconds: how long to count. What starting the workers and filling their queues takes comes on top.
-        clock: seconds, monotonic.
+        loader: a DataLoader, or any iterable of ``{"image": (B, C, *S), ...}``.
+        seconds: duration, after the workers are started and the batches they prepare ahead are used up.
+        clock: monotonic clock in seconds.
     """
-    loader = training_loader(source)
-    batches = endless(loader)
-    for _ in range(1 + queue_length(loader)):
+    batches = repeat_epochs(loader)
+    prefetched = getattr(loader, "num_workers", 0) * (getattr(loader, "prefetch_factor", 0) or 0)
+    for _ in range(1 + prefetched):
         next(batches)
-    samples, start = 0, clock()
+    count, start = 0, clock()
     while (elapsed := clock() - start) < seconds:
-        samples += len(next(batches)["image"])
-    return samples / elapsed
+        count += len(next(batches)["image"])
+    return count / elapsed
 
 
-def training_loader(source: Any) -> Iterable[Mapping[str, Any]]:
-    """The loader itself, or the training loader of a data module once it is set up."""
-    if not hasattr(source, "train_dataloader"):
-        return source
-    source.prepare_data()
-    source.setup("fit")
-    return source.train_dataloader()
-
-
-def queue_length(loader: object) -> int:
-    """Batches that workers prepare ahead: counting must not begin before these have been used up."""
-    return getattr(loader, "num_workers", 0) * (getattr(loader, "prefetch_factor", 0) or 0)
-
-
-def endless(loader: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The loader's batches, epoch after epoch."""
+def repeat_epochs(loader: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield the loader's batches, epoch after epoch. Raises UserError if it has none."""
     while True:
         batch = None
         for batch in loader:
             yield batch
         if batch is None:
-            raise UserError("the loader gives no batch: its split is empty or smaller than one batch")
+            raise UserError("the loader yields no batch: its split is empty or smaller than one batch")
 
 
-def compare_loader(source: Any, network: nn.Module, rounds: int, device: str) -> LoaderSpeed:
-    """The loader's rate beside what a training step of ``network`` takes in, on one of the loader's own batches."""
-    loader = training_loader(source)
+def compare_loader(loader: Iterable[Mapping[str, Any]], network: nn.Module, rounds: int, device: str) -> LoaderSpeed:
+    """Compare the loader's rate with that of a training step of ``network`` on one of its batches."""
     rate = loader_rate(loader, LOADER_SECONDS)
     batch = next(iter(loader))
     image, target = batch["image"].to(device).float(), batch["target"].to(device).long()
-    step = training_step(as_trained(network, device), image, target)
+    step = in_training_format(network, device).training_step(image, target)
     step_ms = statistics.median(measure({"step": step}, rounds)["step"])
     return LoaderSpeed(rate, 1e3 * len(image) / step_ms, tuple(image.shape), getattr(loader, "num_workers", 0))
 
 
 def default_training() -> tuple[Any, nn.Module]:
-    """The data module and the network of ``configs/train.yaml`` as it stands."""
+    """Return the training data loader and the network of ``configs/train.yaml``."""
     from hydra import compose, initialize_config_dir
     from lightning import Trainer
 
@@ -92,6 +78,6 @@ def default_training() -> tuple[Any, nn.Module]:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train")
     data = build_data(config)
-    data.trainer = Trainer(devices=1, logger=False, enable_checkpointing=False)  # by its device, workers are chosen
-    data.scan()
-    return data, build_task(config, data).net
+    data.trainer = Trainer(devices=1, logger=False, enable_checkpointing=False)  # the number of workers depends on it
+    data.setup("fit")
+    return data.train_dataloader(), build_task(config, data).net

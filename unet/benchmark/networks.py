@@ -1,13 +1,12 @@
-"""The speed of several networks in the same rounds: ms, ratios, and fractions of the convolution peak."""
+"""Compare the speed of several networks in the same rounds: ms, ratios, and fractions of the convolution peak."""
 
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from unet.benchmark.baselines import IN_CHANNELS, REFERENCE, BenchmarkNetwork, Problem
-from unet.benchmark.forms import DTYPES
+from unet.benchmark.baselines import IN_CHANNELS, REFERENCE, BenchmarkNetwork, Workload
 from unet.benchmark.peak import Convolution, fastest_convolution
-from unet.benchmark.steps import inference, training_step
+from unet.benchmark.tensor_format import DTYPES
 from unet.benchmark.timing import Timings, measure, median_ratio
 from unet.network.geometry import count_flops, count_parameters
 
@@ -19,16 +18,16 @@ class Speed:
     ms: float
     ratio: float
     gflops_per_s: float
-    share_of_peak: float
+    peak_fraction: float
     rounds_ms: list[float]
 
 
 @dataclass(frozen=True)
-class Row:
-    """The speed of one network. ``gflops`` of one forward pass on one image; training counts as three."""
+class NetworkSpeed:
+    """The speed of a network; ``gflops`` of a forward pass on one image, three times as many in training."""
 
     name: str
-    form: str
+    format: str
     parameters: int
     gflops: float
     training: Speed
@@ -37,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Peak:
-    """The convolution peak in one dtype: of which convolution, and the median GFLOP/s."""
+    """The convolution peak in one dtype: the convolution and its median GFLOP/s."""
 
     dtype: str
     convolution: str
@@ -45,53 +44,47 @@ class Peak:
 
 
 def compare_networks(
-    problem: Problem, networks: Sequence[BenchmarkNetwork], rounds: int
-) -> tuple[list[Row], list[Peak]]:
+    workload: Workload, networks: Sequence[BenchmarkNetwork], rounds: int
+) -> tuple[list[NetworkSpeed], list[Peak]]:
     """Time all networks, and the fastest convolution of each dtype, in the same rounds."""
-    dtypes = sorted({network.form.dtype for network in networks}, key=str)
-    peak_convolutions = {dtype: fastest_convolution(problem, dtype) for dtype in dtypes}
-    image, target = problem.image(), problem.target()
+    dtypes = sorted({network.format.dtype for network in networks}, key=str)
+    convolutions = {dtype: fastest_convolution(workload, dtype) for dtype in dtypes}
+    image, target = workload.image(), workload.target()
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for network in networks:
-        calls[network.name, "inference"] = inference(network, image)
-        calls[network.name, "training"] = training_step(network, image, target)
-    for dtype, convolution in peak_convolutions.items():
-        calls[DTYPES[dtype], "peak"] = convolution.call(problem, dtype)
-    timings = measure(calls, rounds, say=True)
-    rows = [measure_row(network, problem, timings, peak_convolutions[network.form.dtype]) for network in networks]
+        calls[network.name, "inference"] = network.inference(image)
+        calls[network.name, "training"] = network.training_step(image, target)
+    for dtype, convolution in convolutions.items():
+        calls[DTYPES[dtype], "peak"] = convolution.call(workload, dtype)
+    timings = measure(calls, rounds, verbose=True)
+    speeds = [network_speed(network, workload, timings, convolutions[network.format.dtype]) for network in networks]
     peaks = [
-        Peak(DTYPES[dtype], str(c), gflops_per_s(c.flops(problem.batch), timings[DTYPES[dtype], "peak"]))
-        for dtype, c in peak_convolutions.items()
+        Peak(DTYPES[dtype], str(c), gflops_per_s(c.flops(workload.batch), timings[DTYPES[dtype], "peak"]))
+        for dtype, c in convolutions.items()
     ]
-    return rows, peaks
+    return speeds, peaks
 
 
-def measure_row(
-    network: BenchmarkNetwork, problem: Problem, timings: Timings[tuple[str, str]], peak_convolution: Convolution
-) -> Row:
+def network_speed(
+    network: BenchmarkNetwork, workload: Workload, timings: Timings[tuple[str, str]], peak: Convolution
+) -> NetworkSpeed:
     """Return the speed of one network from the timings of all."""
-    forward = count_flops(network.network, (problem.batch, IN_CHANNELS, *problem.size))
-    peak_ms = timings[DTYPES[network.form.dtype], "peak"]
+    forward = count_flops(network.network, (workload.batch, IN_CHANNELS, *workload.size))
+    peak_ms = timings[DTYPES[network.format.dtype], "peak"]
 
     def speed(mode: str, flops: float) -> Speed:
-        own = timings[network.name, mode]
-        peak_per_own = median_ratio(peak_ms, own)
+        own_ms = timings[network.name, mode]
         return Speed(
-            ms=statistics.median(own),
-            ratio=median_ratio(own, timings[REFERENCE, mode]),
-            gflops_per_s=gflops_per_s(flops, own),
-            share_of_peak=peak_per_own * flops / peak_convolution.flops(problem.batch),
-            rounds_ms=own,
+            ms=statistics.median(own_ms),
+            ratio=median_ratio(own_ms, timings[REFERENCE, mode]),
+            gflops_per_s=gflops_per_s(flops, own_ms),
+            peak_fraction=median_ratio(peak_ms, own_ms) * flops / peak.flops(workload.batch),
+            rounds_ms=own_ms,
         )
 
-    return Row(
-        network.name,
-        str(network.form),
-        count_parameters(network.network),
-        forward / problem.batch / 1e9,
-        speed("training", 3 * forward),
-        speed("inference", forward),
-    )
+    gflops, num_parameters = forward / workload.batch / 1e9, count_parameters(network.network)
+    training, inference = speed("training", 3 * forward), speed("inference", forward)
+    return NetworkSpeed(network.name, str(network.format), num_parameters, gflops, training, inference)
 
 
 def gflops_per_s(flops: float, timings_ms: Sequence[float]) -> float:

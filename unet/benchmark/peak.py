@@ -1,6 +1,5 @@
-"""What the machine can do: the rate of the fastest of the network's own convolutions."""
+"""Measure the convolution peak of a machine: the rate of the fastest of the network's own convolutions."""
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,26 +9,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unet.benchmark.baselines import Problem
+from unet.benchmark.baselines import Workload
 from unet.benchmark.timing import measure
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A 3x3 convolution of the network's decoder or encoder, the yardstick of what the machine can do."""
+    """A 3x3 convolution of the network's encoder or decoder."""
 
     in_channels: int
     out_channels: int
     size: tuple[int, int]
 
     def flops(self, batch: int) -> int:
-        """Floating-point operations of one call on ``batch`` images; a multiply-add counts two."""
+        """Return the floating-point operations on ``batch`` images; a multiply-add counts as two."""
         return 2 * 9 * self.in_channels * self.out_channels * math.prod(self.size) * batch
 
-    def call(self, problem: Problem, dtype: torch.dtype) -> Callable[[], Tensor]:
-        place: dict[str, Any] = {"device": problem.device, "dtype": dtype}
-        image = torch.randn(problem.batch, self.in_channels, *self.size, **place)
-        weight = torch.randn(self.out_channels, self.in_channels, 3, 3, **place)
+    def call(self, workload: Workload, dtype: torch.dtype) -> Callable[[], Tensor]:
+        """Return a function that runs the convolution in channels_last."""
+        options: dict[str, Any] = {"device": workload.device, "dtype": dtype}
+        image = torch.randn(workload.batch, self.in_channels, *self.size, **options)
+        weight = torch.randn(self.out_channels, self.in_channels, 3, 3, **options)
         image, weight = (x.to(memory_format=torch.channels_last) for x in (image, weight))
 
         def convolve() -> Tensor:
@@ -42,25 +42,20 @@ class Convolution:
         return f"{self.in_channels} to {self.out_channels} channels at {self.size[0]}x{self.size[1]}"
 
 
-def network_convolutions(problem: Problem) -> list[Convolution]:
-    """The two kinds of 3x3 convolution at every level: width to width, and the decoder's twice the width to width."""
-    levels = range(problem.depth + 1)
-    return [
-        Convolution(
-            factor * problem.width * 2**level,
-            problem.width * 2**level,
-            (max(1, problem.size[0] >> level), max(1, problem.size[1] >> level)),
-        )
-        for level, factor in itertools.product(levels, (1, 2))
+def network_convolutions(workload: Workload) -> list[Convolution]:
+    """Return both 3x3 convolutions of every level: width to width, and in the decoder twice the width to width."""
+    levels = [
+        (workload.width * 2**level, (max(1, workload.size[0] >> level), max(1, workload.size[1] >> level)))
+        for level in range(workload.depth + 1)
     ]
+    return [Convolution(factor * width, width, size) for width, size in levels for factor in (1, 2)]
 
 
-def fastest_convolution(problem: Problem, dtype: torch.dtype) -> Convolution:
-    """The network's 3x3 convolution that reaches the most GFLOP/s, forward, channels_last, in ``dtype``."""
+def fastest_convolution(workload: Workload, dtype: torch.dtype) -> Convolution:
+    """Return the convolution of the network with the most GFLOP/s, forward, channels_last, in ``dtype``."""
 
     def rate(convolution: Convolution) -> float:
-        key = str(convolution)
-        timings = measure({key: convolution.call(problem, dtype)}, rounds=3)
-        return convolution.flops(problem.batch) / min(timings[key])
+        timings = measure({0: convolution.call(workload, dtype)}, rounds=3)
+        return convolution.flops(workload.batch) / min(timings[0])
 
-    return max(network_convolutions(problem), key=rate)
+    return max(network_convolutions(workload), key=rate)

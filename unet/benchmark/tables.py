@@ -1,93 +1,76 @@
-"""Results of the benchmark as text."""
+"""Format the results of the benchmark as text."""
 
 from collections.abc import Sequence
 
 from unet.benchmark.loader import LoaderSpeed
-from unet.benchmark.networks import Peak, Row
-from unet.benchmark.operators import REFERENCES, Cost
+from unet.benchmark.networks import NetworkSpeed, Peak
+from unet.benchmark.operators import REFERENCES, OperatorCost
 
-MEASURED = ("ratio", "GFLOP/s", "of peak")
-HEADER = ("network", "form", "params", "GFLOP", "step ms", *MEASURED, "infer ms", *MEASURED)
+SPEED_COLUMNS = ("ratio", "GFLOP/s", "of peak")
+HEADER = ("network", "format", "params", "GFLOP", "step ms", *SPEED_COLUMNS, "infer ms", *SPEED_COLUMNS)
 
 
-def network_table(rows: Sequence[Row], peaks: Sequence[Peak]) -> str:
+def network_table(networks: Sequence[NetworkSpeed], peaks: Sequence[Peak]) -> str:
     """Return a table of networks and a legend of its columns."""
-    lines: list[tuple[str, ...]] = [HEADER]
-    for r in rows:
-        speeds = [
-            cell
-            for speed in (r.training, r.inference)
-            for cell in (
-                f"{speed.ms:.1f}",
-                f"{speed.ratio:.2f}",
-                f"{speed.gflops_per_s:,.0f}",
-                f"{speed.share_of_peak:.0%}",
-            )
-        ]
-        lines.append((r.name, r.form, f"{r.parameters / 1e6:.1f} M", f"{r.gflops:.1f}", *speeds))
+    lines: list[Sequence[str]] = [HEADER]
+    for network in networks:
+        cells = [network.name, network.format, f"{network.parameters / 1e6:.1f} M", f"{network.gflops:.1f}"]
+        for speed in (network.training, network.inference):
+            cells += [f"{speed.ms:.1f}", f"{speed.ratio:.2f}"]
+            cells += [f"{speed.gflops_per_s:,.0f}", f"{speed.peak_fraction:.0%}"]
+        lines.append(cells)
     legend = [
         "ms: median of the rounds. ratio: time over this project's, median of the ratios within a round.",
-        "GFLOP: one forward pass on one image (a multiply-add counts two); a training step counts as three.",
+        "GFLOP: one forward pass on one image (a multiply-add counts as two); a training step counts as three.",
         *(f"peak of {p.dtype}: {p.gflops_per_s:,.0f} GFLOP/s, a 3x3 convolution, {p.convolution}." for p in peaks),
     ]
-    return "\n".join([aligned(lines), "", *legend])
+    return "\n".join([align_columns(lines), "", *legend])
 
 
-def aligned(lines: Sequence[Sequence[str]], text_columns: int = 2) -> str:
-    """Return lines with aligned columns: text to the left, numbers to the right, a rule under the header."""
+def align_columns(lines: Sequence[Sequence[str]], text_columns: int = 2) -> str:
+    """Return lines with text aligned left, numbers aligned right, and a rule under the header."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         "  ".join(
-            cell.ljust(n) if i < text_columns else cell.rjust(n)
-            for i, (cell, n) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if index < text_columns else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     ]
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
 
-def operator_table(costs: Sequence[Cost]) -> str:
+def operator_table(costs: Sequence[OperatorCost]) -> str:
     """Return a table of operators and a legend of its columns."""
-    gpu = any(cost.peak is not None for cost in costs)
-    lines = [("kind", "operator", "infer ms", "ratio", "train ms", "ratio", "kept MiB", *(["peak MiB"] if gpu else []))]
+    gpu = any(cost.peak_bytes is not None for cost in costs)
+    header = ("kind", "operator", "infer ms", "ratio", "train ms", "ratio", "saved MiB", *["peak MiB"] * gpu)
+    lines: list[Sequence[str]] = [header]
     for cost in costs:
-        times = (
-            f"{cost.forward_ms:.2f}",
-            ratio(cost.forward_ratio),
-            f"{cost.training_ms:.2f}",
-            ratio(cost.training_ratio),
-        )
-        peak = [] if cost.peak is None else [mebibytes(cost.peak)]
-        lines.append((cost.kind, cost.name, *times, mebibytes(cost.kept), *peak))
+        times = [(cost.forward_ms, cost.forward_ratio), (cost.training_ms, cost.training_ratio)]
+        cells = [text for ms, ratio in times for text in (f"{ms:.2f}", "" if ratio is None else f"{ratio:.2f}")]
+        sizes = [size for size in (cost.saved_bytes, cost.peak_bytes) if size is not None]
+        lines.append([cost.kind, cost.name, *cells, *(f"{size / 2**20:.1f}" for size in sizes)])
     references = " or ".join(f"{name} ({kind})" for kind, name in REFERENCES.items())
     legend = [
         "infer: forward in evaluation mode. train: forward and backward. ms: median of the rounds.",
         f"ratio: time over that of {references}, median of the ratios within a round.",
-        "kept: for the backward pass, what is kept of the input included, parameters not.",
-        *(["peak: beyond what was there before, at the worst moment of forward and backward."] if gpu else []),
+        "saved: tensors saved for the backward pass, the input included, parameters not.",
+        *["peak: largest additional memory during the forward and the backward pass."] * gpu,
     ]
-    return "\n".join([aligned(lines), "", *legend])
-
-
-def ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def mebibytes(size: int) -> str:
-    return f"{size / 2**20:.1f}"
+    return "\n".join([align_columns(lines), "", *legend])
 
 
 def loader_line(speed: LoaderSpeed) -> str:
-    """Return whether the loader keeps up; without workers it adds to the time of every step."""
-    share = speed.needed_per_s / speed.samples_per_s
+    """Return one line that says whether the loader is fast enough."""
+    load = speed.needed_per_s / speed.samples_per_s
     if speed.num_workers == 0:
-        verdict = f"without workers, loading adds {share:.1%} to the time of a step"
-    elif share <= 1:
-        verdict = f"{1 / share:.1f} times what is needed"
+        verdict = f"without workers, loading adds {load:.1%} to the time of a step"
+    elif load <= 1:
+        verdict = f"{1 / load:.1f} times what is needed"
     else:
-        verdict = f"too slow: only {1 / share:.0%} of what is needed"
+        verdict = f"too slow: only {1 / load:.0%} of what is needed"
     return (
         f"data loader of configs/train.yaml, {speed.num_workers} workers, batches of "
-        f"{' x '.join(map(str, speed.image_shape))}, alone: {speed.samples_per_s:,.0f} samples/s; "
-        f"its training step takes in {speed.needed_per_s:,.0f} samples/s: {verdict}"
+        f"{' x '.join(map(str, speed.image_shape))}, alone: {speed.samples_per_s:,.0f} images/s; "
+        f"its training step needs {speed.needed_per_s:,.0f} images/s: {verdict}"
     )

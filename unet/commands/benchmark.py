@@ -42,7 +42,7 @@ def benchmark(config: DictConfig) -> None:
 
 def check_options(config: DictConfig) -> None:
     """Raise UserError at the first value that cannot be."""
-    from unet.benchmark.forms import DTYPES
+    from unet.benchmark.tensor_format import DTYPES
     from unet.training.config_limits import check_values, integer_range, one_of, or_null
 
     counts = dict.fromkeys(("rounds", "batch", "width", "depth", "channels"), integer_range(1))
@@ -85,10 +85,10 @@ def measure(config: DictConfig) -> dict[str, Any]:
     """Measure and print what was asked for; return every number."""
     import torch
 
-    from unet.benchmark.baselines import Problem
+    from unet.benchmark.baselines import Workload
     from unet.benchmark.loader import compare_loader, default_training
-    from unet.benchmark.machine import environment
     from unet.benchmark.tables import loader_line
+    from unet.benchmark.timing import environment
 
     operators = config.what == "operators"
     size = map_size(config) if operators else image_size(config)
@@ -100,11 +100,11 @@ def measure(config: DictConfig) -> dict[str, Any]:
     print_facts(results["environment"])
     if operators:
         return results | measure_operators(config, size, device)
-    problem = Problem(config.width, config.depth, config.batch, size, device)  # type: ignore[arg-type]
-    results["problem"] = asdict(problem)
+    workload = Workload(config.width, config.depth, config.batch, size, device)  # type: ignore[arg-type]
+    results["problem"] = asdict(workload)
     if config.what in (None, "network"):
         print_facts(results["problem"])
-        results |= measure_networks(problem, config.rounds)
+        results |= measure_networks(workload, config.rounds)
     if config.what in (None, "loader"):
         speed = compare_loader(*default_training(), config.rounds, device)
         print(loader_line(speed))
@@ -112,34 +112,32 @@ def measure(config: DictConfig) -> dict[str, Any]:
     return results
 
 
-def measure_networks(problem: Any, rounds: int) -> dict[str, Any]:
+def measure_networks(workload: Any, rounds: int) -> dict[str, Any]:
     """Time the network and those peers that are installed."""
     from unet.benchmark.baselines import available_networks
     from unet.benchmark.networks import compare_networks
     from unet.benchmark.tables import network_table
 
-    present, notes = available_networks(problem)
-    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
-    rows, peaks = compare_networks(problem, present, rounds)
-    print(network_table(rows, peaks))
-    return {"networks": [asdict(r) for r in rows], "peaks": [asdict(p) for p in peaks]}
+    networks, messages = available_networks(workload)
+    print(*messages, sep="\n", end="\n" if messages else "", file=sys.stderr)
+    speeds, peaks = compare_networks(workload, networks, rounds)
+    print(network_table(speeds, peaks))
+    return {"networks": [asdict(s) for s in speeds], "peaks": [asdict(p) for p in peaks]}
 
 
 def measure_operators(config: DictConfig, size: tuple[int, ...], device: str) -> dict[str, Any]:
     """Time every operator that serves the dimensions, at one stage between a fine map and one half its size."""
-    from unet.benchmark.forms import DTYPES, Form, trained_form
     from unet.benchmark.operators import OperatorShape, compare_operators
     from unet.benchmark.tables import operator_table
+    from unet.benchmark.tensor_format import DTYPES, TensorFormat, training_format
 
-    trained = trained_form(device)
-    form = Form(
-        {name: dtype for dtype, name in DTYPES.items()}.get(config.precision, trained.dtype),
-        config.dims > 1 and config.memory_format != "contiguous",
-    )
-    place = OperatorShape(config.channels, size, config.batch, form, device)
-    facts = {"channels": place.channels, "size": place.size, "batch": place.batch, "form": str(form), "device": device}
+    dtypes = {name: dtype for dtype, name in DTYPES.items()}
+    dtype = dtypes.get(config.precision, training_format(device).dtype)
+    tensor_format = TensorFormat(dtype, config.dims > 1 and config.memory_format != "contiguous")
+    shape = OperatorShape(config.channels, size, config.batch, tensor_format, device)
+    facts = asdict(shape) | {"format": str(tensor_format)}
     print_facts(facts)
-    costs = compare_operators(place, config.rounds)
+    costs = compare_operators(shape, config.rounds)
     print(operator_table(costs))
     return {"stage": facts, "operators": [asdict(c) for c in costs]}
 

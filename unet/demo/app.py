@@ -1,4 +1,4 @@
-"""A Gradio page that shows the labels one or two trained networks give an image, and where they differ."""
+"""Serve a Gradio page that shows the predicted labels of one or two networks, and where they differ."""
 
 # pyright: reportMissingImports=false
 
@@ -38,17 +38,17 @@ from unet.prediction.reading import ImageReader, of_array, open_image
 from unet.visualization import draw_errors, to_rgb
 
 MAX_SIDE, THUMBNAIL = 1024, 240
-"""Longer images are shown with every second, third, ... pixel; of small ones each pixel is a square."""
-MAX_SAMPLES, CANDIDATES = 12, 48
+"""Sides of a displayed image in pixels; larger images are subsampled, smaller ones enlarged by an integer."""
+MAX_SAMPLES, MAX_CANDIDATES = 12, 48
 SUFFIXES = PICTURES | {".npy"}
 STYLE = "#legend :is(table, tr, th, td) { border: 0 !important; padding: 2px 6px; overflow-wrap: anywhere; }"
 
 
 def launch_demo(config: DictConfig) -> None:
-    """Serve the page of ``configs/demo.yaml`` until Ctrl-C or SIGTERM.
+    """Serve the page with the options of ``configs/demo.yaml`` until Ctrl-C or SIGTERM.
 
     Raises:
-        UserError: a wrong value, a missing package, an unusable checkpoint, or a port that is in use.
+        UserError: an invalid value, a missing package, an unusable checkpoint, or a port in use.
     """
     if config.ckpt is None:
         raise UserError("ckpt: is required; see python scripts/demo.py --help")
@@ -58,20 +58,21 @@ def launch_demo(config: DictConfig) -> None:
     if type(config.port) is not int or not 0 <= config.port < 2**16:
         raise UserError(f"port: expected an integer of 0 (any) to {2**16 - 1}, found {config.port!r}")
     import_gradio()
-    paths = [Path(str(one)).expanduser() for one in (config.ckpt if OmegaConf.is_list(config.ckpt) else [config.ckpt])]
+    checkpoints = config.ckpt if OmegaConf.is_list(config.ckpt) else [config.ckpt]
+    paths = [Path(str(path)).expanduser() for path in checkpoints]
     networks = load_networks(paths, select_device(str(config.device), config.threads))
     limit, images = config.max_megapixels, config.images
-    samples = samples_of_run(paths[0]) if images is None else samples_of_folder(str(images), limit)
+    samples = run_samples(paths[0]) if images is None else folder_samples(str(images), limit)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="unet-demo-") as os.environ["GRADIO_TEMP_DIR"]:  # uploads and results
         page = build_page(networks, samples, limit)
-        print(f"{serve(page, str(config.host), config.port, config.max_upload_mb)} (Ctrl-C ends it)", flush=True)
+        print(f"{serve(page, str(config.host), config.port, config.max_upload_mb)} (stop with Ctrl-C)", flush=True)
         page.block_thread()
 
 
 def import_gradio() -> Any:
-    """Import Gradio, which sends no analytics then."""
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")  # before the import, which sends a request
+    """Import Gradio with analytics turned off."""
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")  # the import sends a request
     try:
         import gradio
     except ImportError:
@@ -80,7 +81,7 @@ def import_gradio() -> Any:
 
 
 def serve(page: Any, host: str, port: int, max_upload_mb: float) -> str:
-    """Start the server in a thread and return its address; port 0 takes the first free one from 7860."""
+    """Start the server in a thread and return its address; port 0 is the first free port from 7860."""
     theme = import_gradio().themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
     try:
         return page.launch(
@@ -89,11 +90,11 @@ def serve(page: Any, host: str, port: int, max_upload_mb: float) -> str:
             run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False, pwa=False,
         )[1]  # fmt: skip
     except OSError as error:
-        raise UserError(f"host={host} port={port}: cannot listen ({error}); choose another port or host") from None
+        raise UserError(f"host={host} port={port}: not available ({error}); choose another port or host") from None
 
 
 def load_networks(paths: Sequence[Path], device: str) -> list[tuple[str, Segmenter]]:
-    """Return the titles and the networks of one or two checkpoints for 2-D images, both with the same classes."""
+    """Return the titles and networks of one or two checkpoints with 2 spatial axes and the same classes."""
     if not 1 <= len(paths) <= 2:
         raise UserError(f"ckpt: expected one checkpoint or two, found {len(paths)}")
     networks = []
@@ -101,7 +102,7 @@ def load_networks(paths: Sequence[Path], device: str) -> list[tuple[str, Segment
         model = load(path).to(device)
         if model.net.spatial_dims != 2:
             kind = {1: "sequences", 3: "volumes"}[model.net.spatial_dims]
-            raise UserError(f"{path}: a network of {kind}, but the demo shows images; use python scripts/predict.py")
+            raise UserError(f"{path}: a network for {kind}, the demo supports only images; use scripts/predict.py")
         to_memory_format(model, channels_last)
         name = "/".join(part for part in path.resolve().parts[-3:] if part != CHECKPOINTS)
         defaults, options = signature(UNet).parameters, model.description["model"]
@@ -111,133 +112,136 @@ def load_networks(paths: Sequence[Path], device: str) -> list[tuple[str, Segment
     first, last = networks[0][1].classes, networks[-1][1].classes
     if first != last:
         raise UserError(
-            f"{paths[-1]} was trained for the classes {', '.join(last)}, but {paths[0]} for {', '.join(first)}; the "
-            f"demo compares networks with the same classes in the same order"
+            f"{paths[-1]} was trained for the classes {', '.join(last)}, but {paths[0]} for {', '.join(first)}; choose "
+            f"networks with the same classes in the same order"
         )
     return networks
 
 
 def open_limited(path: Path, max_megapixels: float) -> ImageReader:
-    """Open an image as ``scripts/predict.py`` does; one that is too large is refused before it is decoded."""
+    """Open an image like ``scripts/predict.py``; raise UserError before decoding one that is too large."""
 
     def check_size(height: int, width: int) -> None:
         if height * width > max_megapixels * 1e6:
             message = f"{path}: {times((height, width))} pixels, more than max_megapixels={max_megapixels:g}"
             raise UserError(f"{message}; use python scripts/predict.py")
 
-    with suppress(OSError, SyntaxError), Image.open(path) as picture:  # open_image explains what is wrong
+    with suppress(OSError, SyntaxError), Image.open(path) as picture:  # open_image raises the error
         check_size(picture.height, picture.width)
     image = open_image(path, 2)
     check_size(*image.size)
     return image
 
 
-def samples_of_folder(images: str, max_megapixels: float) -> list[ImageReader]:
-    """Return the first images of a folder or a pattern; those that cannot be read are named in the terminal."""
+def folder_samples(images: str, max_megapixels: float) -> list[ImageReader]:
+    """Return the first images of a folder or a pattern; print a message for each that cannot be read."""
     samples = []
     for path in [path for path in files_of(images, "images") if name_parts(path)[1] in SUFFIXES][:MAX_SAMPLES]:
         try:
             samples.append(open_limited(path, max_megapixels))
         except UserError as error:
-            print(f"not shown: {error}", flush=True)
+            print(f"skipped: {error}", flush=True)
     return samples
 
 
-def samples_of_run(checkpoint: Path) -> list[ImageReader]:
-    """Return images of the test (or else val) split of a checkpoint's run, those with the most mixed labels.
+def run_samples(checkpoint: Path) -> list[ImageReader]:
+    """Return images of the test (or else val) split of a checkpoint's run, those with the highest label entropy.
 
-    None if the run's config or its data cannot be found, which the terminal then says.
+    If the run's config or its data cannot be read, print a message and return no images.
     """
     try:
         settings = run_config(checkpoint.resolve().parents[1]).data.source
         check_targets(settings)
         source = instantiate(settings, _convert_="all")
         items = source.items.get("test") or source.items["val"]
-        indices = np.unique(np.linspace(0, len(items) - 1, min(CANDIDATES, len(items))).astype(int))
+        indices = np.unique(np.linspace(0, len(items) - 1, min(MAX_CANDIDATES, len(items))).astype(int))
         pairs = [(Path(items[index].name), *items[index].read()) for index in indices]
         counts = np.stack([np.bincount(mask.ravel(), minlength=256)[:IGNORE_INDEX] for _, _, mask in pairs])
-        order = np.argsort(-label_entropy(counts), kind="stable")[:MAX_SAMPLES]
-        return [of_array(pairs[index][0], pairs[index][1], 2, 2) for index in order]
+        ranking = np.argsort(-label_entropy(counts), kind="stable")[:MAX_SAMPLES]
+        return [of_array(pairs[index][0], pairs[index][1], 2, 2) for index in ranking]
     except Exception as error:
         message = " ".join(str(error.__cause__ or error).split())
-        print(f"no sample images ({message}); images=FOLDER gives some", flush=True)
+        print(f"no sample images ({message}); choose some with images=FOLDER", flush=True)
         return []
 
 
 def legend(classes: Sequence[str], colors: Sequence[Sequence[int]], labels: Sequence[Array] = ()) -> str:
-    """Return an HTML table of the classes with their colours and, of each network, the share of pixels they have."""
-    shares = [np.bincount(one.ravel(), minlength=len(classes)) / one.size for one in labels]
-    heads = [f"share {letter}" for letter in "AB"] if len(shares) == 2 else ["share"] * len(shares)
-    rows = "".join(f"<th>{head}</th>" for head in ("", "class", *heads))
+    """Return an HTML table of the classes: color, name, and for each network the fraction of pixels."""
+    fractions = [np.bincount(array.ravel(), minlength=len(classes)) / array.size for array in labels]
+    headers = [f"share {letter}" for letter in "AB"] if len(labels) == 2 else ["share"] * len(labels)
+    rows = "".join(f"<th>{header}</th>" for header in ("", "class", *headers))
     for k, (name, color) in enumerate(zip(classes, colors, strict=True)):
         swatch = f'<span style="padding: 0 8px; background: rgb({", ".join(str(int(c)) for c in color)})"></span>'
-        cells = [swatch, escape(name), *(f"{share[k]:.1%}" for share in shares)]
+        cells = [swatch, escape(name), *(f"{fraction[k]:.1%}" for fraction in fractions)]
         rows += "</tr><tr>" + "".join(f"<td>{cell}</td>" for cell in cells)
     return f"<table style='width: 100%'><tr>{rows}</tr></table>"
 
 
 def resize(array: Array, size: int) -> Array:
-    """Return every n-th row and column of an array (H, W, ...), or each n times, so that it fits into ``size``."""
+    """Subsample an array (H, W, ...) or repeat its pixels, by an integer, so that it fits into ``size``."""
     step, repeats = -(-max(array.shape[:2]) // size), max(1, size // max(array.shape[:2]))
     return array[::step, ::step].repeat(repeats, 0).repeat(repeats, 1)
 
 
 def predict_image(networks: Sequence[tuple[str, Segmenter]], image: ImageReader) -> list[Any]:
-    """Return what the page shows of an image: a summary, the legend, the image, overlays, and the difference of two."""
+    """Return the outputs of the page: summary, legend, image, overlays and, for two networks, their difference."""
     start, labels, model = time.perf_counter(), [], networks[0][1]
     for _, network in networks:
         channels_fit(np.empty((0, image.channels)), network.net.in_channels)
         labels.append(
             np.concatenate([band for _, band, _ in bands(network, image, PredictOptions(), probabilities=False)])
         )
-    facts = f"<b>{escape(image.path.name)}</b>: {times(image.size[::-1])} pixels, {time.perf_counter() - start:.2f} s"
+    summary = f"<b>{escape(image.path.name)}</b>: {times(image.size[::-1])} pixels, {time.perf_counter() - start:.2f} s"
     picture = to_rgb(resize(image.rows(0, image.size[0]), MAX_SIDE))
-    small = [resize(one, MAX_SIDE) for one in labels]
-    shown = [picture, *(overlaid(picture, one, model.colors) for one in small)]
+    resized = [resize(array, MAX_SIDE) for array in labels]
+    images = [picture, *(overlaid(picture, array, model.colors) for array in resized)]
     if len(labels) == 2:
-        facts += f"; A and B differ in <b>{(labels[0] != labels[1]).mean():.1%}</b> of the pixels"
-        shown.append(draw_errors(picture, small[0], small[1]))
-    return [f"<p>{facts}</p>", legend(model.classes, model.colors, labels), *shown]
+        summary += f"; A and B differ in <b>{(labels[0] != labels[1]).mean():.1%}</b> of the pixels"
+        images.append(draw_errors(picture, *resized))
+    return [f"<p>{summary}</p>", legend(model.classes, model.colors, labels), *images]
 
 
 def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[ImageReader], max_megapixels: float) -> Any:
-    """Return the page as ``gr.Blocks``."""
+    """Return the page, a ``gr.Blocks``."""
     gr, model, two = import_gradio(), networks[0][1], len(networks) == 2
 
     def predict(path: Path, image: ImageReader | None = None) -> list[Any]:
         try:
             return predict_image(networks, image or open_limited(path, max_megapixels))
         except Exception as error:
-            message = reason(path, error).replace(str(path), path.name)  # names no folder of the server
+            message = reason(path, error).replace(str(path), path.name)  # without the folder on the server
             raise gr.Error(escape(message), duration=None, print_exception=False) from None
 
     def predict_sample(event: gr.SelectData) -> list[Any]:  # type: ignore[reportInvalidTypeForm]
         return predict(samples[event.index].path, samples[event.index])
 
-    def show(title: str) -> Any:
+    def add_image(title: str) -> Any:
         return gr.Image(label=title, interactive=False, format="png", buttons=["download", "fullscreen"], min_width=400)
 
     with gr.Blocks(title="U-Net demo", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown("# U-Net demo\nUpload an image or pick one: every pixel is labelled with its most probable class.")
+        gr.Markdown("# U-Net demo\nUpload an image or pick one to see the most probable class of every pixel.")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 upload = gr.File(label="Upload an image", file_types=sorted(SUFFIXES), height=120, elem_id="upload")
                 gallery = gr.Gallery(
-                    [to_rgb(resize(one.rows(0, one.size[0]), THUMBNAIL)) for one in samples], label="Or pick one",
+                    [to_rgb(resize(image.rows(0, image.size[0]), THUMBNAIL)) for image in samples], label="Or pick one",
                     columns=2, height=300, object_fit="cover", allow_preview=False, interactive=False, buttons=[],
                     visible=bool(samples), elem_id="samples",
                 )  # fmt: skip
-                shares = gr.HTML(legend(model.classes, model.colors), elem_id="legend")
+                class_legend = gr.HTML(legend(model.classes, model.colors), elem_id="legend")
             with gr.Column(scale=3, min_width=320):
                 gr.Markdown("  \n".join(f"`{title}`" for title, _ in networks))
                 summary = gr.HTML("<p>No image yet.</p>", elem_id="summary")
                 with gr.Row():
-                    images = [show("Image"), *map(show, ("Labels A", "Labels B") if two else ("Labels",))]
-                    images += [show("Difference of A and B, in red")] * two
-        outputs = [summary, shares, *images]
-        one_at_a_time = {"concurrency_id": "networks", "concurrency_limit": 1, "show_progress_on": images}
-        upload.upload(lambda path: predict(Path(path)), upload, outputs, api_name="predict", **one_at_a_time)
-        gallery.select(predict_sample, None, outputs, api_visibility="private", **one_at_a_time)
+                    images = [
+                        add_image("Image"),
+                        *map(add_image, ("Labels A", "Labels B") if two else ("Labels",)),
+                    ]
+                    images += [add_image("Difference of A and B, in red")] * two
+        outputs = [summary, class_legend, *images]
+        options = {"concurrency_id": "networks", "concurrency_limit": 1, "show_progress_on": images}
+        upload.upload(lambda path: predict(Path(path)), upload, outputs, api_name="predict", **options)
+        gallery.select(predict_sample, None, outputs, api_visibility="private", **options)
         if samples:
-            page.load(lambda: predict(samples[0].path, samples[0]), None, outputs, **one_at_a_time)
+            page.load(lambda: predict(samples[0].path, samples[0]), None, outputs, **options)
     return page.queue(max_size=16)

@@ -1,4 +1,4 @@
-"""Checks of an exported network: against torch at several sizes, and tiled against full prediction."""
+"""Verify an exported network against torch at several sizes, and measure the error of tiling."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -16,95 +16,100 @@ from unet.inference.tiling import sliding_window, stitch
 from unet.network.geometry import times
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability."""
+"""Largest allowed difference of a probability."""
 BATCHES = (1, 2)
 
 
 def odd_sizes(stride: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return three different sizes, odd along every axis, of two to four total strides and a few samples."""
+    """Return three different sizes, odd along every axis, of two to four total strides and a few pixels."""
     return [
-        tuple((2 + (place + axis) % 3) * n + 1 + 2 * place | 1 for axis, n in enumerate(stride)) for place in range(3)
+        tuple((2 + (index + axis) % 3) * n + 1 + 2 * index | 1 for axis, n in enumerate(stride)) for index in range(3)
     ]
 
 
-def traced_size(stride: Sequence[int]) -> tuple[int, ...]:
-    """Return the size to trace a network with: not the smallest, different along every axis, and even."""
+def trace_size(stride: Sequence[int]) -> tuple[int, ...]:
+    """Return an even size to trace a network with: not the smallest, and different along every axis."""
     return tuple((3 + axis) * 2 * n for axis, n in enumerate(stride))
 
 
-def checked_sizes(images: InputSpec) -> list[tuple[int, ...]]:
-    """Return the sizes at which a program is checked: three odd ones and the smallest."""
-    return [*odd_sizes(images.total_stride), images.min_size]
+def parity_sizes(spec: InputSpec) -> list[tuple[int, ...]]:
+    """Return the sizes at which a program is verified: three odd ones and the smallest."""
+    return [*odd_sizes(spec.total_stride), spec.min_size]
 
 
 @torch.no_grad()
-def parity(program: Program, net: Program, images: InputSpec) -> dict[str, Any]:
-    """Compare a program with the network it was made from, at every checked size, one image and two.
+def check_parity(program: Program, net: Program, spec: InputSpec) -> dict[str, Any]:
+    """Compare a program with the network it was made from, at every test size and batch size.
 
     Args:
-        program: gives probabilities (B, K, *S) or labels (B, *S).
-        net: gives probabilities.
-        images: the images both take.
+        program: returns probabilities (B, K, *S) or labels (B, *S).
+        net: returns probabilities.
+        spec: the input of both.
 
     Returns:
         The sizes, the tolerance, and the largest difference. Labels differ only at near ties, where the label of the
-        program is no more than twice the tolerance less probable than the other.
+        program is at most twice the tolerance less probable than that of the network.
 
     Raises:
-        UserError: what differed, where, and by how much.
+        UserError: outputs differ; the message has the size and the difference.
     """
-    largest, ties, count, gave_probabilities = 0.0, 0, 0, False
-    for place, output, expected in side_by_side(program, net, images):
-        gave_probabilities = output.ndim == expected.ndim
-        if gave_probabilities:
+    largest, ties, count, has_probabilities = 0.0, 0, 0, False
+    for case, output, expected in output_pairs(program, net, spec):
+        has_probabilities = output.ndim == expected.ndim
+        if has_probabilities:
             difference = (output - expected).abs().max().item()
-            if not difference <= TOLERANCE:  # NaN is not
-                raise UserError(f"{place} probabilities differ by up to {difference:.2g} (at most {TOLERANCE:g})")
+            if not difference <= TOLERANCE:  # false for NaN
+                raise UserError(f"{case} probabilities differ by up to {difference:.2g} (at most {TOLERANCE:g})")
             largest = max(largest, difference)
-        different, gap = compare_labels(output, expected)
-        if gap > 2 * TOLERANCE:
-            raise UserError(f"{place} {different} labels differ, with probabilities that differ by up to {gap:.2g}")
-        ties += different
+        num_different, margin = compare_labels(output, expected)
+        if margin > 2 * TOLERANCE:
+            raise UserError(f"{case} {num_different} labels differ, their probabilities by up to {margin:.2g}")
+        ties += num_different
         count += expected[:, 0].numel()
     return {
-        "sizes": [list(size) for size in checked_sizes(images)],
+        "sizes": [list(size) for size in parity_sizes(spec)],
         "batches": list(BATCHES),
         "tolerance": TOLERANCE,
-        "largest_difference": largest if gave_probabilities else None,
+        "largest_difference": largest if has_probabilities else None,
         "labels": count,
         "labels_differing_at_near_ties": ties,
     }
 
 
 @torch.no_grad()
-def side_by_side(program: Program, net: Program, images: InputSpec) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield size and batch in words, the output of a program, and that of the network, for every checked size.
+def output_pairs(program: Program, net: Program, spec: InputSpec) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield a description, the output of a program, and that of the network, for every test size and batch size.
 
     Raises:
-        UserError: an output of another shape, or one that is not finite where the network's is.
+        UserError: the shapes differ, or only the output of the program is not finite.
     """
-    for seed, (size, batch) in enumerate(product(checked_sizes(images), BATCHES)):
-        image = images.random_image(batch, size, seed)
-        expected, output, place = net(image), program(image), f"at {times(size)}, batch {batch}"
+    for seed, (size, batch) in enumerate(product(parity_sizes(spec), BATCHES)):
+        image = spec.random_image(batch, size, seed)
+        expected, output, case = net(image), program(image), f"at {times(size)}, batch {batch}"
         shape = expected.shape if output.ndim == expected.ndim else expected[:, 0].shape
         if output.shape != shape:
-            raise UserError(f"{place} its output is {tuple(output.shape)}, that of torch is {tuple(shape)}")
+            raise UserError(f"{case} the output has shape {tuple(output.shape)}, in torch {tuple(shape)}")
         if not is_finite(output) and is_finite(expected):
-            raise UserError(f"{place} its output is not finite, that of torch is")
-        yield place, output, expected
+            raise UserError(f"{case} the output is not finite, in torch it is")
+        yield case, output, expected
+
+
+def to_labels(output: Tensor, expected: Tensor) -> Tensor:
+    """Return the labels (B, *S) of an output that is labels or, like ``expected``, probabilities (B, K, *S)."""
+    return output.argmax(1) if output.ndim == expected.ndim else output.long()
 
 
 def compare_labels(output: Tensor, expected: Tensor) -> tuple[int, float]:
-    """Return how many labels of ``output`` (labels or probabilities) differ, and how much less probable they are."""
-    labels = output.argmax(1) if output.ndim == expected.ndim else output.long()
+    """Return the number of labels that differ, and the largest difference of the probabilities of two labels."""
+    labels = to_labels(output, expected)
     top, best = expected.max(1)
-    gap = top - expected.gather(1, labels[:, None])[:, 0]
-    return int((labels != best).sum()), gap.max().item()
+    margin = top - expected.gather(1, labels[:, None])[:, 0]
+    return int((labels != best).sum()), margin.max().item()
 
 
 @torch.no_grad()
 def tiling_error(program: Program, image: Tensor, tiles: TileSpec) -> dict[str, Any]:
-    """Compare tiled with full prediction of an image; ``program`` gives probabilities."""
+    """Compare tiled with full prediction of an image by a program that returns probabilities."""
 
     def log_probabilities(image: Tensor) -> Tensor:
         return program(image).clamp_min(torch.finfo(torch.float32).tiny).log()

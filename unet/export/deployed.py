@@ -1,6 +1,7 @@
-"""A trained network as it is exported: stored pixels in, probabilities or labels out."""
+"""A trained network in the form that is exported: pixels in, probabilities or labels out."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +11,17 @@ from unet.errors import UserError, did_you_mean
 from unet.inference.segmenter import Segmenter
 
 DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
-"""Types of stored images; see :func:`unet.io.image_formats.read_image`."""
+"""Dtypes of images on disk; see :func:`unet.io.image_formats.read_image`."""
 AXES = {1: "L", 2: "H W", 3: "D H W"}
 BLOCK = 8
-"""Samples along an axis of the constant patches of :meth:`InputSpec.random_image`."""
+"""Side of the constant patches of :meth:`InputSpec.random_image`."""
 
 
-class Deployed(nn.Module):
-    """image as stored (B, C, *S) -> probabilities (B, K, *S) in float32, or labels (B, *S) in uint8."""
+class DeployedModel(nn.Module):
+    """A network with normalization and softmax or argmax.
+
+    Shapes: image as on disk (B, C, *S) -> probabilities (B, K, *S) in float32, or labels (B, *S) in uint8.
+    """
 
     def __init__(self, segmenter: Segmenter, labels: bool = False):
         super().__init__()
@@ -31,14 +35,14 @@ class Deployed(nn.Module):
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The images a network takes.
+    """The specification of a network's input images.
 
     Attributes:
-        dtype: of the stored training images, a key of :data:`DTYPES`.
-        mean, std: of the training images, per channel, in their own units.
-        value_range: the smallest and the largest value; None if neither the type nor the checkpoint determines it.
-        total_stride: along every axis.
-        min_size: the smallest size that works along every axis.
+        dtype: dtype of the training images on disk, a key of :data:`DTYPES`.
+        mean, std: statistics of the training images, per channel, in their own units.
+        value_range: smallest and largest value; None if neither the dtype nor the checkpoint determines it.
+        total_stride: total stride along every axis.
+        min_size: smallest supported size along every axis.
     """
 
     dtype: str
@@ -50,11 +54,27 @@ class InputSpec:
 
     @property
     def channels(self) -> int:
+        """Return the number of channels."""
         return len(self.mean)
 
     @property
     def axes(self) -> str:
+        """Return the names of the spatial axes."""
         return AXES[len(self.total_stride)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entries of ``bundle.json``."""
+        return {
+            "layout": f"B C {self.axes}",
+            "dtype": self.dtype,
+            "channels": self.channels,
+            "range": None if self.value_range is None else list(self.value_range),
+            "mean": self.mean,
+            "std": self.std,
+            "smallest": list(self.min_size),
+            "total_stride": list(self.total_stride),
+            "normalised_inside": True,
+        }
 
     def random_image(self, batch: int, size: tuple[int, ...], seed: int = 0) -> Tensor:
         """Return constant patches under noise (B, C, *size) with the mean and deviation of the training images."""
@@ -67,39 +87,33 @@ class InputSpec:
         return (image if self.dtype == "float32" else image.round()).to(DTYPES[self.dtype])
 
 
-def input_spec(segmenter: Segmenter, dtype: str | None = None, single: bool = True) -> InputSpec:
-    """Return what images a network takes.
+def input_spec(segmenter: Segmenter, dtype: str | None = None, allows_size_one: bool = True) -> InputSpec:
+    """Return the specification of a network's input.
 
     Args:
         segmenter: the network.
-        dtype: of its images, for a checkpoint written by an older version, which lacks it.
-        single: whether the exported format supports a bottleneck of a single sample along an axis.
+        dtype: dtype of its images; only for a checkpoint of an older version, which lacks it.
+        allows_size_one: whether the format supports a bottleneck of size 1 along an axis.
 
     Raises:
-        UserError: an unknown type, one that contradicts the checkpoint, or none at all.
+        UserError: an unknown dtype, one that contradicts the checkpoint, or none at all.
     """
     description = segmenter.description
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype: unknown {dtype!r}{did_you_mean(str(dtype), DTYPES)} (valid: {', '.join(DTYPES)})")
-    trained = description.get("dtype")
-    if None not in (dtype, trained) and dtype != trained:
-        raise UserError(f"dtype={dtype}: the network was trained on {trained} images; leave the key out")
-    dtype = trained or dtype
+    train_dtype = description.get("dtype")
+    if None not in (dtype, train_dtype) and dtype != train_dtype:
+        raise UserError(f"dtype={dtype}: the network was trained on {train_dtype} images; leave dtype out")
+    dtype = train_dtype or dtype
     if dtype is None:
         raise UserError(
             f"the checkpoint was written by an older version and lacks the dtype of its training images; add "
-            f"dtype=uint8 if they had 8 bits a channel, else one of {', '.join(DTYPES)}"
+            f"dtype=uint8 for images of 8 bits a channel, else one of {', '.join(DTYPES)}"
         )
-    limits = None if dtype == "float32" else torch.iinfo(DTYPES[dtype])
-    value_range = description.get("range") if limits is None else (limits.min, limits.max)
+    info = None if dtype == "float32" else torch.iinfo(DTYPES[dtype])
+    value_range = description.get("range") if info is None else (info.min, info.max)
     stride = tuple(segmenter.net.total_stride)
-    # Instance norm cannot normalise a single value either.
-    min_size = stride if single and segmenter.net.norm != "instance" else tuple(n + 1 for n in stride)
-    return InputSpec(
-        dtype,
-        description["mean"],
-        description["std"],
-        value_range and (value_range[0], value_range[1]),
-        stride,
-        min_size,
-    )
+    # Instance norm cannot normalise a single value.
+    min_size = stride if allows_size_one and segmenter.net.norm != "instance" else tuple(n + 1 for n in stride)
+    limits = value_range and (value_range[0], value_range[1])
+    return InputSpec(dtype, description["mean"], description["std"], limits, stride, min_size)

@@ -1,4 +1,4 @@
-"""File formats of an exported network: how they are written and opened."""
+"""Write and open the file formats of an exported network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from unet.errors import UserError
 from unet.network.geometry import count_parameters
 
 Program = Callable[[Tensor], Tensor]
-"""The function of a model file: image as stored (B, C, *S) -> its output, for every batch and size."""
+"""A function: image as on disk (B, C, *S) -> output, for every batch size and image size."""
 
 INPUT = "image"
 
@@ -22,59 +22,56 @@ class Format:
     """A file format.
 
     Attributes:
-        suffix: of the file.
-        write: (network, image to trace it with, name of the output, file).
-        open: file -> program, on one thread where the runtime has its own.
-        single: whether a bottleneck of a single sample along an axis works. torch.export specialises a size of one.
-        needs: packages beyond the dependencies of this project.
-        runs_on: packages that run the file; their versions are recorded.
+        suffix: file name extension.
+        write: function of (network, example image, name of the output, path).
+        open: function of (path) that returns a program.
+        allows_size_one: whether a bottleneck may have size 1 along an axis, which torch.export specialises on.
+        requires: packages beyond the dependencies of this project.
+        runtime: packages that run the file.
     """
 
     suffix: str
     write: Callable[[nn.Module, Tensor, str, Path], None]
     open: Callable[[Path], Program]
-    single: bool
-    needs: tuple[str, ...]
-    runs_on: tuple[str, ...]
+    allows_size_one: bool
+    requires: tuple[str, ...]
+    runtime: tuple[str, ...]
 
 
-def traced(net: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
-    """Return the graph of a network for every batch and every spatial size."""
-    auto = torch.export.Dim.AUTO
-    free = dict.fromkeys((0, *range(2, image.ndim)), auto)
-    return torch.export.export(net, (image,), dynamic_shapes=(free,))
+def trace(net: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
+    """Return the graph of a network with a dynamic batch size and dynamic spatial sizes."""
+    dynamic = dict.fromkeys((0, *range(2, image.ndim)), torch.export.Dim.AUTO)
+    return torch.export.export(net, (image,), dynamic_shapes=(dynamic,))
 
 
 def write_onnx(net: nn.Module, image: Tensor, output: str, path: Path) -> None:
+    """Write a network as an ONNX file with its weights."""
     if 4 * count_parameters(net) >= 2**31:
-        raise UserError("a file holds at most 2 GiB and the weights are larger")
+        raise UserError("the weights exceed 2 GiB, the maximum of an ONNX file")
     torch.onnx.export(
-        traced(net, image),
-        (image,),
-        path,
-        input_names=[INPUT],
-        output_names=[output],
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+        trace(net, image), (image,), path, input_names=[INPUT], output_names=[output], dynamo=True,
+        external_data=False, verbose=False,
+    )  # fmt: skip
 
 
 def open_onnx(path: Path) -> Program:
+    """Open an ONNX file in onnxruntime, with as many threads as torch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what goes wrong is raised
+    options.log_severity_level = 4  # errors are raised
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda image: torch.from_numpy(session.run(None, {INPUT: image.numpy()})[0])
 
 
 def write_pt2(net: nn.Module, image: Tensor, output: str, path: Path) -> None:
-    torch.export.save(traced(net, image), path)
+    """Write a network as a program of torch.export."""
+    torch.export.save(trace(net, image), path)
 
 
 def open_pt2(path: Path) -> Program:
+    """Open a program of torch.export."""
     return torch.export.load(path).module()
 
 
@@ -84,8 +81,8 @@ FORMATS = {
 }
 
 
-def require(name: str) -> None:
-    """Raise UserError where a package that format ``name`` needs is missing."""
-    missing = [package for package in FORMATS[name].needs if find_spec(package) is None]
+def require_packages(name: str) -> None:
+    """Raise UserError if a package that the format requires is missing."""
+    missing = [package for package in FORMATS[name].requires if find_spec(package) is None]
     if missing:
         raise UserError(f"format={name} needs {', '.join(missing)}; run: pip install -e '.[export]', or use format=pt2")

@@ -1,4 +1,4 @@
-"""The tiles in which an image too large for the memory is predicted from a bundle."""
+"""Tile size and overlap for images that do not fit into memory."""
 
 import math
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter, overlap_of, tile_of
 from unet.inference.tiling import Tiling, tiling
 
-MAX_SAMPLES = 2**19
-"""Samples of the image on which tiled and full prediction are compared."""
+MAX_PIXELS = 2**19
+"""Pixels of the image on which tiled and full prediction are compared."""
 
 
 @dataclass(frozen=True)
 class TileSpec:
-    """Tiles for :func:`unet.inference.tiling.sliding_window`.
+    """The tiles for :func:`unet.inference.tiling.sliding_window`.
 
     Attributes:
         tile: size along each axis, a multiple of the total stride.
-        overlap: smallest number of samples that neighbours share along each axis.
-        total_stride: along each axis.
-        field: receptive field of a probability along each axis; infinite if it is the whole image.
+        overlap: smallest overlap of neighbours along each axis.
+        total_stride: total stride along each axis.
+        field: receptive field along each axis; infinite if it is the whole image.
     """
 
     tile: tuple[int, ...]
@@ -31,28 +31,28 @@ class TileSpec:
 
     @property
     def covers_field(self) -> bool:
-        """Return whether every sample is in a tile that holds its whole receptive field."""
-        return all(samples - 1 <= overlap for samples, overlap in zip(self.field, self.overlap, strict=True))
+        """Return whether every pixel is in a tile that contains its receptive field."""
+        return all(field - 1 <= overlap for field, overlap in zip(self.field, self.overlap, strict=True))
 
     def tiling(self, size: tuple[int, ...]) -> Tiling:
         """Return the tiles of an image of ``size``."""
         return tiling(size, self.tile, self.overlap, self.total_stride)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers that a bundle holds."""
+        """Return the entries of ``bundle.json``."""
         return {
             "tile": list(self.tile),
             "overlap": list(self.overlap),
-            "receptive_field": [None if math.isinf(samples) else int(samples) for samples in self.field],
+            "receptive_field": [None if math.isinf(field) else int(field) for field in self.field],
             "overlap_covers_the_field": self.covers_field,
         }
 
     def multi_tile_size(self) -> tuple[int, ...]:
-        """Return the size of an image with several tiles along as many axes as ``MAX_SAMPLES`` allow."""
+        """Return the size of an image with several tiles along as many axes as ``MAX_PIXELS`` allow."""
         size = [n + n // 2 + 1 for n in self.tile]
         for axis in reversed(range(1, len(size))):
-            others = math.prod(size) // size[axis]
-            size[axis] = max(self.total_stride[axis] + 1, min(size[axis], MAX_SAMPLES // others))
+            cross_section = math.prod(size) // size[axis]
+            size[axis] = max(self.total_stride[axis] + 1, min(size[axis], MAX_PIXELS // cross_section))
         return tuple(size)
 
 
