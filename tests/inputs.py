@@ -42,7 +42,7 @@ from unet.inference.segmenter import Segmenter
 from unet.io.run_folder import ensure_new_or_resuming
 from unet.report import analyze
 from unet.report.sentences import summary_lines
-from unet.runs.cli import explain
+from unet.runs.error_messages import format_error
 from unet.training.train import train
 
 DATA = Path("data")
@@ -89,7 +89,7 @@ def attempt(function: Callable[[], str]) -> Outcome:
     try:
         return Outcome(0, function())
     except UserError as error:
-        return Outcome(1, explain(error))
+        return Outcome(1, format_error(error))
 
 
 # How an input is given
@@ -576,8 +576,8 @@ INPUTS: dict[str, list[Input]] = {
     "Command lines": [
         typed("a misspelt key", "train.py", "model.depht=3", gets="model.depht: no such key; did you mean model.depth"),
         typed("a misspelt data set", "train.py", "data=camvit", gets="data=camvit: no such choice; did you mean camvi"),
-        typed("a key without a value", "train.py", "model.down", gets="'model.down' is no KEY=VALUE", status=2),
-        typed("a bracket that stays open", "train.py", "model.down=[max", gets="is no KEY=VALUE", status=2),
+        typed("a key without a value", "train.py", "model.down", gets="'model.down' is not a KEY=VALUE", status=2),
+        typed("a bracket that stays open", "train.py", "model.down=[max", gets="is not a KEY=VALUE", status=2),
         typed("an input of no size", "scripts/describe.py", "input=3x4x", gets="input=3x4x: expected positive numbers"),
         typed("an input of four axes", "scripts/describe.py", "input=3x9x9x9x9", gets="expected channels and 1 to 3"),
         typed("no folder", "scripts/report.py", gets="folder: is required; see python scripts/report.py --help"),

@@ -21,7 +21,7 @@ from PIL import Image
 import unet
 from unet import __main__ as dispatch
 from unet.errors import UserError
-from unet.runs.cli import explain
+from unet.runs.error_messages import format_error
 from unet.runs.run_names import as_override, override_slug, parsed_value, run_dir, truncate_with_hash
 from unet.training.train import train
 
@@ -81,7 +81,7 @@ def test_a_wrong_value_gets_one_sentence(stack, tmp_path, override, words):
 def test_a_wrong_value_is_refused_by_the_training_too(composed, tmp_path, override, words):
     with pytest.raises(UserError) as error:
         train(composed(override), tmp_path)
-    said = explain(error.value)
+    said = format_error(error.value)
     assert [word for word in words if word not in said] == [] and "\n" not in said
 
 
@@ -96,7 +96,7 @@ def test_what_is_no_override_is_wrong_usage(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), "model.down"]
     result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
-    assert result.stderr.startswith("error: 'model.down' is no KEY=VALUE")
+    assert result.stderr.startswith("error: 'model.down' is not a KEY=VALUE")
 
 
 def test_a_bad_file_is_named_before_training_starts(stack, composed, tmp_path):
@@ -306,7 +306,7 @@ def test_an_unexpected_error_says_where_it_happened():
     try:
         raise RuntimeError("a\nb")
     except RuntimeError as error:
-        text = explain(error)
+        text = format_error(error)
     assert text.startswith("RuntimeError: a b (at test_command_line.py:") and "HYDRA_FULL_ERROR=1" in text
 
 
@@ -333,7 +333,7 @@ def test_only_a_training_is_swept(name, flags, tmp_path):
     key = {"predict": "tta", "evaluate": "split", "export": "labels"}.get(name, "seed")
     result = processes.run([str(ROOT / "scripts" / f"{name}.py"), *flags, f"{key}=0,1"], tmp_path)
     assert result.returncode == 2, result.stderr
-    assert result.stderr == "error: -m, --multirun: only a training is swept: python train.py -m KEY=A,B\n"
+    assert result.stderr == "error: -m, --multirun: only train runs sweeps: python train.py -m KEY=A,B\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from unet.data.module import SAMPLING
 from unet.errors import UserError
-from unet.io.run_folder import run_config
-from unet.runs.cli import explain
+from unet.io.run_folder import load_run_config
+from unet.runs.error_messages import format_error
 from unet.training.config_limits import LIMITS, check_limits
 
 CONFIGS = ROOT / "configs"
@@ -145,12 +145,12 @@ def test_the_ways_to_draw_are_those_of_the_data_module():
 def test_an_old_key_is_answered_with_the_new_one(old, new):
     with pytest.raises(ConfigCompositionException) as error:
         config(f"{old}=1")
-    assert f"{old}: renamed; use {new} instead" in explain(error.value)
+    assert f"{old}: renamed; use {new} instead" in format_error(error.value)
 
 
 def test_the_config_of_an_old_run_is_read_with_the_new_names(tmp_path):
     (tmp_path / "config.yaml").write_text("pictures: 2\nisolate: false\ndata: {draw: by_class}\n")
-    assert run_config(tmp_path) == {
+    assert load_run_config(tmp_path) == {
         "num_logged_images": 2,
         "subprocess_per_job": False,
         "data": {"sampling": "class_balanced"},

@@ -225,8 +225,8 @@ KILLED = "DataLoader worker (pid 7) is killed by signal: {}."
 )  # fmt: skip
 def test_each_fault_is_said_in_one_sentence(composed, error, parts):
     found = classify_failure(raised(error), composed("data.batch_size=4"), Path("run"))
-    assert found is not None and "\n" not in found.sentence and found.overrides == ()
-    assert [part for part in parts if part not in found.sentence] == [], found.sentence
+    assert found is not None and "\n" not in found.message and found.overrides == ()
+    assert [part for part in parts if part not in found.message] == [], found.message
     assert classify_failure(raised(RuntimeError("finalising"), error), composed(), Path("run")) is not None, (
         "what it came from"
     )
@@ -243,13 +243,13 @@ def test_a_smaller_batch_leaves_every_step_as_many_samples(composed, batch, step
     config = composed(f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={steps}")
     found = classify_failure(raised(CUDA), config)
     assert found is not None and found.overrides == ()
-    assert f"data.batch_size={halved[0]} trainer.accumulate_grad_batches={halved[1]} needs" in found.sentence
+    assert f"data.batch_size={halved[0]} trainer.accumulate_grad_batches={halved[1]} needs" in found.message
     assert halved[0] * halved[1] == batch * steps
 
 
 def test_of_one_sample_a_batch_there_is_no_half(composed):
     found = classify_failure(raised(CUDA), composed("data.batch_size=1"))
-    assert found is not None and "smaller crops" in found.sentence and "accumulate" not in found.sentence
+    assert found is not None and "smaller crops" in found.message and "accumulate" not in found.message
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_the_advice_for_an_evaluation_is_a_smaller_batch_or_tile(composed, overr
     with pytest.raises(OutOfMemoryError) as error:
         predict(torch.empty(shape))
     found = classify_failure(error.value, composed(*overrides))
-    assert found is not None and found.overrides == (needed,) and f"; {needed} needs less" in found.sentence
+    assert found is not None and found.overrides == (needed,) and f"; {needed} needs less" in found.message
 
 
 def test_the_tile_of_a_real_evaluation_is_found(composed, tmp_path, monkeypatch):
@@ -309,8 +309,8 @@ def test_a_drive_that_is_lost_in_an_epoch_is_named_and_the_training_saved(
     with pytest.raises(DataUnavailable) as error:
         train(config, tmp_path / "run")
     found = classify_failure(error.value, config)
-    assert found is not None and "\n" not in found.sentence
-    assert str(copy / "image") in found.sentence and "no such file" in found.sentence
+    assert found is not None and "\n" not in found.message
+    assert str(copy / "image") in found.message and "no such file" in found.message
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert 5 <= saved < 12
 
@@ -325,7 +325,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before_and_no_rubbish(tmp_pa
         with pytest.raises(OSError) as error:
             writer.save_checkpoint({"step": torch.zeros(size)}, path)
         found = classify_failure(error.value, folder=tmp_path)
-        assert found is not None and found.sentence == f"{path}: the disk is full; free some space"
+        assert found is not None and found.message == f"{path}: the disk is full; free some space"
     assert torch.load(path, weights_only=True)["step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 

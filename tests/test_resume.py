@@ -18,7 +18,7 @@ from test_segmenter import Evil
 from unet.errors import UserError
 from unet.io.run_folder import ensure_new_or_resuming
 from unet.runs.resume import check_same_config
-from unet.runs.run import checkpoint_of, execute, run_or_resume
+from unet.runs.run import execute, last_checkpoint, run_or_resume
 from unet.runs.run_names import run_dir, sweep_name
 from unet.training.train import train
 
@@ -59,9 +59,9 @@ def test_a_folder_chosen_by_hand_has_to_hold_the_same_run(tmp_path: Path):
 def test_a_folder_without_a_checkpoint_may_be_begun_again(tmp_path: Path):
     (tmp_path / "checkpoints").mkdir()
     ensure_new_or_resuming(tmp_path, None)
-    assert checkpoint_of(tmp_path) is None
+    assert last_checkpoint(tmp_path) is None
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert checkpoint_of(tmp_path) == str(tmp_path / "checkpoints" / "last.ckpt")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoints" / "last.ckpt")
     with pytest.raises(UserError, match="already holds a run"):
         ensure_new_or_resuming(tmp_path, None)
 

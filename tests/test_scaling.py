@@ -17,7 +17,7 @@ from test_command_line import arguments, environment, run, started
 
 from unet.errors import UserError
 from unet.runs.run import RANKS, is_follower, require_common_folder
-from unet.runs.sweep import keep_to_one_device
+from unet.runs.sweep import require_one_device
 
 pytestmark = pytest.mark.slow
 
@@ -113,12 +113,12 @@ def test_a_launcher_runs_the_jobs_of_a_sweep(stack, tmp_path, launcher):
 @pytest.mark.parametrize("asked", ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.devices=-1"])
 def test_several_devices_in_a_job_of_a_sweep_are_refused_with_advice(composed, asked):
     with pytest.raises(UserError, match=r"run several jobs at once instead \(hydra/launcher=joblib or slurm\)"):
-        keep_to_one_device(composed(asked))
+        require_one_device(composed(asked))
 
 
 @pytest.mark.parametrize("asked", ["trainer.devices=auto", "trainer.devices=1", "trainer.devices=[3]"])
 def test_one_device_is_not(composed, asked):
-    keep_to_one_device(composed(asked))
+    require_one_device(composed(asked))
 
 
 def test_what_is_refused_of_a_sweep_is_refused_of_its_jobs(stack, tmp_path):

@@ -18,8 +18,8 @@ from unet.errors import UserError
 from unet.io.run_folder import reset_run_folder
 from unet.runs.run import lock_folder, objective
 from unet.runs.run_names import job_name, sweep_name, swept_keys
-from unet.runs.sweep import Sweep, print_table, progress
-from unet.runs.sweep import states as states_of
+from unet.runs.sweep import Sweep, print_table, progress_line
+from unet.runs.sweep import read_states as states_of
 
 pytestmark = pytest.mark.slow
 SHORT = ("-m", "hydra.sweep.dir=sweep", "subprocess_per_job=false", "trainer.max_epochs=1")
@@ -176,15 +176,15 @@ def test_a_sweeper_that_chooses_jobs_as_it_goes_is_refused():
 
 def test_a_job_that_left_nothing_is_pending(tmp_path):
     assert states_of(tmp_path, ["gone"]) == {"gone": {"state": "pending", "reason": ""}}
-    assert progress(states_of(tmp_path, ["gone"])) == "1 to go"
+    assert progress_line(states_of(tmp_path, ["gone"])) == "1 to go"
 
 
 def test_the_time_left_counts_diagnostics_and_what_runs_side_by_side():
     """Jobs of a minute: three to go take three minutes one by one, and half of that beside one that is running."""
     done = {"state": "done", "time/train_seconds": 50.0, "time/diagnostics_seconds": 10.0}
     jobs = {str(place): {"state": "pending"} for place in range(3)} | {"first": done}
-    assert progress(jobs) == "1 done, 3 to go, about 3:00 left"
-    assert progress(jobs | {"second": {"state": "running"}}) == "1 done, 1 running, 3 to go, about 1:30 left"
+    assert progress_line(jobs) == "1 done, 3 to go, about 3:00 left"
+    assert progress_line(jobs | {"second": {"state": "running"}}) == "1 done, 1 running, 3 to go, about 1:30 left"
 
 
 def test_names_say_what_varies():

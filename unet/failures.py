@@ -30,11 +30,11 @@ class Failure(NamedTuple):
     """What happened and what to do.
 
     Attributes:
-        sentence: for the person at the terminal.
+        message: one line for the user.
         overrides: what would avert it; no part of the same run.
     """
 
-    sentence: str
+    message: str
     overrides: tuple[str, ...] = ()
 
 
@@ -48,12 +48,12 @@ def classify_failure(
         config: the training's, where it is one: what it asks of memory.
         folder: where the run writes, in case that an error names no file.
     """
-    for cause in chain(error):
+    for cause in cause_chain(error):
         if isinstance(cause, DataUnavailable):
             return Failure(one_line(cause))
         if isinstance(cause, UserError):
             return None  # it says itself what was wrong
-        if is_memory(cause):
+        if is_out_of_memory(cause):
             return memory_failure(cause, config)
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return Failure(f"{cause.filename or folder or 'writing'}: the disk is full; free some space")
@@ -68,7 +68,7 @@ def classify_failure(
     return None
 
 
-def chain(error: BaseException | None) -> Iterator[BaseException]:
+def cause_chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error, what it was raised from, and so on."""
     while error is not None:
         yield error
@@ -83,7 +83,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def is_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {"MemoryError", "OutOfMemoryError"} or getattr(error, "errno", None) == errno.ENOMEM:
         return True

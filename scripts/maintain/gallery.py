@@ -24,7 +24,7 @@ from unet import DOWN, UP
 from unet.errors import UserError
 from unet.io.atomic import atomic_write
 from unet.io.provenance import ROOT
-from unet.io.run_folder import CHECKPOINTS, run_config
+from unet.io.run_folder import CHECKPOINTS, load_run_config
 
 SHARED = {"norm": "batch", "act": "relu"}
 STAGES = 2
@@ -181,7 +181,7 @@ def load_run(folder: Path) -> tuple[Any, Any]:
     from unet.training.build import build_data, build_task
     from unet.training.train import load_best
 
-    config = run_config(folder)
+    config = load_run_config(folder)
     check_targets(config.data)
     data = build_data(config)
     data.scan()

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from unet.errors import UserError
-from unet.runs.cli import hydra_script, name_first_word, parse_size
+from unet.runs.cli import accept_positional, hydra_script, parse_size
 
 SMALLEST = 64
 """Samples along an axis that leave smp's five halvings more than one."""
@@ -24,7 +24,7 @@ SIZES = {1: (12288,), 2: (96, 128), 3: (16, 24, 32)}
 
 def main() -> None:
     """Measure ``what``, which may be the first word."""
-    name_first_word("what")
+    accept_positional("what")
     benchmark()
 
 

@@ -37,7 +37,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, 120)
     given = [override for override in overrides if not override.startswith("fix=")]
-    named = name_classes(config)
+    named = ensure_class_names(config)
     found = survey(build_data(config).source, named)
     asked = asks(config)
     wrong = findings(found, asked)
@@ -49,7 +49,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
         written = correct(found, Path(str(config.fix)))
         for sentence in written.left_out:
             console.print(f"left out: {sentence}", markup=False)
-        given = [*(key for key in given if not of_the_files(key)), f"data.root={config.fix}", *written.overrides]
+        given = [*(key for key in given if not is_layout_override(key)), f"data.root={config.fix}", *written.overrides]
         found = survey(written.source)
         wrong, what = findings(found, asked), suggestions(found)
         console.print(f"The corrected copy, {config.fix}: {len(found.facts)} items", markup=False)
@@ -65,7 +65,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     return sound
 
 
-def name_classes(config: DictConfig) -> bool:
+def ensure_class_names(config: DictConfig) -> bool:
     """Whether the user named the classes; where not, put in two that stand for any."""
     source = config.data.source
     if "classes" not in source or source.classes is not None or source.get("values") is not None:
@@ -83,7 +83,7 @@ def asks(config: DictConfig) -> Any:
     return Training(config.data.batch_size, config.data.samples_per_epoch, least)
 
 
-def of_the_files(override: str) -> bool:
+def is_layout_override(override: str) -> bool:
     """Is this about how the files of a folder are laid out, which the copy does in its own way?"""
     keys = ("root", "source.classes", "source.values", "source.mask_stem", "source.mode", "source.splits")
     return override.partition("=")[0].startswith(tuple(f"data.{key}" for key in keys))

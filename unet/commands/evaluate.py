@@ -7,13 +7,13 @@ from omegaconf import DictConfig
 
 from unet.runs.cli import as_path, check_single_values, hydra_script, require_keys
 
-OF_THE_RUN = ("data=", "data.", "trainer.")
+RUN_PREFIXES = ("data=", "data.", "trainer.")
 """How those arguments begin that change the run's config; this command's own are Hydra's to check."""
 
 
 def main() -> None:
     """Score the checkpoint's network, with what the command line changes in the config of its run."""
-    changes = [argument for argument in sys.argv[1:] if argument.startswith(OF_THE_RUN)]
+    changes = [argument for argument in sys.argv[1:] if argument.startswith(RUN_PREFIXES)]
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in changes]
 
     @hydra_script("evaluate")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from unet.runs.cli import hydra_script, name_first_word, require_keys
+from unet.runs.cli import accept_positional, hydra_script, require_keys
 
 
 @hydra_script("report")
@@ -21,7 +21,7 @@ def report(config: DictConfig) -> None:
 
 def main() -> None:
     """Report on ``folder``, which may be the first word."""
-    name_first_word("folder")
+    accept_positional("folder")
     report()
 
 

@@ -11,11 +11,11 @@ from unet.errors import UserError
 
 Array = np.ndarray
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 NIFTI = frozenset({".nii", ".nii.gz"})
-SUFFIXES = PICTURES | NIFTI | {".npy"}
+SUFFIXES = PILLOW_SUFFIXES | NIFTI | {".npy"}
 
-SHOWN_AS = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+DISPLAY_MODES = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
 """Pillow's modes whose stored numbers are not what the picture shows, and the mode that is."""
 
 # Pillow warns of an image from half the size on at which it refuses it. It is read all the same.
@@ -33,7 +33,7 @@ def name_parts(path: Path) -> tuple[str, str]:
     return path.stem, ending
 
 
-def read_picture(path: Path, mode: Callable[[str], str] = str) -> tuple[Array, int]:
+def read_with_pillow(path: Path, mode: Callable[[str], str] = str) -> tuple[Array, int]:
     """The pixels of a picture file and how many of their axes are spatial; a palette image gives its indices.
 
     (H, W) or (H, W, C) and 2; of a TIFF of several pages (D, H, W) or (D, H, W, C) and 3.
@@ -92,7 +92,7 @@ def converted(image: Image.Image, wanted: str) -> Array:
     return np.asarray(image if wanted == image.mode else image.convert(wanted))
 
 
-def read_numbers(path: Path) -> Array:
+def read_array(path: Path) -> Array:
     """An array file, .npy or NIfTI, as it is stored; which axes are spatial it does not say."""
     return read_npy(path) if name_parts(path)[1] == ".npy" else read_nifti(path)
 
@@ -137,7 +137,7 @@ def numbers(array: Array, path: Path) -> Array:
 def image_mode(path: Path, stored: str, mode: str | None) -> str:
     """The Pillow mode an image is read in; ``mode`` is the one asked for."""
     if mode is None:
-        return SHOWN_AS.get(stored, stored)
+        return DISPLAY_MODES.get(stored, stored)
     if stored.startswith(DEEP) and stored != mode:
         raise UserError(
             f"{path}: more than 8 bits a channel (Pillow's {stored}), which data.source.mode={mode} would cut off; "
@@ -154,12 +154,12 @@ def read_image(path: Path, mode: str | None = None, spatial_dims: int | None = N
         mode: a Pillow mode, such as ``L`` or ``RGB``, to which every picture is converted; not for arrays.
         spatial_dims: axes of the mask. An array may have one axis more, its channels, and has none of them otherwise.
     """
-    if name_parts(path)[1] in PICTURES:
-        pixels, axes = read_picture(path, lambda stored: image_mode(path, stored, mode))
+    if name_parts(path)[1] in PILLOW_SUFFIXES:
+        pixels, axes = read_with_pillow(path, lambda stored: image_mode(path, stored, mode))
     elif mode is not None:
         raise UserError(f"{path}: data.source.mode={mode} converts pictures, not arrays; leave it out")
     else:
-        pixels, axes = read_numbers(path), spatial_dims
+        pixels, axes = read_array(path), spatial_dims
     axes = pixels.ndim if axes is None else axes
     if spatial_dims not in (None, axes) or pixels.ndim not in (axes, axes + 1):
         shape = " x ".join(map(str, pixels.shape))

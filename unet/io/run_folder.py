@@ -20,7 +20,7 @@ SWEEP = "sweep.json"
 """In a sweep's folder: the commands that ran there, and the overrides of every job by the name of its folder."""
 
 
-def run_config(folder: Path) -> DictConfig:
+def load_run_config(folder: Path) -> DictConfig:
     """The resolved config a run left. Raises UserError where there is none, or none that can be read."""
     path = folder / CONFIG
     if not path.is_file():

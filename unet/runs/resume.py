@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from unet.errors import UserError
-from unet.io.run_folder import CHECKPOINTS, LAST, SWEEP, run_config
+from unet.io.run_folder import CHECKPOINTS, LAST, SWEEP, load_run_config
 from unet.runs.run_names import AUTO, as_override, identity_config
 
 
@@ -22,7 +22,7 @@ def check_same_config(folder: Path, config: DictConfig) -> None:
         )
 
 
-def refuse_another_network(folder: Path, config: DictConfig) -> None:
+def check_same_network(folder: Path, config: DictConfig) -> None:
     """Raise UserError unless a checkpoint of the run in ``folder`` fits the network that the config asks for."""
     for key, there, here in config_diff(folder, config):
         if key.startswith("model."):
@@ -34,13 +34,13 @@ def refuse_another_network(folder: Path, config: DictConfig) -> None:
 
 def config_diff(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:
     """Key, value there and value here, of what the run in ``folder`` and ``config`` do not have alike."""
-    there, here = identity_config(run_config(folder)), identity_config(config)
+    there, here = identity_config(load_run_config(folder)), identity_config(config)
     for key in here | there:
         if here.get(key) != there.get(key):
             yield key, there.get(key), here.get(key)
 
 
-def checkpoint_of(folder: Path) -> str | None:
+def last_checkpoint(folder: Path) -> str | None:
     """Where a run in ``folder`` can go on."""
     last = folder / CHECKPOINTS / LAST
     return str(last) if last.is_file() else None
@@ -52,7 +52,7 @@ def resume_hint(folder: Path, config: DictConfig, overrides: Sequence[str], chan
     ``changes`` are overrides that would avert the failure. They are in the command unless the run's folder is named by
     its configuration (``resume=auto``, a sweep's job): with another it would be another run.
     """
-    last = checkpoint_of(folder)
+    last = last_checkpoint(folder)
     if config.resume == AUTO:
         given = HydraConfig.get().overrides
         chosen = {one.lstrip("+").partition("=")[0] for one in [*given.hydra, *given.task]}

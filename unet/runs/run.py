@@ -22,8 +22,9 @@ from unet.errors import Interrupted, UserError
 from unet.failures import classify_failure
 from unet.io.atomic import read_json, remove_partials, write_text
 from unet.io.run_folder import CONFIG, METRICS, STATUS, ensure_new_or_resuming, reset_run_folder, write_status
-from unet.runs.cli import FULL_ERROR, exit_with_error, explain, signal_status
-from unet.runs.resume import check_same_config, checkpoint_of, refuse_another_network, resume_hint
+from unet.runs.cli import FULL_ERROR, signal_status
+from unet.runs.error_messages import exit_with_error, format_error
+from unet.runs.resume import check_same_config, check_same_network, last_checkpoint, resume_hint
 from unet.runs.run_names import AUTO, as_override
 
 OBJECTIVES = ("best/val_miou", "val/miou")
@@ -76,7 +77,7 @@ def run_or_resume(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
                 score = objective(scores)
                 print(f"{folder}: this run is finished, validation mIoU {score:.4f}; another seed would be another run")
                 return score
-            config.ckpt_path = checkpoint_of(folder)
+            config.ckpt_path = last_checkpoint(folder)
             if is_follower():
                 pass
             elif config.ckpt_path is not None:
@@ -107,7 +108,7 @@ def require_common_folder(config: DictConfig) -> None:
 
 def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     """Run a job of a sweep as far as it is not done; wait for another process that is running it."""
-    settings: dict[str, Any] = settings_of_a_job(config)
+    settings: dict[str, Any] = job_settings(config)
     with lock_folder(folder, wait=True) as running:
         before = read_json(folder / STATUS)
         if before.get("state") == "done":
@@ -115,7 +116,7 @@ def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
         if before.get("state") == "failed" and not config.retry_failed:
             print(f"failed before: {before['reason']} (retry_failed=true tries again)", file=sys.stderr)
             return NO_SCORE
-        last = checkpoint_of(folder)
+        last = last_checkpoint(folder)
         if last is not None:
             settings["ckpt_path"] = last
         elif before:
@@ -127,7 +128,7 @@ def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
         try:
             return execute(job, config, folder, overrides)
         except Exception as error:
-            print(f"failed: {explain(error)}", file=sys.stderr)
+            print(f"failed: {format_error(error)}", file=sys.stderr)
             return NO_SCORE
 
 
@@ -135,7 +136,7 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
     """Run the job here and now, in a folder that is locked, and record how it went."""
     ensure_new_or_resuming(folder, config.ckpt_path)
     if config.ckpt_path is not None and (folder / CONFIG).is_file():
-        refuse_another_network(folder, config)
+        check_same_network(folder, config)
     remove_partials(folder)
     kept = [override for override in overrides if not override.startswith("ckpt_path=")]
     write_status(folder, "running", command=["python", "train.py", *kept])
@@ -154,7 +155,9 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
         sys.exit(ended if getattr(error, "code", None) == ended else signal_status(signal.SIGINT))
     except Exception as error:
         found = classify_failure(error, config, folder)
-        reason = f"{found.sentence}; {resume_hint(folder, config, kept, found.overrides)}" if found else explain(error)
+        reason = (
+            f"{found.message}; {resume_hint(folder, config, kept, found.overrides)}" if found else format_error(error)
+        )
         with suppress(OSError):  # of a disk that is full, or gone, the terminal alone hears
             write_status(folder, "failed", reason)
             write_text(folder / "error.txt", traceback.format_exc())
@@ -222,7 +225,7 @@ def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[
     return NO_SCORE
 
 
-def settings_of_a_job(config: DictConfig) -> dict[str, int]:
+def job_settings(config: DictConfig) -> dict[str, int]:
     """Return what a sweep decides where the config does not: one device, and one thread where jobs run in parallel."""
     settings = {"trainer.devices": 1} if config.trainer.devices == "auto" else {}
     if config.threads is None and "joblib" in HydraConfig.get().launcher._target_:

@@ -19,7 +19,7 @@ from rich.table import Table
 from unet.errors import UserError
 from unet.io.atomic import read_json, write_json
 from unet.io.run_folder import METRICS, STATUS, SWEEP, format_duration, write_status
-from unet.runs.cli import exit_with_error, explain
+from unet.runs.error_messages import exit_with_error, format_error
 from unet.runs.run import exit_on_signal, lock_folder, objective
 from unet.runs.run_names import parse
 
@@ -51,9 +51,9 @@ class Sweep(Callback):
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # notes which keys are swept; a job's own config cannot tell
         jobs = {}
-        for overrides in combinations(config):
-            job = config_of(config, overrides)
-            keep_to_one_device(job)
+        for overrides in job_overrides(config):
+            job = compose_job(config, overrides)
+            require_one_device(job)
             jobs[job.hydra.sweep.subdir] = overrides
         self.names = list(jobs)
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,25 +65,25 @@ class Sweep(Callback):
                 (folder / name).mkdir(exist_ok=True)
                 if not (folder / name / STATUS).exists():
                     write_status(folder / name, "pending")
-        print(f"sweep of {len(jobs)} jobs in {folder}: {progress(states(folder, self.names))}", flush=True)
+        print(f"sweep of {len(jobs)} jobs in {folder}: {progress_line(read_states(folder, self.names))}", flush=True)
 
     def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
         if self.names:  # else a single run, or a process that a launcher has started
-            print(f"sweep: {progress(states(Path(config.hydra.sweep.dir), self.names))}", flush=True)
+            print(f"sweep: {progress_line(read_states(Path(config.hydra.sweep.dir), self.names))}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show every job there is; exit status 1 where one of this command did not finish."""
         folder = Path(config.hydra.sweep.dir)
-        print_table(folder, states(folder, read_json(folder / SWEEP)["jobs"]))
-        report(folder)
-        unfinished = [name for name, values in states(folder, self.names).items() if values["state"] != "done"]
+        print_table(folder, read_states(folder, read_json(folder / SWEEP)["jobs"]))
+        write_report(folder)
+        unfinished = [name for name, values in read_states(folder, self.names).items() if values["state"] != "done"]
         if unfinished:
             count = f"{len(unfinished)} of {len(self.names)} jobs did not finish"
             print(f"error: {count}; the reasons are above", file=sys.stderr)
             sys.exit(1)
 
 
-def report(folder: Path) -> None:
+def write_report(folder: Path) -> None:
     """Write the sweep's report and say what it found; the runs are safe whatever becomes of it."""
     # These bring matplotlib, scipy and torch, which nothing before this needs.
     from unet.report import analyze, save
@@ -95,10 +95,10 @@ def report(folder: Path) -> None:
         print(save(found), *summary_lines(found), sep="\n")
         write_hparams_summary(found)
     except Exception as error:  # Hydra would only warn, and the sweep's exit status would be lost
-        print(f"the report is not complete: {explain(error)}", file=sys.stderr)
+        print(f"the report is not complete: {format_error(error)}", file=sys.stderr)
 
 
-def keep_to_one_device(config: DictConfig) -> None:
+def require_one_device(config: DictConfig) -> None:
     """Refuse a sweep whose jobs would train on several devices: each process of one would run the whole sweep again.
 
     Raises:
@@ -114,14 +114,14 @@ def keep_to_one_device(config: DictConfig) -> None:
         )
 
 
-def combinations(config: DictConfig) -> list[list[str]]:
+def job_overrides(config: DictConfig) -> list[list[str]]:
     """The overrides of every job, as Hydra's own sweeper will combine them."""
     parsed = parse(config.hydra.overrides.task, config.hydra.sweeper.get("params"))
     (jobs,) = BasicSweeper.split_arguments(parsed, None)
     return jobs
 
 
-def config_of(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def compose_job(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The config of the job that has these overrides."""
     return GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
 
@@ -131,13 +131,13 @@ def command_of(config: DictConfig) -> str:
     return shlex.join(["python", "train.py", "-m", *config.hydra.overrides.task])
 
 
-def states(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def read_states(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Status and metrics of jobs, by the name of their folder; one that left nothing is pending."""
     untouched = {"state": "pending", "reason": ""}
     return {name: untouched | read_json(folder / name / STATUS) | read_json(folder / name / METRICS) for name in names}
 
 
-def progress(jobs: Mapping[str, Mapping[str, Any]]) -> str:
+def progress_line(jobs: Mapping[str, Mapping[str, Any]]) -> str:
     """``3 done, 1 failed, 8 to go, about 12:40 left``; as many at once as now, when one of them has just ended."""
     counts = Counter(values["state"] for values in jobs.values())
     shown = [f"{counts[state]} {state}" for state in ("done", "running", "failed") if counts[state]]
