@@ -1,4 +1,4 @@
-"""Report on a sweep: which arms differ, by how much, and what it cost; docs/report.md says how to read it."""
+"""Report on a sweep: which arms differ, by how much, at what cost; see docs/report.md."""
 
 from pathlib import Path
 
@@ -20,10 +20,6 @@ def report(config: DictConfig) -> None:
 
 
 def main() -> None:
-    """Report on ``folder``, which may be the first word."""
+    """Report on ``folder``, which may be the first argument without its key."""
     accept_positional("folder")
     report()
-
-
-if __name__ == "__main__":
-    main()
