@@ -139,7 +139,8 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
     write_status(folder, "running", command=[*program_name("train").split(), *overrides])
     write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
     try:
-        with exiting_on_sigterm(), mute_writer_threads():
+        # A training has its own handler meanwhile, which saves a checkpoint.
+        with handle_signals(exit_on_signal, signal.SIGTERM), mute_writer_threads():
             metrics = job(config, folder)
     except Interrupted as error:
         write_status(folder, "interrupted", str(error))
@@ -166,13 +167,14 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
 
 
 @contextmanager
-def exiting_on_sigterm() -> Iterator[None]:
-    """Exit on SIGTERM as on an error; during a training its own handler is used, which saves a checkpoint."""
-    handler = signal.signal(signal.SIGTERM, exit_on_signal)
+def handle_signals(handler: Callable[[int, FrameType | None], Any], *signums: int) -> Iterator[None]:
+    """Call ``handler`` on these signals; the previous handlers are restored at the end."""
+    handlers = {signum: signal.signal(signum, handler) for signum in signums}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for signum, previous in handlers.items():
+            signal.signal(signum, previous)
 
 
 def exit_on_signal(signum: int, frame: FrameType | None) -> NoReturn:
@@ -208,7 +210,14 @@ def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[
     running.release()
     # In a session of its own it gets no signal from the terminal: exactly one signal reaches it, from here.
     child = subprocess.Popen(command, env=environment, start_new_session=True)
-    with forward_signals(child) as forwarded:
+    forwarded: list[int] = []
+
+    def forward(signum: int, frame: FrameType | None) -> None:
+        forwarded.append(signum)
+        if signum == signal.SIGTERM or os.name != "nt":  # on Windows a Ctrl-C has reached the child already
+            child.send_signal(signum)
+
+    with handle_signals(forward, signal.SIGINT, signal.SIGTERM):
         code = child.wait()
     if forwarded:
         sys.exit(signal_status(forwarded[0]))
@@ -228,24 +237,6 @@ def job_settings(config: DictConfig) -> dict[str, int]:
     if config.threads is None and "joblib" in HydraConfig.get().launcher._target_:
         settings["threads"] = 1
     return settings
-
-
-@contextmanager
-def forward_signals(child: subprocess.Popen) -> Iterator[list[int]]:
-    """Forward SIGINT and SIGTERM to ``child``, which saves and ends; yield the list of forwarded signals."""
-    forwarded: list[int] = []
-
-    def forward(signum: int, frame: FrameType | None) -> None:
-        forwarded.append(signum)
-        if signum == signal.SIGTERM or os.name != "nt":  # on Windows a Ctrl-C has reached the child already
-            child.send_signal(signum)
-
-    handlers = {signum: signal.signal(signum, forward) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield forwarded
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import shlex
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -53,8 +53,9 @@ class Sweep(Callback):
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # caches the swept keys, which a job's own config lacks
         jobs = {}
-        for overrides in job_overrides(config):
-            job = compose_job(config, overrides)
+        parsed = parse(config.hydra.overrides.task, config.hydra.sweeper.get("params"))
+        for overrides in BasicSweeper.split_arguments(parsed, None)[0]:  # as Hydra's sweeper combines them
+            job = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
             require_one_device(job)
             jobs[job.hydra.sweep.subdir] = overrides
         self.names = list(jobs)
@@ -111,18 +112,6 @@ def require_one_device(config: DictConfig) -> None:
             f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: a job of a sweep trains on one "
             f"device; run several jobs at once instead (hydra/launcher=joblib or slurm), or one training without -m"
         )
-
-
-def job_overrides(config: DictConfig) -> list[list[str]]:
-    """Return the overrides of every job, as Hydra's sweeper combines them."""
-    parsed = parse(config.hydra.overrides.task, config.hydra.sweeper.get("params"))
-    (jobs,) = BasicSweeper.split_arguments(parsed, None)
-    return jobs
-
-
-def compose_job(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return the config of the job with these overrides."""
-    return GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
 
 
 def read_states(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
