@@ -13,7 +13,7 @@ import torch
 from conftest import config
 from lightning.fabric.utilities.rank_zero import _get_rank
 from omegaconf import OmegaConf
-from test_command_line import arguments, environment, run, started
+from test_command_line import arguments, environment, run, start
 
 from unet.errors import UserError
 from unet.runs.run import RANKS, is_follower, require_common_folder
@@ -55,7 +55,7 @@ def test_only_the_first_of_two_processes_diagnoses_writes_and_prints(stack, tmp_
 @pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
 def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(stack, tmp_path, which):
     two = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "model.norm=group", "hydra.run.dir=two")
-    process = started(stack, tmp_path, 2, *two, "trainer.max_epochs=4000")
+    process = start(stack, tmp_path, 2, *two, "trainer.max_epochs=4000")
     other = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()[0]
     os.kill([process.pid, int(other)][which], signal.SIGTERM)
     process.communicate(timeout=60)
@@ -142,7 +142,7 @@ def test_the_cluster_config_composes(stack, tmp_path):
 def test_ending_a_sweep_ends_what_its_launcher_started(stack, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     jobs = ("-m", "hydra.sweep.dir=sweep", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
-    process = started(stack, tmp_path, 1, *jobs, "subprocess_per_job=false", "trainer.max_epochs=4000")
+    process = start(stack, tmp_path, 1, *jobs, "subprocess_per_job=false", "trainer.max_epochs=4000")
     process.terminate()  # the first process alone, as a system that shuts down does
     process.communicate(timeout=60)  # ends once nobody holds its output any more
     assert process.returncode == 143

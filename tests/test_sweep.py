@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 from omegaconf import OmegaConf
-from test_command_line import assert_same, run, started
+from test_command_line import assert_same, run, start
 
 from unet.errors import UserError
 from unet.io.run_folder import reset_run_folder
@@ -54,7 +54,7 @@ def test_what_is_done_is_not_run_again_and_what_failed_only_when_asked(stack, tm
 
 def test_a_killed_sweep_ends_as_if_it_had_not_been(stack, tmp_path):
     sweep = ("-m", "trainer.max_epochs=8", "seed=0,1", "optim.lr=0.001")
-    process = started(stack, tmp_path, 4, *sweep, "hydra.sweep.dir=killed")
+    process = start(stack, tmp_path, 4, *sweep, "hydra.sweep.dir=killed")
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     for pid in (process.pid, *map(int, children)):
         os.kill(pid, signal.SIGKILL)
@@ -74,7 +74,7 @@ def test_a_killed_sweep_ends_as_if_it_had_not_been(stack, tmp_path):
 
 
 def test_a_signal_stops_a_sweep_with_its_job_saved(stack, tmp_path):
-    process = started(stack, tmp_path, 2, "-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=400", "seed=0,1")
+    process = start(stack, tmp_path, 2, "-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=400", "seed=0,1")
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
@@ -86,7 +86,7 @@ def test_a_signal_stops_a_sweep_with_its_job_saved(stack, tmp_path):
 
 def test_the_same_sweep_twice_at_once_runs_its_job_once(stack, tmp_path):
     sweep = ("-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=40", "seed=0", "num_logged_images=0", "feature_maps=0")
-    first = started(stack, tmp_path, 1, *sweep)
+    first = start(stack, tmp_path, 1, *sweep)
     second = run(stack, tmp_path, *sweep)
     first_output, _ = first.communicate(timeout=120)
     assert first.returncode == second.returncode == 0, second.stderr
