@@ -69,9 +69,9 @@ def sweep_name(overrides: Sequence[str]) -> str:
     """
     overrides = [override for override in overrides if override_key(override) != "seed" and not is_runtime(override)]
     keys = ("sweep", *swept_keys(overrides, None))
-    swept = [override for override in overrides if override.partition("=")[0] in keys]
-    hashed = [override for override in overrides if override not in swept or re.search(r"[^\w.,=-]", override)]
-    name = override_slug("", [override.removeprefix("sweep=") for override in swept]) or "seeds"
+    sweep_overrides = [override for override in overrides if override.partition("=")[0] in keys]
+    hashed = [word for word in overrides if word not in sweep_overrides or re.search(r"[^\w.,=-]", word)]
+    name = override_slug("", [override.removeprefix("sweep=") for override in sweep_overrides]) or "seeds"
     return f"{name}_{short_hash(sorted(hashed))}" if hashed else name
 
 
@@ -90,8 +90,8 @@ def job_name(overrides: Sequence[str], keys: Sequence[str], *, _root_: DictConfi
 
     The same configuration has the same folder, however it is written and whenever it is run.
     """
-    swept = [override for override in overrides if override.partition("=")[0] in keys]
-    return run_folder_name(Path(_root_.hydra.sweep.dir), swept, _root_)
+    sweep_overrides = [override for override in overrides if override.partition("=")[0] in keys]
+    return run_folder_name(Path(_root_.hydra.sweep.dir), sweep_overrides, _root_)
 
 
 def run_folder_name(parent: Path, overrides: Sequence[str], config: DictConfig) -> str:
