@@ -47,8 +47,7 @@ def read_with_pillow(path: Path, mode: Callable[[str], str] = str) -> tuple[Arra
             pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
             frames = []
             for page in range(pages):
-                if page:
-                    image.seek(page)
+                image.seek(page)
                 frames.append(convert_mode(image, mode(image.mode)))
     except UserError:
         raise
