@@ -1,4 +1,4 @@
-"""Train a U-Net whose resampling you choose: ``python train.py model.down=strided``; ``--help`` says what else."""
+"""Train a U-Net with the resampling you choose: ``python train.py model.down=strided``; see ``--help``."""
 
 from unet.commands.train import main
 

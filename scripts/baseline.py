@@ -1,4 +1,4 @@
-"""Score the colour of each pixel alone: ``python scripts/baseline.py --help`` says how."""
+"""Score a per-pixel colour histogram classifier; see ``python scripts/baseline.py --help``."""
 
 from unet.commands.baseline import main
 

@@ -1,4 +1,4 @@
-"""Time the network, its data loader and its operators: ``python scripts/benchmark.py --help`` says how."""
+"""Time the network, the data loader and the operators; see ``python scripts/benchmark.py --help``."""
 
 from unet.commands.benchmark import main
 

@@ -1,4 +1,4 @@
-"""Check a data set before it is trained on: ``python scripts/check_data.py --help`` says how."""
+"""Check a data set before training; see ``python scripts/check_data.py --help``."""
 
 from unet.commands.check import main
 

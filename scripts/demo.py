@@ -1,4 +1,4 @@
-"""Try a trained network in the browser: ``python scripts/demo.py --help`` says how."""
+"""Try a trained network in the browser; see ``python scripts/demo.py --help``."""
 
 from unet.commands.demo import main
 

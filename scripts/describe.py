@@ -1,4 +1,4 @@
-"""Describe a network level by level: ``python scripts/describe.py --help`` says how."""
+"""Describe a network level by level; see ``python scripts/describe.py --help``."""
 
 from unet.commands.describe import main
 

@@ -1,4 +1,4 @@
-"""Score a trained network again: ``python scripts/evaluate.py --help`` says how."""
+"""Evaluate a trained network; see ``python scripts/evaluate.py --help``."""
 
 from unet.commands.evaluate import main
 

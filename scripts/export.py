@@ -1,4 +1,4 @@
-"""Export a checkpoint as a folder that runs without this project: ``python scripts/export.py --help`` says how."""
+"""Export a checkpoint as a folder that runs without this project; see ``python scripts/export.py --help``."""
 
 from unet.commands.export import main
 

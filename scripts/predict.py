@@ -1,4 +1,4 @@
-"""Predict with a trained network: ``python scripts/predict.py --help`` says how."""
+"""Predict with a trained network; see ``python scripts/predict.py --help``."""
 
 from unet.commands.predict import main
 

@@ -1,4 +1,4 @@
-"""Report on a sweep: ``python scripts/report.py --help`` says how."""
+"""Report on a sweep; see ``python scripts/report.py --help``."""
 
 from unet.commands.report import main
 

@@ -1,8 +1,10 @@
-"""What every test shares: one thread, no network, the same random numbers every time."""
+"""Settings and fixtures of all tests: one thread, no network, the same random numbers every time."""
 
+import functools
 import importlib.util
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -44,13 +46,13 @@ hypothesis.settings.load_profile("lab")
 
 
 def config(*overrides: str, name: str = "train") -> DictConfig:
-    """The config that ``train.py`` would compose from ``overrides``; ``name`` is that of another command's config."""
+    """Return the config that ``train.py`` composes from ``overrides``, or the config ``name`` of another command."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose(name, list(overrides))
 
 
 def script(name: str) -> ModuleType:
-    """A file of scripts/ or scripts/maintain/ as a module."""
+    """Import a file of scripts/ or scripts/maintain/ as a module."""
     path = next((ROOT / "scripts").rglob(f"{name}.py"))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -61,13 +63,21 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Every test draws the same random numbers, alone or in company."""
+    """Seed torch, so that a test has the same random numbers alone and after other tests."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes_end() -> Iterator[None]:
+    """Stop the processes of tests/processes.py at the end of the session, where a test has used it."""
+    yield
+    if "processes" in sys.modules:
+        sys.modules["processes"].stop_all()
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A learnable data set in ISBI's layout: ten 48x48 slices of grey cells with dark walls, masks of 0 and 255."""
+    """Write a learnable data set in ISBI's layout: ten 48x48 slices of grey cells, masks of 0 and 255."""
     root = tmp_path_factory.mktemp("stack")
     for folder in ("image", "label"):
         (root / folder).mkdir()
@@ -83,18 +93,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def composed(stack: Path) -> Callable[..., DictConfig]:
-    """A function of overrides: the composed config of a tiny network on :func:`stack`."""
+    """Return a function from overrides to the config of a tiny network on :func:`stack`."""
 
-    def compose_config(*overrides: str) -> DictConfig:
-        tiny = ["data=isbi2012", f"data.root={stack}", *TINY]
-        return config(*tiny, *overrides)
-
-    return compose_config
+    return functools.partial(config, "data=isbi2012", f"data.root={stack}", *TINY)
 
 
 @pytest.fixture
 def five(tmp_path: Path) -> Path:
-    """Images 0 to 4, with lists: 0, 1 and 2 train, 3 and 4 val."""
+    """Write images 0 to 4 with lists: 0, 1 and 2 train, 3 and 4 val."""
     (tmp_path / "train.txt").write_text("0\n1\n2\n")
     (tmp_path / "val.txt").write_text("3.png\n\n4\n")
     return folder_of(tmp_path, list("01234"))

@@ -42,7 +42,7 @@ from unet.inference.segmenter import Segmenter
 from unet.io.run_folder import ensure_new_or_resuming
 from unet.report import analyze
 from unet.report.sentences import summary_lines
-from unet.runs.cli import explain
+from unet.runs.error_messages import format_error
 from unet.training.train import train
 
 DATA = Path("data")
@@ -89,7 +89,7 @@ def attempt(function: Callable[[], str]) -> Outcome:
     try:
         return Outcome(0, function())
     except UserError as error:
-        return Outcome(1, explain(error))
+        return Outcome(1, format_error(error))
 
 
 # How an input is given
@@ -391,8 +391,8 @@ INPUTS: dict[str, list[Input]] = {
         in_data("a PNG cut off in the middle", lambda: cut(X, 0.5), rf"images/x\.png: {NONE_READ}"),
         in_data("a JPEG cut off", lambda: cut(stored(X, RGB(), ".jpg"), 0.6), rf"x\.jpg: {NONE_READ}"),
         in_data("a file of no bytes", lambda: write(X, b""), rf"x\.png: {NONE_READ} \(the file is empty\)"),
-        in_data("a text called .png", lambda: write(X, "hello"), rf"x\.png: {NONE_READ} \(its content is none"),
-        in_data("a PDF called .png", lambda: RGB().save(X, "PDF"), rf"x\.png: {NONE_READ} \(its content is none"),
+        in_data("a text called .png", lambda: write(X, "hello"), rf"x\.png: {NONE_READ} \(it holds no image"),
+        in_data("a PDF called .png", lambda: RGB().save(X, "PDF"), rf"x\.png: {NONE_READ} \(it holds no image"),
         in_data("an array called .png", lambda: write(X, npy("(2, 5)")), rf"x\.png: {NONE_READ}"),
         in_data("a GIF called .png is read", lambda: RGB((0, 0, 255)).save(X, "GIF"), "uint8, .* 0, 0, 25[45]", 0),
         in_data("a PNG called .npy", lambda: X.rename(X.with_suffix(".npy")), "x.npy: cannot be read as an array"),
@@ -430,7 +430,7 @@ INPUTS: dict[str, list[Input]] = {
         in_data("an array with channels first", lambda: array(X, noise(3, 12, 10)), "12 x 10, the image 3 x 12"),
         in_data("an axis too many", lambda: array(X, noise(2, 12, 10, 3)), "2 x 12 x 10 x 3, but its mask"),
         in_data("a folder called x.png", lambda: (X.unlink(), X.mkdir()), rf"x\.png: {NONE_READ}"),
-        in_data("a link to nowhere", lambda: (X.unlink(), X.symlink_to("gone")), "x.png: a link to what is not there"),
+        in_data("a link to nowhere", lambda: (X.unlink(), X.symlink_to("gone")), "x.png: a broken link"),
         in_data("a link to itself", lambda: (X.unlink(), X.symlink_to("x.png")), rf"x\.png: {NONE_READ}"),
         in_data("a failing disk", lambda: (X.unlink(), X.symlink_to("/proc/self/mem")), rf"x\.png: {NONE_READ}"),
     ],
@@ -576,8 +576,8 @@ INPUTS: dict[str, list[Input]] = {
     "Command lines": [
         typed("a misspelt key", "train.py", "model.depht=3", gets="model.depht: no such key; did you mean model.depth"),
         typed("a misspelt data set", "train.py", "data=camvit", gets="data=camvit: no such choice; did you mean camvi"),
-        typed("a key without a value", "train.py", "model.down", gets="'model.down' is no KEY=VALUE", status=2),
-        typed("a bracket that stays open", "train.py", "model.down=[max", gets="is no KEY=VALUE", status=2),
+        typed("a key without a value", "train.py", "model.down", gets="'model.down' is not a KEY=VALUE", status=2),
+        typed("a bracket that stays open", "train.py", "model.down=[max", gets="is not a KEY=VALUE", status=2),
         typed("an input of no size", "scripts/describe.py", "input=3x4x", gets="input=3x4x: expected positive numbers"),
         typed("an input of four axes", "scripts/describe.py", "input=3x9x9x9x9", gets="expected channels and 1 to 3"),
         typed("no folder", "scripts/report.py", gets="folder: is required; see python scripts/report.py --help"),

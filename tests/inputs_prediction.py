@@ -284,7 +284,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         predicted("a TIFF cut off", lambda: halved(suffix=".tif", photometric="rgb"), gets=r"x\.tif: cut short; save"),
         predicted("a packed TIFF cut off", lambda: halved(**STRIPS), gets=r"x\.tif: rows 0 to 24 cannot .*; replace"),
         predicted("a file of no bytes", lambda: write(PHOTO, b""), gets=rf"x\.png: {NONE_READ} \(the file is empty"),
-        predicted("a text called .png", lambda: write(PHOTO, "hello"), gets=rf"x\.png: {NONE_READ} \(its content"),
+        predicted("a text called .png", lambda: write(PHOTO, "hello"), gets=rf"x\.png: {NONE_READ} \(it holds no"),
         predicted("a TIFF of NaN", lambda: photo(NAN, ".tif", photometric="rgb"), gets=r"x\.tif: the image holds NaN"),
         predicted("values of 1e300", lambda: photo(PIXELS * 1e300, ".npy"), gets=r"x\.npy: values beyond .*; rescale"),
         predicted("five channels", lambda: photo(noise(24, 32, 5), ".npy"), gets="5 channels, .* trained on 3"),

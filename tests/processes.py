@@ -1,8 +1,8 @@
-"""Commands run as their users run them, in processes of their own, but from a server that has loaded torch already.
+"""Run commands in processes of their own that are forked from a server which has loaded torch already.
 
-``python train.py ...`` takes some six seconds to load its libraries, which dozens of tests would wait for. Here a new
-process is forked from one that has done so, and gets its own session, folder, arguments, environment and output. How
-the program behaves from Python's start on is shown by the tests that call ``subprocess`` themselves.
+``python train.py ...`` takes some six seconds to load its libraries, for which dozens of tests would wait. Here a new
+process is forked from one that has loaded them, and gets its own session, folder, arguments, environment and output.
+The tests that call ``subprocess`` themselves show how the program behaves from the start of Python on.
 """
 
 import multiprocessing
@@ -14,16 +14,33 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["unet.training.train"])
 
 
-def become(words: Sequence[str], cwd: Path, stdout: Connection, stderr: str) -> None:
-    """Be ``python WORDS`` in ``cwd``, with output to a pipe and to a file."""
+def stop_all() -> None:
+    """Kill the server and all processes forked from it, which could wait forever and keep output pipes open."""
+    server = forkserver._forkserver
+    if server._forkserver_pid is None:
+        return
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(server._forkserver_pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+    server._stop()
+
+
+def run_script(words: Sequence[str], cwd: Path, stdout: Connection, stderr: str) -> None:
+    """Run ``python WORDS`` in this process and in ``cwd``, with output to a pipe and to a file."""
     os.setsid()
     os.chdir(cwd)
     os.dup2(stdout.fileno(), 1)
@@ -36,18 +53,18 @@ def become(words: Sequence[str], cwd: Path, stdout: Connection, stderr: str) -> 
 
 
 class Command:
-    """A running command, with what the tests use of ``subprocess.Popen``: its leader of a session of its own.
+    """A running command with the methods of ``subprocess.Popen`` that the tests use.
 
     Attributes:
-        pid: of the process, and of its process group.
-        stdout: what it prints, line by line.
-        returncode: its exit status once it has ended, negative where a signal ended it.
+        pid: id of the process, which leads a session and process group of its own.
+        stdout: its output, line by line.
+        returncode: its exit status once it has ended, negative after a signal.
     """
 
     def __init__(self, words: Sequence[str], cwd: Path):
         reader, writer = CONTEXT.Pipe(duplex=False)
         self.stderr: IO[bytes] = tempfile.NamedTemporaryFile()  # noqa: SIM115  (open until communicate)
-        self.process = CONTEXT.Process(target=become, args=(words, cwd, writer, self.stderr.name))
+        self.process = CONTEXT.Process(target=run_script, args=(words, cwd, writer, self.stderr.name))
         self.process.start()
         writer.close()
         self.stdout = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
@@ -63,18 +80,18 @@ class Command:
         self.process.terminate()
 
     def communicate(self, timeout: float) -> tuple[str, str]:
-        """The rest of its output and all its errors, once it has ended; SIGKILL ends it after ``timeout`` seconds."""
-        late = threading.Timer(timeout, lambda: os.killpg(self.pid, signal.SIGKILL))
-        late.start()
+        """Wait for its end, with SIGKILL after ``timeout`` seconds; return the rest of its output and its errors."""
+        timer = threading.Timer(timeout, lambda: os.killpg(self.pid, signal.SIGKILL))
+        timer.start()
         with self.stdout, self.stderr:
-            said = self.stdout.read()
+            output = self.stdout.read()
             self.process.join()
-            late.cancel()
-            return said, self.stderr.read().decode()
+            timer.cancel()
+            return output, self.stderr.read().decode()
 
 
 def run(words: Sequence[str], cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """A command's exit status and output."""
+    """Run a command and return its exit status and output."""
     command = Command(words, cwd)
-    said, errors = command.communicate(timeout)
-    return subprocess.CompletedProcess(list(words), command.returncode or 0, said, errors)
+    output, errors = command.communicate(timeout)
+    return subprocess.CompletedProcess(list(words), command.returncode or 0, output, errors)

@@ -1,4 +1,4 @@
-"""Sweep folders without a training: runs whose numbers are known because they are made up here."""
+"""Sweep folders without a training: runs with known metrics."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ CLASSES = ("sky", "road", "pole")
 
 
 def config_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A small resolved config with ``overrides`` in it, as a run would leave."""
+    """Return a small resolved config with ``overrides``, like that of a run."""
     config: dict[str, Any] = {
         "model": {"width": 8, "depth": 4, "down": "max", "up": "transposed", "skip": "concat"},
         "optim": {"lr": 0.001},
@@ -23,14 +23,15 @@ def config_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
     }
     for key, value in overrides.items():
         *parents, last = key.split(".")
-        inner = config
+        section = config
         for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = value
+            section = section.setdefault(parent, {})
+        section[last] = value
     return config
 
 
 def words_of(overrides: Mapping[str, Any]) -> list[str]:
+    """Return overrides as words of a command line."""
     return [f"{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in overrides.items()]
 
 
@@ -42,7 +43,7 @@ def leave_run(
     reason: str = "",
     counts: np.ndarray | None = None,
 ) -> Path:
-    """One job's folder, named by its overrides; ``metrics`` None leaves none."""
+    """Write one job's folder, named by its overrides; without metrics where they are None."""
     words = words_of(overrides)
     run = folder / ",".join(words)
     run.mkdir(parents=True)
@@ -56,8 +57,8 @@ def leave_run(
     return run
 
 
-def metrics_of(miou: float, seed: int, **others: Any) -> dict[str, Any]:
-    """What a finished run leaves, with ``miou`` for a score; keys of ``others`` have ``__`` for ``/``."""
+def metrics_of(miou: float, seed: int, **extra: Any) -> dict[str, Any]:
+    """Return the metrics of a finished run with the score ``miou``; ``extra`` keys have ``__`` for ``/``."""
     return {
         "test/miou": miou,
         **{f"test/iou/{name}": miou + step for name, step in zip(CLASSES, (0.1, 0, -0.1), strict=True)},
@@ -72,7 +73,7 @@ def metrics_of(miou: float, seed: int, **others: Any) -> dict[str, Any]:
         "commit": "a" * 40,
         "machine": "x86_64",
         "version/torch": "2.15.0",
-        **{key.replace("__", "/"): value for key, value in others.items()},
+        **{key.replace("__", "/"): value for key, value in extra.items()},
     }
 
 
@@ -82,14 +83,14 @@ def sweep_of(
     scores: np.ndarray,
     first_seed: int = 0,
 ) -> Path:
-    """Arms by seeds: ``scores`` (A, S) are their mIoU."""
-    for arm, row in zip(arms, scores, strict=True):
-        for seed, miou in enumerate(row, first_seed):
+    """Write the runs of arms and seeds; ``scores`` (A, S) are their mIoU."""
+    for arm, values in zip(arms, scores, strict=True):
+        for seed, miou in enumerate(values, first_seed):
             leave_run(folder, {**arm, "seed": seed}, metrics_of(float(miou), seed))
     return folder
 
 
 def counts_of(miou_of_image: np.ndarray, samples: int = 1000) -> np.ndarray:
-    """(N, 2, 2) counts of two equally frequent classes, each of whose IoU is about that of its image."""
-    wrong = np.round(samples * (1 - miou_of_image) / (1 + miou_of_image)).astype(np.int64)
-    return np.stack([np.stack([samples - wrong, wrong], -1), np.stack([wrong, samples - wrong], -1)], -2)
+    """Return counts (N, 2, 2) of two equally frequent classes whose IoU is about that of their image."""
+    errors = np.round(samples * (1 - miou_of_image) / (1 + miou_of_image)).astype(np.int64)
+    return np.stack([np.stack([samples - errors, errors], -1), np.stack([errors, samples - errors], -1)], -2)

@@ -1,4 +1,4 @@
-"""Every config composes, every experiment too, and the trainer's page lists all of Lightning's arguments."""
+"""Every config composes and passes the checks of its values; trainer/default.yaml has all arguments of Lightning."""
 
 import inspect
 from pathlib import Path
@@ -11,46 +11,44 @@ from omegaconf import OmegaConf
 
 from unet.data.module import SAMPLING
 from unet.errors import UserError
-from unet.io.run_folder import run_config
-from unet.runs.cli import explain
+from unet.io.run_folder import load_run_config
+from unet.runs.error_messages import format_error
 from unet.training.build import build_data, check_network
 from unet.training.config_limits import LIMITS, validate_config
 
 CONFIGS = ROOT / "configs"
 
 
+DATA_KEYS = {
+    *("name", "class_weights", "source", "train_transforms", "eval_transforms", "_target_", "samples_per_epoch"),
+    *("sampling", "batch_size", "eval_batch_size", "num_workers", "cache_gb", "eval_tile", "eval_overlap"),
+}
+
+
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "data").glob("*.yaml"))])
-def test_every_data_set_composes_and_has_the_same_keys(name):
-    data = config(f"data={name}").data
-    assert data.name == name
-    common = {"name", "class_weights", "source", "train_transforms", "eval_transforms", "_target_"}
-    common |= {
-        "samples_per_epoch",
-        "sampling",
-        "batch_size",
-        "eval_batch_size",
-        "num_workers",
-        "cache_gb",
-        "eval_tile",
-        "eval_overlap",
-    }
-    assert common == set(data) - {"root", "crop"}
+def test_every_data_set_has_the_same_keys_sets_nothing_else_and_passes_the_checks(name):
+    composed, default = config(f"data={name}"), config()
+    assert composed.data.name == name and set(composed.data) - {"root", "crop"} == DATA_KEYS
+    assert {key for key in default if key not in ("data", "loss") and composed[key] != default[key]} == set()
+    check_limits(composed)
+    check_limits(config(f"data={name}", "model.stride=[[1,2,2],2,2]", "model.depth=3"))
+    check_limits(config(f"data={name}", "model.stride=3", "model.down={name: max, kernel_size: 3}"))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "experiment").glob("*.yaml"))])
-def test_every_experiment_composes_and_opens_with_its_command(name):
+def test_every_experiment_composes_and_has_its_command(name):
     config(f"experiment={name}")
     lines = (CONFIGS / "experiment" / f"{name}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
     assert any(f"python train.py experiment={name}" in line for line in lines if line.startswith("#"))
 
 
-def test_all_arguments_of_the_trainer_pass_through():
-    ours = {"logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
-    assert set(config().trainer) == set(inspect.signature(Trainer.__init__).parameters) - {"self"} - ours
+def test_the_trainer_config_has_all_arguments_of_lightning():
+    excluded = {"logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
+    assert set(config().trainer) == set(inspect.signature(Trainer.__init__).parameters) - {"self"} - excluded
 
 
-def test_every_operator_is_named_beside_its_key():
+def test_train_yaml_names_every_operator():
     from unet import CONTEXT, DOWN, UP
 
     page = (CONFIGS / "train.yaml").read_text()
@@ -60,21 +58,21 @@ def test_every_operator_is_named_beside_its_key():
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_sweep_opens_with_its_command_and_says_how_many_runs_it_is(path: Path):
+def test_every_sweep_composes_and_has_its_command_and_number_of_runs(path: Path):
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    opening = " ".join(line.lstrip("# ") for line in path.read_text().split("hydra:")[0].splitlines()[1:])
-    assert f"python train.py -m sweep={path.stem}" in opening
+    comment = " ".join(line.lstrip("# ") for line in path.read_text().split("hydra:")[0].splitlines()[1:])
+    assert f"python train.py -m sweep={path.stem}" in comment
     params = OmegaConf.load(path).hydra.sweeper.params
     parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
     (jobs,) = BasicSweeper.split_arguments(parsed, None)
-    assert f": {len(jobs)} runs" in opening
+    assert f": {len(jobs)} runs" in comment
     for job in (jobs[0], jobs[-1]):
         config(*job)
 
 
-def test_the_sweeps_of_all_operators_name_them_all():
+def test_the_sweeps_down_and_up_have_every_operator():
     from unet import DOWN, UP
 
     for key, table in (("down", DOWN), ("up", UP)):
@@ -82,41 +80,25 @@ def test_the_sweeps_of_all_operators_name_them_all():
         assert params[f"model.{key}"].split(",") == list(table)
 
 
-def test_the_readme_names_every_operator():
-    from unet import CONTEXT, DOWN, UP
-
-    readme = (ROOT / "README.md").read_text()
-    assert [name for table in (DOWN, UP, CONTEXT) for name in table if f"`{name}`" not in readme] == []
-
-
-@pytest.mark.parametrize("path", sorted((CONFIGS / "data").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_data_group_sets_nothing_but_data(path):
-    chosen, default = config(f"data={path.stem}"), config()
-    assert {key for key in default if key not in ("data", "loss") and chosen[key] != default[key]} == set()
-
-
-def test_the_recipe_for_volumes_sets_its_network_and_the_command_line_still_decides():
-    recipe = config("experiment=icbm152")
-    assert (recipe.data.name, recipe.model.norm, recipe.model.depth, recipe.optim.lr) == ("icbm152", "none", 3, 2e-3)
+def test_the_command_line_overrides_an_experiment():
+    composed = config("experiment=icbm152")
+    assert (composed.data.name, composed.model.norm, composed.model.depth, composed.optim.lr) == (
+        "icbm152",
+        "none",
+        3,
+        2e-3,
+    )
     assert config("experiment=icbm152", "model.norm=group").model.norm == "group"
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.down=stride", "model.down: unknown operator 'stride'; did you mean strided"),
         ("model.up=[nearest,linear,linear,bilinaer]", "did you mean bilinear"),
         ("model.context=sp", "did you mean spp"),
-        ("model.down={name: max, kernel: 3}", "no option 'kernel'; did you mean kernel_size"),
-        ("model.skip=sum", "model.skip: unknown 'sum'"),
-        ("model.norm=bach", "did you mean batch"),
         ("model.act=rely", "did you mean relu"),
-        ("model.match=params", "did you mean parameters"),
-        ("model.depth=30", "more than 65,536 channels"),
         ("model.spatial_dims=4", "model.spatial_dims: expected null or one of 1, 2, 3, found 4"),
-        ("loss.name=dyce", "did you mean dice"),
         ("loss.class_weights=median", "did you mean median_frequency"),
-        ("loss.class_weights=[0,0]", "not all 0"),
         ("optim.schedule=onecycle", "did you mean one_cycle"),
         ("data.sampling=classbalanced", "did you mean class_balanced"),
         ("data.num_workers=many", "expected auto or an integer"),
@@ -125,7 +107,7 @@ def test_the_recipe_for_volumes_sets_its_network_and_the_command_line_still_deci
         ("data.samples_per_epoch=3", "expected at least one batch (4), found 3"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_without_any_data(override, message):
+def test_an_invalid_value_is_refused_before_data_are_read(override, message):
     chosen = config(override)
     with pytest.raises(UserError) as error:
         validate_config(chosen)
@@ -138,7 +120,7 @@ def test_every_data_set_passes_the_checks(name):
     validate_config(config(f"data={name}"))
 
 
-def test_the_ways_to_draw_are_those_of_the_data_module():
+def test_the_values_of_sampling_are_those_of_the_data_module():
     assert LIMITS["data.sampling"].names == list(SAMPLING)
 
 
@@ -146,12 +128,12 @@ def test_the_ways_to_draw_are_those_of_the_data_module():
 def test_an_old_key_is_answered_with_the_new_one(old, new):
     with pytest.raises(ConfigCompositionException) as error:
         config(f"{old}=1")
-    assert f"{old}: renamed; use {new} instead" in explain(error.value)
+    assert f"{old}: renamed; use {new} instead" in format_error(error.value)
 
 
 def test_the_config_of_an_old_run_is_read_with_the_new_names(tmp_path):
     (tmp_path / "config.yaml").write_text("pictures: 2\nisolate: false\ndata: {draw: by_class}\n")
-    assert run_config(tmp_path) == {
+    assert load_run_config(tmp_path) == {
         "num_logged_images": 2,
         "subprocess_per_job": False,
         "data": {"sampling": "class_balanced"},

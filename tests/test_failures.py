@@ -1,7 +1,8 @@
-"""What the machine does to a run: each fault ends in one sentence, and in a checkpoint from which the run is exact."""
+"""Failures of the machine: each has an error message of one line and leaves a checkpoint that resumes exactly."""
 
 import errno
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -38,143 +39,144 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def at(monkeypatch: pytest.MonkeyPatch, hook: str, step: int, happen: Callable[..., None]) -> None:
-    """Call ``happen`` once, with the task, in a hook of Lightning's when that many steps are done."""
-    left = [True]
+def at(monkeypatch: pytest.MonkeyPatch, hook: str, step: int, action: Callable[..., None]) -> None:
+    """Call ``action`` once with the task, in a hook of Lightning after that many steps."""
+    pending = [True]
 
-    def look(self, trainer, pl_module, *args) -> None:
+    def run_hook(self, trainer, pl_module, *args) -> None:
         getattr(Progress, hook)(self, trainer, pl_module, *args)
-        if left and trainer.global_step == step and not trainer.sanity_checking:
-            left.clear()
-            happen(pl_module)
+        if pending and trainer.global_step == step and not trainer.sanity_checking:
+            pending.clear()
+            action(pl_module)
 
-    monkeypatch.setattr("unet.training.train.Progress", type("Happening", (Progress,), {hook: look}))
+    monkeypatch.setattr("unet.training.train.Progress", type("ActingProgress", (Progress,), {hook: run_hook}))
 
 
-def exhaust(*_: object) -> Any:
-    torch.empty(2**50, dtype=torch.uint8)  # more than an address space holds
+def exhaust_memory(*_: object) -> Any:
+    torch.empty(2**50, dtype=torch.uint8)  # more than an address space has
 
 
 def in_forward(task) -> None:
-    task.net.head.register_forward_hook(exhaust)  # when every running statistic of the batch is already updated
+    task.net.head.register_forward_hook(exhaust_memory)  # when all running statistics of the batch are updated
 
 
 def in_backward(task) -> None:
-    task.net.head.register_full_backward_hook(exhaust)
+    task.net.head.register_full_backward_hook(exhaust_memory)
 
 
 def in_optimizer(task) -> None:
-    task.trainer.optimizers[0].register_step_post_hook(exhaust)
+    task.trainer.optimizers[0].register_step_post_hook(exhaust_memory)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> dict[tuple[str, ...], tuple[Path, dict]]:
-    """Folder and scores of runs that nothing stopped, by their overrides."""
+def uninterrupted() -> dict[tuple[str, ...], tuple[Path, dict]]:
+    """Return folder and metrics of uninterrupted runs by their overrides."""
     return {}
 
 
 @pytest.fixture
-def ended(composed, tmp_path, tmp_path_factory, monkeypatch, undisturbed):
-    """A function that lets a fault happen, goes on, and compares with the undisturbed run; returns the saved step."""
+def fail_and_resume(composed, tmp_path, tmp_path_factory, monkeypatch, uninterrupted):
+    """Return a function that fails a run, resumes it and compares it to an uninterrupted one; it returns the step."""
 
-    def end_and_go_on(hook: str, step: int, happen: Callable[..., None], *overrides: str) -> int:
+    def fail_and_resume(hook: str, step: int, action: Callable[..., None], *overrides: str) -> int:
         config = composed("num_logged_images=0", "feature_maps=0", *overrides)
-        if overrides not in undisturbed:
-            folder = tmp_path_factory.mktemp("whole")
-            undisturbed[overrides] = folder, train(config, folder)
-        whole, scores = undisturbed[overrides]
+        if overrides not in uninterrupted:
+            folder = tmp_path_factory.mktemp("uninterrupted")
+            uninterrupted[overrides] = folder, train(config, folder)
+        folder, metrics = uninterrupted[overrides]
         with monkeypatch.context() as patch:
-            at(patch, hook, step, happen)
+            at(patch, hook, step, action)
             with pytest.raises(RuntimeError, match="can't allocate memory"):
                 train(config, tmp_path)
         last = tmp_path / "checkpoints" / "last.ckpt"
         saved = torch.load(last, weights_only=True)["global_step"]
         config.ckpt_path = str(last)
-        resumed = train(config, tmp_path)
-        assert_same(weights(whole), weights(tmp_path))
-        assert_same(weights(whole, "best"), weights(tmp_path, "best"))
-        kept = [name for name in scores if name.startswith(("test/", "best/"))]
-        assert {name: resumed[name] for name in kept} == {name: scores[name] for name in kept}
+        assert final_metrics(train(config, tmp_path)) == final_metrics(metrics)
+        for name in ("last", "best"):
+            assert_same(weights(folder, name), weights(tmp_path, name))
         return saved
 
-    return end_and_go_on
+    return fail_and_resume
+
+
+def final_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if name.startswith(("test/", "best/"))}
 
 
 @pytest.mark.parametrize(
-    ("hook", "step", "happen", "saved"),
+    ("hook", "step", "action", "saved"),
     [
-        ("on_train_batch_start", 6, exhaust, 6),  # as while a batch is fetched
+        ("on_train_batch_start", 6, exhaust_memory, 6),  # such as while a batch is loaded
         ("on_train_batch_start", 6, in_forward, 6),
         ("on_train_batch_start", 6, in_backward, 6),
-        ("on_train_batch_start", 6, in_optimizer, 4),  # half updated: the last epoch's
-        ("on_validation_batch_start", 8, exhaust, 8),
-        ("on_validation_batch_start", 12, exhaust, 12),  # all is trained but not validated
+        ("on_train_batch_start", 6, in_optimizer, 4),  # partly updated: the last epoch's
+        ("on_validation_batch_start", 8, exhaust_memory, 8),
+        ("on_validation_batch_start", 12, exhaust_memory, 12),  # trained and not validated
     ],
 )
-def test_an_error_leaves_the_last_whole_step_from_which_the_run_is_exact(ended, hook, step, happen, saved):
-    assert ended(hook, step, happen) == saved
+def test_an_error_saves_the_last_complete_step_which_resumes_exactly(fail_and_resume, hook, step, action, saved):
+    assert fail_and_resume(hook, step, action) == saved
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("hook", "step", "happen"),
-    [("on_train_batch_start", 3, in_forward), ("on_validation_batch_start", 4, exhaust)],
+    ("hook", "step", "action"),
+    [("on_train_batch_start", 3, in_forward), ("on_validation_batch_start", 4, exhaust_memory)],
 )
 @pytest.mark.parametrize("override", ["ema=0.9", "trainer.accumulate_grad_batches=2", "early_stopping=1"])
-def test_so_it_is_with_all_that_could_disturb_it(ended, hook, step, happen, override):
+def test_an_error_with_other_state_resumes_exactly_too(fail_and_resume, hook, step, action, override):
     step = 2 if "accumulate" in override and step == 4 else step
-    assert ended(hook, step, happen, override) == step
+    assert fail_and_resume(hook, step, action, override) == step
 
 
-def test_a_signal_in_a_validation_breaks_it_off_and_it_comes_again(composed, tmp_path, monkeypatch):
+def test_a_signal_in_a_validation_stops_it_and_it_is_repeated(composed, tmp_path, monkeypatch):
     config = composed("early_stopping=1", "num_logged_images=0", "feature_maps=0")
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "uninterrupted")
     with monkeypatch.context() as patch:
         at(patch, "on_validation_batch_start", 4, lambda task: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Interrupted) as stopped:
-            train(config, tmp_path / "parted")
-    config.ckpt_path = str(stopped.value.checkpoint)
-    train(config, tmp_path / "parted")
+        with pytest.raises(Interrupted) as error:
+            train(config, tmp_path / "resumed")
+    config.ckpt_path = str(error.value.checkpoint)
+    train(config, tmp_path / "resumed")
     for name in ("last", "best"):  # the first epoch is the best
-        assert_same(weights(tmp_path / "whole", name), weights(tmp_path / "parted", name))
+        assert_same(weights(tmp_path / "uninterrupted", name), weights(tmp_path / "resumed", name))
 
 
-def test_an_error_in_the_final_evaluation_leaves_the_last_checkpoint_as_it_was(composed, tmp_path, monkeypatch):
-    """The best weights, of the third of four epochs, are in place by then."""
+def test_an_error_in_the_final_evaluation_does_not_change_the_last_checkpoint(composed, tmp_path, monkeypatch):
     config = composed(
         "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=3", "num_logged_images=0", "feature_maps=0"
     )
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "uninterrupted")
 
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("unet.task.module.SegmentationTask.test_step", fail)
     with pytest.raises(OSError, match="Input/output"):
-        train(config, tmp_path / "parted")
-    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parted"))
+        train(config, tmp_path / "resumed")
+    assert_same(weights(tmp_path / "uninterrupted"), weights(tmp_path / "resumed"))
 
 
-def test_a_run_whose_folder_was_moved_keeps_its_best(tmp_path):
-    before, after = tmp_path / "before", tmp_path / "after"
+def test_a_run_in_a_moved_folder_has_its_best_checkpoint(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
     state = {
-        "dirpath": str(before),
+        "dirpath": str(old),
         "best_model_score": torch.tensor(0.8),
-        "best_model_path": str(before / "best.ckpt"),
-        "best_k_models": {str(before / "best.ckpt"): torch.tensor(0.8)},
-        "kth_best_model_path": str(before / "best.ckpt"),
+        "best_model_path": str(old / "best.ckpt"),
+        "best_k_models": {str(old / "best.ckpt"): torch.tensor(0.8)},
+        "kth_best_model_path": str(old / "best.ckpt"),
         "kth_value": torch.tensor(0.8),
         "last_model_path": "",
     }
-    best, _ = best_and_last(after, "val/miou")
+    best, _ = best_and_last(new, "val/miou")
     with pytest.warns(UserWarning, match="dirpath has changed"):
-        best.load_state_dict(state)  # another's weights: nothing of the kind is here
+        best.load_state_dict(state)  # the file is missing
     assert best.best_model_score is None
-    after.mkdir()
-    (after / "best.ckpt").touch()
+    new.mkdir()
+    (new / "best.ckpt").touch()
     best.load_state_dict(state)
-    assert best.best_model_score == 0.8 and list(best.best_k_models) == [str(after / "best.ckpt")]
-    assert best.best_model_path == best.kth_best_model_path == str(after / "best.ckpt") and best.last_model_path == ""
+    assert best.best_model_score == 0.8 and list(best.best_k_models) == [str(new / "best.ckpt")]
+    assert best.best_model_path == best.kth_best_model_path == str(new / "best.ckpt") and best.last_model_path == ""
 
 
 def test_a_second_sigterm_changes_nothing_and_a_sigint_after_it_stops_at_once():
@@ -205,7 +207,7 @@ KILLED = "DataLoader worker (pid 7) is killed by signal: {}."
 
 
 @pytest.mark.parametrize(
-    ("error", "parts"),
+    ("error", "texts"),
     [
         (OSError(errno.ENOSPC, "No space left", "run/last.ckpt"), ["run/last.ckpt: the disk is full; free some space"]),
         (OSError(errno.ENOSPC, "No space left"), ["run: the disk is full"]),
@@ -215,7 +217,7 @@ KILLED = "DataLoader worker (pid 7) is killed by signal: {}."
         (RuntimeError("[enforce fail] . PytorchStreamWriter failed writing file data/0"), ["run: cannot be written"]),
         (RuntimeError(KILLED.format("Killed")), ["a loader process was killed (Killed)", "data.num_workers=0"]),
         (RuntimeError(KILLED.format("Bus error")), ["shared memory", "data.num_workers=0"]),
-        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), ["a loader process was ended"]),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), ["a loader process ended"]),
         (CUDA, ["memory ran out in training (CUDA out of memory)", "batch_size=2 trainer.accumulate_grad_batches=2"]),
         (TORCH, ["(DefaultCPUAllocator: can't allocate memory", "trainer.accumulate_grad_batches=2"]),
         (RuntimeError("could not create a primitive"), ["(could not create a primitive)", "data.batch_size=2"]),
@@ -223,37 +225,37 @@ KILLED = "DataLoader worker (pid 7) is killed by signal: {}."
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
-def test_each_fault_is_said_in_one_sentence(composed, error, parts):
-    found = classify_failure(raised(error), composed("data.batch_size=4"), Path("run"))
-    assert found is not None and "\n" not in found.sentence and found.overrides == ()
-    assert [part for part in parts if part not in found.sentence] == [], found.sentence
-    assert classify_failure(raised(RuntimeError("finalising"), error), composed(), Path("run")) is not None, (
-        "what it came from"
-    )
+def test_each_failure_has_a_message_of_one_line(composed, error, texts):
+    config = composed("data.batch_size=4")
+    failure = classify_failure(raised(error), config, Path("run"))
+    assert failure is not None and "\n" not in failure.message and failure.overrides == ()
+    assert [text for text in texts if text not in failure.message] == [], failure.message
+    assert classify_failure(raised(RuntimeError("finalising"), error), config, Path("run")) is not None
 
 
-def test_what_is_no_fault_of_the_machine_is_left_alone():
+def test_other_errors_are_not_failures_of_the_machine():
     assert classify_failure(raised(RuntimeError("shapes differ"))) is None
     assert classify_failure(raised(RuntimeError("could not create a primitive descriptor for a matmul"))) is None
-    assert classify_failure(raised(UserError("said already"), OSError(errno.ENOSPC, "full"))) is None
-
-
-@pytest.mark.parametrize(("batch", "steps", "halved"), [(8, 1, (4, 2)), (9, 2, (3, 6)), (7, 1, (1, 7))])
-def test_a_smaller_batch_leaves_every_step_as_many_samples(composed, batch, steps, halved):
-    config = composed(f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={steps}")
-    found = classify_failure(raised(CUDA), config)
-    assert found is not None and found.overrides == ()
-    assert f"data.batch_size={halved[0]} trainer.accumulate_grad_batches={halved[1]} needs" in found.sentence
-    assert halved[0] * halved[1] == batch * steps
-
-
-def test_of_one_sample_a_batch_there_is_no_half(composed):
-    found = classify_failure(raised(CUDA), composed("data.batch_size=1"))
-    assert found is not None and "smaller crops" in found.sentence and "accumulate" not in found.sentence
+    assert classify_failure(raised(UserError("bad input"), OSError(errno.ENOSPC, "full"))) is None
 
 
 @pytest.mark.parametrize(
-    ("overrides", "shape", "needed"),
+    ("batch", "steps", "advice"),
+    [
+        (8, 1, "data.batch_size=4 trainer.accumulate_grad_batches=2 needs"),
+        (9, 2, "data.batch_size=3 trainer.accumulate_grad_batches=6 needs"),
+        (7, 1, "data.batch_size=1 trainer.accumulate_grad_batches=7 needs"),
+        (1, 1, "one image in a batch: start a new run with smaller crops"),
+    ],
+)
+def test_the_advice_for_a_training_is_a_smaller_batch_with_as_many_images_in_a_step(composed, batch, steps, advice):
+    config = composed(f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={steps}")
+    failure = classify_failure(raised(CUDA), config)
+    assert failure is not None and failure.overrides == () and advice in failure.message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shape", "change"),
     [
         (["data.eval_batch_size=2"], (2, 1, 40, 48), "data.eval_batch_size=1"),
         (["data.eval_batch_size=1"], (1, 1, 40, 48), "data.eval_tile=[20,24]"),
@@ -262,30 +264,30 @@ def test_of_one_sample_a_batch_there_is_no_half(composed):
         (["data.eval_batch_size=1", "data.eval_tile=[16,64,64]"], (1, 1, 96, 96, 96), "data.eval_tile=[8,32,32]"),
     ],
 )
-def test_the_advice_for_an_evaluation_is_a_smaller_batch_or_tile(composed, overrides, shape, needed):
+def test_the_advice_for_an_evaluation_is_a_smaller_batch_or_tile(composed, overrides, shape, change):
     def predict(image: torch.Tensor) -> None:
         raise CUDA
 
     with pytest.raises(OutOfMemoryError) as error:
         predict(torch.empty(shape))
-    found = classify_failure(error.value, composed(*overrides))
-    assert found is not None and found.overrides == (needed,) and f"; {needed} needs less" in found.sentence
+    failure = classify_failure(error.value, composed(*overrides))
+    assert failure is not None and failure.overrides == (change,) and f"; {change} needs less" in failure.message
 
 
-def test_the_tile_of_a_real_evaluation_is_found(composed, tmp_path, monkeypatch):
+def test_the_tile_of_a_real_evaluation_is_halved(composed, tmp_path, monkeypatch):
     config = composed("trainer.max_epochs=1", "data.eval_batch_size=1", "data.eval_tile=[32,32]", "num_logged_images=0")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return exhaust() if self.trainer.validating else self.net(self.normalize(image))
+        return exhaust_memory() if self.trainer.validating else self.net(self.normalize(image))
 
     monkeypatch.setattr("unet.task.module.SegmentationTask.forward", forward)
     with pytest.raises(RuntimeError, match="can't allocate memory") as error:
         train(config, tmp_path)
-    found = classify_failure(error.value, config)
-    assert found is not None and found.overrides == ("data.eval_tile=[16,16]",)
+    failure = classify_failure(error.value, config)
+    assert failure is not None and failure.overrides == ("data.eval_tile=[16,16]",)
 
 
-def test_the_command_that_resumes_changes_no_run_that_is_named_by_its_configuration(composed, tmp_path, monkeypatch):
+def test_the_command_to_resume_does_not_change_the_configuration_that_names_a_folder(composed, tmp_path, monkeypatch):
     hydra = OmegaConf.create({"overrides": {"hydra": [], "task": ["seed=1"]}})
     monkeypatch.setattr("unet.runs.resume.HydraConfig.get", lambda: hydra)
     run = tmp_path / "run"
@@ -299,38 +301,36 @@ def test_the_command_that_resumes_changes_no_run_that_is_named_by_its_configurat
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_drive_that_is_lost_in_an_epoch_is_named_and_the_training_saved(
-    composed, stack, tmp_path, monkeypatch, workers
-):
-    copy = Path(shutil.copytree(stack, tmp_path / "drive"))
+def test_a_file_lost_in_an_epoch_is_named_and_a_checkpoint_saved(composed, stack, tmp_path, monkeypatch, workers):
+    copy = Path(shutil.copytree(stack, tmp_path / "data"))
     config = composed(f"data.root={copy}", "data.cache_gb=0", f"data.num_workers={workers}", "num_logged_images=0")
     config.feature_maps = 0
     at(monkeypatch, "on_train_batch_start", 5, lambda task: shutil.rmtree(copy / "image"))
     with pytest.raises(DataUnavailable) as error:
         train(config, tmp_path / "run")
-    found = classify_failure(error.value, config)
-    assert found is not None and "\n" not in found.sentence
-    assert str(copy / "image") in found.sentence and "no such file" in found.sentence
+    failure = classify_failure(error.value, config)
+    assert failure is not None and "\n" not in failure.message
+    assert str(copy / "image") in failure.message and "no such file" in failure.message
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert 5 <= saved < 12
 
 
-def test_a_disk_that_fills_up_leaves_the_checkpoint_before_and_no_rubbish(tmp_path):
+def test_a_full_disk_leaves_the_previous_checkpoint_and_no_partial_file(tmp_path):
     path = tmp_path / "last.ckpt"
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"step": torch.tensor(1)}, path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     for size in (1, 10_000_000):
-        partial.symlink_to("/dev/full")  # every write to it finds the disk full
+        partial.symlink_to("/dev/full")  # every write fails as on a full disk
         with pytest.raises(OSError) as error:
             writer.save_checkpoint({"step": torch.zeros(size)}, path)
-        found = classify_failure(error.value, folder=tmp_path)
-        assert found is not None and found.sentence == f"{path}: the disk is full; free some space"
+        failure = classify_failure(error.value, folder=tmp_path)
+        assert failure is not None and failure.message == f"{path}: the disk is full; free some space"
     assert torch.load(path, weights_only=True)["step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_what_a_kill_left_half_written_is_swept_up(tmp_path):
+def test_partial_files_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     for name in ("checkpoints/.last.ckpt.7.partial", ".metrics.json.7.partial", "checkpoints/last.ckpt", ".lock"):
         (tmp_path / name).touch()
@@ -338,17 +338,16 @@ def test_what_a_kill_left_half_written_is_swept_up(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".lock", "last.ckpt"]
 
 
-CHECKPOINTS_WRITTEN = 6
-"""At least as many does the training write: the last of each of its four epochs, and the best."""
+MIN_CHECKPOINTS = 6
+"""The training writes at least as many: the last of each of its four epochs, and the best."""
 
 
-def die_writing(number: int, fraction: float) -> None:
-    """End this process by SIGKILL once a fraction of its ``number``-th checkpoint is written."""
-    save, left = torch.save, [number]
+def kill_while_writing(number: int, fraction: float) -> None:
+    """Kill this process once a fraction of its ``number``-th checkpoint is written."""
+    save, count = torch.save, itertools.count(1)
 
-    def dying(checkpoint: Any, file: Any) -> None:
-        left[0] -= 1
-        if left[0]:
+    def save_or_die(checkpoint: Any, file: Any) -> None:
+        if next(count) != number:
             return save(checkpoint, file)
         buffer = io.BytesIO()
         save(checkpoint, buffer)
@@ -356,14 +355,13 @@ def die_writing(number: int, fraction: float) -> None:
         file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    torch.save = dying
+    torch.save = save_or_die
 
 
-def train_and_die(words: list[str], cwd: Path, number: int, fraction: float) -> None:
-    """Run ``train.py`` in this process, which is a new one, until it is in the middle of a checkpoint."""
+def train_until_killed(words: list[str], cwd: Path, number: int, fraction: float) -> None:
+    """Run ``train.py`` in this new process until it is killed in the middle of a checkpoint; number 0: never."""
     os.chdir(cwd)
-    if number:
-        die_writing(number, fraction)
+    kill_while_writing(number, fraction)
     multiprocessing.set_start_method(None, force=True)  # loader processes start as they do elsewhere
     sys.argv = words
     runpy.run_path(words[0], run_name="__main__")
@@ -371,21 +369,15 @@ def train_and_die(words: list[str], cwd: Path, number: int, fraction: float) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_training_killed_at_random_moments_ends_as_if_it_had_not_been(stack, tmp_path, seed):
-    """Killed in the middle of a checkpoint and after a random time; every checkpoint loads after each."""
+def test_a_training_killed_at_random_moments_ends_like_an_uninterrupted_one(stack, tmp_path, seed):
+    """Kill it in the middle of a checkpoint and after a random time; every checkpoint loads after each."""
     rng = random.Random(seed)
-    drawn = [
-        "trainer.max_epochs=4",
-        "num_logged_images=0",
-        "feature_maps=0",
-        "resume=auto",
-        f"data.num_workers={seed % 2}",
-    ]
-    command = arguments(stack, *drawn)
+    options = ["trainer.max_epochs=4", "num_logged_images=0", "feature_maps=0", f"data.num_workers={seed % 2}"]
+    command = arguments(stack, *options, "resume=auto")
 
     def run(folder: str, number: int = 0, seconds: float | None = None) -> int | None:
         words = [*command, f"hydra.run.dir={folder}"]
-        process = processes.CONTEXT.Process(target=train_and_die, args=(words, tmp_path, number, rng.random()))
+        process = processes.CONTEXT.Process(target=train_until_killed, args=(words, tmp_path, number, rng.random()))
         process.start()
         process.join(seconds)
         if process.is_alive():
@@ -395,15 +387,14 @@ def test_a_training_killed_at_random_moments_ends_as_if_it_had_not_been(stack, t
             load(path)
         return process.exitcode
 
-    begin = time.perf_counter()
-    assert run("whole") == 0
-    lasted = time.perf_counter() - begin
-    assert run("killed", number=rng.randint(1, CHECKPOINTS_WRITTEN)) == -signal.SIGKILL
-    run("killed", seconds=rng.uniform(0, lasted))
+    start = time.perf_counter()
+    assert run("uninterrupted") == 0
+    duration = time.perf_counter() - start
+    assert run("killed", number=rng.randint(1, MIN_CHECKPOINTS)) == -signal.SIGKILL
+    run("killed", seconds=rng.uniform(0, duration))
     assert run("killed") == 0
+    folders = tmp_path / "uninterrupted", tmp_path / "killed"
     for name in ("last", "best"):
-        assert_same(weights(tmp_path / "whole", name), weights(tmp_path / "killed", name))
-    whole, killed = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "killed"))
-    assert {key: killed[key] for key in whole if key.startswith(("test/", "best/"))} == {
-        key: value for key, value in whole.items() if key.startswith(("test/", "best/"))
-    }
+        assert_same(*(weights(folder, name) for folder in folders))
+    expected, metrics = (final_metrics(json.loads((folder / "metrics.json").read_text())) for folder in folders)
+    assert metrics == expected

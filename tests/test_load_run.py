@@ -5,7 +5,7 @@ import torch
 from conftest import script
 
 from unet.errors import UserError
-from unet.io.run_folder import CHECKPOINTS, run_config
+from unet.io.run_folder import CHECKPOINTS, load_run_config
 from unet.training.train import train
 
 
@@ -30,4 +30,4 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         script("gallery").load_run(tmp_path)
     (tmp_path / "config.yaml").write_text("a: [1")
     with pytest.raises(UserError, match=r"config\.yaml: cannot be read"):
-        run_config(tmp_path)
+        load_run_config(tmp_path)

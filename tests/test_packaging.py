@@ -1,4 +1,4 @@
-"""What is built from the tree can be used without it."""
+"""The wheel works without the repository; a run records the commit of this repository only."""
 
 import importlib.metadata
 import re
@@ -12,20 +12,21 @@ import pytest
 from conftest import ROOT
 
 import unet
+from unet.io import provenance
 
 
 def setuptools_builds() -> bool:
-    """Whether the installed setuptools is one that pyproject.toml asks for."""
-    least = re.search(r"setuptools>=(\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    """Return whether the installed setuptools satisfies pyproject.toml."""
+    (minimum,) = re.findall(r"setuptools>=(\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     try:
-        return least is not None and int(importlib.metadata.version("setuptools").partition(".")[0]) >= int(least[1])
+        return int(importlib.metadata.version("setuptools").partition(".")[0]) >= int(minimum)
     except importlib.metadata.PackageNotFoundError:
         return False
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not setuptools_builds(), reason="needs the setuptools of pyproject.toml: pip install -U setuptools")
-def test_the_wheel_holds_configs_and_the_command_which_composes_them(tmp_path: Path):
+def test_the_wheel_has_the_configs_and_the_command(tmp_path: Path):
     source = tmp_path / "source"
     source.mkdir()
     for name in ("unet", "configs"):
@@ -49,3 +50,14 @@ def test_the_wheel_holds_configs_and_the_command_which_composes_them(tmp_path: P
     command = [sys.executable, "-c", code, "train", "--cfg", "job", "model.down=strided"]
     done = subprocess.run(command, cwd=tmp_path / "empty", check=True, timeout=120, capture_output=True, text=True)
     assert "down: strided" in done.stdout
+
+
+def test_an_installed_package_does_not_record_the_commit_of_a_surrounding_repository(tmp_path: Path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert re.fullmatch("[0-9a-f]{40}", provenance.commit())
+    (tmp_path / "site-packages").mkdir()
+    monkeypatch.setattr(provenance, "ROOT", tmp_path / "site-packages")
+    assert provenance.commit() == ""

@@ -1,4 +1,4 @@
-"""More than one process: two that train one network, several jobs at once, a cluster's jobs."""
+"""Several processes: two that train one network, parallel jobs of a sweep, jobs of a cluster."""
 
 import json
 import os
@@ -8,56 +8,56 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from conftest import config
 from lightning.fabric.utilities.rank_zero import _get_rank
 from omegaconf import OmegaConf
-from test_command_line import arguments, environment, run, started
+from test_command_line import arguments, environment, run, start
 
 from unet.errors import UserError
 from unet.runs.run import RANKS, is_follower, require_common_folder
-from unet.runs.sweep import keep_to_one_device
+from unet.runs.sweep import require_one_device
 
 pytestmark = pytest.mark.slow
+
+
+TWO_PROCESSES = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "model.norm=group")
 
 
 def metrics(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_two_processes_train_as_one_does_and_leave_one_folder(stack, tmp_path):
+def test_two_processes_train_like_one_into_one_folder(stack, tmp_path):
     longer = ("trainer.max_epochs=6", "model.norm=group", "model.dropout=0")
-    assert run(stack, tmp_path, *longer, "hydra.run.dir=runs/one", "data.batch_size=4").returncode == 0
-    two = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2")
-    result = run(stack, tmp_path, *longer, *two, "hydra.run.dir=runs/two")
+    assert run(stack, tmp_path, *longer, "hydra.run.dir=runs/single", "data.batch_size=4").returncode == 0
+    result = run(stack, tmp_path, *longer, *TWO_PROCESSES, "hydra.run.dir=runs/ddp")
     assert result.returncode == 0, result.stderr
-    assert "Warning" not in result.stderr
-    assert result.stdout.count("results in") == 1
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["one", "two"]
+    assert "Warning" not in result.stderr and result.stdout.count("results in") == 1
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["ddp", "single"]
     assert not (tmp_path / "outputs").exists()
-    one, both = metrics(tmp_path / "runs" / "one"), metrics(tmp_path / "runs" / "two")
-    assert both["steps"] == one["steps"]
-    assert both["test/loss"] == pytest.approx(one["test/loss"], rel=1e-3)  # the Dice of two halves is not that of all
-    assert both["test/miou"] == pytest.approx(one["test/miou"], abs=0.01)
+    single, ddp = metrics(tmp_path / "runs" / "single"), metrics(tmp_path / "runs" / "ddp")
+    assert ddp["steps"] == single["steps"]
+    assert ddp["test/loss"] == pytest.approx(single["test/loss"], rel=1e-3)  # Dice of half batches differs
+    assert ddp["test/miou"] == pytest.approx(single["test/miou"], abs=0.01)
 
 
 def test_only_the_first_of_two_processes_diagnoses_writes_and_prints(stack, tmp_path):
-    two = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "model.norm=group", "trainer.max_epochs=1")
-    result = run(stack, tmp_path, *two, "hydra.run.dir=two", "diagnostics=true", "model.depth=0")
+    overrides = (*TWO_PROCESSES, "trainer.max_epochs=1", "hydra.run.dir=two", "diagnostics=true", "model.depth=0")
+    result = run(stack, tmp_path, *overrides)
     assert result.returncode == 0, result.stderr
-    said = ("U-Net", "parameters, ", "epoch 1/1", "test metrics, best checkpoint", "shift left out", "results in")
-    assert {line: result.stdout.count(line) for line in said} == dict.fromkeys(said, 1)
+    lines = ("U-Net", "parameters, ", "epoch 1/1", "test metrics, best checkpoint", "shift skipped", "results in")
+    assert {line: result.stdout.count(line) for line in lines} == dict.fromkeys(lines, 1)
     assert {"metrics.json", "confusions.npz", "predictions.png"} <= {path.name for path in (tmp_path / "two").iterdir()}
     assert "test/boundary/iou" in metrics(tmp_path / "two")
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
-def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(stack, tmp_path, which):
-    two = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "model.norm=group", "hydra.run.dir=two")
-    process = started(stack, tmp_path, 2, *two, "trainer.max_epochs=4000")
-    other = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()[0]
-    os.kill([process.pid, int(other)][which], signal.SIGTERM)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(stack, tmp_path, rank):
+    process = start(stack, tmp_path, 2, *TWO_PROCESSES, "hydra.run.dir=two", "trainer.max_epochs=4000")
+    os.kill(psutil.Process(process.pid).children()[0].pid if rank else process.pid, signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
     assert json.loads((tmp_path / "two" / "status.json").read_text())["state"] == "interrupted"
@@ -88,7 +88,7 @@ def test_a_second_node_keeps_no_record(monkeypatch):
     assert is_follower()
 
 
-def test_tasks_of_srun_that_have_no_common_folder_are_refused(stack, tmp_path, monkeypatch):
+def test_tasks_of_srun_without_a_common_folder_are_refused(monkeypatch):
     monkeypatch.setattr("unet.runs.run.HydraConfig.get", lambda: OmegaConf.create({"overrides": {"hydra": []}}))
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     require_common_folder(config("resume=auto"))
@@ -101,7 +101,7 @@ def test_a_launcher_runs_the_jobs_of_a_sweep(stack, tmp_path, launcher):
     name, *options = launcher
     pytest.importorskip(f"hydra_plugins.hydra_{name.partition('_')[0]}_launcher")
     jobs = ("-m", "hydra.sweep.dir=sweep", f"hydra/launcher={name}", *options, "seed=0,1", "trainer.max_epochs=1")
-    # Not by processes.run: what a launcher leaves to the end of Python itself has to come about, too.
+    # Not by processes.run, so that the exit of Python itself is part of the test.
     command = [sys.executable, *arguments(stack, *jobs, "threads=null")]
     result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
@@ -110,26 +110,24 @@ def test_a_launcher_runs_the_jobs_of_a_sweep(stack, tmp_path, launcher):
     assert {metrics(path.parent)["seed"] for path in (tmp_path / "sweep").glob("*/metrics.json")} == {0, 1}
 
 
-@pytest.mark.parametrize("asked", ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.devices=-1"])
-def test_several_devices_in_a_job_of_a_sweep_are_refused_with_advice(composed, asked):
+@pytest.mark.parametrize("override", ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.devices=-1"])
+def test_several_devices_in_a_job_of_a_sweep_are_refused_with_advice(composed, override):
+    for single in ("trainer.devices=auto", "trainer.devices=1", "trainer.devices=[3]"):
+        require_one_device(composed(single))
     with pytest.raises(UserError, match=r"run several jobs at once instead \(hydra/launcher=joblib or slurm\)"):
-        keep_to_one_device(composed(asked))
+        require_one_device(composed(override))
 
 
-@pytest.mark.parametrize("asked", ["trainer.devices=auto", "trainer.devices=1", "trainer.devices=[3]"])
-def test_one_device_is_not(composed, asked):
-    keep_to_one_device(composed(asked))
-
-
-def test_what_is_refused_of_a_sweep_is_refused_of_its_jobs(stack, tmp_path):
-    result = run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", "trainer.devices=1,2")
-    assert result.returncode == 1 and "error: trainer.devices=2" in result.stderr
-    assert not list(tmp_path.glob("sweep/*/status.json"))
-
-
-def test_a_refused_sweep_leaves_no_jobs(stack, tmp_path):
-    result = run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", "seed=0,1", "trainer.num_nodes=2")
-    assert result.returncode == 1 and "error: trainer.devices=auto, trainer.num_nodes=2" in result.stderr
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.devices=1,2"], "error: trainer.devices=2"),
+        (["seed=0,1", "trainer.num_nodes=2"], "error: trainer.devices=auto, trainer.num_nodes=2"),
+    ],
+)
+def test_a_refused_sweep_writes_no_jobs(stack, tmp_path, overrides, message):
+    result = run(stack, tmp_path, "-m", "hydra.sweep.dir=sweep", *overrides)
+    assert result.returncode == 1 and message in result.stderr
     assert not list(tmp_path.glob("sweep/*/status.json"))
 
 
@@ -139,12 +137,12 @@ def test_the_cluster_config_composes(stack, tmp_path):
     assert "gpus_per_node: 1" in result.stdout and "partition: gpu" in result.stdout
 
 
-def test_ending_a_sweep_ends_what_its_launcher_started(stack, tmp_path):
+def test_ending_a_sweep_ends_its_launchers_processes(stack, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     jobs = ("-m", "hydra.sweep.dir=sweep", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
-    process = started(stack, tmp_path, 1, *jobs, "subprocess_per_job=false", "trainer.max_epochs=4000")
-    process.terminate()  # the first process alone, as a system that shuts down does
-    process.communicate(timeout=60)  # ends once nobody holds its output any more
+    process = start(stack, tmp_path, 1, *jobs, "subprocess_per_job=false", "trainer.max_epochs=4000")
+    process.terminate()  # only the first process, as in a shutdown
+    process.communicate(timeout=60)  # returns when no process has its output open
     assert process.returncode == 143
     states = [json.loads(path.read_text())["state"] for path in (tmp_path / "sweep").glob("*/status.json")]
     assert "done" not in states and len(states) == 2

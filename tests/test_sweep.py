@@ -1,4 +1,4 @@
-"""Sweeps: a job's folder is its configuration; what is done is not done again, and what was stopped goes on."""
+"""Sweeps: a job's folder has a hash of its configuration; finished jobs are skipped, interrupted ones resumed."""
 
 import json
 import os
@@ -8,18 +8,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from conftest import ROOT
-from omegaconf import OmegaConf
-from test_command_line import assert_same, run, started
+from omegaconf import OmegaConf, open_dict
+from test_command_line import assert_same, run, start
 
 from unet.errors import UserError
 from unet.io.run_folder import reset_run_folder
 from unet.runs.run import lock_folder, objective
 from unet.runs.run_names import job_name, sweep_name, swept_keys
-from unet.runs.sweep import Sweep, print_table, progress
-from unet.runs.sweep import states as states_of
+from unet.runs.sweep import Sweep, print_table, progress_line, read_states
 
 pytestmark = pytest.mark.slow
 SHORT = ("-m", "hydra.sweep.dir=sweep", "subprocess_per_job=false", "trainer.max_epochs=1")
@@ -29,134 +29,141 @@ def jobs(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/status.json")}
 
 
-def stamps(folder: Path) -> dict[str, float]:
-    """When the scores of every job were written."""
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def times(folder: Path) -> dict[str, float]:
+    """Return the time at which the metrics of every job were written."""
     return {path.parent.name: path.stat().st_mtime for path in folder.glob("*/metrics.json")}
 
 
-def test_what_is_done_is_not_run_again_and_what_failed_only_when_asked(stack, tmp_path):
+def test_finished_jobs_are_not_run_again_and_failed_ones_only_with_retry_failed(stack, tmp_path):
     sweep = tmp_path / "sweep"
     first = run(stack, tmp_path, *SHORT, "model.width=4,-1")
-    assert first.returncode == 1 and "1 done, 1 failed, 0 to go" in first.stdout
-    before = stamps(sweep)
-    # The same jobs written in another way, and one more.
+    assert first.returncode == 1 and "1 done, 1 failed, 0 to go" in first.stdout and "Traceback" not in first.stderr
+    for name, status in jobs(sweep).items():
+        assert (status["state"] == "failed") == ("width--1" in name) == (sweep / name / "error.txt").exists()
+    first_times = times(sweep)
+    # The same job written differently, and a new one.
     second = run(stack, tmp_path, *SHORT, "model.down=max,avg", "model.width=4", "threads=1")
     assert second.returncode == 0, second.stderr
     assert "sweep of 2 jobs in sweep: 1 done, 1 to go" in second.stdout
-    after = stamps(sweep)
-    assert len(after) == 2 and all(after[name] == before[name] for name in before)
+    second_times = times(sweep)
+    assert len(second_times) == 2 and first_times.items() <= second_times.items()
     third = run(stack, tmp_path, *SHORT, "model.width=4,-1", "model.down=max")
     assert third.returncode == 1 and "failed before: model.width: expected an integer" in third.stderr
     fourth = run(stack, tmp_path, *SHORT, "model.width=4,-1", "model.down=max", "retry_failed=true")
     assert "failed before" not in fourth.stderr and "failed: model.width" in fourth.stderr
-    assert stamps(sweep) == after
+    assert times(sweep) == second_times
 
 
-def test_a_killed_sweep_ends_as_if_it_had_not_been(stack, tmp_path):
+def test_a_killed_sweep_ends_like_an_uninterrupted_one(stack, tmp_path):
     sweep = ("-m", "trainer.max_epochs=8", "seed=0,1", "optim.lr=0.001")
-    process = started(stack, tmp_path, 4, *sweep, "hydra.sweep.dir=killed")
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    for pid in (process.pid, *map(int, children)):
-        os.kill(pid, signal.SIGKILL)
+    process = start(stack, tmp_path, 4, *sweep, "hydra.sweep.dir=killed")
+    for member in [psutil.Process(process.pid), *psutil.Process(process.pid).children()]:
+        member.kill()
     process.communicate(timeout=60)
     states = jobs(tmp_path / "killed")
     assert sorted(value["state"] for value in states.values()) == ["pending", "running"]
     again = run(stack, tmp_path, *sweep, "hydra.sweep.dir=killed")
     assert again.returncode == 0, again.stderr
-    assert "epoch 1/8" not in again.stdout.split("sweep: ")[0], "the first job goes on, it does not begin again"
-    assert run(stack, tmp_path, *sweep, "hydra.sweep.dir=whole", "subprocess_per_job=false").returncode == 0
-    assert jobs(tmp_path / "killed").keys() == jobs(tmp_path / "whole").keys()
+    assert "epoch 1/8" not in again.stdout.split("sweep: ")[0], "the first job is resumed"
+    assert run(stack, tmp_path, *sweep, "hydra.sweep.dir=uninterrupted", "subprocess_per_job=false").returncode == 0
+    assert jobs(tmp_path / "killed").keys() == jobs(tmp_path / "uninterrupted").keys()
     for name in states:
-        assert_same(tmp_path / "killed" / name, tmp_path / "whole" / name)
-        scores = [json.loads((tmp_path / root / name / "metrics.json").read_text()) for root in ("killed", "whole")]
-        kept = [{key: value for key, value in score.items() if key.startswith(("test/", "steps"))} for score in scores]
-        assert kept[0] == kept[1]
+        assert_same(tmp_path / "killed" / name, tmp_path / "uninterrupted" / name)
+        folders = (tmp_path / root / name for root in ("killed", "uninterrupted"))
+        killed, expected = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
+        keys = [key for key in expected if key.startswith(("test/", "steps"))]
+        assert [killed[key] for key in keys] == [expected[key] for key in keys]
 
 
 def test_a_signal_stops_a_sweep_with_its_job_saved(stack, tmp_path):
-    process = started(stack, tmp_path, 2, "-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=400", "seed=0,1")
+    process = start(stack, tmp_path, 2, "-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=400", "seed=0,1")
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
     states = jobs(tmp_path / "sweep")
     assert sorted(value["state"] for value in states.values()) == ["interrupted", "pending"]
-    (stopped,) = [name for name, value in states.items() if value["state"] == "interrupted"]
-    assert torch.load(tmp_path / "sweep" / stopped / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] >= 8
+    (job,) = [name for name, value in states.items() if value["state"] == "interrupted"]
+    assert torch.load(tmp_path / "sweep" / job / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] >= 8
 
 
 def test_the_same_sweep_twice_at_once_runs_its_job_once(stack, tmp_path):
     sweep = ("-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=40", "seed=0", "num_logged_images=0", "feature_maps=0")
-    first = started(stack, tmp_path, 1, *sweep)
+    first = start(stack, tmp_path, 1, *sweep)
     second = run(stack, tmp_path, *sweep)
     first_output, _ = first.communicate(timeout=120)
     assert first.returncode == second.returncode == 0, second.stderr
-    assert "waiting for the process that is running this" in second.stderr and "failed" not in second.stderr
+    assert "waiting for the process that is running this job" in second.stderr and "failed" not in second.stderr
     assert first_output.count("results in") + second.stdout.count("results in") == 1
     assert [value["state"] for value in jobs(tmp_path / "sweep").values()] == ["done"]
 
 
 def test_the_job_of_a_killed_sweep_keeps_its_folder_locked(tmp_path):
-    """The job's process shares the lock of its sweep, and holds it alone where the sweep is killed."""
-    (tmp_path / "train.py").write_text(f"""
+    """The sweep and its job's process have one lock each; the job's lock remains if the sweep is killed."""
+    job = f"""
 import os, time
 from pathlib import Path
 from unet.runs.run import lock_folder
 with lock_folder(Path({str(tmp_path)!r})):
     print(os.getpid(), flush=True)
     time.sleep(60)
-""")
-    code = f"""
-from pathlib import Path
-import unet.runs.run
-folder = unet.runs.run.ROOT = Path({str(tmp_path)!r})
-with unet.runs.run.lock_folder(folder) as running:
-    unet.runs.run.run_in_subprocess(folder, [], {{}}, running)
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    sweep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    code = f"""
+import subprocess, sys
+from pathlib import Path
+from unet.runs.run import lock_folder, run_in_subprocess
+popen = subprocess.Popen
+subprocess.Popen = lambda command, **options: popen([sys.executable, "-c", {job!r}], **options)
+with lock_folder(Path({str(tmp_path)!r})) as running:
+    run_in_subprocess(Path({str(tmp_path)!r}), [], {{}}, running)
+"""
+    sweep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment())
     assert sweep.stdout is not None
-    job = int(sweep.stdout.readline())
-    for kill in (sweep.kill, lambda: os.kill(job, signal.SIGKILL)):
-        with pytest.raises(UserError, match="another process is running this"), lock_folder(tmp_path):
+    pid = int(sweep.stdout.readline())
+    for kill in (sweep.kill, lambda: os.kill(pid, signal.SIGKILL)):
+        with pytest.raises(UserError, match="another process is running this job"), lock_folder(tmp_path):
             pass
         kill()
         sweep.wait()
-    sweep.communicate()  # until the job, which has its output, has ended too
+    sweep.communicate()  # returns when the job, which has its output open, has ended too
     with lock_folder(tmp_path):
         pass
 
 
-def test_a_folder_is_held_by_one_process(tmp_path):
+def test_a_folder_is_locked_by_one_process_and_not_by_its_children(tmp_path):
     code = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
+import multiprocessing, sys, time
 from pathlib import Path
 from unet.runs.run import lock_folder
-import multiprocessing, time
 with lock_folder(Path({str(tmp_path)!r})):
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))  # as a loader process is
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))  # like a loader process
     child.start()
     print(child.pid, flush=True)
     sys.stdin.read()
 """
-    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert other.stdout is not None
-    child = int(other.stdout.readline())
-    with pytest.raises(UserError, match="another process is running this"), lock_folder(tmp_path):
+    command = [sys.executable, "-c", code]
+    parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    with pytest.raises(UserError, match="another process is running this job"), lock_folder(tmp_path):
         pass
-    other.kill()
-    other.wait()
-    with lock_folder(tmp_path):  # though the child lives on
+    parent.kill()
+    parent.wait()
+    with lock_folder(tmp_path):  # though the child is alive
         os.kill(child, signal.SIGKILL)
-    other.communicate()
+    parent.communicate()
 
 
-def test_only_what_a_run_left_is_forgotten(tmp_path):
+def test_only_files_of_a_run_are_removed(tmp_path):
     for name in ("events.out.tfevents.1.host", "error.txt", "notes.md", "checkpoints/best.ckpt", "mine/picture.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     reset_run_folder(tmp_path)
-    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["mine/picture.png", "notes.md"]
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert files == ["mine/picture.png", "notes.md"]
 
 
 def test_a_sweep_is_ordered_by_validation_and_never_by_test(tmp_path, capsys):
@@ -171,23 +178,18 @@ def test_a_sweep_is_ordered_by_validation_and_never_by_test(tmp_path, capsys):
 def test_a_sweeper_that_chooses_jobs_as_it_goes_is_refused():
     config = OmegaConf.create({"hydra": {"sweeper": {"_target_": "hydra_plugins.optuna.OptunaSweeper"}}})
     with pytest.raises(UserError, match=r"OptunaSweeper.*leave hydra/sweeper out and list the values"):
-        Sweep().begin(config)
+        Sweep().write_jobs(config)
 
 
-def test_a_job_that_left_nothing_is_pending(tmp_path):
-    assert states_of(tmp_path, ["gone"]) == {"gone": {"state": "pending", "reason": ""}}
-    assert progress(states_of(tmp_path, ["gone"])) == "1 to go"
-
-
-def test_the_time_left_counts_diagnostics_and_what_runs_side_by_side():
-    """Jobs of a minute: three to go take three minutes one by one, and half of that beside one that is running."""
+def test_progress_has_the_remaining_time_with_diagnostics_and_parallel_jobs(tmp_path):
+    assert read_states(tmp_path, ["gone"]) == {"gone": {"state": "pending", "reason": ""}}
     done = {"state": "done", "time/train_seconds": 50.0, "time/diagnostics_seconds": 10.0}
-    jobs = {str(place): {"state": "pending"} for place in range(3)} | {"first": done}
-    assert progress(jobs) == "1 done, 3 to go, about 3:00 left"
-    assert progress(jobs | {"second": {"state": "running"}}) == "1 done, 1 running, 3 to go, about 1:30 left"
+    jobs = read_states(tmp_path, "abc") | {"first": done}
+    assert progress_line(jobs) == "1 done, 3 to go, about 3:00 left"
+    assert progress_line(jobs | {"second": {"state": "running"}}) == "1 done, 1 running, 3 to go, about 1:30 left"
 
 
-def test_names_say_what_varies():
+def test_the_name_of_a_sweep_has_its_swept_overrides():
     command = ["data=isbi2012", "model.down=max,avg", "seed=range(3)", "threads=1"]
     assert swept_keys(command, None) == ["model.down", "seed"]
     assert swept_keys(command, {"model.up": "nearest,haar", "optim.lr": "0.1"}) == ["model.up", "model.down", "seed"]
@@ -200,9 +202,7 @@ def test_names_say_what_varies():
     assert sweep_name(["sweep=up", "threads=1"]) == sweep_name(["sweep=up", "seed=range(9)"])
 
 
-def test_a_job_is_named_by_its_configuration(composed, tmp_path):
-    from omegaconf import open_dict
-
+def test_the_name_of_a_job_has_a_hash_of_its_configuration(composed, tmp_path):
     def name(keys: list[str], *overrides: str) -> str:
         config = composed(*overrides)
         with open_dict(config):
@@ -211,8 +211,8 @@ def test_a_job_is_named_by_its_configuration(composed, tmp_path):
 
     plain = name(["model.down"], "model.down=max")
     assert plain.startswith("model.down-max_")
-    assert name(["seed"], "seed=0") == plain.replace("model.down-max", "seed-0"), "one configuration, one hash"
+    assert name(["seed"], "seed=0") == plain.replace("model.down-max", "seed-0")
     assert name(["model.down"], "model.down=max", "threads=2", "ckpt_path=x") == plain
     assert name(["model.down"], "model.down=avg")[-8:] != plain[-8:]
     (tmp_path / plain).mkdir()
-    assert name(["seed"], "seed=0") == plain, "the folder that is there"
+    assert name(["seed"], "seed=0") == plain, "the existing folder"

@@ -257,5 +257,5 @@ def test_without_nibabel_the_error_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_a_picture_mode_is_refused_for_arrays(tmp_path):
-    with pytest.raises(UserError, match=r"\.npy: data\.source\.mode=RGB converts pictures"):
+    with pytest.raises(UserError, match=r"\.npy: data\.source\.mode=RGB does not convert"):
         scanned(folder_of(tmp_path, (12, 10), ".npy", ".npy"), mode="RGB", splits={"train": 1, "val": 1})

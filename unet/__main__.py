@@ -7,22 +7,22 @@ from unet import __version__
 from unet.errors import did_you_mean
 
 COMMANDS = {
-    "train": "train a network whose resampling you choose; with -m a sweep of them",
+    "train": "train a U-Net with the resampling you choose; with -m a sweep",
     "predict": "predict images, volumes or sequences of any size with a trained network",
     "evaluate": "score a trained network again, on any split of any data",
-    "check": "check a data set before it is trained on",
+    "check": "check a data set before training",
     "describe": "describe a network level by level: sizes, receptive fields, parameters, FLOPs, memory",
-    "report": "report on a sweep: which arms differ, by how much, and what it cost",
+    "report": "report on a sweep: which arms differ, by how much, at what cost",
     "export": "export a checkpoint as a folder that runs without this project",
     "demo": "try a trained network, or compare two, on a local page",
-    "baseline": "score a classifier that sees the colour of each pixel alone",
-    "benchmark": "time the network and others', its data loader, or every operator",
+    "baseline": "score a per-pixel colour histogram classifier",
+    "benchmark": "time the network and its peers, the data loader, or every operator",
 }
-"""The modules of ``unet.commands``, and what each is for."""
+"""The modules of ``unet.commands`` and the purpose of each."""
 
 
 def main() -> None:
-    """Run the command that the first word names."""
+    """Run the command whose name is the first argument."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print("usage: unet-lab COMMAND [KEY=VALUE ...]\n")

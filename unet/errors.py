@@ -1,4 +1,4 @@
-"""The exceptions whose messages are written for the person at the terminal."""
+"""The exceptions whose messages are written for the user."""
 
 import difflib
 import signal
@@ -7,31 +7,28 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """Bad input, said in one sentence: the file or key, what was found, what was expected, what to do.
+    """An error of the user's input; the message of one line has file or key, found, expected, and what to do."""
 
-    One line, whatever a file's name or a library's message brings along.
-    """
-
-    def __init__(self, sentence: str):
-        super().__init__(" ".join(sentence.splitlines()))
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))  # a file's name or a library's message may have several
 
 
 class DataUnavailable(UserError):
-    """A file that could be read when the run began cannot be read any more."""
+    """An error for a file that was readable when the run started and no longer is."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """``'; did you mean strided?'`` when a valid name is near, else an empty string."""
-    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    """Return ``'; did you mean strided?'`` where a valid name is similar, else an empty string."""
+    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 class Interrupted(Exception):
-    """A training that a signal stopped between two steps, its ``last.ckpt`` saved.
+    """The end of a training by a signal, between two steps and after ``last.ckpt`` was saved.
 
     Attributes:
         signum: the signal.
-        checkpoint: where the run can go on.
+        checkpoint: the saved checkpoint.
     """
 
     def __init__(self, signum: int, step: int, checkpoint: Path):

@@ -23,7 +23,7 @@ from unet import DOWN, UP
 from unet.errors import UserError
 from unet.io.atomic import atomic_write
 from unet.io.provenance import ROOT
-from unet.io.run_folder import CHECKPOINTS, run_config
+from unet.io.run_folder import CHECKPOINTS, load_run_config
 
 SHARED = {"norm": "batch", "act": "relu"}
 STAGES = 2
@@ -184,7 +184,7 @@ def features(run: Path, count: int = 5) -> Image.Image:
     from unet.training.build import build_data, build_task
     from unet.training.train import load_best
 
-    config = run_config(run)
+    config = load_run_config(run)
     check_targets(config.data)
     data = build_data(config)
     data.scan()

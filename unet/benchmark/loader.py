@@ -71,7 +71,7 @@ def default_training() -> tuple[Any, nn.Module]:
     from hydra import compose, initialize_config_dir
     from lightning import Trainer
 
-    from unet.runs.cli import CONFIGS
+    from unet.io.config_keys import CONFIGS
     from unet.training.build import build_data, build_task
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

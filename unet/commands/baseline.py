@@ -1,9 +1,7 @@
-"""How far colour alone goes: a histogram classifier without any context, as the floor a network has to beat.
+"""Score a per-pixel colour histogram classifier, which has no context, as a baseline.
 
-    python scripts/baseline.py data=blue_marble
-
-Every colour of the training split, rounded to 32 levels a channel (a single channel to 256), votes for the class it
-most often has there; the scores are those of ``train.py``, on the same evaluation split, in any number of dimensions.
+Every colour, rounded to 32 levels per channel (a single channel to 256), is predicted as its most frequent class in the
+training split. The scores are those of a training on the same evaluation split, in any number of dimensions.
 """
 
 from typing import Any
@@ -18,6 +16,7 @@ Span = tuple[float, float]
 
 @hydra_script("baseline")
 def main(config: DictConfig) -> None:
+    """Print the scores of the classifier."""
     result = score(config)
     print(f"{result['from']} alone, data={config.data.name}, {result['split']} split")
     for name, value in result["scores"].items():
@@ -25,7 +24,7 @@ def main(config: DictConfig) -> None:
 
 
 def score(config: DictConfig) -> dict[str, Any]:
-    """Return the metrics of the classifier on the evaluation split of a config's data."""
+    """Return the scores of the classifier on the evaluation split of a config's data."""
     import torch
 
     from unet.task.metrics import ConfusionMatrix
@@ -35,12 +34,12 @@ def score(config: DictConfig) -> dict[str, Any]:
     validate_config(config)
     data = build_data(config)
     data.scan()
-    train, scored = data.samples["train"], data.samples[data.eval_split]
+    train, evaluation = data.samples["train"], data.samples[data.eval_split]
     span = value_span(train)
     votes = colour_votes(train, data.source.num_classes, span)
     confusion = ConfusionMatrix(data.source.num_classes)
-    for index in range(len(scored)):
-        image, target = scored[index]
+    for index in range(len(evaluation)):
+        image, target = evaluation[index]
         pred = votes.argmax(1)[colour_codes(image, span)]
         confusion.update(torch.from_numpy(pred), torch.from_numpy(target.ravel().astype("int64")))
     values = {name: float(value) for name, value in confusion.scores(data.source.classes).items()}
@@ -48,21 +47,21 @@ def score(config: DictConfig) -> dict[str, Any]:
 
 
 def levels(channels: int) -> int:
-    """Levels a channel: 2^15 colours, or 2^8 intensities."""
+    """Return the levels per channel: 32 for 2^15 colours, or 256 intensities."""
     return 256 if channels == 1 else 32
 
 
 def value_span(samples: Any) -> Span:
-    """The values that the levels divide evenly: all of an 8-bit image's, else from the least to the largest seen."""
+    """Return the range of values that is divided into levels: 0 to 256 of 8-bit images, else minimum to maximum."""
     if samples[0][0].dtype == np.uint8:
         return 0, 256
-    ends = [(image.min(), image.max()) for image, _ in (samples[index] for index in range(len(samples)))]
-    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    ranges = [(image.min(), image.max()) for image, _ in (samples[index] for index in range(len(samples)))]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     return float(low), float(np.nextafter(np.float32(high), np.float32(np.inf)))
 
 
 def colour_codes(image: np.ndarray, span: Span = (0, 256)) -> np.ndarray:
-    """image (*S, C) -> (samples,) one code a colour, at most three channels used; beyond ``span`` is its end."""
+    """Return the colour code of every pixel of an image (*S, C), from its first three channels, clipped to ``span``."""
     values = image.reshape(-1, image.shape[-1])[:, :3].astype(np.float64)
     number = levels(image.shape[-1])
     steps = ((values - span[0]) * number / (span[1] - span[0])).astype(np.int64).clip(0, number - 1)
@@ -70,14 +69,10 @@ def colour_codes(image: np.ndarray, span: Span = (0, 256)) -> np.ndarray:
 
 
 def colour_votes(samples: Any, num_classes: int, span: Span = (0, 256)) -> np.ndarray:
-    """(colours, classes) how often each colour is each class."""
+    """Return the counts (colours, classes) of every colour in every class."""
     votes = np.zeros((levels(samples.channels) ** min(3, samples.channels), num_classes), np.int64)
     for index in range(len(samples)):
         image, target = samples[index]
         known = target.ravel() < num_classes
         np.add.at(votes, (colour_codes(image, span)[known], target.ravel()[known]), 1)
     return votes
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
-"""Time this project's network and others', its data loader, or every operator alone.
+"""Time this project's network and its peers, the data loader, or every operator alone.
 
-Every network is timed in one process, in turns: each round times one training step and one inference of every network,
-and ratios are taken within a round before their median is. A machine that slows down for a while slows all networks of
-that round alike and leaves the ratios as they were.
+All networks are timed in one process, in turns: each round times one training step and one inference of every network.
+Ratios are computed within a round, then their median: if the machine slows down for a while, all networks of that round
+slow down and their ratios do not change.
 """
 
 import json
@@ -14,17 +14,17 @@ from typing import Any
 from omegaconf import DictConfig
 
 from unet.errors import UserError
-from unet.runs.cli import hydra_script, name_first_word, parse_size
+from unet.runs.cli import accept_positional, hydra_script, parse_size
 
 SMALLEST = 64
-"""Samples along an axis that leave smp's five halvings more than one."""
+"""Smallest size: after the five downsamplings of smp's networks more than one pixel is left."""
 SIZES = {1: (12288,), 2: (96, 128), 3: (16, 24, 32)}
-"""Fine sizes of an operator by default, of as many samples each; in 2-D the second level of the networks compared."""
+"""Default sizes of an operator's fine map, by axes; in 2-D that of the second level of the compared networks."""
 
 
 def main() -> None:
-    """Measure ``what``, which may be the first word."""
-    name_first_word("what")
+    """Measure ``what``, which may be the first argument without its key."""
+    accept_positional("what")
     benchmark()
 
 
@@ -33,7 +33,7 @@ def benchmark(config: DictConfig) -> None:
     """Measure, print, and write every number where a file is named."""
     check_options(config)
     file = config.json and Path(str(config.json)).expanduser()
-    if file and (file.is_dir() or not file.parent.is_dir()):  # found out before the minutes of measuring
+    if file and (file.is_dir() or not file.parent.is_dir()):  # checked before minutes of measuring
         raise UserError(f"json={file}: expected a file in a folder that exists")
     results = measure(config)
     if file:
@@ -41,7 +41,7 @@ def benchmark(config: DictConfig) -> None:
 
 
 def check_options(config: DictConfig) -> None:
-    """Raise UserError at the first value that cannot be."""
+    """Raise UserError at the first invalid value."""
     from unet.benchmark.tensor_format import DTYPES
     from unet.training.config_limits import check_values, integer_range, one_of, or_null
 
@@ -57,7 +57,7 @@ def check_options(config: DictConfig) -> None:
 
 
 def image_size(config: DictConfig) -> tuple[int, int]:
-    """Return the size of the images that the networks get. Raises UserError."""
+    """Return the image size of the networks. Raises UserError."""
     size = parse_size("size", config.size or "192x256", "192x256")
     least = max(SMALLEST, 4 * 2**config.depth)
     if len(size) != 2:
@@ -68,7 +68,7 @@ def image_size(config: DictConfig) -> tuple[int, int]:
 
 
 def map_size(config: DictConfig) -> tuple[int, ...]:
-    """Return the size of the fine map that the operators get. Raises UserError."""
+    """Return the size of the operators' fine map. Raises UserError."""
     from unet.analysis.single_operator import STRIDE
 
     size = parse_size("size", config.size or "x".join(map(str, SIZES[config.dims])), "96x128")
@@ -82,7 +82,7 @@ def map_size(config: DictConfig) -> tuple[int, ...]:
 
 
 def measure(config: DictConfig) -> dict[str, Any]:
-    """Measure and print what was asked for; return every number."""
+    """Measure and print the network, the loader or the operators; return every number."""
     import torch
 
     from unet.benchmark.baselines import Workload
@@ -113,7 +113,7 @@ def measure(config: DictConfig) -> dict[str, Any]:
 
 
 def measure_networks(workload: Any, rounds: int) -> dict[str, Any]:
-    """Time the network and those peers that are installed."""
+    """Time the network and its installed peers."""
     from unet.benchmark.baselines import available_networks
     from unet.benchmark.networks import compare_networks
     from unet.benchmark.tables import network_table
@@ -126,7 +126,7 @@ def measure_networks(workload: Any, rounds: int) -> dict[str, Any]:
 
 
 def measure_operators(config: DictConfig, size: tuple[int, ...], device: str) -> dict[str, Any]:
-    """Time every operator that serves the dimensions, at one stage between a fine map and one half its size."""
+    """Time every operator of these dimensions between a fine map and one of half its size."""
     from unet.benchmark.operators import OperatorShape, compare_operators
     from unet.benchmark.tables import operator_table
     from unet.benchmark.tensor_format import DTYPES, TensorFormat, training_format
@@ -145,7 +145,3 @@ def measure_operators(config: DictConfig, size: tuple[int, ...], device: str) ->
 def print_facts(facts: dict[str, Any]) -> None:
     """Print names and values on one line."""
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Try a trained network, or compare two, on a local page; docs/demo.md says more."""
+"""Try a trained network, or compare two, in the browser; see docs/demo.md."""
 
 from omegaconf import DictConfig
 
@@ -7,11 +7,7 @@ from unet.runs.cli import hydra_script
 
 @hydra_script("demo")
 def main(config: DictConfig) -> None:
-    """Open the page and serve it until Ctrl-C."""
+    """Serve the page until Ctrl-C."""
     from unet.demo.app import launch_demo
 
     launch_demo(config)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Describe a network level by level, before any training: sizes, receptive fields, parameters, FLOPs, memory."""
+"""Describe a network level by level before training: sizes, receptive fields, parameters, FLOPs, memory."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from unet.runs.cli import hydra_script, parse_size
 
 @hydra_script("describe")
 def main(config: DictConfig) -> None:
-    """Print the network on the input: channels, then its size along one, two or three axes."""
+    """Print the network for the input: channels, then its size along one, two or three axes."""
     import warnings
 
     from unet.analysis.network_summary import summarize_network
@@ -26,11 +26,11 @@ def main(config: DictConfig) -> None:
         raise UserError(f"model.spatial_dims={model['spatial_dims']}: input={config.input} has {len(size)} axes")
     model |= {"in_channels": channels, "num_classes": config.num_classes, "spatial_dims": len(size)}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="the bottleneck is")  # said below
+        warnings.filterwarnings("ignore", message="the bottleneck is")  # printed below
         print_summary(summarize_network(match_width(model, size), size, object_size=config.object))
 
 
-def print_summary(found: Any) -> None:
+def print_summary(summary: Any) -> None:
     """Print the table, the formulas of the sizes, the receptive fields and the warnings."""
     from rich.console import Console
     from rich.table import Table
@@ -39,30 +39,26 @@ def print_summary(found: Any) -> None:
     from unet.network.geometry import times
 
     console = Console(highlight=False)
-    console.width = max(console.width, 132)  # a table that does not fit is worth less than one that has to be scrolled
-    padded = [n + before + after for n, (before, after) in zip(found.size, found.padding, strict=True)]
-    padding = ", ".join(f"{before} before and {after} after" for before, after in found.padding)
-    console.print(f"Input {times(found.size)}, padded to {times(padded)} ({padding}); the logits are cropped back")
+    console.width = max(console.width, 132)  # a table that is too wide is easier to scroll than to read wrapped
+    padded = [n + sum(pads) for n, pads in zip(summary.size, summary.padding, strict=True)]
+    padding = ", ".join(f"{start} before and {end} after" for start, end in summary.padding)
+    console.print(f"Input {times(summary.size)}, padded to {times(padded)} ({padding}); the logits are cropped")
     table = Table(title="U-Net", title_justify="left")
     for name in COLUMNS:
         table.add_column(name, justify="left" if name in ("part", "operator", "size") else "right")
-    for cells in table_rows(found):
+    for cells in table_rows(summary):
         table.add_row(*cells)
     table.add_section()
-    totals = f"{found.parameters:,}", f"{found.flops / 1e6:,.1f}", f"{found.memory / 2**20:,.1f}"
+    totals = f"{summary.parameters:,}", f"{summary.flops / 1e6:,.1f}", f"{summary.memory / 2**20:,.1f}"
     table.add_row("total", "", "", "", "", "", "", *totals)
     console.print(table)
-    console.print("Sizes follow from windows of k samples with stride s, dilation d and padding p on either side:")
-    for stage in found.layers:
-        if stage.formula:
-            console.print(f"  {stage.name:8} {stage.formula}")
+    console.print("Sizes for a kernel of k samples, stride s, dilation d and padding p on each side:")
+    for layer in summary.layers:
+        if layer.formula:
+            console.print(f"  {layer.name:8} {layer.formula}")
     console.print(
-        f"The bottleneck sees {times(found.fields.encoder[-1])} samples of the input, with its context "
-        f"{times(found.fields.context)}; a logit {times(found.fields.logits)}"
+        f"Receptive field of the bottleneck: {times(summary.fields.encoder[-1])} input samples, with its context "
+        f"{times(summary.fields.context)}; of a logit: {times(summary.fields.logits)}"
     )
-    for warning in found.warnings:
+    for warning in summary.warnings:
         console.print(f"Warning: {warning}")
-
-
-if __name__ == "__main__":
-    main()

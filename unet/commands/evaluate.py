@@ -1,4 +1,4 @@
-"""Score a trained network again, with the metrics and diagnostics of its training, on any split of any data."""
+"""Evaluate a trained network with the metrics and diagnostics of its training, on any split of any data."""
 
 import sys
 from pathlib import Path
@@ -7,17 +7,18 @@ from omegaconf import DictConfig
 
 from unet.runs.cli import as_path, check_single_values, hydra_script, require_keys
 
-OF_THE_RUN = ("data=", "data.", "trainer.")
-"""How those arguments begin that change the run's config; this command's own are Hydra's to check."""
+RUN_PREFIXES = ("data=", "data.", "trainer.")
+"""Prefixes of the arguments that change the run's config; Hydra checks the others."""
 
 
 def main() -> None:
-    """Score the checkpoint's network, with what the command line changes in the config of its run."""
-    changes = [argument for argument in sys.argv[1:] if argument.startswith(OF_THE_RUN)]
-    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in changes]
+    """Evaluate a checkpoint on the data of its run, which the command line may change."""
+    changes = [arg for arg in sys.argv[1:] if arg.startswith(RUN_PREFIXES)]
+    sys.argv[1:] = [arg for arg in sys.argv[1:] if arg not in changes]
 
     @hydra_script("evaluate")
     def evaluate(config: DictConfig) -> None:
+        """Print the scores and diagnostics; write them into a folder where one is named."""
         require_keys(config, ["ckpt"], "evaluate")
         check_single_values(changes)
 
@@ -36,7 +37,3 @@ def main() -> None:
             print(f"results in {output}")
 
     evaluate()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Export a checkpoint as a folder that runs without this project, checked against the network it came from."""
+"""Export a checkpoint as a folder that runs without this project and is checked against the network."""
 
 import shlex
 from pathlib import Path
@@ -11,7 +11,7 @@ from unet.runs.cli import as_path, hydra_script, require_keys
 
 @hydra_script("export")
 def main(config: DictConfig) -> None:
-    """Write the bundle and print what was checked."""
+    """Write the bundle and print the results of its checks."""
     require_keys(config, ["ckpt"], "export")
 
     from unet.export.bundle import BUNDLE, EXAMPLE, ExportOptions, export
@@ -47,7 +47,3 @@ def main(config: DictConfig) -> None:
         print("Warning: the evaluation resizes or pads first; the model does not (input.eval_transforms)")
     command = shlex.join(["python", str(folder / EXAMPLE), "IMAGE", "LABELS.png"])
     print(f"try it: {command}; input and output are described in {folder / BUNDLE}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Predict images, volumes or sequences of any size with a trained network; docs/predict.md says what each key does."""
+"""Predict images, volumes or sequences of any size with a trained network; see docs/predict.md."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from unet.runs.cli import hydra_script, require_keys
 
 SWITCHES = ("tta", "probabilities", "overlays", "sheet", "transforms", "overwrite")
+"""The keys whose values are true or false."""
 
 
 @hydra_script("predict")
@@ -29,25 +30,25 @@ def main(config: DictConfig) -> None:
     model = load(ckpt).to(device)
     to_memory_format(model, channels_last)
     tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile
-    how = PredictOptions(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
+    options = PredictOptions(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
     overlays = config.overlays or config.sheet
-    order = BatchOptions(output, sha256(ckpt), how, config.probabilities, overlays, config.overwrite)
-    rows = predict_files(model, files_of(str(config.input)), order, print_row)
-    if config.sheet and (sheet := sheet_of(rows, order, model)):
-        print(sheet)
-    print_counts(rows, output)
-    if any(row.state == FAILED for row in rows):
+    batch = BatchOptions(output, sha256(ckpt), options, config.probabilities, overlays, config.overwrite)
+    results = predict_files(model, files_of(str(config.input)), batch, print_result)
+    if config.sheet and (path := sheet_of(results, batch, model)):
+        print(path)
+    print_counts(results, output)
+    if any(result.state == FAILED for result in results):
         sys.exit(1)
 
 
-def print_row(row: Any) -> None:
-    """Print what became of one file."""
-    took = f" in {row.seconds:.1f} s" if row.seconds else ""
-    print(f"{row.path}: {row.state}{took}{f', {row.message}' if row.message else ''}", flush=True)
+def print_result(result: Any) -> None:
+    """Print the result of one file."""
+    time = f" in {result.seconds:.1f} s" if result.seconds else ""
+    print(f"{result.path}: {result.state}{time}{f', {result.message}' if result.message else ''}", flush=True)
 
 
-def print_counts(rows: list[Any], output: Path) -> None:
-    """Print how many files were done, skipped and failed, and why."""
+def print_counts(results: list[Any], output: Path) -> None:
+    """Print the numbers of files done, skipped and failed, and the error messages."""
     from rich.console import Console
     from rich.table import Table
 
@@ -55,13 +56,8 @@ def print_counts(rows: list[Any], output: Path) -> None:
 
     table = Table("files", "count", title=f"labels in {output}", title_justify="left")
     for state in (DONE, SKIPPED, FAILED):
-        table.add_row(state, str(sum(row.state == state for row in rows)))
-    console = Console(highlight=False)
-    console.print(table)
-    for row in rows:
-        if row.state == FAILED:
-            print(f"error: {row.message}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()
+        table.add_row(state, str(sum(result.state == state for result in results)))
+    Console(highlight=False).print(table)
+    for result in results:
+        if result.state == FAILED:
+            print(f"error: {result.message}", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""Report on a sweep: which arms differ, by how much, and what it cost; docs/report.md says how to read it."""
+"""Report on a sweep: which arms differ, by how much, at what cost; see docs/report.md."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from unet.runs.cli import hydra_script, name_first_word, require_keys
+from unet.runs.cli import accept_positional, hydra_script, require_keys
 
 
 @hydra_script("report")
@@ -20,10 +20,6 @@ def report(config: DictConfig) -> None:
 
 
 def main() -> None:
-    """Report on ``folder``, which may be the first word."""
-    name_first_word("folder")
+    """Report on ``folder``, which may be the first argument without its key."""
+    accept_positional("folder")
     report()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Train a U-Net whose resampling you choose."""
+"""Train a U-Net with the resampling you choose."""
 
 from omegaconf import DictConfig
 
@@ -8,8 +8,8 @@ from unet.runs.run import run_job
 
 @hydra_script("train")
 def main(config: DictConfig) -> float:
-    """Train, evaluate once, leave a run folder; return the score that a sweep compares."""
-    from unet.training.train import train  # torch is imported here, so that --help answers at once
+    """Train and evaluate into a run folder; return the score that a sweep compares."""
+    from unet.training.train import train  # imports torch, which --help does not need
 
     return run_job(train, config)
 

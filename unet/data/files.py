@@ -10,7 +10,15 @@ import numpy as np
 
 from unet.data.source import Array, Item, raise_error
 from unet.errors import UserError, did_you_mean
-from unet.io.image_formats import PICTURES, SHOWN_AS, SUFFIXES, name_parts, read_image, read_numbers, read_picture
+from unet.io.image_formats import (
+    DISPLAY_MODES,
+    PILLOW_SUFFIXES,
+    SUFFIXES,
+    name_parts,
+    read_array,
+    read_image,
+    read_with_pillow,
+)
 from unet.labels import IGNORE_INDEX
 
 
@@ -56,13 +64,13 @@ class LabelMap:
         Where colours are mapped, a palette image is in its colours. An array has no axis but spatial ones, unless
         colours are mapped; an axis of one sample after a NIfTI's three is none.
         """
-        if name_parts(path)[1] in PICTURES:
+        if name_parts(path)[1] in PILLOW_SUFFIXES:
             indices = ("1",) if self.colored else ("1", "P", "PA")
-            pixels, spatial_dims = read_picture(
-                path, lambda mode: mode if mode in indices else SHOWN_AS.get(mode, mode)
+            pixels, spatial_dims = read_with_pillow(
+                path, lambda mode: mode if mode in indices else DISPLAY_MODES.get(mode, mode)
             )
         else:
-            pixels = read_numbers(path)
+            pixels = read_array(path)
             pixels = pixels[..., 0] if pixels.ndim == 4 and pixels.shape[-1] == 1 else pixels
             spatial_dims = pixels.ndim - 1 if self.colored and pixels.shape[-1] in (3, 4) else pixels.ndim
         if not 1 <= spatial_dims <= 3:

@@ -21,7 +21,7 @@ from unet.data_check.mask_values import Key, coded, nearest
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.errors import UserError
 from unet.io.atomic import atomic_folder
-from unet.io.image_formats import SHOWN_AS, name_parts
+from unet.io.image_formats import DISPLAY_MODES, name_parts
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def save_turned(image: Path, path: Path) -> None:
     with Image.open(image) as opened:
         turned = ImageOps.exif_transpose(opened)
         assert turned is not None
-        mode = SHOWN_AS.get(turned.mode, turned.mode)
+        mode = DISPLAY_MODES.get(turned.mode, turned.mode)
         (turned if mode == turned.mode else turned.convert(mode)).save(path)
 
 

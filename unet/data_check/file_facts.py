@@ -14,7 +14,7 @@ from unet.data.source import Array, Item
 from unet.data_check.mask_values import Key, coded, levels_of, looks_lossy, nearest
 from unet.data_check.shapes import Shapes, middle, objects
 from unet.errors import UserError
-from unet.io.image_formats import PICTURES, name_parts, read_image
+from unet.io.image_formats import PILLOW_SUFFIXES, name_parts, read_image
 
 ORIENTATION = 0x0112
 """EXIF's tag for how a camera was held; 1: as the pixels are stored."""
@@ -141,7 +141,7 @@ def collect_errors(name: str, errors: list[str]) -> Iterator[None]:
 
 def how_stored(path: Path) -> Stored:
     """Read how a picture is stored from its header; of an array, take the suffix."""
-    if name_parts(path)[1] not in PICTURES:
+    if name_parts(path)[1] not in PILLOW_SUFFIXES:
         return Stored(name_parts(path)[1])
     with Image.open(path) as image:
         # Pillow turns a TIFF as it reads it, and nothing else.

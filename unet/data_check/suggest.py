@@ -15,6 +15,7 @@ from unet.data.folder import Folder
 from unet.data_check.mask_encoding import IGNORE
 from unet.data_check.survey import Survey
 from unet.network.model import SMALL_BOTTLENECK
+from unet.runs.cli import program_name
 from unet.task.losses import class_weights
 
 CROPS = {1: ("sequence", 256, 4096), 2: ("picture", 128, 512), 3: ("volume", 32, 96)}
@@ -204,4 +205,5 @@ def commands(given: Sequence[str], found: Sequence[Suggestion], kind: Structure)
     chosen = [*given, *(override for override in chosen if override.partition("=")[0] not in keys)]
     swept = [f"model.down={','.join(kind.down)}", f"model.up={','.join(kind.up)}", "trainer.max_epochs=5"]
     swept = [override for override in swept if override.partition("=")[0] not in keys]
-    return f"python train.py {shlex.join(chosen)}", f"python train.py -m {shlex.join([*chosen, *swept])}"
+    program = program_name("train")
+    return f"{program} {shlex.join(chosen)}", f"{program} -m {shlex.join([*chosen, *swept])}"

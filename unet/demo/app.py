@@ -27,8 +27,8 @@ from unet.hardware import channels_last, select_device, to_memory_format
 from unet.inference.image_values import channels_fit
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter
-from unet.io.image_formats import PICTURES, name_parts
-from unet.io.run_folder import CHECKPOINTS, run_config
+from unet.io.image_formats import PILLOW_SUFFIXES, name_parts
+from unet.io.run_folder import CHECKPOINTS, load_run_config
 from unet.labels import IGNORE_INDEX, label_entropy
 from unet.network.geometry import times
 from unet.prediction.overlay import overlaid
@@ -40,7 +40,7 @@ from unet.visualization import draw_errors, to_rgb
 MAX_SIDE, THUMBNAIL = 1024, 240
 """Sides of a displayed image in pixels; larger images are subsampled, smaller ones enlarged by an integer."""
 MAX_SAMPLES, MAX_CANDIDATES = 12, 48
-SUFFIXES = PICTURES | {".npy"}
+SUFFIXES = PILLOW_SUFFIXES | {".npy"}
 STYLE = "#legend :is(table, tr, th, td) { border: 0 !important; padding: 2px 6px; overflow-wrap: anywhere; }"
 
 
@@ -150,7 +150,7 @@ def run_samples(checkpoint: Path) -> list[ImageReader]:
     If the run's config or its data cannot be read, print a message and return no images.
     """
     try:
-        settings = run_config(checkpoint.resolve().parents[1]).data.source
+        settings = load_run_config(checkpoint.resolve().parents[1]).data.source
         check_targets(settings)
         source = instantiate(settings, _convert_="all")
         items = source.items.get("test") or source.items["val"]

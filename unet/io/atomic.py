@@ -1,4 +1,4 @@
-"""Files and folders that are complete or not there: written to a temporary name, then renamed."""
+"""Write files and folders atomically: to a temporary name that is then renamed."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ PARTIAL = ".partial"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that becomes ``path`` only once it is complete and on the disk; nothing is left of a failed one.
+    """Open a binary file that is renamed to ``path`` once it is complete and on the disk; remove it after an error.
 
     Raises:
-        OSError: it cannot be written; names ``path``.
+        OSError: the file cannot be written; the error names ``path``.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -29,7 +29,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException as error:
-        with suppress(OSError):  # on a disk that has become read-only, or is gone
+        with suppress(OSError):  # where the disk has become read-only, or is gone
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(partial)):
             raise OSError(error.errno, error.strerror, str(path)) from error
@@ -37,7 +37,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what SIGKILL left of files that were being written; the caller holds the folder."""
+    """Remove the files that a killed process was writing; the caller has locked the folder."""
     for partial in folder.rglob(f".*{PARTIAL}"):
         if partial.is_file():
             partial.unlink()
@@ -45,7 +45,7 @@ def remove_partials(folder: Path) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder beside ``path`` that becomes it only once it is complete; nothing is left of a failed one."""
+    """Make a folder that is renamed to ``path`` once it is complete; remove it after an error."""
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         partial.mkdir(parents=True)
@@ -56,7 +56,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path, key: str) -> None:
-    """Make a folder that a config's ``key`` names, and those above it; UserError where that cannot be."""
+    """Make the folder of a config's ``key``, and those above it. Raises UserError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,35 +64,35 @@ def make_folder(folder: Path, key: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename: whoever reads ``path`` finds the old text or the new one, never half of one."""
+    """Write a text file atomically: a reader sees the old text or the new one."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def replace_block(page: str, begin: str, block: str, end: str) -> str:
-    """A page whose text between two marker lines is ``block``. Raises ValueError where a marker is missing."""
-    before, rest = page.split(begin)
-    return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
+    """Replace the text between two marker lines by ``block``. Raises ValueError where a marker is missing."""
+    head, tail = page.split(begin)
+    return f"{head}{begin}\n{block}\n{end}{tail.split(end)[1]}"
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a mapping as a JSON file, atomically."""
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The values of a JSON file, empty where there is none. Raises UserError where it holds something else."""
+    """Return the object of a JSON file, empty where there is no file. Raises UserError where it holds no object."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        reason = f"found {str(values)[:40]}"
     except (OSError, ValueError, RecursionError) as error:
-        found, told = None, error.strerror if isinstance(error, OSError) else str(error)
-    else:
-        told = f"found {str(found)[:40]}"
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: cannot be read as names and values in JSON ({told}); repair it, or remove it")
-    return found
+        values, reason = None, error.strerror if isinstance(error, OSError) else str(error)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: cannot be read as a JSON object ({reason}); repair it, or remove it")
+    return values

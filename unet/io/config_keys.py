@@ -1,9 +1,14 @@
 """The keys of a config that identify a run, and those that do not."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
+"""The folder of the configs: in an installed package, or at the top of a clone."""
 
 RUNTIME_KEYS = (
     *("ckpt_path", "resume", "threads", "subprocess_per_job", "retry_failed", "diagnostics", "num_logged_images"),
@@ -12,8 +17,10 @@ RUNTIME_KEYS = (
     *("trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_progress_bar"),
     *("trainer.enable_model_summary", "trainer.profiler", "trainer.model_registry"),
 )
-"""Config keys that say how a run is launched, logged and shown. They are no part of what is trained: two runs that
-differ in these alone are the same run, and no report compares them."""
+"""Config keys that only launch, log or display a run and do not change what is trained.
+
+Two runs that differ in these alone are the same run, and no report compares them.
+"""
 
 RENAMED_KEYS = {
     "data.draw": "data.sampling",
@@ -21,9 +28,9 @@ RENAMED_KEYS = {
     "isolate": "subprocess_per_job",
     "agreement": "min_label_agreement",
 }
-"""Keys of version 0.1 by the names they have now."""
+"""New names of the keys that version 0.1 had."""
 RENAMED_VALUES = {"data.sampling": {"evenly": "uniform", "by_class": "class_balanced", "by_foreground": "foreground"}}
-"""Values of version 0.1, by key."""
+"""New names of the values that version 0.1 had, by key."""
 
 
 def is_runtime_key(key: str) -> bool:
@@ -32,7 +39,7 @@ def is_runtime_key(key: str) -> bool:
 
 
 def rename_old_keys(config: DictConfig) -> None:
-    """Give the keys and values of a config of version 0.1 the names they have now, in place."""
+    """Rename the keys and values of a config of version 0.1 in place."""
     for old, new in RENAMED_KEYS.items():
         value = OmegaConf.select(config, old)
         if value is not None and OmegaConf.select(config, new) is None:
@@ -56,3 +63,10 @@ def flatten(config: Mapping[Any, Any], operators: bool = False, prefix: str = ""
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def all_keys(config: DictConfig) -> list[str]:
+    """Return every dotted key of a config, sections included."""
+    values: Any = OmegaConf.to_container(config)
+    words = [key.split(".") for key in flatten(values)]
+    return list(dict.fromkeys(".".join(key[:end]) for key in words for end in range(1, len(key) + 1)))

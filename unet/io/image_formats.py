@@ -1,4 +1,4 @@
-"""File formats: pictures through Pillow, arrays as .npy, volumes as NIfTI or as a TIFF of several pages."""
+"""Read image files: 2-D images with Pillow, arrays from .npy, volumes from NIfTI or a multi-page TIFF."""
 
 import warnings
 from collections.abc import Callable
@@ -11,57 +11,56 @@ from unet.errors import UserError
 
 Array = np.ndarray
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 NIFTI = frozenset({".nii", ".nii.gz"})
-SUFFIXES = PICTURES | NIFTI | {".npy"}
+SUFFIXES = PILLOW_SUFFIXES | NIFTI | {".npy"}
 
-SHOWN_AS = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
-"""Pillow's modes whose stored numbers are not what the picture shows, and the mode that is."""
+DISPLAY_MODES = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+"""Pillow modes whose stored values are not the displayed ones, and the mode to convert to."""
 
-# Pillow warns of an image from half the size on at which it refuses it. It is read all the same.
+# Pillow warns from half of the size on that it refuses; such an image is read.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-DEEP = ("I", "F")
-"""How Pillow's modes of more than 8 bits a channel begin: I;16, I;16B, I, F."""
+HIGH_BIT_DEPTH = ("I", "F")
+"""First letters of Pillow's modes with more than 8 bits per channel: I;16, I;16B, I, F."""
 
 
 def name_parts(path: Path) -> tuple[str, str]:
-    """Stem and suffix of a file name, the suffix in lower case: ``a.b.nii.gz`` gives ``a.b`` and ``.nii.gz``."""
-    ending = path.suffix.lower()
-    if ending == ".gz" and path.stem.lower().endswith(".nii"):
+    """Return stem and lower-case suffix of a file name: ``a.b.nii.gz`` -> ``a.b``, ``.nii.gz``."""
+    suffix = path.suffix.lower()
+    if suffix == ".gz" and path.stem.lower().endswith(".nii"):
         return path.stem[: -len(".nii")], ".nii.gz"
-    return path.stem, ending
+    return path.stem, suffix
 
 
-def read_picture(path: Path, mode: Callable[[str], str] = str) -> tuple[Array, int]:
-    """The pixels of a picture file and how many of their axes are spatial; a palette image gives its indices.
+def read_with_pillow(path: Path, mode: Callable[[str], str] = str) -> tuple[Array, int]:
+    """Return the pixels of an image file and the number of their spatial axes.
 
     (H, W) or (H, W, C) and 2; of a TIFF of several pages (D, H, W) or (D, H, W, C) and 3.
 
     Args:
         path: the file.
-        mode: the Pillow mode to convert to, from the stored one; by default none.
+        mode: a function from the stored Pillow mode to the one to convert to; by default the stored mode is kept.
     """
     try:
-        with path.open("rb") as file, Image.open(file) as image:  # closed too where Pillow leaves it open
+        with path.open("rb") as file, Image.open(file) as image:  # Pillow does not close every file
             pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
             frames = []
             for page in range(pages):
-                if page:
-                    image.seek(page)
-                frames.append(converted(image, mode(image.mode)))
+                image.seek(page)
+                frames.append(convert_mode(image, mode(image.mode)))
     except UserError:
         raise
     except FileNotFoundError:
-        raise missing(path) from None
+        raise missing_file(path) from None
     except Image.DecompressionBombError:
         raise UserError(
-            f"{path}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which Pillow takes for a decompression "
+            f"{path}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which Pillow refuses as a decompression "
             f"bomb; divide the image into smaller ones"
         ) from None
-    except Exception as error:  # a decoder may fail in any way
+    except Exception as error:  # a decoder may raise anything
         raise UserError(
-            f"{path}: cannot be read as an image ({cause(error, path)}); replace the file or take it out"
+            f"{path}: cannot be read as an image ({reason_of(error, path)}); replace or remove the file"
         ) from None
     if len({frame.shape for frame in frames}) > 1:
         raise UserError(
@@ -70,48 +69,51 @@ def read_picture(path: Path, mode: Callable[[str], str] = str) -> tuple[Array, i
     return (frames[0], 2) if pages == 1 else (np.stack(frames), 3)
 
 
-def missing(path: Path) -> UserError:
-    return UserError(f"{path}: {'a link to what is not there' if path.is_symlink() else 'no such file'}")
+def missing_file(path: Path) -> UserError:
+    """Return the error for a file that does not exist."""
+    return UserError(f"{path}: {'a broken link' if path.is_symlink() else 'no such file'}")
 
 
-def cause(error: Exception, path: Path) -> str:
-    """Why a library could not read a file, in a few words that do not name the file again."""
+def reason_of(error: Exception, path: Path) -> str:
+    """Return the reason why a library could not read a file, without the file's name."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
-        return "its content is none of an image"
-    told = str(error).strip()
-    return told.splitlines()[0].rstrip(".") if told else type(error).__name__
+        return "it holds no image"
+    message = str(error).strip()
+    return message.splitlines()[0].rstrip(".") if message else type(error).__name__
 
 
-def converted(image: Image.Image, wanted: str) -> Array:
-    if wanted != image.mode and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow would warn about it
-    return np.asarray(image if wanted == image.mode else image.convert(wanted))
+def convert_mode(image: Image.Image, mode: str) -> Array:
+    """Return the pixels of an image in a Pillow mode."""
+    if mode != image.mode and "transparency" in image.info:
+        image = image.convert("RGBA")  # otherwise Pillow warns
+    return np.asarray(image if mode == image.mode else image.convert(mode))
 
 
-def read_numbers(path: Path) -> Array:
-    """An array file, .npy or NIfTI, as it is stored; which axes are spatial it does not say."""
+def read_array(path: Path) -> Array:
+    """Return the stored values of an array file, .npy or NIfTI."""
     return read_npy(path) if name_parts(path)[1] == ".npy" else read_nifti(path)
 
 
 def read_npy(path: Path) -> Array:
+    """Return the array of a .npy file."""
     try:
         with path.open("rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
-        raise missing(path) from None
-    except Exception as error:  # a header that is damaged may fail in any way
+        raise missing_file(path) from None
+    except Exception as error:  # a damaged header may raise anything
         raise UserError(
-            f"{path}: cannot be read as an array of numbers ({cause(error, path)}); save it anew with numpy.save"
+            f"{path}: cannot be read as an array of numbers ({reason_of(error, path)}); save it again with numpy.save"
         ) from None
-    return numbers(array, path)
+    return check_numeric(array, path)
 
 
 def read_nifti(path: Path) -> Array:
-    """A NIfTI file's voxels, (X, Y, Z) or (X, Y, Z, C), scaled as its header says."""
+    """Return the voxels of a NIfTI file, (X, Y, Z) or (X, Y, Z, C), scaled by its header."""
     try:
         import nibabel
     except ImportError:
@@ -119,47 +121,48 @@ def read_nifti(path: Path) -> Array:
     try:
         array = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
     except FileNotFoundError:
-        raise missing(path) from None
-    except Exception as error:  # as for a picture
+        raise missing_file(path) from None
+    except Exception as error:  # a damaged file may raise anything
         raise UserError(
-            f"{path}: cannot be read as NIfTI ({cause(error, path)}); replace the file or take it out"
+            f"{path}: cannot be read as NIfTI ({reason_of(error, path)}); replace or remove the file"
         ) from None
-    return numbers(array, path)
+    return check_numeric(array, path)
 
 
-def numbers(array: Array, path: Path) -> Array:
+def check_numeric(array: Array, path: Path) -> Array:
+    """Return the array; raise UserError unless it holds real numbers and has an axis."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or array.ndim == 0:
-        kind = getattr(array, "dtype", type(array).__name__)
-        raise UserError(f"{path}: an array of {kind}, expected one of real numbers with at least one axis")
+        dtype = getattr(array, "dtype", type(array).__name__)
+        raise UserError(f"{path}: an array of {dtype}, expected one of real numbers with at least one axis")
     return array
 
 
-def image_mode(path: Path, stored: str, mode: str | None) -> str:
-    """The Pillow mode an image is read in; ``mode`` is the one asked for."""
+def image_mode(path: Path, file_mode: str, mode: str | None) -> str:
+    """Return the Pillow mode to read an image in, from the mode in the file and the configured one."""
     if mode is None:
-        return SHOWN_AS.get(stored, stored)
-    if stored.startswith(DEEP) and stored != mode:
+        return DISPLAY_MODES.get(file_mode, file_mode)
+    if file_mode.startswith(HIGH_BIT_DEPTH) and file_mode != mode:
         raise UserError(
-            f"{path}: more than 8 bits a channel (Pillow's {stored}), which data.source.mode={mode} would cut off; "
+            f"{path}: more than 8 bits a channel (Pillow's {file_mode}), which data.source.mode={mode} would truncate; "
             f"leave the mode out, or convert the file"
         )
     return mode
 
 
 def read_image(path: Path, mode: str | None = None, spatial_dims: int | None = None) -> Array:
-    """An image file as (*S, C), uint8, uint16 or float32; a palette image in its colours.
+    """Return an image file as (*S, C), uint8, uint16 or float32; a palette image in its colours.
 
     Args:
         path: the file.
-        mode: a Pillow mode, such as ``L`` or ``RGB``, to which every picture is converted; not for arrays.
-        spatial_dims: axes of the mask. An array may have one axis more, its channels, and has none of them otherwise.
+        mode: a Pillow mode, such as ``L`` or ``RGB``, to which a 2-D image is converted; not for arrays.
+        spatial_dims: axes of the mask. An array may have one axis more, its channels.
     """
-    if name_parts(path)[1] in PICTURES:
-        pixels, axes = read_picture(path, lambda stored: image_mode(path, stored, mode))
+    if name_parts(path)[1] in PILLOW_SUFFIXES:
+        pixels, axes = read_with_pillow(path, lambda file_mode: image_mode(path, file_mode, mode))
     elif mode is not None:
-        raise UserError(f"{path}: data.source.mode={mode} converts pictures, not arrays; leave it out")
+        raise UserError(f"{path}: data.source.mode={mode} does not convert arrays; leave it out")
     else:
-        pixels, axes = read_numbers(path), spatial_dims
+        pixels, axes = read_array(path), spatial_dims
     axes = pixels.ndim if axes is None else axes
     if spatial_dims not in (None, axes) or pixels.ndim not in (axes, axes + 1):
         shape = " x ".join(map(str, pixels.shape))
@@ -169,7 +172,7 @@ def read_image(path: Path, mode: str | None = None, spatial_dims: int | None = N
     if pixels.dtype not in (np.uint8, np.uint16):
         try:
             with np.errstate(over="raise"):
-                pixels = pixels.astype(np.float32)  # OpenCV, which augments, knows neither bool nor int32
+                pixels = pixels.astype(np.float32)  # OpenCV, which augments, supports neither bool nor int32
         except FloatingPointError:
             raise UserError(f"{path}: values beyond those of float32 (3.4e38); rescale them") from None
     return pixels[..., None] if pixels.ndim == axes else pixels

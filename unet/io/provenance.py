@@ -1,4 +1,4 @@
-"""The code, versions, machine and memory of a run."""
+"""The commit, versions, machine and peak memory of a run."""
 
 import platform
 import subprocess
@@ -8,30 +8,33 @@ from pathlib import Path
 
 import psutil
 
-PROC = Path("/proc/self")
-"""What Linux says of this process: psutil knows no peak there."""
-
-
 ROOT = Path(__file__).resolve().parents[2]
+"""The repository, or the folder of an installed package."""
+PROC = Path("/proc/self")
+"""Linux's files about this process: psutil has no peak memory there."""
 
 
 def commit() -> str:
-    """The commit this code is at, ``+changes`` where the working tree differs; empty outside a clone."""
+    """Return the commit of this code, ``+changes`` where the working tree differs; empty outside a clone.
 
-    def git(*arguments: str) -> str:
-        try:
-            return subprocess.run(
-                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return ""
+    An installed package may lie within another repository, whose commit says nothing about it.
+    """
+    if not (ROOT / ".git").exists():
+        return ""
 
-    revision = git("rev-parse", "HEAD")
-    return revision + ("+changes" if revision and git("status", "--porcelain", "--untracked-files=no") else "")
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(ROOT), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def provenance() -> dict[str, str]:
-    """Versions, machine and commit, for ``metrics.json``."""
+    """Return versions, machine and commit, for ``metrics.json``."""
     packages = ("torch", "lightning", "albumentations", "opencv-python-headless", "numpy")
     return {
         **{f"version/{name}": version(name) for name in packages},
@@ -42,7 +45,7 @@ def provenance() -> dict[str, str]:
 
 
 def reset_peak_memory() -> None:
-    """Start counting anew where the system can (Linux): the jobs of a sweep do not inherit each other's peak."""
+    """Reset the peak memory where the system can (Linux), so that a job's peak is its own."""
     with suppress(OSError):
         (PROC / "clear_refs").write_text("5")
 
@@ -50,7 +53,7 @@ def reset_peak_memory() -> None:
 def peak_memory_bytes() -> int:
     """Return the largest resident size of this process since :func:`reset_peak_memory`.
 
-    Where the system counts none (macOS) this is the size now.
+    Where the system has no peak (macOS) this is the current size.
     """
     with suppress(OSError):
         line = next(line for line in (PROC / "status").read_text().splitlines() if line.startswith("VmHWM"))

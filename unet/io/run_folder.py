@@ -1,4 +1,4 @@
-"""What a run leaves behind: whole files, or none, that say what was run and how it went."""
+"""The files of a run's folder: its config, its state, its checkpoints."""
 
 import shlex
 import shutil
@@ -20,8 +20,8 @@ SWEEP = "sweep.json"
 """In a sweep's folder: the commands that ran there, and the overrides of every job by the name of its folder."""
 
 
-def run_config(folder: Path) -> DictConfig:
-    """The resolved config a run left. Raises UserError where there is none, or none that can be read."""
+def load_run_config(folder: Path) -> DictConfig:
+    """Return the resolved config of a run. Raises UserError where it cannot be read."""
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected the folder of a finished run, which holds {METRICS}")
@@ -38,7 +38,7 @@ def run_config(folder: Path) -> DictConfig:
 
 
 def ensure_new_or_resuming(folder: Path, ckpt_path: str | None) -> None:
-    """Refuse a folder that holds another run: nothing is overwritten unless a checkpoint in it is being resumed."""
+    """Raise UserError where ``folder`` holds a run, unless ``ckpt_path`` is a checkpoint of it."""
     if ckpt_path is not None and not Path(ckpt_path).is_file():
         raise UserError(f"ckpt_path={ckpt_path}: no such file; expected a checkpoint such as outputs/.../last.ckpt")
     resuming = ckpt_path is not None and folder.resolve() in Path(ckpt_path).resolve().parents
@@ -50,7 +50,7 @@ def ensure_new_or_resuming(folder: Path, ckpt_path: str | None) -> None:
 
 
 def reset_run_folder(folder: Path) -> None:
-    """Remove what a run left that never came to its first checkpoint, and nothing else: it begins again."""
+    """Remove the files of a run without a checkpoint, and no others, so that it can start again."""
     for pattern in ("events.out.tfevents.*", "error.txt"):
         for path in folder.glob(pattern):
             path.unlink()
@@ -58,18 +58,18 @@ def reset_run_folder(folder: Path) -> None:
 
 
 def write_status(folder: Path, state: str, reason: str = "", command: Sequence[str] = ()) -> None:
-    """Write ``running``, ``done``, ``failed`` or ``interrupted``, the reason, and the run's command.
+    """Write the state of a run.
 
     Args:
-        folder: the run's.
-        state: how far it is.
-        reason: one line.
-        command: the words that started it; none: those of the state before.
+        folder: the run's folder.
+        state: ``pending``, ``running``, ``done``, ``failed`` or ``interrupted``.
+        reason: the error message, in one line.
+        command: the words that started the run; by default those saved before.
     """
     command = list(command) or read_json(folder / STATUS).get("command", [])
     write_json(folder / STATUS, {"state": state, "reason": reason, "command": command})
 
 
 def format_duration(seconds: float) -> str:
-    """``75`` -> ``1:15``."""
+    """Return minutes and seconds: ``75`` -> ``1:15``."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

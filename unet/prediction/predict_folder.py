@@ -9,7 +9,7 @@ from typing import Any
 
 from unet.data.files import natural_key
 from unet.errors import UserError
-from unet.failures import is_memory, one_line
+from unet.failures import is_out_of_memory, one_line
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter
 from unet.io.atomic import make_folder, read_json, write_json
@@ -154,7 +154,7 @@ def read_record(path: Path) -> Mapping[str, Any]:
 
 def reason(path: Path, error: Exception) -> str:
     """Return the error message of a file in one line that names it."""
-    if is_memory(error):
+    if is_out_of_memory(error):
         return f"{path}: not enough memory; give smaller tiles (tile=...) or batch=1"
     text = one_line(error) or type(error).__name__
     if not isinstance(error, UserError | OSError):

@@ -12,7 +12,15 @@ from PIL import Image
 
 from unet.errors import UserError
 from unet.inference.tiling import Window
-from unet.io.image_formats import PICTURES, SHOWN_AS, SUFFIXES, Array, name_parts, read_numbers, read_picture
+from unet.io.image_formats import (
+    DISPLAY_MODES,
+    PILLOW_SUFFIXES,
+    SUFFIXES,
+    Array,
+    name_parts,
+    read_array,
+    read_with_pillow,
+)
 from unet.network.geometry import times
 
 MAX_SEGMENT = 2**28
@@ -89,12 +97,12 @@ def open_image(path: Path, spatial_dims: int) -> ImageReader:
 
 def read_at_once(path: Path, spatial_dims: int) -> ImageReader:
     """Read a whole image file into memory."""
-    if name_parts(path)[1] not in PICTURES:
-        return of_array(path, read_numbers(path), spatial_dims, spatial_dims)
+    if name_parts(path)[1] not in PILLOW_SUFFIXES:
+        return of_array(path, read_array(path), spatial_dims, spatial_dims)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            pixels, axes = read_picture(path, lambda mode: SHOWN_AS.get(mode, mode))
+            pixels, axes = read_with_pillow(path, lambda mode: DISPLAY_MODES.get(mode, mode))
         except UserError as error:
             if "decompression bomb" not in str(error):
                 raise

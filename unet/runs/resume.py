@@ -1,4 +1,4 @@
-"""Where a run that ended before its time goes on, and the command that makes it."""
+"""The checks before a run is resumed, and the command that resumes it."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -9,41 +9,42 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from unet.errors import UserError
-from unet.io.run_folder import CHECKPOINTS, LAST, SWEEP, run_config
+from unet.io.run_folder import CHECKPOINTS, LAST, SWEEP, load_run_config
+from unet.runs.cli import program_name
 from unet.runs.run_names import AUTO, as_override, identity_config
 
 
 def check_same_config(folder: Path, config: DictConfig) -> None:
     """Raise UserError, naming the first key that differs, unless ``folder`` holds a run of this configuration."""
-    for key, there, here in config_diff(folder, config):
+    for key, saved, new in config_diff(folder, config):
         raise UserError(
-            f"{folder} holds a run with {key}={there}, this one has {key}={here}; choose another hydra.run.dir, or add "
-            f"what it was last run with"
+            f"{folder} holds a run with {key}={saved}, this one has {key}={new}; choose another hydra.run.dir, or use "
+            f"the values of that run"
         )
 
 
-def refuse_another_network(folder: Path, config: DictConfig) -> None:
-    """Raise UserError unless a checkpoint of the run in ``folder`` fits the network that the config asks for."""
-    for key, there, here in config_diff(folder, config):
+def check_same_network(folder: Path, config: DictConfig) -> None:
+    """Raise UserError unless a checkpoint of the run in ``folder`` fits the network of the config."""
+    for key, saved, new in config_diff(folder, config):
         if key.startswith("model."):
             raise UserError(
-                f"ckpt_path={config.ckpt_path}: a run with {key}={there}, this one has {key}={here}, and a run goes on "
-                f"with the network that it began with; leave that out, or begin a new run without ckpt_path"
+                f"ckpt_path={config.ckpt_path}: its run has {key}={saved}, this one has {key}={new}; resume with the "
+                f"same network, or start a new run without ckpt_path"
             )
 
 
 def config_diff(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:
-    """Key, value there and value here, of what the run in ``folder`` and ``config`` do not have alike."""
-    there, here = identity_config(run_config(folder)), identity_config(config)
-    for key in here | there:
-        if here.get(key) != there.get(key):
-            yield key, there.get(key), here.get(key)
+    """Yield key, saved value and new value of what differs between the run in ``folder`` and ``config``."""
+    saved, new = identity_config(load_run_config(folder)), identity_config(config)
+    for key in new | saved:
+        if new.get(key) != saved.get(key):
+            yield key, saved.get(key), new.get(key)
 
 
-def checkpoint_of(folder: Path) -> str | None:
-    """Where a run in ``folder`` can go on."""
-    last = folder / CHECKPOINTS / LAST
-    return str(last) if last.is_file() else None
+def last_checkpoint(folder: Path) -> str | None:
+    """Return the checkpoint from which a run in ``folder`` can be resumed; None where there is none."""
+    path = folder / CHECKPOINTS / LAST
+    return str(path) if path.is_file() else None
 
 
 def resume_hint(folder: Path, config: DictConfig, overrides: Sequence[str], changes: Sequence[str] = ()) -> str:
@@ -52,15 +53,14 @@ def resume_hint(folder: Path, config: DictConfig, overrides: Sequence[str], chan
     ``changes`` are overrides that would avert the failure. They are in the command unless the run's folder is named by
     its configuration (``resume=auto``, a sweep's job): with another it would be another run.
     """
-    last = checkpoint_of(folder)
+    path = last_checkpoint(folder)
     if config.resume == AUTO:
-        given = HydraConfig.get().overrides
-        chosen = {one.lstrip("+").partition("=")[0] for one in [*given.hydra, *given.task]}
-        elsewhere = chosen & {"hydra.run.dir", "ckpt_path"}
-        place = [as_override("hydra.run.dir", str(folder))] if elsewhere else []
-        return f"the same command goes on: {shlex.join(['python', 'train.py', *overrides, *place])}"
-    if last is None:
-        return "no epoch was finished, so begin again"
-    chosen = [override for override in overrides if not override.startswith("resume=")]
-    changed = [] if (folder.parent / SWEEP).is_file() else changes
-    return f"go on with: {shlex.join(['python', 'train.py', *chosen, *changed, as_override('ckpt_path', last)])}"
+        hydra = HydraConfig.get().overrides
+        keys = {override.lstrip("+").partition("=")[0] for override in [*hydra.hydra, *hydra.task]}
+        args = [as_override("hydra.run.dir", str(folder))] if keys & {"hydra.run.dir", "ckpt_path"} else []
+        return f"the same command resumes it: {program_name('train')} {shlex.join([*overrides, *args])}"
+    if path is None:
+        return "no epoch was finished, so start it again"
+    args = [override for override in overrides if not override.startswith("resume=")]
+    args += [] if (folder.parent / SWEEP).is_file() else changes
+    return f"to resume: {program_name('train')} {shlex.join([*args, as_override('ckpt_path', path)])}"

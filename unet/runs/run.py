@@ -1,4 +1,4 @@
-"""One run in its own folder, and what is left to do of it when it is part of a sweep."""
+"""One run in its own folder: start or resume it, alone or as a job of a sweep, and record its state."""
 
 import os
 import signal
@@ -22,18 +22,19 @@ from unet.errors import Interrupted, UserError
 from unet.failures import classify_failure
 from unet.io.atomic import read_json, remove_partials, write_text
 from unet.io.run_folder import CONFIG, METRICS, STATUS, ensure_new_or_resuming, reset_run_folder, write_status
-from unet.runs.cli import FULL_ERROR, exit_with_error, explain, signal_status
-from unet.runs.resume import check_same_config, checkpoint_of, refuse_another_network, resume_hint
+from unet.runs.cli import FULL_ERROR, program_name, signal_status
+from unet.runs.error_messages import exit_with_error, format_error
+from unet.runs.resume import check_same_config, check_same_network, last_checkpoint, resume_hint
 from unet.runs.run_names import AUTO, as_override
 
 OBJECTIVES = ("best/val_miou", "val/miou")
-"""What a sweep compares, in ``metrics.json``: the first that is there."""
+"""Keys of ``metrics.json``: a sweep compares the first one that exists."""
 NO_SCORE = float("nan")
 """The objective of a job that did not finish."""
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""Environment variables of a process's rank, in Lightning's order (``lightning.fabric.utilities.rank_zero``)."""
+"""Environment variables of a process's rank, in Lightning's order. Source: ``lightning.fabric.utilities.rank_zero``."""
 LOCKED_BY = "UNET_FOLDER_LOCKED_BY"
-"""Environment variable of a job's own process: the id of the process that has locked its folder."""
+"""Environment variable of a job's own process: the id of the process that locked its folder."""
 
 Job = Callable[[DictConfig, Path], Mapping[str, Any]]
 
@@ -41,9 +42,9 @@ Job = Callable[[DictConfig, Path], Mapping[str, Any]]
 def run_job(job: Job, config: DictConfig) -> float:
     """Run ``job(config, folder)`` in this job's own folder and return its objective, the best validation mIoU.
 
-    The folder gets ``config.yaml`` and ``status.json``. A single run that fails ends the program with one sentence.
-    In a sweep the reason is written down, with the traceback in ``error.txt``, and NaN returned; a job that is done
-    already is not run again, and one that was interrupted goes on from its last checkpoint. A signal ends both, saved.
+    Write ``config.yaml`` and ``status.json`` into the folder. A single run that fails ends the program with an error
+    message. In a sweep the reason is saved, with the traceback in ``error.txt``, and NaN returned; a finished job is
+    not run again, and an interrupted one is resumed from its last checkpoint. A signal ends both after a checkpoint.
     """
     hydra = HydraConfig.get()
     folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
@@ -58,30 +59,28 @@ def run_job(job: Job, config: DictConfig) -> float:
 
 
 def run_or_resume(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
-    """Run a single job; with ``resume=auto`` begin it, resume it, or report that it is finished.
+    """Run a single job; with ``resume=auto`` start it, resume it, or report that it is finished.
 
     Raises:
-        UserError: the folder, which was chosen by hand, holds a run of another configuration.
+        UserError: the folder holds a run of another configuration (with ``hydra.run.dir``).
     """
     if config.resume not in (None, AUTO):
         raise UserError(f"resume={config.resume}: expected {AUTO} or null")
     require_common_folder(config)
-    # The first process alone keeps the record; the others read it and decide as it does.
+    # Only the first process writes the state; the others read it and decide as it does.
     with nullcontext() if is_follower() else lock_folder(folder):
         if config.resume is not None and config.ckpt_path is None:
-            before, scores = read_json(folder / STATUS), read_json(folder / METRICS)
+            status, metrics = read_json(folder / STATUS), read_json(folder / METRICS)
             if (folder / CONFIG).is_file():
                 check_same_config(folder, config)
-            if before.get("state") == "done" and scores:
-                score = objective(scores)
-                print(f"{folder}: this run is finished, validation mIoU {score:.4f}; another seed would be another run")
+            if status.get("state") == "done" and metrics:
+                score = objective(metrics)
+                print(f"{folder}: this run is finished, validation mIoU {score:.4f}; choose another seed for a new run")
                 return score
-            config.ckpt_path = checkpoint_of(folder)
-            if is_follower():
-                pass
-            elif config.ckpt_path is not None:
-                print(f"going on from {config.ckpt_path}", flush=True)
-            elif before:
+            config.ckpt_path = last_checkpoint(folder)
+            if config.ckpt_path is not None and not is_follower():
+                print(f"resuming from {config.ckpt_path}", flush=True)
+            elif status and not is_follower():
                 reset_run_folder(folder)
         if is_follower():
             return objective(job(config, folder))
@@ -89,16 +88,16 @@ def run_or_resume(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
 
 
 def is_follower() -> bool:
-    """Return whether this is one of several processes of a run, but not the first, which keeps the record."""
+    """Return whether this is one of several processes of a run and not the first, which writes the run's state."""
     rank = next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
     return rank > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
 
 
 def require_common_folder(config: DictConfig) -> None:
-    """Raise UserError where srun or torchrun started several processes that would each name the folder by the clock."""
+    """Raise UserError where srun or torchrun started several processes that would name different folders."""
     processes = max(int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-    given = [override.partition("=")[0] for override in HydraConfig.get().overrides.hydra]
-    if processes > 1 and config.resume is None and config.ckpt_path is None and "hydra.run.dir" not in given:
+    keys = [override.partition("=")[0] for override in HydraConfig.get().overrides.hydra]
+    if processes > 1 and config.resume is None and config.ckpt_path is None and "hydra.run.dir" not in keys:
         raise UserError(
             f"{processes} processes train together, and each would name the folder by its own clock; add resume=auto "
             f"or hydra.run.dir=FOLDER"
@@ -106,19 +105,18 @@ def require_common_folder(config: DictConfig) -> None:
 
 
 def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
-    """Run a job of a sweep as far as it is not done; wait for another process that is running it."""
-    settings: dict[str, Any] = settings_of_a_job(config)
+    """Start or resume a job of a sweep unless it is done; wait for another process that runs it."""
+    settings: dict[str, Any] = job_settings(config)
     with lock_folder(folder, wait=True) as running:
-        before = read_json(folder / STATUS)
-        if before.get("state") == "done":
+        status = read_json(folder / STATUS)
+        if status.get("state") == "done":
             return objective(read_json(folder / METRICS))
-        if before.get("state") == "failed" and not config.retry_failed:
-            print(f"failed before: {before['reason']} (retry_failed=true tries again)", file=sys.stderr)
+        if status.get("state") == "failed" and not config.retry_failed:
+            print(f"failed before: {status['reason']} (retry_failed=true runs it again)", file=sys.stderr)
             return NO_SCORE
-        last = checkpoint_of(folder)
-        if last is not None:
-            settings["ckpt_path"] = last
-        elif before:
+        if (path := last_checkpoint(folder)) is not None:
+            settings["ckpt_path"] = path
+        elif status:
             reset_run_folder(folder)
         if config.subprocess_per_job:
             return run_in_subprocess(folder, overrides, settings, running)
@@ -127,38 +125,41 @@ def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
         try:
             return execute(job, config, folder, overrides)
         except Exception as error:
-            print(f"failed: {explain(error)}", file=sys.stderr)
+            print(f"failed: {format_error(error)}", file=sys.stderr)
             return NO_SCORE
 
 
 def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
-    """Run the job here and now, in a folder that is locked, and record how it went."""
+    """Run the job in this process, in a locked folder, and record its state."""
     ensure_new_or_resuming(folder, config.ckpt_path)
     if config.ckpt_path is not None and (folder / CONFIG).is_file():
-        refuse_another_network(folder, config)
+        check_same_network(folder, config)
     remove_partials(folder)
-    kept = [override for override in overrides if not override.startswith("ckpt_path=")]
-    write_status(folder, "running", command=["python", "train.py", *kept])
+    overrides = [override for override in overrides if not override.startswith("ckpt_path=")]
+    write_status(folder, "running", command=[*program_name("train").split(), *overrides])
     write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
     try:
-        with exiting_on_sigterm(), mute_writer_threads():
+        # A training has its own handler meanwhile, which saves a checkpoint.
+        with handle_signals(exit_on_signal, signal.SIGTERM), mute_writer_threads():
             metrics = job(config, folder)
     except Interrupted as error:
         write_status(folder, "interrupted", str(error))
-        print(f"{error}; {resume_hint(folder, config, kept)}", file=sys.stderr)
+        print(f"{error}; {resume_hint(folder, config, overrides)}", file=sys.stderr)
         sys.exit(signal_status(error.signum))
     except (KeyboardInterrupt, SystemExit) as error:  # a second SIGINT: Lightning turns it into an exit
-        write_status(folder, "interrupted", "stopped at once")
-        print(f"stopped at once; {resume_hint(folder, config, kept)}", file=sys.stderr)
-        ended = signal_status(signal.SIGTERM)
-        sys.exit(ended if getattr(error, "code", None) == ended else signal_status(signal.SIGINT))
+        write_status(folder, "interrupted", "stopped without saving")
+        print(f"stopped without saving; {resume_hint(folder, config, overrides)}", file=sys.stderr)
+        sigterm = signal_status(signal.SIGTERM)
+        sys.exit(sigterm if getattr(error, "code", None) == sigterm else signal_status(signal.SIGINT))
     except Exception as error:
-        found = classify_failure(error, config, folder)
-        reason = f"{found.sentence}; {resume_hint(folder, config, kept, found.overrides)}" if found else explain(error)
-        with suppress(OSError):  # of a disk that is full, or gone, the terminal alone hears
+        failure = classify_failure(error, config, folder)
+        reason = format_error(error)
+        if failure:
+            reason = f"{failure.message}; {resume_hint(folder, config, overrides, failure.overrides)}"
+        with suppress(OSError):  # where the disk is full or gone, the message is only printed
             write_status(folder, "failed", reason)
             write_text(folder / "error.txt", traceback.format_exc())
-        if found:
+        if failure:
             raise UserError(reason) from error
         raise
     write_status(folder, "done")
@@ -166,73 +167,49 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
 
 
 @contextmanager
-def exiting_on_sigterm() -> Iterator[None]:
-    """Exit on SIGTERM as on an error, while it lasts; a training puts its own handler in its place, which saves."""
-    before = signal.signal(signal.SIGTERM, exit_on_signal)
+def handle_signals(handler: Callable[[int, FrameType | None], Any], *signums: int) -> Iterator[None]:
+    """Call ``handler`` on these signals; the previous handlers are restored at the end."""
+    handlers = {signum: signal.signal(signum, handler) for signum in signums}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, previous in handlers.items():
+            signal.signal(signum, previous)
 
 
 def exit_on_signal(signum: int, frame: FrameType | None) -> NoReturn:
-    """Leave as on an error, so that what was started is ended."""
+    """Exit as on an error, so that child processes are ended."""
     sys.exit(signal_status(signum))
 
 
 @contextmanager
 def mute_writer_threads() -> Iterator[None]:
-    """Print nothing of a thread that cannot write, while it lasts: TensorBoard raises that again at the next event."""
-    before = threading.excepthook
+    """Print no traceback of a thread that cannot write: TensorBoard raises the error again at the next event."""
+    original = threading.excepthook
 
-    def hook(failed: threading.ExceptHookArgs) -> None:
-        if not issubclass(failed.exc_type, OSError):
-            before(failed)
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not issubclass(args.exc_type, OSError):
+            original(args)
 
     threading.excepthook = hook
     try:
         yield
     finally:
-        threading.excepthook = before
+        threading.excepthook = original
 
 
 def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[str, Any], running: FileLock) -> float:
-    """Run the job as a command of its own: no state of one job reaches the next, and one that is killed ends alone.
+    """Run the job in a new process, so that jobs share no state and a killed job ends only itself.
 
-    ``running`` is released for that process; the folder's other lock stays with this one.
+    ``running`` is released for that process; this one keeps the folder's other lock.
     """
-    added = {"hydra.run.dir": str(folder), **settings}
-    chosen = [as_override(key, value) for key, value in added.items()]
+    args = [as_override(key, value) for key, value in {"hydra.run.dir": str(folder), **settings}.items()]
     environment = {**os.environ, "HYDRA_FULL_ERROR": str(int(FULL_ERROR)), LOCKED_BY: str(os.getpid())}
-    command = [sys.executable, "-m", "unet.commands.train", *overrides, *chosen]
+    program = ["unet", "train"] if program_name("train").startswith("unet-lab") else ["unet.commands.train"]
+    command = [sys.executable, "-m", *program, *overrides, *args]
     running.release()
-    # In a session of its own it is not signalled by the terminal too: exactly one signal reaches it, from here.
+    # In a session of its own it gets no signal from the terminal: exactly one signal reaches it, from here.
     child = subprocess.Popen(command, env=environment, start_new_session=True)
-    with forward_signals(child) as forwarded:
-        code = child.wait()
-    if forwarded:
-        sys.exit(signal_status(forwarded[0]))
-    running.acquire()  # where the job of a sweep that was killed had started meanwhile, its state is the one to read
-    after = read_json(folder / STATUS)
-    if after.get("state") == "done":
-        return objective(read_json(folder / METRICS))
-    if after.get("state") != "failed":
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        write_status(folder, "failed", f"its process {how}; where that is SIGKILL, memory may have run out")
-    return NO_SCORE
-
-
-def settings_of_a_job(config: DictConfig) -> dict[str, int]:
-    """Return what a sweep decides where the config does not: one device, and one thread where jobs run in parallel."""
-    settings = {"trainer.devices": 1} if config.trainer.devices == "auto" else {}
-    if config.threads is None and "joblib" in HydraConfig.get().launcher._target_:
-        settings["threads"] = 1
-    return settings
-
-
-@contextmanager
-def forward_signals(child: subprocess.Popen) -> Iterator[list[int]]:
-    """Send SIGINT and SIGTERM on to ``child``, which saves and ends, while it lasts; yield those that came."""
     forwarded: list[int] = []
 
     def forward(signum: int, frame: FrameType | None) -> None:
@@ -240,25 +217,39 @@ def forward_signals(child: subprocess.Popen) -> Iterator[list[int]]:
         if signum == signal.SIGTERM or os.name != "nt":  # on Windows a Ctrl-C has reached the child already
             child.send_signal(signum)
 
-    before = {signum: signal.signal(signum, forward) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield forwarded
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+    with handle_signals(forward, signal.SIGINT, signal.SIGTERM):
+        code = child.wait()
+    if forwarded:
+        sys.exit(signal_status(forwarded[0]))
+    running.acquire()  # another sweep's process of this job may have started meanwhile; then its state is read
+    state = read_json(folder / STATUS).get("state")
+    if state == "done":
+        return objective(read_json(folder / METRICS))
+    if state != "failed":
+        cause = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        write_status(folder, "failed", f"its process {cause}; after SIGKILL, memory may have run out")
+    return NO_SCORE
+
+
+def job_settings(config: DictConfig) -> dict[str, int]:
+    """Return a sweep's settings for values left open: one device, and one thread where jobs run in parallel."""
+    settings = {"trainer.devices": 1} if config.trainer.devices == "auto" else {}
+    if config.threads is None and "joblib" in HydraConfig.get().launcher._target_:
+        settings["threads"] = 1
+    return settings
 
 
 @contextmanager
 def lock_folder(folder: Path, wait: bool = False) -> Iterator[FileLock]:
-    """Lock a run's folder, so that no two processes run one job, and yield the lock of running it.
+    """Lock a run's folder, so that no two processes run one job, and yield the lock ``.running``.
 
-    There are two locks. ``.lock`` is held from the decision what is to be done to the end of the job, ``.running`` by
-    the process that runs the job. A sweep holds the first, releases the second for the process of its job, and tells
-    that process that the first is held. Where the sweep is killed, its job still holds the second until it ends. The
-    system releases both however a process ends; filelock closes them in forked processes, such as those of a loader.
+    There are two locks. A process has ``.lock`` from reading the state to the end of the job, and the process that runs
+    the job has ``.running``. A sweep takes the first, releases the second for the process of its job, and passes
+    its own id to that process. If the sweep is killed, its job has the second until it ends. The system releases both
+    when a process ends; filelock closes them in forked processes, such as those of a data loader.
 
     Raises:
-        UserError: another process holds it and ``wait`` is false.
+        UserError: another process has locked it and ``wait`` is false.
     """
     names = (".running",) if is_locked_by_parent() else (".lock", ".running")
     locks = [FileLock(folder / name) for name in names]
@@ -268,19 +259,19 @@ def lock_folder(folder: Path, wait: bool = False) -> Iterator[FileLock]:
                 lock.acquire(timeout=0)
             except Timeout:
                 if not wait:
-                    raise UserError(f"{folder}: another process is running this; wait for it, or stop it") from None
-                print(f"{folder}: waiting for the process that is running this", file=sys.stderr, flush=True)
+                    raise UserError(f"{folder}: another process is running this job; wait for it, or stop it") from None
+                print(f"{folder}: waiting for the process that is running this job", file=sys.stderr, flush=True)
                 lock.acquire()
             stack.callback(lock.release)
         yield locks[-1]
 
 
 def is_locked_by_parent() -> bool:
-    """Return whether the sweep that started this process is alive: it has locked the folder and decided."""
+    """Return whether the sweep that started this process is alive: then it has locked the folder."""
     holder = os.environ.get(LOCKED_BY)
     return holder is not None and int(holder) in {process.pid for process in psutil.Process().parents()}
 
 
 def objective(metrics: Mapping[str, Any]) -> float:
-    """Return the validation mIoU of the best epoch: the test split is never selected on."""
+    """Return the validation mIoU of the best epoch; the test split is never used for selection."""
     return next((float(metrics[key]) for key in OBJECTIVES if key in metrics), NO_SCORE)

@@ -18,11 +18,11 @@ from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
 from unet.inference.checkpoint import from_checkpoint, read_checkpoint
 from unet.io.atomic import make_folder, write_json
+from unet.io.config_keys import CONFIGS, all_keys
 from unet.io.provenance import provenance
-from unet.io.run_folder import CONFIG, METRICS, run_config
+from unet.io.run_folder import CONFIG, METRICS, load_run_config
 from unet.network.geometry import level_sizes
 from unet.network.model import UNet
-from unet.runs.cli import CONFIGS, all_keys
 from unet.runs.run_names import parse
 from unet.task.losses import class_weights
 from unet.task.module import SegmentationTask
@@ -135,11 +135,11 @@ def evaluation_config(path: Path, overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = compose("train", of_data)
         OmegaConf.resolve(composed)
-        config = run_config(folder) if (folder / CONFIG).is_file() else composed
+        config = load_run_config(folder) if (folder / CONFIG).is_file() else composed
         config.data = composed.data
         config.data.batch_size = 1  # the data set may be smaller than a training batch
     elif (folder / CONFIG).is_file():
-        config = run_config(folder)
+        config = load_run_config(folder)
     else:
         raise UserError(
             f"{folder / CONFIG}: no such file, so the data set of {path.name} is unknown; add data=NAME and "
