@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from inputs import Input
-from inputs_prediction import EVERY
+from bad_inputs import Input
+from bad_inputs_prediction import EVERY
 
 
 @pytest.mark.filterwarnings("ignore:the bottleneck is")

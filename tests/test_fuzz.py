@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bad_inputs import DESCRIPTION, state
 from conftest import VOLUMES, config
 from folders import CLASSES, noise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from inputs import DESCRIPTION, state
 from omegaconf import OmegaConf
 from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Bad input after training: prediction, evaluation, export and the demo. inputs.py has the rest."""
+"""Bad input after training: prediction, evaluation, export and the demo. bad_inputs.py has the rest."""
 
 import contextlib
 import functools
@@ -16,8 +16,7 @@ from unittest import mock
 import numpy as np
 import tifffile
 import torch
-from folders import CLASSES, folder_of, noise, save, swap
-from inputs import (
+from bad_inputs import (
     CHECKPOINT,
     DATA,
     INPUTS,
@@ -38,6 +37,7 @@ from inputs import (
     typed,
     write,
 )
+from folders import CLASSES, folder_of, noise, save, swap
 from networks import checkpoint
 from omegaconf import OmegaConf
 from PIL import Image

@@ -1,7 +1,7 @@
 """Bad input of every kind and the pattern its error message must match, for tests/test_bad_inputs.py.
 
 An :class:`Input` is made and given in a folder of its own, which is the working directory meanwhile.
-To add one, add a line to ``INPUTS``; what comes after training is in inputs_prediction.py.
+To add one, add a line to ``INPUTS``; what comes after training is in bad_inputs_prediction.py.
 """
 
 import contextlib
