@@ -35,8 +35,8 @@ from sweeps import sweep_of
 
 from unet import load
 from unet.data.folder import Folder
-from unet.data_check.findings import ERROR, findings
-from unet.data_check.survey import survey
+from unet.data_check.findings import ERROR, collect_findings
+from unet.data_check.survey import survey_data
 from unet.errors import UserError
 from unet.inference.segmenter import Segmenter
 from unet.io.run_folder import ensure_new_or_resuming
@@ -122,8 +122,8 @@ def in_data(name: str, damage: Callable[[], Any], pattern: str, status: int = 1,
         damage()
         outcome = attempt(read)
         try:
-            data = survey(Folder(str(DATA), **{"classes": CLASSES, "splits": LISTS, **options}))
-            errors = [finding.text for finding in findings(data) if finding.kind == ERROR]
+            data = survey_data(Folder(str(DATA), **{"classes": CLASSES, "splits": LISTS, **options}))
+            errors = [finding.text for finding in collect_findings(data) if finding.kind == ERROR]
         except UserError as error:
             errors = [str(error)]
         assert bool(errors) == (outcome.status == 1), (outcome, errors)

@@ -10,23 +10,23 @@ from PIL import Image
 
 from unet.data.files import LabelMap
 from unet.data.folder import Folder
-from unet.data_check.file_facts import examine
-from unet.data_check.findings import ERROR, NOTE, WARNING, Finding, Training, findings
-from unet.data_check.mask_encoding import decode
-from unet.data_check.mask_values import levels_of, looks_lossy
-from unet.data_check.shapes import objects
-from unet.data_check.survey import Survey, survey
+from unet.data_check.file_facts import read_facts
+from unet.data_check.findings import ERROR, NOTE, WARNING, Finding, TrainingRequirements, collect_findings
+from unet.data_check.mask_encoding import infer_encoding
+from unet.data_check.mask_values import find_levels, looks_lossy
+from unet.data_check.shapes import measure_objects
+from unet.data_check.survey import Survey, survey_data
 from unet.errors import UserError
 
 TEN = [f"{place:02}" for place in range(10)]
 
 
 def surveyed(root: Path, named: bool = True, **options) -> Survey:
-    return survey(Folder(str(root), **{"classes": CLASSES, **options}), named)
+    return survey_data(Folder(str(root), **{"classes": CLASSES, **options}), named)
 
 
 def found(root: Path, kind: str, named: bool = True, **options) -> list[Finding]:
-    return [finding for finding in findings(surveyed(root, named, **options)) if finding.kind == kind]
+    return [finding for finding in collect_findings(surveyed(root, named, **options)) if finding.kind == kind]
 
 
 def only(root: Path, kind: str, *words: str, named: bool = True, **options) -> Finding:
@@ -57,7 +57,7 @@ def masks_of(root: Path, make) -> None:
 
 def test_a_sound_folder_has_no_errors_and_its_counts_are_the_pixels(ten):
     data = surveyed(ten)
-    assert [finding for finding in findings(data) if finding.kind != NOTE] == []
+    assert [finding for finding in collect_findings(data) if finding.kind != NOTE] == []
     ones = sum(int(noise(40, 36, below=2, seed=seed).sum()) for seed in range(10))
     assert data.class_counts(data.facts) == {"background": 10 * 40 * 36 - ones, "cell": ones}
     assert {split: len(facts) for split, facts in data.splits.items()} == {"train": 7, "val": 2, "test": 1}
@@ -102,7 +102,7 @@ def test_a_palette_mask_stores_its_indices(ten):
         image.putpalette([10, 20, 30, 200, 100, 0])
         image.save(path)
     data = surveyed(ten)
-    assert [finding for finding in findings(data) if finding.kind == ERROR] == []
+    assert [finding for finding in collect_findings(data) if finding.kind == ERROR] == []
     assert set(data.counts) == {0, 1}
 
 
@@ -146,7 +146,7 @@ def test_masks_that_number_their_objects_are_told_from_classes(ten):
     ],
 )
 def test_what_values_stand_for(counts, named, lossy, expected):
-    encoding = decode(counts, LabelMap(None, CLASSES), named, lossy)
+    encoding = infer_encoding(counts, LabelMap(None, CLASSES), named, lossy)
     keys, meaning = expected
     assert tuple(parsed(encoding.overrides)) == keys
     assert {key: encoding.meaning[key] for key in meaning} == meaning
@@ -162,7 +162,7 @@ def test_too_many_values_for_the_classes_are_an_error_that_names_the_files(ten):
 
 def test_levels_by_hand():
     counts = {0: 600, 2: 30, 5: 5, 128: 200, 130: 20, 255: 140, 60: 3}
-    assert levels_of(counts) == [0, 128, 255]
+    assert find_levels(counts) == [0, 128, 255]
     assert not looks_lossy(counts), "seven values are not suspicious"
     ripples = {0: 600, 255: 300, **dict.fromkeys(range(1, 12), 4), **dict.fromkeys(range(245, 255), 4)}
     assert looks_lossy(ripples)
@@ -249,15 +249,17 @@ def test_a_decoder_that_fails_in_its_own_way_is_a_fault_of_the_file(ten, monkeyp
         raise RuntimeError("odd\nbytes")
 
     monkeypatch.setattr(facts, "read_image", fail)
-    one = examine(surveyed(ten).facts[0].item, "train", False)
+    one = read_facts(surveyed(ten).facts[0].item, "train", False)
     assert one.image is None and one.faults == (f"{one.name}: cannot be read (RuntimeError: odd bytes)",)
 
 
 def test_what_the_training_asks_of_the_data(ten):
     data = surveyed(ten)
-    asked = [finding.text for finding in findings(data, Training(8, None, 64)) if finding.kind == ERROR]
+    asked = [
+        finding.text for finding in collect_findings(data, TrainingRequirements(8, None, 64)) if finding.kind == ERROR
+    ]
     assert len(asked) == 2 and "7 training images" in asked[0] and "less than 64 samples" in asked[1]
-    assert [f for f in findings(data, Training(8, 16, 32)) if f.kind == ERROR] == []
+    assert [f for f in collect_findings(data, TrainingRequirements(8, 16, 32)) if f.kind == ERROR] == []
 
 
 def test_masks_under_another_name_get_the_pattern(ten):
@@ -338,7 +340,7 @@ def test_objects_by_hand():
     mask[3:6, 5:55] = True  # a bar of 3 x 50
     mask[20:28, 10:18] = True  # a square of 8 x 8
     mask[15, 58] = mask[16, 59] = True  # two samples that touch at a corner
-    shapes = objects(mask)
+    shapes = measure_objects(mask)
     assert sorted(shapes.areas) == [2, 64, 150] and sorted(shapes.extents) == [2, 8, 50]
     widths = dict(zip(shapes.areas, shapes.widths, strict=True))
     assert widths[150] == pytest.approx(3, abs=0.2) and 4 <= widths[64] <= 8 and widths[2] <= 1.5
@@ -348,18 +350,18 @@ def test_specks_do_not_make_a_large_class_small():
     mask = np.zeros((80, 80), bool)
     mask[20:60, 20:60] = True
     mask[2:12:2, 2::4] = True  # a hundred single samples beside sixteen hundred
-    shapes = objects(mask)
+    shapes = measure_objects(mask)
     assert len(shapes) == 101 and shapes.extent == 40 and shapes.width > 15
 
 
 def test_objects_of_lines_and_volumes_by_hand():
-    line = objects(np.array([0, 1, 1, 1, 0, 0, 1], bool))
+    line = measure_objects(np.array([0, 1, 1, 1, 0, 0, 1], bool))
     assert (line.areas, line.extents, line.widths) == ([3, 1], [3, 1], [3.0, 1.0])
     volume = np.zeros((9, 9, 40), bool)
     volume[3:6, 3:6] = True
-    rod = objects(volume)
+    rod = measure_objects(volume)
     assert (rod.areas, rod.extents) == ([360], [40]) and rod.widths[0] == pytest.approx(3, abs=0.3)
-    assert len(objects(np.zeros((4, 4), bool))) == 0
+    assert len(measure_objects(np.zeros((4, 4), bool))) == 0
 
 
 def test_other_data_sets_and_dimensions_are_looked_at_as_well(tmp_path):
@@ -368,4 +370,4 @@ def test_other_data_sets_and_dimensions_are_looked_at_as_well(tmp_path):
         for stem in TEN:
             np.save(tmp_path / kind / f"{stem}.npy", noise(300, below=below, seed=int(stem)))
     data = surveyed(tmp_path)
-    assert data.spatial_dims == 1 and [f for f in findings(data) if f.kind == ERROR] == []
+    assert data.spatial_dims == 1 and [f for f in collect_findings(data) if f.kind == ERROR] == []

@@ -13,7 +13,7 @@ from PIL import Image
 from test_data_check import TEN, bad, exif, surveyed
 
 from unet.commands.check import check
-from unet.data_check.corrected_copy import correct
+from unet.data_check.corrected_copy import write_corrected_copy
 from unet.errors import UserError
 
 
@@ -44,7 +44,7 @@ def labels_in(root: Path) -> dict[str, np.ndarray]:
 
 def test_every_mask_becomes_the_labels_it_was_drawn_with(messy, tmp_path):
     before = snapshot(messy)
-    written = correct(surveyed(messy, named=False), tmp_path / "out")
+    written = write_corrected_copy(surveyed(messy, named=False), tmp_path / "out")
     assert snapshot(messy) == before
     found = labels_in(tmp_path / "out")
     assert sorted(found) == TEN and written.left_out == []
@@ -56,7 +56,7 @@ def test_every_mask_becomes_the_labels_it_was_drawn_with(messy, tmp_path):
 
 def test_splits_stay_what_they_were(messy, tmp_path):
     data = surveyed(messy, named=False)
-    correct(data, tmp_path / "out")
+    write_corrected_copy(data, tmp_path / "out")
     for split, facts in data.splits.items():
         copied = {path.stem for path in (tmp_path / "out" / split / "images").iterdir()}
         assert copied == {Path(one.name).stem for one in facts}
@@ -69,7 +69,7 @@ def test_what_cannot_be_used_is_left_out_and_named(messy, tmp_path):
     (messy / "images" / "07.png").unlink()
     np.save(messy / "images" / "07.npy", np.full((40, 36), np.inf, np.float32))
     save(messy / "images" / "08.png", np.asarray(Image.open(messy / "images" / "09.png")))
-    written = correct(surveyed(messy, named=False), tmp_path / "out")
+    written = write_corrected_copy(surveyed(messy, named=False), tmp_path / "out")
     assert len(written.left_out) == 5
     for stem in ("04", "05", "06", "07"):
         assert any(f"{stem}." in sentence for sentence in written.left_out), written.left_out
@@ -82,7 +82,7 @@ def test_a_turned_photograph_is_written_as_viewers_show_it(messy, tmp_path):
     for stem in TEN:
         (messy / "images" / f"{stem}.png").unlink()
         exif(messy / "images" / f"{stem}.png", noise(36, 40, 3, seed=int(stem)) if stem != "02" else lying, 6)
-    written = correct(surveyed(messy, named=False), tmp_path / "out")
+    written = write_corrected_copy(surveyed(messy, named=False), tmp_path / "out")
     (path,) = (tmp_path / "out").rglob("images/02.png")
     assert (np.asarray(Image.open(path)) == np.rot90(lying, -1)).all(), "orientation 6: a quarter turn clockwise"
     assert written.left_out == [] and surveyed(tmp_path / "out").images[0][1].size == (40, 36)
@@ -92,7 +92,7 @@ def test_numbered_objects_become_foreground(tmp_path):
     for stem in TEN:
         save(tmp_path / "in" / "images" / f"{stem}.png", noise(40, 36, seed=int(stem)))
         save(tmp_path / "in" / "masks" / f"{stem}.png", np.arange(40 * 36).reshape(40, 36).astype(np.uint16))
-    correct(surveyed(tmp_path / "in"), tmp_path / "out")
+    write_corrected_copy(surveyed(tmp_path / "in"), tmp_path / "out")
     assert all(
         (labels != 0).sum() == 40 * 36 - 1 and labels.max() == 1 for labels in labels_in(tmp_path / "out").values()
     )
@@ -103,7 +103,7 @@ def test_ignored_pixels_stay_ignored_and_sequences_stay_arrays(tmp_path):
         for kind, line in (("images", noise(50, seed=int(stem))), ("masks", np.array([0, 1, 255] * 10 + [0] * 20))):
             (tmp_path / "in" / kind).mkdir(parents=True, exist_ok=True)
             np.save(tmp_path / "in" / kind / f"{stem}.npy", line.astype(np.uint8))
-    written = correct(surveyed(tmp_path / "in"), tmp_path / "out")
+    written = write_corrected_copy(surveyed(tmp_path / "in"), tmp_path / "out")
     assert written.overrides[1] == "data.source.values={0: background, 1: cell, 255: ignore}"
     labels = np.load(next((tmp_path / "out").rglob("masks/03.npy")))
     assert labels.tolist() == [0, 1, 255] * 10 + [0] * 20
@@ -113,7 +113,7 @@ def test_nothing_is_written_over_and_nothing_is_left_of_a_failure(messy, tmp_pat
     data = surveyed(messy, named=False)
     before = snapshot(messy)
     with pytest.raises(UserError, match="exists already"):
-        correct(data, messy)
+        write_corrected_copy(data, messy)
     from unet.data_check import corrected_copy as module
 
     def full(*arguments):
@@ -121,7 +121,7 @@ def test_nothing_is_written_over_and_nothing_is_left_of_a_failure(messy, tmp_pat
 
     monkeypatch.setattr(module, "save_labels", full)
     with pytest.raises(UserError, match="No space left"):
-        correct(data, tmp_path / "out")
+        write_corrected_copy(data, tmp_path / "out")
     assert snapshot(tmp_path) == before
 
 

@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from unet import DOWN, UP
 from unet.data.folder import Folder
-from unet.data_check.suggest import STRUCTURES, commands, crop_and_depth, structure_of, suggestions
-from unet.data_check.survey import Survey, survey
+from unet.data_check.suggest import STRUCTURES, crop_and_depth, data_structure, format_commands, suggest_settings
+from unet.data_check.survey import Survey, survey_data
 from unet.training.build import build_data, build_task
 
 
@@ -43,12 +43,12 @@ def lines(mask: np.ndarray) -> None:
 
 
 def surveyed(root: Path) -> Survey:
-    return survey(Folder(str(root), classes=CLASSES), named=False)
+    return survey_data(Folder(str(root), classes=CLASSES), named=False)
 
 
 @pytest.mark.parametrize("draw, name", [(lines, "thin"), (squares(12), "small"), (squares(60), "large")])
 def test_objects_decide_which_operators_are_tried(tmp_path, draw, name):
-    kind = structure_of(surveyed(drawn(tmp_path, draw)))
+    kind = data_structure(surveyed(drawn(tmp_path, draw)))
     assert kind is not None and kind.name == name
 
 
@@ -78,7 +78,7 @@ def test_rare_classes_get_weights_and_common_ones_none(tmp_path):
         mask[5:11, 5:11] = 255
 
     def overrides(root: Path) -> set[str]:
-        return {override for suggestion in suggestions(surveyed(root)) for override in suggestion.overrides}
+        return {override for suggestion in suggest_settings(surveyed(root)) for override in suggestion.overrides}
 
     assert "data.class_weights=sqrt_median_frequency" in overrides(drawn(tmp_path / "rare", speck))
     assert "data.class_weights=sqrt_median_frequency" not in overrides(drawn(tmp_path / "common", squares(40)))
@@ -87,9 +87,9 @@ def test_rare_classes_get_weights_and_common_ones_none(tmp_path):
 def test_the_lines_compose_and_the_network_runs_on_the_data(tmp_path):
     root = drawn(tmp_path / "my data", squares(12))
     found = surveyed(root)
-    kind = structure_of(found)
+    kind = data_structure(found)
     assert kind is not None
-    train, sweep = commands(["data=folder", f"data.root={root}", "seed=3"], suggestions(found), kind)
+    train, sweep = format_commands(["data=folder", f"data.root={root}", "seed=3"], suggest_settings(found), kind)
     words = shlex.split(sweep)
     assert words[:3] == ["python", "train.py", "-m"] and shlex.split(train)[:2] == words[:2]
     (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words[3:]), None)
@@ -107,6 +107,6 @@ def test_the_lines_compose_and_the_network_runs_on_the_data(tmp_path):
 def test_what_the_user_chose_stands(tmp_path):
     found = surveyed(drawn(tmp_path, squares(12)))
     given = ["data=folder", f"data.root={tmp_path}", "model.depth=5", "model.up=unpool"]
-    train, sweep = commands(given, suggestions(found), STRUCTURES[0])
+    train, sweep = format_commands(given, suggest_settings(found), STRUCTURES[0])
     assert train.count("model.depth=") == 1 and "model.depth=5" in train
     assert "model.up=unpool" in sweep and "transposed" not in sweep

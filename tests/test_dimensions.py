@@ -14,8 +14,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from unet.data.dataset import APPLY, EpochSampler, SegmentationDataset, collate
-from unet.data.dataset import compose as pipeline
+from unet.data.dataset import TRANSFORM_BY_DIMS, EpochSampler, SegmentationDataset, build_transform, collate
 from unet.data.samples import Samples
 from unet.data.source import Item, in_memory_pair
 from unet.errors import UserError
@@ -37,7 +36,9 @@ def batches(spatial_dims: int, workers: int) -> list[dict[str, torch.Tensor]]:
         rng = np.random.default_rng(seed)
         image, target = rng.integers(0, 256, (*size, 2)).astype(np.uint8), rng.integers(0, 2, size).astype(np.uint8)
         items.append(Item(str(seed), partial(in_memory_pair, image, target)))
-    dataset = SegmentationDataset(Samples(items, 2, spatial_dims, 1e9, "train"), pipeline(STEPS[spatial_dims]), 0)
+    dataset = SegmentationDataset(
+        Samples(items, 2, spatial_dims, 1e9, "train"), build_transform(STEPS[spatial_dims]), 0
+    )
     return list(DataLoader(dataset, 4, sampler=EpochSampler(6, 16, 0), num_workers=workers, collate_fn=collate))
 
 
@@ -53,9 +54,9 @@ def test_workers_change_nothing(spatial_dims):
 
 
 def applied(spatial_dims: int, steps, image: np.ndarray, target: np.ndarray, seed: int = 0):
-    transform = steps if isinstance(steps, A.Compose) else pipeline(steps)
+    transform = steps if isinstance(steps, A.Compose) else build_transform(steps)
     transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
-    return APPLY[spatial_dims](transform, image, target)
+    return TRANSFORM_BY_DIMS[spatial_dims](transform, image, target)
 
 
 def test_noise_differs_from_voxel_to_voxel_and_brightness_does_not():
@@ -89,7 +90,7 @@ def test_a_sequence_stays_one():
 def config_transforms(name: str, spatial_dims: int) -> A.Compose:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         steps = compose("train", [f"data={name}"]).data.train_transforms
-    return pipeline(instantiate(steps, _convert_="all"), spatial_dims)
+    return build_transform(instantiate(steps, _convert_="all"), spatial_dims)
 
 
 @pytest.mark.parametrize("name, spatial_dims", [("blue_marble_lines", 1), ("icbm152", 3), ("folder", 1), ("folder", 3)])

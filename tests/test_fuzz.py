@@ -25,8 +25,8 @@ from PIL import Image
 
 from unet import load
 from unet.data.files import LabelMap, file_item
-from unet.data.samples import checked
-from unet.data_check.file_facts import examine
+from unet.data.samples import read_item
+from unet.data_check.file_facts import read_facts
 from unet.errors import UserError
 from unet.io.atomic import read_json
 from unet.io.image_formats import read_image
@@ -141,9 +141,9 @@ def test_any_image_with_any_mask_is_an_item_or_a_sentence(
         except (OSError, KeyError, ValueError, TypeError):
             return  # Pillow writes no such TIFF
     item = file_item(image, mask, LabelMap(None, CLASSES))
-    facts = examine(item, "train", True)
+    facts = read_facts(item, "train", True)
     try:
-        pixels, target = checked(item, 2, 2)
+        pixels, target = read_item(item, 2, 2)
     except UserError as error:
         one_line(error, "x.tif" if "x.tif" in str(error) else "m.tif")
     else:

@@ -14,7 +14,7 @@ from PIL import Image
 from unet.data import SegmentationData, blue_marble
 from unet.data.blue_marble import BlueMarble
 from unet.data.camvid import CamVid
-from unet.data.dataset import compose as pipeline
+from unet.data.dataset import build_transform
 from unet.data.isbi2012 import Isbi2012
 from unet.data.oxford_pet import OxfordPet
 from unet.data.samples import Samples
@@ -239,7 +239,7 @@ def test_augmentation_keeps_masks_on_their_images(name: str):
     """Where an image is scaled by linear interpolation its mask must be scaled about the same pixel centres."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         transforms = compose("train", [f"data={name}"]).data.train_transforms
-    augment = pipeline(instantiate(transforms, _convert_="all"))
+    augment = build_transform(instantiate(transforms, _convert_="all"))
     image, mask = disc()
     moved = []
     for seed in range(60):

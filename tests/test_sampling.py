@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader
 
 from unet.data import SegmentationData
 from unet.data.blue_marble import BlueMarble, in_memory_pair
-from unet.data.dataset import EpochSampler, SegmentationDataset, collate
-from unet.data.dataset import compose as pipeline
+from unet.data.dataset import EpochSampler, SegmentationDataset, build_transform, collate
 from unet.data.samples import Samples
 from unet.data.source import Item
 from unet.errors import UserError
@@ -31,7 +30,7 @@ def items_of(count: int, size: int = 24) -> list[Item]:
 
 
 def dataset(count: int = 12, seed: int = 0, transforms=TRANSFORMS, size: int = 24) -> SegmentationDataset:
-    return SegmentationDataset(Samples(items_of(count, size), 2, 2, 1e9, "train"), pipeline(transforms), seed)
+    return SegmentationDataset(Samples(items_of(count, size), 2, 2, 1e9, "train"), build_transform(transforms), seed)
 
 
 def batches(workers: int = 0, epoch: int = 0, seed: int = 0, skip: int = 0) -> list[dict[str, torch.Tensor]]:
@@ -103,7 +102,7 @@ def test_a_sample_does_not_depend_on_those_before_it(order, epoch):
 def test_image_and_target_are_moved_together():
     ramp = np.arange(64, dtype=np.uint8).reshape(8, 8)
     items = [Item("ramp", lambda: (ramp[..., None], ramp))]
-    data = SegmentationDataset(Samples(items, 64, 2, 1e9, "train"), pipeline([A.D4(p=1), *TRANSFORMS[1:]]), 0)
+    data = SegmentationDataset(Samples(items, 64, 2, 1e9, "train"), build_transform([A.D4(p=1), *TRANSFORMS[1:]]), 0)
     for position in range(20):
         sample = data[0, position, 0]
         assert torch.equal(sample["image"][..., 0].long(), sample["target"])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from unet.data import SegmentationData
 from unet.data.folder import Folder
-from unet.data.icbm152 import SLABS, Icbm152, tissue
+from unet.data.icbm152 import SLABS, Icbm152, tissue_labels
 from unet.errors import UserError
 from unet.io.image_formats import name_parts, read_image
 
@@ -32,7 +32,7 @@ def test_tissue_by_hand():
     grey = np.array([[0, 200, 20, 100, 100]], np.uint8)
     white = np.array([[0, 55, 230, 55, 90]], np.uint8)
     # outside; grey; white; 100 of both grey and the rest; 100 grey
-    assert tissue(image, grey, white).tolist() == [[255, 1, 2, 0, 1]]
+    assert tissue_labels(image, grey, white).tolist() == [[255, 1, 2, 0, 1]]
 
 
 @needs_volumes

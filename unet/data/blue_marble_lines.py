@@ -6,8 +6,8 @@ from unet.data.blue_marble import BlueMarble
 from unet.data.source import SPLITS, Item, in_memory_pair
 
 BAND = 47  # rows of a band, 3.1 degrees of latitude; 45 bands make the 2115 rows
-GAP = 12  # rows left out after each band: of a row's coasts the next row shares 30 %, the twelfth 5 %
-HANDS = (("train", "val", "train", "test", "train"), ("train", "test", "train", "val", "train"))
+SKIPPED_ROWS = 12  # rows left out after each band: of a row's coasts the next row shares 30 %, the twelfth 5 %
+SPLIT_CYCLES = (("train", "val", "train", "test", "train"), ("train", "test", "train", "val", "train"))
 
 
 class BlueMarbleLines(BlueMarble):
@@ -32,5 +32,5 @@ class BlueMarbleLines(BlueMarble):
 
 def row_splits(rows: int) -> list[str | None]:
     """The split of every row, None in a gap."""
-    order = [split for hand in HANDS for split in hand]
-    return [order[row // BAND % len(order)] if row % BAND < BAND - GAP else None for row in range(rows)]
+    order = [split for hand in SPLIT_CYCLES for split in hand]
+    return [order[row // BAND % len(order)] if row % BAND < BAND - SKIPPED_ROWS else None for row in range(rows)]

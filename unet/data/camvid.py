@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unet.data.files import LabelMap, pairs, require_folders
+from unet.data.files import LabelMap, pair_files, require_folders
 from unet.data.source import SPLITS, Color, Item, Source
 
 ADVICE = (
@@ -39,6 +39,6 @@ class CamVid(Source):
         present = [split for split in SPLITS if (self.root / split).is_dir()]
         folders = {split: (self.root / split, self.root / f"{split}annot") for split in present}
         return {
-            split: list(pairs(images, masks, labels, on_error=self.on_error).values())
+            split: list(pair_files(images, masks, labels, on_error=self.on_error).values())
             for split, (images, masks) in folders.items()
         }

@@ -88,7 +88,7 @@ class SegmentationDataset(Dataset[dict[str, Tensor]]):
 
     def __init__(self, samples: Samples, transform: A.Compose, seed: int):
         self.samples, self.transform, self.seed = samples, transform, seed
-        self.apply = APPLY[samples.spatial_dims]
+        self.apply = TRANSFORM_BY_DIMS[samples.spatial_dims]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -111,21 +111,21 @@ class SegmentationDataset(Dataset[dict[str, Tensor]]):
         return collate([self[0, index, index]])
 
 
-def on_picture(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
+def transform_image(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
     """image (H, W, C), target (H, W)."""
     result = transform(image=image, mask=target)
     return result["image"], result["mask"]
 
 
-def on_sequence(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
+def transform_sequence(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
     """image (L, C), target (L): to albumentations a picture of one row, so a crop has height 1."""
-    image, target = on_picture(transform, image[None], target[None])
+    image, target = transform_image(transform, image[None], target[None])
     if len(target) != 1:
         raise UserError(f"a sequence is a picture of one row, of which the transforms made {len(target)}")
     return image[0], target[0]
 
 
-def on_volume(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
+def transform_volume(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
     """image (D, H, W, C), target (D, H, W).
 
     Geometry goes through albumentations' own ``volume``. What changes values alone is given the volume as one tall
@@ -133,7 +133,7 @@ def on_volume(transform: A.Compose, image: Array, target: Array) -> tuple[Array,
     at neighbours, such as a blur, has no meaning there.
     """
     for step in transform:
-        if changes_values_alone(step):
+        if is_pixelwise(step):
             image = step(image=image.reshape(-1, *image.shape[2:]))["image"].reshape(image.shape)
         else:
             result = step(volume=image, mask3d=target)
@@ -141,16 +141,16 @@ def on_volume(transform: A.Compose, image: Array, target: Array) -> tuple[Array,
     return image, target
 
 
-def changes_values_alone(step: A.BasicTransform | A.BaseCompose) -> bool:
+def is_pixelwise(step: A.BasicTransform | A.BaseCompose) -> bool:
     if isinstance(step, A.BaseCompose):
-        return all(map(changes_values_alone, step))
+        return all(map(is_pixelwise, step))
     return isinstance(step, A.ImageOnlyTransform)
 
 
-APPLY: dict[int, Callable[[A.Compose, Array, Array], tuple[Array, Array]]] = {
-    1: on_sequence,
-    2: on_picture,
-    3: on_volume,
+TRANSFORM_BY_DIMS: dict[int, Callable[[A.Compose, Array, Array], tuple[Array, Array]]] = {
+    1: transform_sequence,
+    2: transform_image,
+    3: transform_volume,
 }
 """How a pipeline is run on image (*S, C) and target (*S), by the number of spatial axes."""
 
@@ -168,7 +168,7 @@ def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {"image": images, "target": torch.stack([sample["target"] for sample in batch])}
 
 
-def for_axes(transforms: Sequence[Any], spatial_dims: int) -> list[Any]:
+def transforms_for_dims(transforms: Sequence[Any], spatial_dims: int) -> list[Any]:
     """A list of transforms, or of what they are made from, for that many spatial axes.
 
     Where files decide how many there are, an entry may be a mapping ``{1: [...], 2: [...], 3: [...]}``, in whose place
@@ -176,14 +176,14 @@ def for_axes(transforms: Sequence[Any], spatial_dims: int) -> list[Any]:
     """
     steps = []
     for entry in transforms:
-        by_axes = isinstance(entry, Mapping) and set(entry) <= APPLY.keys()
+        by_axes = isinstance(entry, Mapping) and set(entry) <= TRANSFORM_BY_DIMS.keys()
         steps += entry.get(spatial_dims, ()) if by_axes else [entry]
     return steps
 
 
-def compose(transforms: Sequence[Any], spatial_dims: int = 2) -> A.Compose:
+def build_transform(transforms: Sequence[Any], spatial_dims: int = 2) -> A.Compose:
     """An albumentations pipeline, see :func:`for_axes`, that says which entry is no transform."""
-    steps = for_axes(transforms, spatial_dims)
+    steps = transforms_for_dims(transforms, spatial_dims)
     for step in steps:
         if not isinstance(step, A.BasicTransform | A.BaseCompose):
             raise UserError(f"data transforms: {step!r} is no albumentations transform (write it with _target_)")

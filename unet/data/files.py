@@ -32,7 +32,7 @@ class LabelMap:
         self.classes = list(classes)
         self.stated = values is not None
         names = dict(enumerate(self.classes)) if values is None else values
-        self.stored: dict[Any, int] = {stored(key): self.label(name) for key, name in names.items()}
+        self.stored: dict[Any, int] = {parse_value(key): self.label(name) for key, name in names.items()}
         self.colored = any(isinstance(key, tuple) for key in self.stored)
 
     def label(self, name: str) -> int:
@@ -74,16 +74,16 @@ class LabelMap:
         """(*S) or (*S, C) as stored -> (*S) uint8 labels. Raises UserError naming ``path``."""
         key: Callable[[Any], Any] = int_if_integral
         if pixels.ndim > spatial_dims and self.colored:
-            pixels, key = packed(pixels), rgb
+            pixels, key = pack_rgb(pixels), unpack_rgb
         elif pixels.ndim > spatial_dims:
-            pixels = grey(pixels, path)
-        present, places = distinct(pixels)
+            pixels = require_grayscale(pixels, path)
+        present, places = unique_values(pixels)
         keys = [key(value) for value in present.tolist()]
         unknown = [key for key in keys if key not in self.stored]
         if unknown:
             raise UserError(
-                f"{path}: label {listed(unknown)} is outside the {len(self.classes)} classes (expected "
-                f"{listed(self.stored)}); {self.advice(keys)}"
+                f"{path}: label {format_values(unknown)} is outside the {len(self.classes)} classes (expected "
+                f"{format_values(self.stored)}); {self.advice(keys)}"
             )
         return np.array([self.stored[key] for key in keys], np.uint8)[places].reshape(pixels.shape)
 
@@ -101,7 +101,7 @@ class LabelMap:
         return f"if {condition}, add 'data.source.values={{{entries}}}'"
 
 
-def stored(key: int | str) -> int | tuple[int, ...]:
+def parse_value(key: int | str) -> int | tuple[int, ...]:
     """A key of ``values``: an integer, or a colour written ``"r g b"`` (commas will do as well)."""
     try:
         parts = tuple(int(part) for part in str(key).replace(",", " ").split())
@@ -112,13 +112,13 @@ def stored(key: int | str) -> int | tuple[int, ...]:
     return parts[0] if len(parts) == 1 else parts
 
 
-def listed(keys: Iterable, most: int = 12) -> str:
+def format_values(keys: Iterable, most: int = 12) -> str:
     """The first keys, as they are written in ``values``."""
     names = [" ".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in keys]
     return ", ".join(names[:most] + ["..."] * (len(names) > most))
 
 
-def distinct(pixels: Array) -> tuple[Array, Array]:
+def unique_values(pixels: Array) -> tuple[Array, Array]:
     """The values that occur, ascending, and for each pixel which of them it has; 8-bit ones are counted, not sorted."""
     if pixels.dtype != np.uint8:
         return np.unique(pixels, return_inverse=True)
@@ -131,22 +131,22 @@ def int_if_integral(value: float) -> int | float:
     return int(value) if float(value).is_integer() else value
 
 
-def packed(pixels: Array) -> Array:
+def pack_rgb(pixels: Array) -> Array:
     """Colours (*S, 3 or more) as one integer each."""
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     return red << 16 | green << 8 | blue
 
 
-def rgb(packed: int) -> tuple[int, int, int]:
+def unpack_rgb(packed: int) -> tuple[int, int, int]:
     return packed >> 16, packed >> 8 & 255, packed & 255
 
 
-def grey(pixels: Array, path: Path) -> Array:
+def require_grayscale(pixels: Array, path: Path) -> Array:
     """A mask saved as RGB(A) whose channels agree, as one channel."""
-    shown = one_channel(pixels)
+    shown = to_grayscale(pixels)
     if shown is None:
-        colors = [rgb(value) for value in np.unique(packed(pixels)).tolist()]
-        entries = ", ".join(f"{listed([color])}: NAME" for color in colors[:12])
+        colors = [unpack_rgb(value) for value in np.unique(pack_rgb(pixels)).tolist()]
+        entries = ", ".join(f"{format_values([color])}: NAME" for color in colors[:12])
         raise UserError(
             f"{path}: a colour mask of {len(colors)} colours, expected labels in one channel; say which class each "
             f"colour is (or ignore) with 'data.source.values={{{entries}{', ...' if len(colors) > 12 else ''}}}'"
@@ -154,7 +154,7 @@ def grey(pixels: Array, path: Path) -> Array:
     return shown
 
 
-def one_channel(pixels: Array) -> Array | None:
+def to_grayscale(pixels: Array) -> Array | None:
     """Grey (*S) of pixels (*S, C), whatever their alpha; None where their colours are none."""
     shown = pixels[..., :1] if pixels.shape[-1] < 3 else pixels[..., :3]
     return shown[..., 0] if (shown == shown[..., :1]).all() else None
@@ -203,7 +203,7 @@ def natural_key(path: Path) -> tuple[int, str]:
     return (int(stem), "") if stem.isdecimal() else (-1, path.name)
 
 
-def pairs(
+def pair_files(
     images: Path,
     masks: Path,
     labels: LabelMap,
@@ -247,7 +247,7 @@ def read_lines(path: Path) -> list[str]:
         raise UserError(f"{path}: cannot be read as a list ({told}); expected a text file with a stem a line") from None
 
 
-def installed_file(package: str, name: str, install: str) -> Path:
+def find_installed_file(package: str, name: str, install: str) -> Path:
     """Return where pip put a file that a package ships, without importing the package.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.data.files import LabelMap, listed, pairs, read_lines
+from unet.data.files import LabelMap, format_values, pair_files, read_lines
 from unet.data.source import PALETTE, SPLITS, Color, Item, Source
 from unet.errors import UserError, did_you_mean
 from unet.io.image_formats import SUFFIXES, name_parts
@@ -87,7 +87,7 @@ class Folder(Source):
         return {split: list(found[split].values()) for split in SPLITS if found.get(split)}
 
     def pairs(self, folder: Path) -> dict[str, Item]:
-        return pairs(folder / "images", folder / "masks", self.labels, self.mask_stem, self.mode, self.on_error)
+        return pair_files(folder / "images", folder / "masks", self.labels, self.mask_stem, self.mode, self.on_error)
 
     def divide(self, items: Mapping[str, Item]) -> dict[str, list[str]]:
         """The stems of each split."""
@@ -181,7 +181,7 @@ def class_names(classes: Sequence[str] | None) -> tuple[str, ...]:
         raise UserError(
             f"data.source.classes: expected a list of at least two names, such as "
             f"'data.source.classes=[background,cell]', up to {IGNORE_INDEX} different names, none of them ignore or "
-            f"empty, found {f'{len(names)}: {listed(names)}' if names else repr(classes)}"
+            f"empty, found {f'{len(names)}: {format_values(names)}' if names else repr(classes)}"
         )
     return names
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from unet.data.files import installed_file
+from unet.data.files import find_installed_file
 from unet.data.source import Array, Color, Item, Source, in_memory_pair
 from unet.io.image_formats import read_nifti
 from unet.labels import IGNORE_INDEX
@@ -37,14 +37,14 @@ class Icbm152(Source):
 
     def load_splits(self) -> dict[str, list[Item]]:
         image, grey, white = (
-            read_nifti(installed_file("nilearn", FILE.format(kind), INSTALL)) for kind in ("t1", "gm", "wm")
+            read_nifti(find_installed_file("nilearn", FILE.format(kind), INSTALL)) for kind in ("t1", "gm", "wm")
         )
-        target = tissue(image, grey, white)
+        target = tissue_labels(image, grey, white)
         return {
             split: [
                 Item(
                     f"ICBM152 slices {slab.start} to {slab.stop - 1}",
-                    partial(in_memory_pair, *upright(image, target, slab)),
+                    partial(in_memory_pair, *crop_to_brain(image, target, slab)),
                 )
                 for slab in slabs
             ]
@@ -52,7 +52,7 @@ class Icbm152(Source):
         }
 
 
-def tissue(image: Array, grey: Array, white: Array) -> Array:
+def tissue_labels(image: Array, grey: Array, white: Array) -> Array:
     """Labels from maps of 0 to 255, which stand for probabilities: the largest, other first among equals."""
     other = 255 - grey.astype(np.int16) - white
     target = np.stack([other, grey, white]).argmax(0).astype(np.uint8)
@@ -60,7 +60,7 @@ def tissue(image: Array, grey: Array, white: Array) -> Array:
     return target
 
 
-def upright(image: Array, target: Array, slab: slice) -> tuple[Array, Array]:
+def crop_to_brain(image: Array, target: Array, slab: slice) -> tuple[Array, Array]:
     """The box around a slab's brain: image (D, H, W, 1), target (D, H, W).
 
     The axes run from back to front, from top to bottom and from left to right.

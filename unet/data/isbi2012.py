@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unet.data.files import LabelMap, pairs, require_folders
+from unet.data.files import LabelMap, pair_files, require_folders
 from unet.data.source import Color, Item, Source
 
 ADVICE = (
@@ -30,6 +30,6 @@ class Isbi2012(Source):
     def load_splits(self) -> dict[str, list[Item]]:
         require_folders([self.root / "image", self.root / "label"], ADVICE)
         labels = LabelMap({0: "membrane", 255: "cell"}, self.classes)
-        slices = list(pairs(self.root / "image", self.root / "label", labels, on_error=self.on_error).values())
+        slices = list(pair_files(self.root / "image", self.root / "label", labels, on_error=self.on_error).values())
         first, last = round(0.6 * len(slices)), round(0.8 * len(slices))
         return {"train": slices[:first], "val": slices[first:last], "test": slices[last:]}

@@ -9,7 +9,7 @@ import lightning as L
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compose
+from unet.data.dataset import EpochSampler, SegmentationDataset, build_transform, collate
 from unet.data.samples import Samples, channel_mismatch, cross_split_duplicates, evenly_spaced
 from unet.data.source import Item, Source
 from unet.errors import UserError
@@ -169,7 +169,7 @@ class SegmentationData(L.LightningDataModule):
         Keys are (epoch, position, item).
         """
         kind = transforms or ("train" if split == "train" else "eval")
-        transform = compose(self.transforms[kind], self.source.spatial_dims)
+        transform = build_transform(self.transforms[kind], self.source.spatial_dims)
         return SegmentationDataset(self.samples[split], transform, self.seed)
 
     def example(self, split: str, index: int = 0) -> Tensor:

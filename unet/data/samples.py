@@ -51,8 +51,8 @@ class Samples:
         self.digests: list[bytes] = []
 
         def read_one(item: Item) -> tuple[Array, Array, bytes]:
-            image, target = checked(item, num_classes, spatial_dims)
-            return image, target, digest(image)
+            image, target = read_item(item, num_classes, spatial_dims)
+            return image, target, hash_pixels(image)
 
         read = read_in_parallel(read_one, items, os.cpu_count() or 1)
         for index, (image, target, pixels) in enumerate(progress(read, len(items), f"reading {split}")):
@@ -85,7 +85,7 @@ class Samples:
             DataUnavailable: the item, which was read once before, cannot be read again.
         """
         try:
-            return self.kept.get(index) or checked(self.items[index], self.num_classes, self.spatial_dims)
+            return self.kept.get(index) or read_item(self.items[index], self.num_classes, self.spatial_dims)
         except (UserError, OSError) as error:
             raise DataUnavailable(
                 f"{error} (it could be read when the run began; see that its disk is there)"
@@ -140,7 +140,7 @@ def read_in_parallel(read: Callable[[Item], Result], items: Iterable[Item], num_
             yield pending.popleft().result()
 
 
-def checked(item: Item, num_classes: int, spatial_dims: int) -> tuple[Array, Array]:
+def read_item(item: Item, num_classes: int, spatial_dims: int) -> tuple[Array, Array]:
     """Read an item; raise UserError naming it unless image and target fit each other and the classes."""
     image, target = item.read()
     if image.ndim != spatial_dims + 1 or 0 in image.shape:
@@ -164,7 +164,7 @@ def evenly_spaced(count: int, most: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()
 
 
-def digest(array: Array) -> bytes:
+def hash_pixels(array: Array) -> bytes:
     """The same for the same pixels, whatever file they come from."""
     found = hashlib.blake2b(f"{array.shape} {array.dtype.str}".encode(), digest_size=16)
     found.update(np.ascontiguousarray(array).data)

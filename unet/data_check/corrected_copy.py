@@ -14,10 +14,10 @@ from unet.data.files import FilePair
 from unet.data.folder import Folder
 from unet.data.samples import progress
 from unet.data.source import SPLITS, Array
-from unet.data_check.file_facts import Facts
-from unet.data_check.findings import agrees_when_turned
+from unet.data_check.file_facts import ItemFacts
+from unet.data_check.findings import matches_after_rotation
 from unet.data_check.mask_encoding import IGNORE, Encoding, classes_override, values_override
-from unet.data_check.mask_values import Key, coded, nearest
+from unet.data_check.mask_values import Key, index_values, nearest_levels
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.errors import UserError
 from unet.io.atomic import atomic_folder
@@ -25,7 +25,7 @@ from unet.io.image_formats import SHOWN_AS, name_parts
 
 
 @dataclass(frozen=True)
-class Correction:
+class CorrectedCopy:
     """A copy that was written.
 
     Attributes:
@@ -39,7 +39,7 @@ class Correction:
     left_out: list[str]
 
 
-def correct(survey: Survey, out: Path) -> Correction:
+def write_corrected_copy(survey: Survey, out: Path) -> CorrectedCopy:
     """Write the items that can be used to ``out``, a folder that does not exist yet, whole or not at all.
 
     The splits become folders, so they stay what they were although items are left out. Images are copied as they are,
@@ -55,7 +55,7 @@ def correct(survey: Survey, out: Path) -> Correction:
     if not survey.encoding.meaning:
         raise UserError(f"fix={out}: what the masks store is unknown; say it with data.source.classes and .values")
     left_out: list[str] = survey.problems + [fault for one in survey.facts for fault in one.faults]
-    chosen = list(usable(survey, left_out))
+    chosen = list(usable_items(survey, left_out))
     if not chosen:
         raise UserError(f"fix={out}: no item can be used; correct what the report names")
     try:
@@ -63,14 +63,14 @@ def correct(survey: Survey, out: Path) -> Correction:
             for split in {one.split for one in chosen}:
                 for kind in ("images", "masks"):
                     (split_folder(folder, split) / kind).mkdir(parents=True)
-            done = pool.map(lambda one: write(one, survey.encoding, split_folder(folder, one.split)), chosen)
+            done = pool.map(lambda one: write_item(one, survey.encoding, split_folder(folder, one.split)), chosen)
             list(progress(done, len(chosen), "writing"))
     except OSError as error:
         raise UserError(f"fix={out}: cannot be written ({error}); nothing is left there") from None
-    return Correction(*as_folder(survey, out), left_out)
+    return CorrectedCopy(*corrected_folder(survey, out), left_out)
 
 
-def usable(survey: Survey, left_out: list[str]) -> Iterator[Facts]:
+def usable_items(survey: Survey, left_out: list[str]) -> Iterator[ItemFacts]:
     """The items that a training can read once they are corrected, one of those that are equal; reasons for the rest.
 
     Of equal images the one in the test split stays, then that in the validation split.
@@ -83,7 +83,7 @@ def usable(survey: Survey, left_out: list[str]) -> Iterator[Facts]:
             continue  # its fault is said already
         if image.not_finite:
             left_out.append(f"{one.name}: holds NaN or infinite values")
-        elif image.size != mask.size and not agrees_when_turned(image, mask):
+        elif image.size != mask.size and not matches_after_rotation(image, mask):
             left_out.append(f"{one.name}: image and mask differ in size")
         elif len(mask.size) != survey.spatial_dims:
             left_out.append(f"{one.name}: has another number of axes than the others")
@@ -100,20 +100,20 @@ def split_folder(root: Path, split: str) -> Path:
     return root if split == UNSPLIT else root / split
 
 
-def write(one: Facts, encoding: Encoding, folder: Path) -> None:
+def write_item(one: ItemFacts, encoding: Encoding, folder: Path) -> None:
     """An item's image and mask into ``images`` and ``masks`` of a folder, both named as the image was."""
     files = one.files
     assert files is not None and one.image is not None and one.mask is not None
     stem = name_parts(files.image)[0]
     turn = one.image.size != one.mask.size
     if turn and one.image.stored.turned != 1:
-        save_turned(files.image, folder / "images" / f"{stem}.png")
+        save_upright(files.image, folder / "images" / f"{stem}.png")
     else:
         shutil.copyfile(files.image, folder / "images" / files.image.name)
     save_labels(class_labels(files, encoding, turn and one.mask.stored.turned != 1), folder / "masks" / stem)
 
 
-def save_turned(image: Path, path: Path) -> None:
+def save_upright(image: Path, path: Path) -> None:
     with Image.open(image) as opened:
         turned = ImageOps.exif_transpose(opened)
         assert turned is not None
@@ -124,9 +124,9 @@ def save_turned(image: Path, path: Path) -> None:
 def class_labels(files: FilePair, encoding: Encoding, turn: bool = False) -> Array:
     """A mask file as class indices (*S), uint8; a value that was never counted is that of the nearest one."""
     pixels, spatial_dims = files.labels.pixels(files.mask)
-    places, keys, _ = coded(pixels, spatial_dims)
+    places, keys, _ = index_values(pixels, spatial_dims)
     strange = [key for key in keys if key not in encoding.meaning]
-    near = dict(zip(strange, nearest(strange, list(encoding.meaning)), strict=True)) if strange else {}
+    near = dict(zip(strange, nearest_levels(strange, list(encoding.meaning)), strict=True)) if strange else {}
     table = np.array([encoding.label(encoding.meaning[near.get(key, key)]) for key in keys], np.uint8)
     labels = table[places]
     if turn:
@@ -145,7 +145,7 @@ def save_labels(labels: Array, path: Path) -> None:
         np.save(path.with_name(f"{path.name}.npy"), labels)
 
 
-def as_folder(survey: Survey, out: Path) -> tuple[Folder, tuple[str, ...]]:
+def corrected_folder(survey: Survey, out: Path) -> tuple[Folder, tuple[str, ...]]:
     """The copy as a data set, and the overrides that make it one."""
     assert isinstance(survey.source, Folder)
     classes = survey.encoding.classes

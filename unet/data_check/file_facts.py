@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from unet.data.files import FilePair
-from unet.data.samples import digest
+from unet.data.samples import hash_pixels
 from unet.data.source import Array, Item
-from unet.data_check.mask_values import Key, coded, levels_of, looks_lossy, nearest
-from unet.data_check.shapes import Shapes, middle, objects
+from unet.data_check.mask_values import Key, find_levels, index_values, looks_lossy, nearest_levels
+from unet.data_check.shapes import Shapes, center_crop, measure_objects
 from unet.errors import UserError
 from unet.io.image_formats import PICTURES, name_parts, read_image
 
@@ -22,13 +22,13 @@ ORIENTATION = 0x0112
 QUARTER_TURNS = (5, 6, 7, 8)
 """Orientations that exchange height and width."""
 
-LOSSY = (".jpg", ".jpeg")
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
 KEPT, SHAPED = 4096, 64
 """Of how many values of a mask the pixels are counted one by one, and of how many the objects are measured."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class FileFormat:
     """How a file stores its pixels.
 
     Attributes:
@@ -54,7 +54,7 @@ class ImageFacts:
         digest: equal for equal pixels.
     """
 
-    stored: Stored
+    stored: FileFormat
     size: tuple[int, ...]
     channels: int
     dtype: str
@@ -77,7 +77,7 @@ class MaskFacts:
         digest: equal for equal pixels.
     """
 
-    stored: Stored
+    stored: FileFormat
     size: tuple[int, ...]
     counts: dict[Key, int]
     lossy: bool
@@ -86,7 +86,7 @@ class MaskFacts:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ItemFacts:
     """An item; of what could not be read, there is a fault instead.
 
     Attributes:
@@ -109,23 +109,23 @@ class Facts:
         return self.item.read if isinstance(self.item.read, FilePair) else None
 
 
-def examine(item: Item, split: str, measured: bool) -> Facts:
+def read_facts(item: Item, split: str, measured: bool) -> ItemFacts:
     """Read an item and never raise; ``measured``: measure its objects too."""
     faults: list[str] = []
     image, mask, spatial_dims = None, None, None
     if not isinstance(files := item.read, FilePair):
         with collect_errors(item.name, faults):
             pixels, target = item.read()
-            image = image_facts(pixels, Stored("in memory"))
+            image = image_facts(pixels, FileFormat("in memory"))
             mask = mask_facts(target, target.ndim, image.stored, measured)
-        return Facts(item.name, split, item, image, mask, tuple(faults))
+        return ItemFacts(item.name, split, item, image, mask, tuple(faults))
     with collect_errors(str(files.mask), faults):
         pixels, spatial_dims = files.labels.pixels(files.mask)
-        lossy = name_parts(files.mask)[1] in LOSSY
-        mask = mask_facts(pixels, spatial_dims, how_stored(files.mask), measured, lossy)
+        lossy = name_parts(files.mask)[1] in LOSSY_SUFFIXES
+        mask = mask_facts(pixels, spatial_dims, read_format(files.mask), measured, lossy)
     with collect_errors(str(files.image), faults):
-        image = image_facts(read_image(files.image, files.mode, spatial_dims), how_stored(files.image))
-    return Facts(item.name, split, item, image, mask, tuple(faults))
+        image = image_facts(read_image(files.image, files.mode, spatial_dims), read_format(files.image))
+    return ItemFacts(item.name, split, item, image, mask, tuple(faults))
 
 
 @contextmanager
@@ -139,40 +139,42 @@ def collect_errors(name: str, errors: list[str]) -> Iterator[None]:
         errors.append(f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})")
 
 
-def how_stored(path: Path) -> Stored:
+def read_format(path: Path) -> FileFormat:
     """Read how a picture is stored from its header; of an array, take the suffix."""
     if name_parts(path)[1] not in PICTURES:
-        return Stored(name_parts(path)[1])
+        return FileFormat(name_parts(path)[1])
     with Image.open(path) as image:
         # Pillow turns a TIFF as it reads it, and nothing else.
         turned = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
         narrowed = image.mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
-        return Stored(f"{image.format} {image.mode}", turned if turned in range(1, 9) else 1, narrowed)
+        return FileFormat(f"{image.format} {image.mode}", turned if turned in range(1, 9) else 1, narrowed)
 
 
-def image_facts(image: Array, stored: Stored) -> ImageFacts:
+def image_facts(image: Array, stored: FileFormat) -> ImageFacts:
     """Return the facts of an image (*S, C)."""
     known = np.isfinite(image) if image.dtype.kind == "f" else True
     broken = image.size - int(np.count_nonzero(known)) if known is not True else 0
     finite = image[known] if broken else image
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
-    return ImageFacts(stored, image.shape[:-1], image.shape[-1], str(image.dtype), low, high, broken, digest(image))
+    return ImageFacts(
+        stored, image.shape[:-1], image.shape[-1], str(image.dtype), low, high, broken, hash_pixels(image)
+    )
 
 
-def mask_facts(pixels: Array, spatial_dims: int, stored: Stored, measured: bool, lossy: bool = False) -> MaskFacts:
+def mask_facts(pixels: Array, spatial_dims: int, stored: FileFormat, measured: bool, lossy: bool = False) -> MaskFacts:
     """Return the facts of a mask (*S) or (*S, C) as it is stored; ``lossy``: its format is known to blur."""
-    places, keys, held = coded(pixels, spatial_dims)
+    places, keys, held = index_values(pixels, spatial_dims)
     order = np.argsort(-held, kind="stable")[:KEPT]
     counts = {keys[place]: int(held[place]) for place in order}
     lossy = (lossy and len(keys) > 2) or looks_lossy(counts)
     shapes: dict[Key, Shapes] = {}
-    shaped = levels_of(counts) if lossy else list(counts)
+    shaped = find_levels(counts) if lossy else list(counts)
     if measured and 0 < len(shaped) <= SHAPED:
-        part = middle(places)
+        part = center_crop(places)
         if lossy:
-            part = np.array([shaped.index(level) for level in nearest(keys, shaped)])[part]
+            part = np.array([shaped.index(level) for level in nearest_levels(keys, shaped)])[part]
             values = list(range(len(shaped)))
         else:
             values = [int(place) for place in order]
-        shapes = {key: objects(part == value) for key, value in zip(shaped, values, strict=True)}
-    return MaskFacts(stored, places.shape, counts, lossy, shapes, digest(pixels))
+        shapes = {key: measure_objects(part == value) for key, value in zip(shaped, values, strict=True)}
+    return MaskFacts(stored, places.shape, counts, lossy, shapes, hash_pixels(pixels))

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from unet.data.files import LabelMap, listed
-from unet.data_check.mask_values import Key, all_of_one_kind, levels_of, nearest
+from unet.data.files import LabelMap, format_values
+from unet.data_check.mask_values import Key, are_comparable, find_levels, nearest_levels
 from unet.labels import IGNORE_INDEX
 
-NUMBERED = 32
+MAX_CLASSES = 32
 """More values than this, where nobody said what they are, number the objects and not the classes."""
 
 IGNORE = "ignore"
@@ -43,7 +43,7 @@ class Encoding:
         return not (self.lossy or self.numbered or self.unknown)
 
 
-def decode(counts: Mapping[Key, int], labels: LabelMap, named: bool, lossy: bool) -> Encoding:
+def infer_encoding(counts: Mapping[Key, int], labels: LabelMap, named: bool, lossy: bool) -> Encoding:
     """Find out what the values of a data set's masks stand for.
 
     Args:
@@ -55,17 +55,17 @@ def decode(counts: Mapping[Key, int], labels: LabelMap, named: bool, lossy: bool
     names = {**dict(enumerate(labels.classes)), IGNORE_INDEX: IGNORE}
     stated = {key: names[label] for key, label in labels.stored.items()}
     if labels.stated or (named and set(counts) <= set(stated)):
-        return snapped(counts, stated, tuple(labels.classes), (), lossy)
-    levels = levels_of(counts) if lossy else list(counts)
-    if not counts or not all_of_one_kind(levels) or any(isinstance(key, float) for key in levels):
+        return snap_to_levels(counts, stated, tuple(labels.classes), (), lossy)
+    levels = find_levels(counts) if lossy else list(counts)
+    if not counts or not are_comparable(levels) or any(isinstance(key, float) for key in levels):
         odd = tuple(key for key in counts if isinstance(key, float))
         return Encoding(tuple(labels.classes), {}, unknown=odd or tuple(counts))
-    if not lossy and numbers_objects(levels, len(labels.classes) if named else None):
+    if not lossy and are_instance_ids(levels, len(labels.classes) if named else None):
         classes = tuple(labels.classes) if named else ("background", "foreground")
         return Encoding(classes, {key: classes[key != 0] for key in counts}, (), numbered=True)
     # Numbers ascending; colours with black first and then those of more pixels first.
     levels = sorted(levels, key=lambda key: (any(key), -counts[key]) if isinstance(key, tuple) else (0, key))
-    meaning = guess(levels, tuple(labels.classes) if named else None)
+    meaning = guess_classes(levels, tuple(labels.classes) if named else None)
     if meaning is None:
         unknown = tuple(key for key in counts if key not in stated)
         return Encoding(tuple(labels.classes), {}, lossy=lossy, unknown=unknown)
@@ -73,10 +73,10 @@ def decode(counts: Mapping[Key, int], labels: LabelMap, named: bool, lossy: bool
     overrides = () if named else (classes_override(classes),)
     if meaning != dict(enumerate(classes)):
         overrides = (values_override(meaning),)  # which names the classes, too
-    return snapped(counts, meaning, classes, overrides, lossy)
+    return snap_to_levels(counts, meaning, classes, overrides, lossy)
 
 
-def snapped(
+def snap_to_levels(
     counts: Mapping[Key, int],
     meaning: Mapping[Key, str],
     classes: tuple[str, ...],
@@ -85,24 +85,24 @@ def snapped(
 ) -> Encoding:
     """The encoding with which every value that occurs has a meaning, if it is a level's or blurred from one."""
     other = [key for key in counts if key not in meaning]
-    levels = [key for key in meaning if all_of_one_kind([key, *other])]
+    levels = [key for key in meaning if are_comparable([key, *other])]
     if lossy and other and levels:
-        blurred = dict(zip(other, nearest(other, levels), strict=True))
+        blurred = dict(zip(other, nearest_levels(other, levels), strict=True))
         found = {key: meaning[blurred.get(key, key)] for key in counts}
         return Encoding(classes, found, overrides, lossy=True)
     found = {key: meaning[key] for key in counts if key in meaning}
     return Encoding(classes, found, overrides, unknown=tuple(other))
 
 
-def numbers_objects(levels: Sequence[Key], classes: int | None) -> bool:
+def are_instance_ids(levels: Sequence[Key], classes: int | None) -> bool:
     """Return whether the values count objects, 1, 2, 3 and so on, where classes were meant."""
     numbers = {int(key) for key in levels if not isinstance(key, tuple)} - {0}
     ignored = max(numbers, default=0) == IGNORE_INDEX and IGNORE_INDEX - 1 not in numbers
     crowded = len(numbers) >= 3 and 2 * len(numbers) >= max(numbers) and not ignored
-    return (classes == 2 and crowded) or (classes is None and len(numbers) > NUMBERED)
+    return (classes == 2 and crowded) or (classes is None and len(numbers) > MAX_CLASSES)
 
 
-def guess(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dict[Key, str] | None:
+def guess_classes(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dict[Key, str] | None:
     """What the levels stand for, in the order of the classes; None where their numbers do not agree."""
     if classes is None:
         labels = [key for key in levels if not (key == IGNORE_INDEX and tuple(levels) != (0, IGNORE_INDEX))]
@@ -134,4 +134,4 @@ def classes_override(classes: Sequence[str]) -> str:
 
 def values_override(meaning: Mapping[Key, str]) -> str:
     """``data.source.values={0: background, 255: cell}``, as the command line takes it but for the quotes."""
-    return f"data.source.values={{{', '.join(f'{listed([key])}: {name}' for key, name in meaning.items())}}}"
+    return f"data.source.values={{{', '.join(f'{format_values([key])}: {name}' for key, name in meaning.items())}}}"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from unet.data.files import distinct, int_if_integral, one_channel, packed, rgb
+from unet.data.files import int_if_integral, pack_rgb, to_grayscale, unique_values, unpack_rgb
 from unet.data.source import Array
 
 Key = int | float | tuple[int, ...]
@@ -15,7 +15,7 @@ RINGING, APART, SHARE, MANY = 12, 40, 0.005, 16
 how many values make a mask suspicious."""
 
 
-def coded(pixels: Array, spatial_dims: int) -> tuple[Array, list[Key], Array]:
+def index_values(pixels: Array, spatial_dims: int) -> tuple[Array, list[Key], Array]:
     """The place of every pixel's key (*S), the keys that occur, and how often each does.
 
     Args:
@@ -24,14 +24,14 @@ def coded(pixels: Array, spatial_dims: int) -> tuple[Array, list[Key], Array]:
     """
     key = int_if_integral
     if pixels.ndim > spatial_dims:
-        grey = one_channel(pixels)
-        pixels, key = (packed(pixels), rgb) if grey is None else (grey, int_if_integral)
-    present, places = distinct(pixels)
+        grey = to_grayscale(pixels)
+        pixels, key = (pack_rgb(pixels), unpack_rgb) if grey is None else (grey, int_if_integral)
+    present, places = unique_values(pixels)
     places = places.reshape(pixels.shape)
     return places, [key(value) for value in present.tolist()], np.bincount(places.ravel(), minlength=len(present))
 
 
-def levels_of(counts: Mapping[Key, int]) -> list[Key]:
+def find_levels(counts: Mapping[Key, int]) -> list[Key]:
     """The keys that hold a share of the pixels and lie apart, those of more pixels first."""
     total = sum(counts.values())
     found: list[Key] = []
@@ -45,9 +45,9 @@ def levels_of(counts: Mapping[Key, int]) -> list[Key]:
 
 def looks_lossy(counts: Mapping[Key, int]) -> bool:
     """Do many values crowd around a few? True of what was once a JPEG; not of labels, nor of numbered objects."""
-    if len(counts) <= MANY or not all_of_one_kind(counts):
+    if len(counts) <= MANY or not are_comparable(counts):
         return False
-    levels = levels_of(counts)
+    levels = find_levels(counts)
     if len(levels) < 2:
         return False
     rest = [key for key in counts if key not in levels]
@@ -56,14 +56,14 @@ def looks_lossy(counts: Mapping[Key, int]) -> bool:
     return bool(2 * held[near].sum() >= held.sum() and held.sum() <= 0.25 * sum(counts.values()))
 
 
-def all_of_one_kind(keys: Iterable[Key]) -> bool:
+def are_comparable(keys: Iterable[Key]) -> bool:
     """Numbers all of them, none of them NaN, or colours all of them."""
     keys = list(keys)
     colours = [isinstance(key, tuple) for key in keys]
     return all(colours) or (not any(colours) and bool(np.isfinite(np.array(keys, float)).all()))
 
 
-def nearest(keys: Sequence[Key], levels: Sequence[Key]) -> list[Key]:
+def nearest_levels(keys: Sequence[Key], levels: Sequence[Key]) -> list[Key]:
     """The level next to each key, itself where it is one."""
     return [levels[place] for place in distances(keys, levels).argmin(1)]
 

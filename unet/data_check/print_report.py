@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from unet.data.files import listed
+from unet.data.files import format_values
 from unet.data_check.findings import ERROR, Finding
 from unet.data_check.mask_encoding import IGNORE
 from unet.data_check.mask_values import Key
 from unet.data_check.suggest import Suggestion, class_structure
-from unet.data_check.survey import MEASURED, Survey
+from unet.data_check.survey import MAX_MEASURED_MASKS, Survey
 from unet.network.geometry import times
 
-SHOWN = 5
+MAX_FILES = 5
 """Files named for a finding; the others are counted."""
 
 
@@ -37,7 +37,9 @@ def print_report(
             console.print(table)
     measured = sum(1 for _, mask in survey.masks if mask.shapes)
     if measured < len(survey.masks):
-        console.print(f"objects were measured on {measured} of {len(survey.masks)} masks (at most {MEASURED})")
+        console.print(
+            f"objects were measured on {measured} of {len(survey.masks)} masks (at most {MAX_MEASURED_MASKS})"
+        )
     print_findings(console, found)
     if what:
         console.print("To try first:")
@@ -50,10 +52,10 @@ def print_findings(console: Console, found: Sequence[Finding]) -> None:
     """Errors, warnings and notes, one a line, with the first of their files."""
     for finding in found:
         console.print(f"{finding.kind}: {escape(finding.text)}")
-        for file in finding.files[:SHOWN]:
+        for file in finding.files[:MAX_FILES]:
             console.print(f"    {escape(file)}")
-        if len(finding.files) > SHOWN:
-            console.print(f"    and {len(finding.files) - SHOWN} more")
+        if len(finding.files) > MAX_FILES:
+            console.print(f"    and {len(finding.files) - MAX_FILES} more")
     errors = sum(1 for finding in found if finding.kind == ERROR)
     console.print(f"{errors} error{'s' * (errors != 1)}, {len(found) - errors} other findings")
 
@@ -90,7 +92,7 @@ def masks_table(survey: Survey) -> Table:
 def value_line(counts: dict[Key, int], most: int = 12) -> str:
     total = sum(counts.values())
     common = sorted(counts, key=lambda key: -counts[key])
-    shown = [f"{listed([key])} ({counts[key] / total:.2%})" for key in common[:most]]
+    shown = [f"{format_values([key])} ({counts[key] / total:.2%})" for key in common[:most]]
     return ", ".join(shown) + (f" and {len(common) - most} more" if len(common) > most else "")
 
 
@@ -104,7 +106,7 @@ def classes_table(survey: Survey) -> Table:
     for name in [*survey.encoding.classes, *([IGNORE] if occurs[IGNORE] else [])]:
         values = [key for key, meant in survey.encoding.meaning.items() if meant == name]
         shares = [f"{c.get(name, 0) / max(1, sum(c.values())):.2%}" for c in by_split.values()]
-        table.add_row(escape(name), listed(values, 6), *shares, f"{occurs[name]} of {len(survey.masks)}")
+        table.add_row(escape(name), format_values(values, 6), *shares, f"{occurs[name]} of {len(survey.masks)}")
     return table
 
 

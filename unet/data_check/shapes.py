@@ -10,7 +10,7 @@ from skimage.morphology import skeletonize
 from unet.data.source import Array
 from unet.diagnostics.objects import components
 
-MIDDLE = 2**22
+MAX_SAMPLES = 2**22
 """Samples of a mask that are looked at: the middle, where it has more."""
 
 
@@ -40,28 +40,28 @@ class Shapes:
     @property
     def extent(self) -> float:
         """The extent up to which objects hold half of the class's samples: so specks count for what they are."""
-        return halfway(self.extents, self.areas)
+        return weighted_median(self.extents, self.areas)
 
     @property
     def width(self) -> float:
         """The width up to which objects hold half of the class's samples."""
-        return halfway(self.widths, self.areas)
+        return weighted_median(self.widths, self.areas)
 
 
-def halfway(values: Sequence[float], weights: Sequence[float]) -> float:
+def weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
     """The weighted median: the least value up to which values hold half of the weight."""
     order = np.argsort(values, kind="stable")
     held = np.cumsum(np.array(weights, float)[order])
     return float(np.array(values)[order][np.searchsorted(held, held[-1] / 2)])
 
 
-def middle(places: Array) -> Array:
+def center_crop(places: Array) -> Array:
     """The middle of (*S), at most ``MIDDLE`` samples of it, of the same proportions."""
-    share = min(1.0, (MIDDLE / places.size) ** (1 / places.ndim))
+    share = min(1.0, (MAX_SAMPLES / places.size) ** (1 / places.ndim))
     return places[tuple(slice(round(n * (1 - share) / 2), round(n * (1 + share) / 2)) for n in places.shape)]
 
 
-def objects(mask: Array) -> Shapes:
+def measure_objects(mask: Array) -> Shapes:
     """The objects of a boolean mask (*S); samples that touch at a corner belong together."""
     inside = ndimage.find_objects(mask.view(np.uint8))
     if not inside or inside[0] is None:
@@ -75,10 +75,10 @@ def objects(mask: Array) -> Shapes:
     if mask.ndim > 1:
         skeleton = skeletonize(mask).astype(bool)
         lengths = np.maximum(np.bincount(labels[skeleton], minlength=number + 1)[1:], 1)
-    return Shapes(areas.tolist(), extents, width(areas, lengths, mask.ndim).tolist())
+    return Shapes(areas.tolist(), extents, object_widths(areas, lengths, mask.ndim).tolist())
 
 
-def width(areas: Array, lengths: Array, spatial_dims: int) -> Array:
+def object_widths(areas: Array, lengths: Array, spatial_dims: int) -> Array:
     """How wide objects are across, in samples: a line of 3 samples is 3 wide, a square of side n about n/2 to n.
 
     In 2-D the area per sample of skeleton, in 3-D the root of the volume per sample of skeleton, and never more than

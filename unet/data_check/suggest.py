@@ -27,7 +27,7 @@ DEPTHS = (2, 3, 4, 5)
 THIN, SMALL = 4, 24
 """Samples across below which a class is thin, and samples along below which its objects are small."""
 
-LARGE = {1: 2**20, 2: 2**21, 3: 2**22}
+LARGE_IMAGE = {1: 2**20, 2: 2**21, 3: 2**22}
 """Samples of an image above which evaluation goes tile by tile, by the number of spatial axes."""
 
 TILES = {1: 2**16, 2: 1024, 3: 128}
@@ -88,7 +88,7 @@ class Suggestion:
     reason: str
 
 
-def structure_of(survey: Survey) -> Structure | None:
+def data_structure(survey: Survey) -> Structure | None:
     """What the objects of the finest class are like; None where there are none."""
     kinds = [STRUCTURES.index(kind) for kind in (class_structure(survey, name) for name in survey.foreground) if kind]
     return STRUCTURES[min(kinds)] if kinds else None
@@ -102,13 +102,19 @@ def class_structure(survey: Survey, name: str) -> Structure | None:
     return next(kind for kind in STRUCTURES if kind.fits(shapes.width, shapes.extent))
 
 
-def suggestions(survey: Survey) -> list[Suggestion]:
+def suggest_settings(survey: Survey) -> list[Suggestion]:
     """What to set for a first trial."""
     found = [Suggestion(survey.encoding.overrides, "what the masks store")] if survey.encoding.overrides else []
     if not survey.images or not survey.masks:
         return found
     crop, depth = crop_and_depth(survey)
-    return [*found, *sizing(survey, crop, depth), *sampling(survey), *weighting(survey), *channels(survey)]
+    return [
+        *found,
+        *suggest_size(survey, crop, depth),
+        *suggest_sampling(survey),
+        *suggest_weights(survey),
+        *suggest_channels(survey),
+    ]
 
 
 def object_extent(survey: Survey) -> int:
@@ -136,7 +142,7 @@ def bottleneck_field(depth: int, spatial_dims: int) -> float:
     return min(receptive_fields(plain).encoder[-1])
 
 
-def sizing(survey: Survey, crop: int, depth: int) -> Iterator[Suggestion]:
+def suggest_size(survey: Survey, crop: int, depth: int) -> Iterator[Suggestion]:
     kind, _, _ = CROPS[survey.spatial_dims]
     extent = object_extent(survey)
     objects = f"objects are up to {extent} samples long (nine in ten)" if extent else "no objects were measured"
@@ -151,12 +157,12 @@ def sizing(survey: Survey, crop: int, depth: int) -> Iterator[Suggestion]:
     )
     yield Suggestion((f"model.depth={depth}",), reason)
     largest = max(math.prod(image.size) for _, image in survey.images)
-    if largest > LARGE[survey.spatial_dims]:
+    if largest > LARGE_IMAGE[survey.spatial_dims]:
         tile = ",".join([str(TILES[survey.spatial_dims])] * survey.spatial_dims)
         yield Suggestion((f"data.eval_tile=[{tile}]",), f"images of up to {largest:,} samples are evaluated by tiles")
 
 
-def sampling(survey: Survey) -> Iterator[Suggestion]:
+def suggest_sampling(survey: Survey) -> Iterator[Suggestion]:
     """How many crops an epoch draws, and from where."""
     training = survey.splits.get("train", survey.facts)
     if isinstance(survey.source, Folder) and len(training) < FEW:
@@ -167,7 +173,7 @@ def sampling(survey: Survey) -> Iterator[Suggestion]:
         yield Suggestion(("data.sampling=foreground",), f"{empty} of {len(shares)} training masks hold one class alone")
 
 
-def weighting(survey: Survey) -> Iterator[Suggestion]:
+def suggest_weights(survey: Survey) -> Iterator[Suggestion]:
     """Class weights, where a class is ten times as rare as the median one."""
     counts = survey.class_counts(survey.splits.get("train", survey.facts))
     held = [counts[name] for name in survey.encoding.classes]
@@ -187,14 +193,14 @@ def weighting(survey: Survey) -> Iterator[Suggestion]:
     yield Suggestion(("data.class_weights=sqrt_median_frequency", "loss.logit_adjustment=true"), reason)
 
 
-def channels(survey: Survey) -> Iterator[Suggestion]:
+def suggest_channels(survey: Survey) -> Iterator[Suggestion]:
     """Suggest one number of channels, where images differ."""
     kinds = {image.channels for _, image in survey.images}
     if len(kinds) > 1 and survey.can_convert and isinstance(survey.source, Folder):
         yield Suggestion(("data.source.mode=RGB",), "one number of channels for all images")
 
 
-def commands(given: Sequence[str], found: Sequence[Suggestion], kind: Structure) -> tuple[str, str]:
+def format_commands(given: Sequence[str], found: Sequence[Suggestion], kind: Structure) -> tuple[str, str]:
     """The command of a training with the suggestions, and that of a trial sweep over operators for such objects.
 
     What the user gave stands, and is not suggested again.

@@ -12,16 +12,16 @@ from unet.data.files import LabelMap, image_files
 from unet.data.folder import Folder
 from unet.data.samples import evenly_spaced, progress
 from unet.data.source import Item, Source
-from unet.data_check.file_facts import Facts, ImageFacts, MaskFacts, examine
-from unet.data_check.mask_encoding import Encoding, decode
+from unet.data_check.file_facts import ImageFacts, ItemFacts, MaskFacts, read_facts
+from unet.data_check.mask_encoding import Encoding, infer_encoding
 from unet.data_check.mask_values import Key
 from unet.data_check.shapes import Shapes
 from unet.errors import UserError
 
-MEASURED = 200
+MAX_MEASURED_MASKS = 200
 """Of how many masks the objects are measured, evenly spaced over the data set."""
 
-TRIED = 50
+MAX_COMPARED_NAMES = 50
 """Of how many images a mask's name is looked for."""
 
 UNSPLIT = "all"
@@ -40,21 +40,21 @@ class Survey:
     """
 
     source: Source
-    facts: list[Facts]
+    facts: list[ItemFacts]
     problems: list[str]
     named: bool = True
 
     @property
-    def images(self) -> list[tuple[Facts, ImageFacts]]:
+    def images(self) -> list[tuple[ItemFacts, ImageFacts]]:
         return [(one, one.image) for one in self.facts if one.image is not None]
 
     @property
-    def masks(self) -> list[tuple[Facts, MaskFacts]]:
+    def masks(self) -> list[tuple[ItemFacts, MaskFacts]]:
         return [(one, one.mask) for one in self.facts if one.mask is not None]
 
     @cached_property
-    def splits(self) -> dict[str, list[Facts]]:
-        found: dict[str, list[Facts]] = {}
+    def splits(self) -> dict[str, list[ItemFacts]]:
+        found: dict[str, list[ItemFacts]] = {}
         for one in self.facts:
             found.setdefault(one.split, []).append(one)
         return found
@@ -73,7 +73,7 @@ class Survey:
         labels = next((one.files.labels for one in self.facts if one.files), LabelMap(None, self.source.classes))
         if self.facts and self.facts[0].files is None:  # what an item without files delivers are labels
             labels = LabelMap({**dict(enumerate(self.source.classes)), 255: "ignore"}, self.source.classes)
-        return decode(self.counts, labels, self.named, any(mask.lossy for _, mask in self.masks))
+        return infer_encoding(self.counts, labels, self.named, any(mask.lossy for _, mask in self.masks))
 
     @cached_property
     def spatial_dims(self) -> int:
@@ -91,7 +91,7 @@ class Survey:
         """Return whether ``data.source.mode`` converts all images."""
         return self.spatial_dims == 2 and all(image.dtype == "uint8" for _, image in self.images)
 
-    def class_counts(self, facts: Iterable[Facts]) -> dict[str, int]:
+    def class_counts(self, facts: Iterable[ItemFacts]) -> dict[str, int]:
         """Pixels of every class, and of ``ignore`` where there are any."""
         total: Counter[str] = Counter(dict.fromkeys(self.encoding.classes, 0))
         for one in facts:
@@ -125,24 +125,24 @@ class Survey:
         return [name for name in present if name != max(present, key=lambda name: counts[name])]
 
 
-def survey(source: Source, named: bool = True) -> Survey:
+def survey_data(source: Source, named: bool = True) -> Survey:
     """Read every item of a data set once, in parallel, with a progress bar on a terminal.
 
     A file that cannot be used is reported in the result and stops nothing. Raises UserError where no item is found.
     """
     problems: list[str] = []
-    items = found_items(source, problems)
+    items = collect_items(source, problems)
     listed = [(split, item) for split, members in items.items() for item in members]
-    measured = set(evenly_spaced(len(listed), MEASURED))
+    measured = set(evenly_spaced(len(listed), MAX_MEASURED_MASKS))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read = pool.map(
-            lambda place: examine(listed[place][1], listed[place][0], place in measured), range(len(listed))
+            lambda place: read_facts(listed[place][1], listed[place][0], place in measured), range(len(listed))
         )
         facts = list(progress(read, len(listed), "checking"))
     return Survey(source, facts, problems, named)
 
 
-def found_items(source: Source, problems: list[str]) -> Mapping[str, list[Item]]:
+def collect_items(source: Source, problems: list[str]) -> Mapping[str, list[Item]]:
     """The items of every split; of a folder that cannot be divided all of them, with the reason among the problems."""
     source.on_error = lambda error: problems.append(str(error))
     try:
@@ -153,15 +153,17 @@ def found_items(source: Source, problems: list[str]) -> Mapping[str, list[Item]]
         problems.clear()
         items = list(source.pairs(source.root).values())
         if not items:
-            raise UserError(f"{problems[0]}{mask_stem_advice(source.root) if problems else error}") from None
+            raise UserError(f"{problems[0]}{suggest_mask_stem(source.root) if problems else error}") from None
         problems.append(str(error))
         return {UNSPLIT: items}
 
 
-def mask_stem_advice(root: Path) -> str:
+def suggest_mask_stem(root: Path) -> str:
     """The ``mask_stem`` with which masks would be found, where most of them follow one pattern."""
     images, masks = (list(image_files(root / kind, on_error=lambda error: None)) for kind in ("images", "masks"))
-    patterns = Counter(mask.replace(stem, "{stem}", 1) for stem in images[:TRIED] for mask in masks if stem in mask)
+    patterns = Counter(
+        mask.replace(stem, "{stem}", 1) for stem in images[:MAX_COMPARED_NAMES] for mask in masks if stem in mask
+    )
     pattern, times = (patterns.most_common(1) or [("", 0)])[0]
-    fits = pattern not in ("", "{stem}") and 2 * times > min(len(images), TRIED)
+    fits = pattern not in ("", "{stem}") and 2 * times > min(len(images), MAX_COMPARED_NAMES)
     return f"; if masks are named so, add 'data.source.mask_stem=\"{pattern}\"'" if fits else ""

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet.data.files import LabelMap, image_files, pairs, require_folders
-from unet.data.samples import checked, evenly_spaced
+from unet.data.files import LabelMap, image_files, pair_files, require_folders
+from unet.data.samples import evenly_spaced, read_item
 from unet.data.source import Array, Item
 from unet.errors import UserError
 from unet.export.deployed import InputSpec
@@ -54,7 +54,7 @@ def calibration_images(
     if images.is_dir() and masks.is_dir():
         named = {**dict(enumerate(classes)), IGNORE_INDEX: "ignore"} if values is None else values
         labels = rename_key(partial(LabelMap, named, classes))
-        reads = [partial(read_pair, item, spec, len(classes)) for item in pairs(images, masks, labels).values()]
+        reads = [partial(read_pair, item, spec, len(classes)) for item in pair_files(images, masks, labels).values()]
     else:
         files = image_files(images if images.is_dir() else folder)
         reads = [partial(read_unlabelled, path, spec) for path in files.values()]
@@ -75,7 +75,7 @@ def rename_key(make: Callable[[], T]) -> T:
 
 
 def read_pair(item: Item, spec: InputSpec, num_classes: int) -> LabelledImage:
-    pixels, target = rename_key(partial(checked, item, num_classes, len(spec.total_stride)))
+    pixels, target = rename_key(partial(read_item, item, num_classes, len(spec.total_stride)))
     return to_labelled_image(item.name, pixels, spec, torch.from_numpy(target[None].astype(np.int64)))
 
 
