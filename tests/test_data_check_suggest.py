@@ -43,7 +43,7 @@ def lines(mask: np.ndarray) -> None:
 
 
 def survey_folder(root: Path) -> Survey:
-    return survey_data(Folder(str(root), classes=CLASSES), named=False)
+    return survey_data(Folder(str(root), classes=CLASSES), has_classes=False)
 
 
 @pytest.mark.parametrize("draw, name", [(lines, "thin"), (squares(12), "small"), (squares(60), "large")])

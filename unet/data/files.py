@@ -27,7 +27,7 @@ class LabelMap:
     def __init__(self, values: Mapping[Any, str] | None, classes: Sequence[str]):
         if values is not None and (not isinstance(values, Mapping) or not values):
             raise UserError(
-                f"data.source.values: expected a class (or ignore) for every value of the masks, such as "
+                f"data.source.values: expected a class, or ignore, for every value of the masks, such as "
                 f"'{{0: {classes[0]}, 255: {classes[1]}}}', found {values!r}"
             )
         self.classes = list(classes)
