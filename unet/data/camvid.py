@@ -14,7 +14,7 @@ ADVICE = (
 class CamVid(Source):
     """Eleven classes, 11 = void is ignored (Brostow et al. 2009; split and size of arXiv:1511.00561).
 
-    The published split, which keeps each video in one split. The test split is optional.
+    Neighbouring frames of a video are similar; the published split is used. Its test split may be absent.
 
     Args:
         root: the folder with ``train``, ``trainannot`` and so on.

@@ -130,7 +130,7 @@ def transform_volume(transform: A.Compose, image: Array, target: Array) -> tuple
 
     Geometric transforms use albumentations' ``volume``. Pixelwise transforms get the volume as one image (D H, W, C):
     with ``volume`` they would repeat the noise of one slice in all slices, or fail. Transforms of a neighbourhood, such
-    as a blur, are therefore not supported.
+    as a blur, have no meaning there.
     """
     for step in transform:
         if is_pixelwise(step):
@@ -142,7 +142,7 @@ def transform_volume(transform: A.Compose, image: Array, target: Array) -> tuple
 
 
 def is_pixelwise(step: A.BasicTransform | A.BaseCompose) -> bool:
-    """Return whether a transform leaves the target unchanged."""
+    """Return whether a transform changes pixel values only."""
     if isinstance(step, A.BaseCompose):
         return all(map(is_pixelwise, step))
     return isinstance(step, A.ImageOnlyTransform)

@@ -85,10 +85,9 @@ class SegmentationData(L.LightningDataModule):
                 f"set data.samples_per_epoch to draw several crops of each, or a smaller batch"
             )
         first = samples["train"]
-        for part in samples.values():
+        for split, part in samples.items():
             if part.channels != first.channels:
                 raise channel_mismatch(part.items[0], part.channels, first.items[0], first.channels)
-        for split, part in samples.items():
             if not part.item_counts.any():
                 raise UserError(
                     f"{part.items[0].name}: no pixel is labelled in this or any other mask of {split}: all are "

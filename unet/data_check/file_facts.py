@@ -16,19 +16,12 @@ from unet.data_check.shapes import Shapes, center_crop, measure_objects
 from unet.errors import UserError
 from unet.io.image_formats import PICTURES, name_parts, read_image
 
-ORIENTATION = 0x0112
-"""EXIF's tag for the orientation of the camera; 1: the pixels are stored upright."""
-
-QUARTER_TURNS = (5, 6, 7, 8)
-"""Orientations that exchange height and width."""
-
+ORIENTATION = 0x0112  # EXIF's tag for the orientation of the camera; 1: the pixels are stored upright
+QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange height and width
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
-MAX_VALUES = 4096
-"""Number of values of a mask whose pixels are counted, the most frequent first."""
-
-MAX_MEASURED_VALUES = 64
-"""Number of values of a mask above which its objects are not measured."""
+MAX_VALUES = 4096  # number of values of a mask whose pixels are counted, the most frequent first
+MAX_MEASURED_VALUES = 64  # number of values of a mask above which its objects are not measured
 
 
 @dataclass(frozen=True)
@@ -146,7 +139,7 @@ def collect_errors(name: str, errors: list[str]) -> Iterator[None]:
 
 
 def read_format(path: Path) -> FileFormat:
-    """Return the format of a picture from its header; of an array, the suffix."""
+    """Return the format of an image from its header; of an array, the suffix."""
     if name_parts(path)[1] not in PICTURES:
         return FileFormat(name_parts(path)[1])
     with Image.open(path) as image:

@@ -38,9 +38,6 @@ class TrainingRequirements:
     min_size: int
 
 
-Check = Callable[[Survey], Iterator[Finding]]
-
-
 def collect_findings(survey: Survey, training: TrainingRequirements | None = None) -> list[Finding]:
     """Return the findings of all checks, errors first; ``training``: also check what the training requires."""
     findings = [finding for check in CHECKS for finding in check(survey)]
@@ -210,7 +207,7 @@ def format_counts(values: Iterable[Hashable]) -> str:
     return ", ".join(f"{value} ({count})" for value, count in counts.most_common())
 
 
-CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[Callable[[Survey], Iterator[Finding]], ...] = (
     find_unreadable,
     find_size_mismatches,
     find_odd_axes_and_channels,

@@ -7,9 +7,7 @@ from unet.data.files import LabelMap, format_values
 from unet.data_check.mask_values import Key, are_comparable, find_levels, nearest_levels
 from unet.labels import IGNORE_INDEX
 
-MAX_CLASSES = 32
-"""Number of values above which, unless the user named the classes, the values are instance ids."""
-
+MAX_CLASSES = 32  # number of values above which, unless the user named the classes, the values are instance ids
 IGNORE = "ignore"
 
 

@@ -10,17 +10,10 @@ from unet.data.source import Array
 Key = int | float | tuple[int, ...]
 """The value of a mask at a pixel: a number, or a colour."""
 
-MAX_RINGING = 12
-"""Grey levels by which JPEG's ringing changes values beside an edge."""
-
-MIN_DISTANCE = 40
-"""Grey levels between two levels of a lossy mask."""
-
-MIN_FRACTION = 0.005
-"""The fraction of the pixels that a level has at least."""
-
-MAX_SOUND_VALUES = 16
-"""Number of values up to which a mask is not taken for lossy."""
+MAX_RINGING = 12  # grey levels by which JPEG's ringing changes values beside an edge
+MIN_DISTANCE = 40  # grey levels between two levels of a lossy mask
+MIN_FRACTION = 0.005  # the fraction of the pixels that a level has at least
+MAX_SOUND_VALUES = 16  # number of values up to which a mask is not considered lossy
 
 
 def index_values(pixels: Array, spatial_dims: int) -> tuple[Array, list[Key], Array]:

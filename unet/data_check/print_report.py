@@ -16,8 +16,7 @@ from unet.data_check.suggest import Suggestion, class_structure
 from unet.data_check.survey import MAX_MEASURED_MASKS, Survey
 from unet.network.geometry import times
 
-MAX_FILES = 5
-"""Number of files listed for a finding; the others are counted."""
+MAX_FILES = 5  # number of files listed for a finding; the others are counted
 
 
 def print_report(

@@ -10,8 +10,7 @@ from skimage.morphology import skeletonize
 from unet.data.source import Array
 from unet.diagnostics.objects import components
 
-MAX_SAMPLES = 2**22
-"""Number of pixels of a mask that are measured: its centre, if it has more."""
+MAX_SAMPLES = 2**22  # number of pixels of a mask that are measured: its centre, if it has more
 
 
 @dataclass

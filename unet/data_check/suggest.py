@@ -20,9 +20,7 @@ from unet.task.losses import class_weights
 CROPS = {1: ("sequence", 256, 4096), 2: ("picture", 128, 512), 3: ("volume", 32, 96)}
 """The key of the crop in ``data.crop``, its smallest and its largest size, by the number of spatial axes."""
 
-FEW_IMAGES, SAMPLES_PER_EPOCH = 64, 128
-"""The number of samples per epoch for fewer than that many training images."""
-
+FEW_IMAGES, SAMPLES_PER_EPOCH = 64, 128  # the number of samples per epoch for fewer than that many training images
 DEPTHS = (2, 3, 4, 5)
 
 THIN_WIDTH, SMALL_EXTENT = 4, 24

@@ -18,14 +18,9 @@ from unet.data_check.mask_values import Key
 from unet.data_check.shapes import Shapes
 from unet.errors import UserError
 
-MAX_MEASURED_MASKS = 200
-"""Number of masks whose objects are measured, evenly spaced over the data set."""
-
-MAX_COMPARED_NAMES = 50
-"""Number of images whose names are compared with those of the masks."""
-
-UNSPLIT = "all"
-"""The split of all items, if they cannot be divided."""
+MAX_MEASURED_MASKS = 200  # number of masks whose objects are measured, evenly spaced over the data set
+MAX_COMPARED_NAMES = 50  # number of images whose names are compared with those of the masks
+UNSPLIT = "all"  # the split of all items, if they cannot be divided
 
 
 @dataclass(frozen=True)
