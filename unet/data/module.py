@@ -35,7 +35,7 @@ class SegmentationData(L.LightningDataModule):
         sampling: ``uniform``: every training item equally often; ``class_balanced``: draw a class, then an item in
             proportion to its pixels of that class; ``foreground``: mostly items with many pixels outside the most
             frequent class.
-        train_transforms, eval_transforms: albumentations transforms, in order; see :func:`unet.data.dataset.compose`.
+        train_transforms, eval_transforms: albumentations transforms; see :func:`unet.data.dataset.build_transform`.
         num_workers: loader processes; ``auto``: none for training on the CPU, else up to 8.
         cache_gb: size of the cache of decoded images, in GiB.
         eval_tile, eval_overlap: tiles for evaluation, see :mod:`unet.inference.tiling`; None: no tiles.

@@ -67,7 +67,15 @@ def write_corrected_copy(survey: Survey, out: Path) -> CorrectedCopy:
             list(progress(results, len(items), "writing"))
     except OSError as error:
         raise UserError(f"fix={out}: cannot be written ({error}); nothing was left there") from None
-    return CorrectedCopy(*corrected_folder(survey, out), exclusions)
+    classes, mode = survey.encoding.classes, survey.source.mode
+    overrides = [classes_override(classes)]
+    values: dict[Key, str] | None = None
+    if IGNORE in survey.encoding.meaning.values():
+        values = {**dict(enumerate(classes)), 255: IGNORE}
+        overrides.append(values_override(values))
+    if mode is not None:
+        overrides.append(f"data.source.mode={mode}")
+    return CorrectedCopy(Folder(str(out), classes=classes, values=values, mode=mode), tuple(overrides), exclusions)
 
 
 def usable_items(survey: Survey, exclusions: list[str]) -> Iterator[ItemFacts]:
@@ -139,18 +147,3 @@ def class_labels(files: FilePair, encoding: Encoding, rotate: bool = False) -> A
             image.getexif().update(file.getexif())
             labels = np.asarray(ImageOps.exif_transpose(image))
     return labels
-
-
-def corrected_folder(survey: Survey, out: Path) -> tuple[Folder, tuple[str, ...]]:
-    """Return the copy as a data set, and the overrides that configure it."""
-    assert isinstance(survey.source, Folder)
-    classes = survey.encoding.classes
-    overrides = (classes_override(classes),)
-    values: dict[Key, str] | None = None
-    if IGNORE in survey.encoding.meaning.values():
-        values = {**dict(enumerate(classes)), 255: IGNORE}
-        overrides += (values_override(values),)
-    mode = survey.source.mode
-    if mode is not None:
-        overrides += (f"data.source.mode={mode}",)
-    return Folder(str(out), classes=classes, values=values, mode=mode), overrides
