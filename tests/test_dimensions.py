@@ -83,7 +83,7 @@ def test_image_and_target_are_moved_together(spatial_dims):
 
 
 def test_a_sequence_stays_one():
-    with pytest.raises(UserError, match="a picture of one row, of which the transforms made 9"):
+    with pytest.raises(UserError, match="made 9 rows of a sequence"):
         applied(1, [A.Transpose(p=1)], np.zeros((9, 1), np.uint8), np.zeros(9, np.uint8))
 
 
