@@ -1,4 +1,4 @@
-"""Small data sets on disk, and what tests say of them."""
+"""Small data sets on disk for tests."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def noise(*shape: int, below: int = 256, dtype: str = "uint8", seed: int = 0) ->
 
 
 def folder_of(root: Path, stems: list[str], size: tuple[int, int] = (12, 10), classes: int = 2) -> Path:
-    """``images/`` in RGB and ``masks/`` of labels."""
+    """Write RGB images and masks of labels."""
     for seed, stem in enumerate(stems):
         save(root / "images" / f"{stem}.png", noise(*size, 3, seed=seed))
         save(root / "masks" / f"{stem}.png", noise(*size, below=classes, seed=seed))
@@ -39,11 +39,11 @@ def scanned(root: Path, **options) -> SegmentationData:
     return data
 
 
-def sentence(error: pytest.ExceptionInfo, *parts: str) -> str:
-    """The message, once it is seen to be one line that holds ``parts``."""
+def sentence(error: pytest.ExceptionInfo, *words: str) -> str:
+    """Return the message after checking that it is one line with ``words``."""
     message = str(error.value)
     assert "\n" not in message
-    assert [part for part in parts if part not in message] == [], message
+    assert [word for word in words if word not in message] == [], message
     return message
 
 

@@ -1,18 +1,18 @@
-"""Bad input gets an error message of one line that says what is wrong, or a valid result."""
+"""Invalid input gives an error message of one line, or a valid result."""
 
 import re
 from pathlib import Path
 
 import pytest
-from inputs import Input
-from inputs_prediction import EVERY
+from bad_inputs import Input
+from bad_inputs_prediction import EVERY
 
 
 @pytest.mark.filterwarnings("ignore:the bottleneck is")
 @pytest.mark.parametrize(
     "entry", [pytest.param(entry, id=f"{kind}-{entry.name}") for kind, entries in EVERY.items() for entry in entries]
 )
-def test_a_bad_input_gets_one_line(entry: Input, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_bad_input_gives_an_error_message_of_one_line(entry: Input, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     outcome = entry.run()
     assert outcome.status == entry.status and re.search(entry.pattern, outcome.message), outcome

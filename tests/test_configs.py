@@ -30,9 +30,9 @@ def test_every_data_set_has_the_same_keys_sets_nothing_else_and_passes_the_check
     composed, default = config(f"data={name}"), config()
     assert composed.data.name == name and set(composed.data) - {"root", "crop"} == DATA_KEYS
     assert {key for key in default if key not in ("data", "loss") and composed[key] != default[key]} == set()
-    check_limits(composed)
-    check_limits(config(f"data={name}", "model.stride=[[1,2,2],2,2]", "model.depth=3"))
-    check_limits(config(f"data={name}", "model.stride=3", "model.down={name: max, kernel_size: 3}"))
+    validate_config(composed)
+    validate_config(config(f"data={name}", "model.stride=[[1,2,2],2,2]", "model.depth=3"))
+    validate_config(config(f"data={name}", "model.stride=3", "model.down={name: max, kernel_size: 3}"))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "experiment").glob("*.yaml"))])

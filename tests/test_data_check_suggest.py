@@ -1,4 +1,4 @@
-"""What the check suggests: sizes from objects, lines that compose, sweeps of operators that exist."""
+"""Tests of the settings that the data check suggests."""
 
 import shlex
 from pathlib import Path
@@ -13,18 +13,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from unet import DOWN, UP
 from unet.data.folder import Folder
-from unet.data_check.suggest import STRUCTURES, commands, crop_and_depth, structure_of, suggestions
-from unet.data_check.survey import Survey, survey
+from unet.data_check.suggest import STRUCTURES, crop_and_depth, data_structure, format_commands, suggest_settings
+from unet.data_check.survey import Survey, survey_data
 from unet.training.build import build_data, build_task
 
 
-def drawn(root: Path, draw, sides=(200, 260, 320), count: int = 12) -> Path:
-    """Images of several sizes whose masks, 0/255, ``draw`` fills."""
-    for place in range(count):
-        mask = np.zeros((sides[place % len(sides)], sides[-1]), np.uint8)
+def write_folder(root: Path, draw, sides=(200, 260, 320), count: int = 12) -> Path:
+    """Write images of several sizes with masks of 0 and 255 that ``draw`` fills."""
+    for index in range(count):
+        mask = np.zeros((sides[index % len(sides)], sides[-1]), np.uint8)
         draw(mask)
-        save(root / "images" / f"{place}.png", noise(*mask.shape, seed=place))
-        save(root / "masks" / f"{place}.png", mask)
+        save(root / "images" / f"{index}.png", noise(*mask.shape, seed=index))
+        save(root / "masks" / f"{index}.png", mask)
     return root
 
 
@@ -42,17 +42,17 @@ def lines(mask: np.ndarray) -> None:
     mask[11::40, 5:-5] = 255
 
 
-def surveyed(root: Path) -> Survey:
-    return survey(Folder(str(root), classes=CLASSES), named=False)
+def survey_folder(root: Path) -> Survey:
+    return survey_data(Folder(str(root), classes=CLASSES), has_classes=False)
 
 
 @pytest.mark.parametrize("draw, name", [(lines, "thin"), (squares(12), "small"), (squares(60), "large")])
-def test_objects_decide_which_operators_are_tried(tmp_path, draw, name):
-    kind = structure_of(surveyed(drawn(tmp_path, draw)))
+def test_objects_determine_the_suggested_operators(tmp_path, draw, name):
+    kind = data_structure(survey_folder(write_folder(tmp_path, draw)))
     assert kind is not None and kind.name == name
 
 
-def test_every_operator_suggested_exists_and_is_on_the_page_that_gives_the_reasons():
+def test_suggested_operators_exist_and_are_documented():
     page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
     for kind in STRUCTURES:
         assert set(kind.down) <= set(DOWN) and set(kind.up) <= set(UP)
@@ -61,35 +61,35 @@ def test_every_operator_suggested_exists_and_is_on_the_page_that_gives_the_reaso
 
 
 @pytest.mark.parametrize("side, expected", [(12, (128, 2)), (24, (128, 3)), (60, (128, 4)), (100, (256, 5))])
-def test_crop_and_depth_grow_with_the_objects(tmp_path, side, expected):
-    """Twice an object: the bottleneck sees 32, 68, 140 and 284 samples at depths 2 to 5, and keeps 8 of the crop."""
-    assert crop_and_depth(surveyed(drawn(tmp_path, squares(side)))) == expected
+def test_crop_and_depth_increase_with_the_size_of_objects(tmp_path, side, expected):
+    """The receptive field of the bottleneck is 32, 68, 140 and 284 pixels at depths 2 to 5."""
+    assert crop_and_depth(survey_folder(write_folder(tmp_path, squares(side)))) == expected
 
 
 def test_a_small_image_limits_the_depth(tmp_path):
-    drawn(tmp_path, squares(60))
+    write_folder(tmp_path, squares(60))
     save(tmp_path / "images" / "tiny.png", noise(7, 90))
     save(tmp_path / "masks" / "tiny.png", np.zeros((7, 90), np.uint8))
-    assert crop_and_depth(surveyed(tmp_path))[1] == 2
+    assert crop_and_depth(survey_folder(tmp_path))[1] == 2
 
 
-def test_rare_classes_get_weights_and_common_ones_none(tmp_path):
+def test_only_rare_classes_get_weights(tmp_path):
     def speck(mask: np.ndarray) -> None:
         mask[5:11, 5:11] = 255
 
     def overrides(root: Path) -> set[str]:
-        return {override for suggestion in suggestions(surveyed(root)) for override in suggestion.overrides}
+        return {override for suggestion in suggest_settings(survey_folder(root)) for override in suggestion.overrides}
 
-    assert "data.class_weights=sqrt_median_frequency" in overrides(drawn(tmp_path / "rare", speck))
-    assert "data.class_weights=sqrt_median_frequency" not in overrides(drawn(tmp_path / "common", squares(40)))
+    assert "data.class_weights=sqrt_median_frequency" in overrides(write_folder(tmp_path / "rare", speck))
+    assert "data.class_weights=sqrt_median_frequency" not in overrides(write_folder(tmp_path / "common", squares(40)))
 
 
-def test_the_lines_compose_and_the_network_runs_on_the_data(tmp_path):
-    root = drawn(tmp_path / "my data", squares(12))
-    found = surveyed(root)
-    kind = structure_of(found)
+def test_the_commands_compose_and_the_network_runs_on_the_data(tmp_path):
+    root = write_folder(tmp_path / "my data", squares(12))
+    survey = survey_folder(root)
+    kind = data_structure(survey)
     assert kind is not None
-    train, sweep = commands(["data=folder", f"data.root={root}", "seed=3"], suggestions(found), kind)
+    train, sweep = format_commands(["data=folder", f"data.root={root}", "seed=3"], suggest_settings(survey), kind)
     words = shlex.split(sweep)
     assert words[:3] == ["python", "train.py", "-m"] and shlex.split(train)[:2] == words[:2]
     (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words[3:]), None)
@@ -104,9 +104,9 @@ def test_the_lines_compose_and_the_network_runs_on_the_data(tmp_path):
         assert logits.shape == (8, 2, 128, 128) and composed.seed == 3
 
 
-def test_what_the_user_chose_stands(tmp_path):
-    found = surveyed(drawn(tmp_path, squares(12)))
-    given = ["data=folder", f"data.root={tmp_path}", "model.depth=5", "model.up=unpool"]
-    train, sweep = commands(given, suggestions(found), STRUCTURES[0])
+def test_keys_of_the_user_are_not_suggested(tmp_path):
+    survey = survey_folder(write_folder(tmp_path, squares(12)))
+    overrides = ["data=folder", f"data.root={tmp_path}", "model.depth=5", "model.up=unpool"]
+    train, sweep = format_commands(overrides, suggest_settings(survey), STRUCTURES[0])
     assert train.count("model.depth=") == 1 and "model.depth=5" in train
     assert "model.up=unpool" in sweep and "transposed" not in sweep

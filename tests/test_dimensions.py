@@ -15,8 +15,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from unet.data.dataset import APPLY, EpochSampler, SegmentationDataset, collate
-from unet.data.dataset import compose as pipeline
+from unet.data.dataset import TRANSFORM_BY_DIMS, EpochSampler, SegmentationDataset, build_transform, collate
 from unet.data.samples import Samples
 from unet.data.source import Item, in_memory_pair
 from unet.errors import UserError
@@ -38,7 +37,9 @@ def batches(spatial_dims: int, workers: int) -> list[dict[str, torch.Tensor]]:
         rng = np.random.default_rng(seed)
         image, target = rng.integers(0, 256, (*size, 2)).astype(np.uint8), rng.integers(0, 2, size).astype(np.uint8)
         items.append(Item(str(seed), partial(in_memory_pair, image, target)))
-    dataset = SegmentationDataset(Samples(items, 2, spatial_dims, 1e9, "train"), pipeline(TRANSFORMS[spatial_dims]), 0)
+    dataset = SegmentationDataset(
+        Samples(items, 2, spatial_dims, 1e9, "train"), build_transform(TRANSFORMS[spatial_dims]), 0
+    )
     return list(DataLoader(dataset, 4, sampler=EpochSampler(6, 16, 0), num_workers=workers, collate_fn=collate))
 
 
@@ -54,9 +55,9 @@ def test_the_batches_do_not_depend_on_the_number_of_workers(spatial_dims):
 
 
 def apply_transforms(spatial_dims: int, transforms, image: np.ndarray, target: np.ndarray, seed: int = 0):
-    transform = transforms if isinstance(transforms, A.Compose) else pipeline(transforms)
+    transform = transforms if isinstance(transforms, A.Compose) else build_transform(transforms)
     transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
-    return APPLY[spatial_dims](transform, image, target)
+    return TRANSFORM_BY_DIMS[spatial_dims](transform, image, target)
 
 
 def test_noise_differs_between_voxels_and_brightness_does_not():
@@ -83,14 +84,14 @@ def test_image_and_target_get_the_same_geometric_transforms(spatial_dims):
 
 
 def test_a_transform_that_turns_a_sequence_is_refused():
-    with pytest.raises(UserError, match="a picture of one row, of which the transforms made 9"):
+    with pytest.raises(UserError, match="made 9 rows of a sequence"):
         apply_transforms(1, [A.Transpose(p=1)], np.zeros((9, 1), np.uint8), np.zeros(9, np.uint8))
 
 
 def config_transforms(name: str, spatial_dims: int) -> A.Compose:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         transforms = compose("train", [f"data={name}"]).data.train_transforms
-    return pipeline(instantiate(transforms, _convert_="all"), spatial_dims)
+    return build_transform(instantiate(transforms, _convert_="all"), spatial_dims)
 
 
 @pytest.mark.parametrize("name, spatial_dims", [("blue_marble_lines", 1), ("icbm152", 3), ("folder", 1), ("folder", 3)])

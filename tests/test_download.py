@@ -1,4 +1,4 @@
-"""Data sets that torchvision downloads arrive complete or not at all, and never outside their folder."""
+"""Tests of downloads: complete or not at all, and never outside their folder."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ from unet.errors import UserError
 
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of small archives in the official layout, in place of the publishers' sites."""
+    """Serve small archives in the official layout from a folder."""
     site = tmp_path / "site"
     pets, voc = oxford_pet(tmp_path / "made") / "oxford-iiit-pet", voc2012(tmp_path / "made")
     site.mkdir()
@@ -40,7 +40,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def publish(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """State the archives' checksums as torchvision states those of the published ones."""
+    """Set torchvision's checksums to those of the small archives."""
     sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in site.iterdir()}
     resources = tuple((url, sums[Path(url).name]) for url, _ in torchvision.datasets.OxfordIIITPet._RESOURCES)
     monkeypatch.setattr(torchvision.datasets.OxfordIIITPet, "_RESOURCES", resources)
@@ -48,9 +48,9 @@ def publish(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(entry, "md5", sums[entry["filename"]])
 
 
-def test_the_pets_are_downloaded_once_and_archives_are_not_kept(mirror, tmp_path):
+def test_oxford_pet_is_downloaded_once_without_its_archives(mirror, tmp_path):
     items = OxfordPet(str(tmp_path / "data")).items
-    assert {split: len(found) for split, found in items.items()} == {"train": 18, "val": 2, "test": 6}
+    assert {split: len(members) for split, members in items.items()} == {"train": 18, "val": 2, "test": 6}
     assert items["train"][0].read()[1].ndim == 2
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"oxford-iiit-pet"}
     assert {path.name for path in (tmp_path / "data" / "oxford-iiit-pet").iterdir()} == {"images", "annotations"}
@@ -58,23 +58,23 @@ def test_the_pets_are_downloaded_once_and_archives_are_not_kept(mirror, tmp_path
     assert OxfordPet(str(tmp_path / "data")).items["test"][0].name == items["test"][0].name
 
 
-def test_voc_is_downloaded_beside_another_year(mirror, tmp_path):
+def test_voc_is_downloaded_next_to_another_year(mirror, tmp_path):
     (tmp_path / "data" / "VOCdevkit" / "VOC2007").mkdir(parents=True)
     items = Voc2012(str(tmp_path / "data")).items
-    assert {split: len(found) for split, found in items.items()} == {"train": 4, "val": 3, "test": 2}
+    assert {split: len(members) for split, members in items.items()} == {"train": 4, "val": 3, "test": 2}
     assert {path.name for path in (tmp_path / "data" / "VOCdevkit").iterdir()} == {"VOC2007", "VOC2012"}
 
 
-def test_a_folder_that_a_stopped_download_left_is_completed(mirror, tmp_path):
-    kept = tmp_path / "data" / "oxford-iiit-pet" / "images" / "kept.jpg"
-    kept.parent.mkdir(parents=True)
-    kept.touch()
+def test_an_incomplete_data_set_is_completed(mirror, tmp_path):
+    existing = tmp_path / "data" / "oxford-iiit-pet" / "images" / "existing.jpg"
+    existing.parent.mkdir(parents=True)
+    existing.touch()
     assert len(OxfordPet(str(tmp_path / "data")).items["test"]) == 6
-    assert kept.exists()
+    assert existing.exists()
 
 
 def damaged(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last archive is cut in the middle."""
+    """Truncate the last archive."""
     path = mirror / "annotations.tar.gz"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -87,7 +87,7 @@ def offline(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leaves_its_folder(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The archive has a member outside its folder."""
+    """Add a member outside its folder to the archive."""
     with tarfile.open(mirror / "annotations.tar.gz", "w:gz") as tar:
         member = tarfile.TarInfo("../../../evil.txt")
         member.size = 4
@@ -96,7 +96,7 @@ def leaves_its_folder(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def links_out(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The archive has a link to a place outside its folder, and a file behind it."""
+    """Add a link out of its folder, and a file below the link, to the archive."""
     with tarfile.open(mirror / "annotations.tar.gz", "w:gz") as tar:
         link, member = tarfile.TarInfo("annotations"), tarfile.TarInfo("annotations/evil.txt")
         link.type, link.linkname, member.size = tarfile.SYMTYPE, "../../..", 4
@@ -106,7 +106,7 @@ def links_out(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("damage", [damaged, offline, leaves_its_folder, links_out])
-def test_a_failed_download_leaves_nothing_and_says_what_to_get_by_hand(mirror, tmp_path, monkeypatch, damage):
+def test_a_failed_download_leaves_nothing_and_has_instructions(mirror, tmp_path, monkeypatch, damage):
     damage(mirror, monkeypatch)
     with pytest.raises(UserError) as error:
         OxfordPet(str(tmp_path / "data")).load_splits()
@@ -116,10 +116,3 @@ def test_a_failed_download_leaves_nothing_and_says_what_to_get_by_hand(mirror, t
     assert list((tmp_path / "data").iterdir()) == []
     assert not list(tmp_path.rglob("evil.txt"))
     assert tarfile.TarFile.extraction_filter is None
-
-
-def test_a_missing_set_that_may_not_be_downloaded_says_so(mirror, tmp_path):
-    with pytest.raises(UserError) as error:
-        Voc2012(str(tmp_path / "data"), download=False).load_splits()
-    sentence(error, "VOCtrainval_11-May-2012.tar", str(tmp_path / "data"), "data.source.download=true", "data.root=")
-    assert not (tmp_path / "data").exists()

@@ -1,7 +1,6 @@
-"""Random damage: one sentence that names the file or the key, or a right result; never another exception.
+"""Random damage gives an error message of one line that names the file or key, or a valid result.
 
-Without a number of examples of their own the tests take as many as ``FUZZ`` says (an environment variable, times the
-usual number): ``FUZZ=20 pytest tests/test_fuzz.py`` looks longer.
+The environment variable ``FUZZ`` multiplies the number of examples: ``FUZZ=20 pytest tests/test_fuzz.py``.
 """
 
 import io
@@ -15,18 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bad_inputs import DESCRIPTION, state
 from conftest import VOLUMES, config
 from folders import CLASSES, noise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from inputs import DESCRIPTION, state
 from omegaconf import OmegaConf
 from PIL import Image
 
 from unet import load
 from unet.data.files import LabelMap, file_item
-from unet.data.samples import checked
-from unet.data_check.file_facts import examine
+from unet.data.samples import read_item
+from unet.data_check.file_facts import read_facts
 from unet.errors import UserError
 from unet.io.atomic import read_json
 from unet.io.image_formats import read_image
@@ -34,42 +33,38 @@ from unet.network.model import UNet
 from unet.report.runs import read_run
 from unet.training.config_limits import LIMITS, validate_config
 
-LONGER = int(os.environ.get("FUZZ", "1"))
+FACTOR = int(os.environ.get("FUZZ", "1"))
 
 
 def examples(number: int) -> settings:
-    return settings(max_examples=LONGER * number, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    return settings(max_examples=FACTOR * number, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def one_line(error: UserError, *parts: str) -> None:
-    message = str(error)
-    assert "\n" not in message and all(part in message for part in parts), message
-
-
-# Damage
+def one_line(error: UserError, name: str) -> None:
+    assert "\n" not in str(error) and name in str(error), error
 
 
 @st.composite
 def damages(draw: st.DrawFn) -> Callable[[bytes], bytes]:
-    """A function that cuts a file off, or changes, doubles or removes some of its bytes; the beginning rather often."""
+    """Return a function that truncates a file, or changes, doubles or removes bytes, often near the beginning."""
     kind = draw(st.sampled_from(["cut", "change", "change", "remove", "double"]))
-    places = draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=6))
+    positions = draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=6))
     near = draw(st.booleans())
     values = draw(st.lists(st.sampled_from([0, 1, 127, 128, 254, 255]), min_size=6, max_size=6))
 
     def spoil(content: bytes) -> bytes:
-        found = bytearray(content)
-        for place, value in zip(places, values, strict=False):
-            at = int(place * (min(64, len(found)) if near else len(found)))
+        result = bytearray(content)
+        for position, value in zip(positions, values, strict=False):
+            at = int(position * (min(64, len(result)) if near else len(result)))
             if kind == "cut":
-                del found[at:]
-            elif kind == "change" and found:
-                found[at] = value
+                del result[at:]
+            elif kind == "change" and result:
+                result[at] = value
             elif kind == "remove":
-                del found[at : at + 1 + value % 7]
+                del result[at : at + 1 + value % 7]
             elif kind == "double":
-                found[at:at] = found[at : at + 1 + value % 7]
-        return bytes(found)
+                result[at:at] = result[at : at + 1 + value % 7]
+        return bytes(result)
 
     return spoil
 
@@ -81,8 +76,8 @@ def picture(kind: str, mode: str, **options: Any) -> bytes:
 
 
 @cache
-def whole_files() -> dict[str, bytes]:
-    """A valid file of every format that is read."""
+def valid_files() -> dict[str, bytes]:
+    """Return a valid file of every format."""
     numbers, pages = io.BytesIO(), [Image.fromarray(noise(9, 7, seed=seed)) for seed in range(3)]
     np.save(numbers, noise(9, 7, 3))
     files = {
@@ -106,21 +101,21 @@ def whole_files() -> dict[str, bytes]:
     return files
 
 
-NAMES = [*whole_files()]
+NAMES = [*valid_files()]
 
 
 @examples(150)
 @given(st.sampled_from(NAMES), damages())
-def test_a_damaged_image_or_mask_is_read_or_named(tmp_path: Path, name: str, spoil: Callable[[bytes], bytes]):
+def test_a_damaged_image_or_mask_is_read_or_rejected(tmp_path: Path, name: str, spoil: Callable[[bytes], bytes]):
     path = tmp_path / name
-    path.write_bytes(spoil(whole_files()[name]))
+    path.write_bytes(spoil(valid_files()[name]))
     for read in (read_image, LabelMap({value: CLASSES[value % 2] for value in range(256)}, CLASSES).read):
         try:
-            found = read(path)
+            array = read(path)
         except UserError as error:
             one_line(error, name)
         else:
-            assert isinstance(found, np.ndarray) and found.dtype in (np.uint8, np.uint16, np.float32)
+            assert isinstance(array, np.ndarray) and array.dtype in (np.uint8, np.uint16, np.float32)
 
 
 MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"]
@@ -129,25 +124,25 @@ SIZES = st.tuples(st.integers(1, 5), st.integers(1, 5))
 
 @examples(80)
 @given(st.sampled_from(MODES), SIZES, st.sampled_from(["1", "L", "P", "RGB", "I;16", "F"]), SIZES, st.integers(0, 3))
-def test_any_image_with_any_mask_is_an_item_or_a_sentence(
-    tmp_path: Path, mode: str, size: tuple[int, int], kind: str, other: tuple[int, int], value: int
+def test_any_image_with_any_mask_is_an_item_or_rejected(
+    tmp_path: Path, mode: str, size: tuple[int, int], kind: str, mask_size: tuple[int, int], value: int
 ):
-    """Training and check agree: what the one refuses, the other has a fault or a finding of."""
+    """Check that training and data check agree."""
     image, mask = tmp_path / "x.tif", tmp_path / "m.tif"
-    pictures = {image: (mode, size), mask: (kind, size if value % 2 else other)}
-    for path, (stored, extent) in pictures.items():
+    pictures = {image: (mode, size), mask: (kind, size if value % 2 else mask_size)}
+    for path, (mode, extent) in pictures.items():
         try:
-            Image.new(stored, extent, tuple([value] * len(stored)) if stored in ("RGB",) else 0).save(path)
+            Image.new(mode, extent, (value,) * 3 if mode == "RGB" else 0).save(path)
         except (OSError, KeyError, ValueError, TypeError):
-            return  # Pillow writes no such TIFF
+            return  # Pillow cannot write such a TIFF
     item = file_item(image, mask, LabelMap(None, CLASSES))
-    facts = examine(item, "train", True)
+    facts = read_facts(item, "train", True)
     try:
-        pixels, target = checked(item, 2, 2)
+        pixels, target = read_item(item, 2, 2)
     except UserError as error:
         one_line(error, "x.tif" if "x.tif" in str(error) else "m.tif")
     else:
-        assert not facts.faults and facts.image is not None
+        assert not facts.errors and facts.image is not None
         assert pixels.shape[:2] == target.shape == facts.image.size == pictures[image][1][::-1]
         assert set(np.unique(target)) <= {0, 1}
 
@@ -158,7 +153,7 @@ def test_any_image_with_any_mask_is_an_item_or_a_sentence(
     st.lists(st.integers(0, 3), max_size=5),
     st.booleans(),
 )
-def test_any_array_is_an_image_or_a_sentence(tmp_path: Path, dtype: str, shape: list[int], fortran: bool):
+def test_any_array_is_an_image_or_rejected(tmp_path: Path, dtype: str, shape: list[int], fortran: bool):
     path = tmp_path / "x.npy"
     array = np.zeros(shape, dtype)
     np.save(path, np.asfortranarray(array) if fortran else array, allow_pickle=True)
@@ -172,7 +167,7 @@ def test_any_array_is_an_image_or_a_sentence(tmp_path: Path, dtype: str, shape: 
 
 
 @cache
-def whole_checkpoint() -> bytes:
+def valid_checkpoint() -> bytes:
     buffer = io.BytesIO()
     torch.save({"description": DESCRIPTION, "state_dict": state()}, buffer)
     return buffer.getvalue()
@@ -180,16 +175,16 @@ def whole_checkpoint() -> bytes:
 
 @examples(60)
 @given(damages())
-def test_a_damaged_checkpoint_is_refused_or_the_same(tmp_path: Path, spoil: Callable[[bytes], bytes]):
+def test_a_damaged_checkpoint_is_rejected_or_unchanged(tmp_path: Path, spoil: Callable[[bytes], bytes]):
     path = tmp_path / "best.ckpt"
-    path.write_bytes(spoil(whole_checkpoint()))
+    path.write_bytes(spoil(valid_checkpoint()))
     try:
-        found = load(path)
+        weights = load(path).state_dict()
     except UserError as error:
         one_line(error, "best.ckpt")
     else:
-        assert found.state_dict().keys() == state().keys()
-        assert all(torch.isfinite(value).all() for value in found.state_dict().values())
+        assert weights.keys() == state().keys()
+        assert all(torch.isfinite(value).all() for value in weights.values())
 
 
 VALUES = st.one_of(
@@ -213,9 +208,7 @@ VALUES = st.one_of(
     ),
     VALUES,
 )
-def test_a_checkpoint_that_says_something_else_of_itself_is_refused_or_works(
-    tmp_path: Path, keys: list[str], value: Any
-):
+def test_a_checkpoint_with_another_description_is_rejected_or_works(tmp_path: Path, keys: list[str], value: Any):
     model, outer = dict(DESCRIPTION["model"]), dict(DESCRIPTION)
     for key in keys:
         (outer if key in DESCRIPTION else model)[key] = value
@@ -223,11 +216,11 @@ def test_a_checkpoint_that_says_something_else_of_itself_is_refused_or_works(
     path = tmp_path / "best.ckpt"
     torch.save({"description": description, "state_dict": state()}, path)
     try:
-        found = load(path)
+        network = load(path)
     except UserError as error:
         one_line(error, "best.ckpt")
     else:
-        assert found(torch.zeros(1, 2, 8, 8)).shape == (1, 3, 8, 8)
+        assert network(torch.zeros(1, 2, 8, 8)).shape == (1, 3, 8, 8)
 
 
 NETWORK = ["width", "depth", "down", "up", "context", "skip", "stride", "spatial_dims", "norm", "act", "dropout"]
@@ -235,7 +228,7 @@ NETWORK = ["width", "depth", "down", "up", "context", "skip", "stride", "spatial
 
 @examples(150)
 @given(st.sampled_from(NETWORK), VALUES)
-def test_any_value_of_the_network_is_taken_or_named(key: str, value: Any):
+def test_any_value_of_a_network_setting_is_used_or_rejected(key: str, value: Any):
     settings: dict[str, Any] = {"in_channels": 1, "width": 2, "depth": 2, "spatial_dims": 2, key: value}
     try:
         with torch.device("meta"), warnings.catch_warnings():
@@ -252,7 +245,7 @@ def defaults() -> Any:
 
 @examples(100)
 @given(st.sampled_from([*LIMITS]), VALUES)
-def test_any_plain_value_is_within_its_limits_or_named(key: str, value: Any):
+def test_any_value_of_a_config_key_is_within_its_limits_or_rejected(key: str, value: Any):
     values = defaults().copy()
     OmegaConf.update(values, key, value, merge=False, force_add=True)
     try:
@@ -265,7 +258,7 @@ def test_any_plain_value_is_within_its_limits_or_named(key: str, value: Any):
 
 @examples(60)
 @given(st.sampled_from(["metrics.json", "status.json", "config.yaml"]), damages())
-def test_a_run_with_a_damaged_file_is_read_or_called_unreadable(
+def test_a_run_with_a_damaged_file_is_read_or_reported_as_unreadable(
     tmp_path: Path, name: str, spoil: Callable[[bytes], bytes]
 ):
     files = {
@@ -273,10 +266,10 @@ def test_a_run_with_a_damaged_file_is_read_or_called_unreadable(
         "status.json": b'{"state": "done", "reason": ""}',
         "config.yaml": b"# python train.py 'model.down=[max,avg]' seed=1\nmodel: {down: [max, avg]}\nseed: 1\n",
     }
-    for one, content in files.items():
-        (tmp_path / one).write_bytes(spoil(content) if one == name else content)
-    found = read_run(tmp_path)
-    assert isinstance(found.metrics, dict) and isinstance(found.state, str) and "\n" not in found.reason
+    for file, content in files.items():
+        (tmp_path / file).write_bytes(spoil(content) if file == name else content)
+    run = read_run(tmp_path)
+    assert isinstance(run.metrics, dict) and isinstance(run.state, str) and "\n" not in run.reason
     try:
         read_json(tmp_path / "status.json")
     except UserError as error:

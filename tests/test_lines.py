@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from unet.data.blue_marble import load
-from unet.data.blue_marble_lines import BAND, GAP, BlueMarbleLines, row_splits
+from unet.data.blue_marble import load_map
+from unet.data.blue_marble_lines import BAND, SKIPPED_ROWS, BlueMarbleLines, row_splits
 
 
 def test_bands_alternate_between_splits_with_a_gap():
@@ -14,12 +14,12 @@ def test_bands_alternate_between_splits_with_a_gap():
     ]  # fmt: skip
     assert {split: splits.count(split) for split in set(splits)} == {"train": 945, "val": 315, "test": 315, None: 540}
     for row, split in enumerate(splits):
-        neighbours = set(splits[row : row + GAP + 1]) - {None}
+        neighbours = set(splits[row : row + SKIPPED_ROWS + 1]) - {None}
         assert split is None or neighbours == {split}, "rows of two splits are further apart than the gap"
 
 
 def test_lines_are_rows_of_the_image_and_every_split_has_every_class():
-    source, (image, target) = BlueMarbleLines(gamma=1), load()
+    source, (image, target) = BlueMarbleLines(gamma=1), load_map()
     assert source.spatial_dims == 1 and source.num_classes == 3
     for split, items in source.items.items():
         counts = np.zeros(256, np.int64)

@@ -1,4 +1,4 @@
-"""An order and an augmentation that depend on nothing but the keys."""
+"""Tests that order and augmentation depend on the keys alone."""
 
 import time
 from functools import partial
@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader
 
 from unet.data import SegmentationData
 from unet.data.blue_marble import BlueMarble, in_memory_pair
-from unet.data.dataset import EpochSampler, SegmentationDataset, collate
-from unet.data.dataset import compose as pipeline
+from unet.data.dataset import EpochSampler, SegmentationDataset, build_transform, collate
 from unet.data.samples import Samples
 from unet.data.source import Item
 from unet.errors import UserError
@@ -31,7 +30,7 @@ def items_of(count: int, size: int = 24) -> list[Item]:
 
 
 def dataset(count: int = 12, seed: int = 0, transforms=TRANSFORMS, size: int = 24) -> SegmentationDataset:
-    return SegmentationDataset(Samples(items_of(count, size), 2, 2, 1e9, "train"), pipeline(transforms), seed)
+    return SegmentationDataset(Samples(items_of(count, size), 2, 2, 1e9, "train"), build_transform(transforms), seed)
 
 
 def batches(workers: int = 0, epoch: int = 0, seed: int = 0, skip: int = 0) -> list[dict[str, torch.Tensor]]:
@@ -49,7 +48,7 @@ def equal(first: list, second: list) -> bool:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing(workers):
+def test_the_number_of_workers_does_not_change_the_samples(workers):
     assert equal(batches(), batches(workers))
 
 
@@ -59,11 +58,11 @@ def test_epochs_and_seeds_differ():
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_a_restart_within_an_epoch_gives_its_tail(batch):
+def test_a_resumed_epoch_gives_its_other_batches(batch):
     assert equal(batches(epoch=2)[batch:], batches(epoch=2, skip=4 * batch))
 
 
-def test_a_loaded_position_gives_the_epochs_tail():
+def test_a_loaded_position_gives_the_other_batches():
     class Source(BlueMarble):
         def load_splits(self):
             return {"train": items_of(6), "val": items_of(2)}
@@ -77,33 +76,33 @@ def test_a_loaded_position_gives_the_epochs_tail():
     assert equal(list(loader({"epoch": 3, "batch": 0}))[2:], list(loader({"epoch": 3, "batch": 2})))
 
 
-def test_augmentation_does_not_repeat_itself():
+def test_augmentation_differs_at_every_position():
     draws = dataset(1, transforms=[A.RandomCrop(height=8, width=8)], size=64)
     crops = {draws[0, position, 0]["image"].numpy().tobytes() for position in range(64)}
     assert len(crops) > 56  # of 3,249 places
 
 
-def test_flips_are_drawn_apart():
+def test_flips_are_independent():
     draws = dataset(1, transforms=[A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
-    seen = [draws[0, position, 0]["image"].numpy().tobytes() for position in range(80)]
-    assert len(set(seen)) == 4
-    assert min(map(seen.count, set(seen))) > 8
+    flips = [draws[0, position, 0]["image"].numpy().tobytes() for position in range(80)]
+    assert len(set(flips)) == 4
+    assert min(map(flips.count, set(flips))) > 8
 
 
 @settings(max_examples=25)
 @given(st.permutations(range(6)), st.integers(0, 3))
-def test_a_sample_does_not_depend_on_those_before_it(order, epoch):
+def test_a_sample_does_not_depend_on_previous_ones(indices, epoch):
     expected, draws = dataset(6), dataset(6)
-    for index in order:
-        got, wanted = draws[epoch, 10 + index, index], expected[epoch, 10 + index, index]
-        assert torch.equal(got["image"], wanted["image"])
+    for index in indices:
+        key = epoch, 10 + index, index
+        assert torch.equal(draws[key]["image"], expected[key]["image"])
     assert torch.equal(draws[epoch, 10, 0]["image"], dataset(6)[epoch, 10, 0]["image"])
 
 
-def test_image_and_target_are_moved_together():
+def test_image_and_target_are_transformed_alike():
     ramp = np.arange(64, dtype=np.uint8).reshape(8, 8)
     items = [Item("ramp", lambda: (ramp[..., None], ramp))]
-    data = SegmentationDataset(Samples(items, 64, 2, 1e9, "train"), pipeline([A.D4(p=1), *TRANSFORMS[1:]]), 0)
+    data = SegmentationDataset(Samples(items, 64, 2, 1e9, "train"), build_transform([A.D4(p=1), *TRANSFORMS[1:]]), 0)
     for position in range(20):
         sample = data[0, position, 0]
         assert torch.equal(sample["image"][..., 0].long(), sample["target"])
@@ -115,38 +114,28 @@ def test_an_epoch_draws_every_item_once_before_any_twice(count, length, epoch, s
     sampler.set_epoch(epoch)
     keys = list(sampler)
     assert [key[:2] for key in keys] == [(epoch, position) for position in range(length)]
-    drawn = [key[2] for key in keys]
+    indices = [key[2] for key in keys]
     for start in range(0, length - count + 1, count):
-        assert sorted(drawn[start : start + count]) == list(range(count))
-    assert len(set(drawn)) == min(count, length)
+        assert sorted(indices[start : start + count]) == list(range(count))
+    assert len(set(indices)) == min(count, length)
     if not shuffle:
-        assert drawn == [position % count for position in range(length)]
+        assert indices == [position % count for position in range(length)]
 
 
 @given(st.integers(1, 20), st.integers(4, 60), st.integers(1, 4), st.integers(0, 9))
-def test_ranks_share_an_epoch_and_a_skip_leaves_its_tail(count, length, world, skip):
-    parts = [EpochSampler(count, length, 0, rank=rank, world_size=world) for rank in range(world)]
-    keys = [list(part) for part in parts]
-    assert {len(found) for found in keys} == {len(parts[0])}
-    together = sorted(key for found in keys for key in found)
+def test_ranks_divide_an_epoch_and_skip_the_first_samples(count, length, world, skip):
+    samplers = [EpochSampler(count, length, 0, rank=rank, world_size=world) for rank in range(world)]
+    keys = [list(sampler) for sampler in samplers]
+    assert {len(rank_keys) for rank_keys in keys} == {len(samplers[0])}
+    together = sorted(key for rank_keys in keys for key in rank_keys)
     assert [key[1] for key in together] == list(range(length - length % world))
-    whole = EpochSampler(count, length - length % world, 0)
-    assert together == list(whole)
-    parts[0].skip = skip
-    assert list(parts[0]) == keys[0][skip:]
-    assert list(parts[0]) == keys[0], "only the interrupted epoch is shortened"
+    assert together == list(EpochSampler(count, length - length % world, 0))
+    samplers[0].skip = skip
+    assert list(samplers[0]) == keys[0][skip:]
+    assert list(samplers[0]) == keys[0], "only the interrupted epoch is shortened"
 
 
-def test_seeds_and_epochs_give_orders_of_their_own():
-    def order(seed: int, epoch: int) -> tuple[int, ...]:
-        sampler = EpochSampler(20, 20, seed)
-        sampler.set_epoch(epoch)
-        return tuple(sampler.order())
-
-    assert len({order(seed, epoch) for seed in range(3) for epoch in range(3)}) == 9
-
-
-def test_what_exceeds_the_budget_is_read_again_and_equal():
+def test_items_beyond_the_budget_are_read_again():
     reads = []
 
     def read(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -185,7 +174,7 @@ def test_readers_run_a_bounded_number_of_images_ahead_of_a_slow_consumer(monkeyp
     assert max(waiting) <= 4, "at most two images a reader"
 
 
-def test_counts_statistics_and_the_most_varied_by_hand():
+def test_counts_statistics_and_highest_entropy():
     black, white = np.zeros((2, 2, 1), np.uint8), np.full((2, 2, 1), 200, np.uint8)
     targets = [np.zeros((2, 2), np.uint8), np.array([[0, 1], [1, 255]], np.uint8)]
     items = [Item("a", lambda: (black, targets[0])), Item("b", lambda: (white, targets[1]))]
@@ -196,27 +185,27 @@ def test_counts_statistics_and_the_most_varied_by_hand():
     assert samples.highest_entropy(1) == [1]
 
 
-def test_collate_stacks_channels_last_and_refuses_two_sizes():
+def test_collate_stacks_channels_last_and_rejects_two_sizes():
     sample = {"image": torch.zeros(4, 5, 3), "target": torch.zeros(4, 5, dtype=torch.long)}
     batch = collate([sample, sample])
     assert batch["image"].shape == (2, 3, 4, 5) and batch["target"].shape == (2, 4, 5)
     assert batch["image"].is_contiguous(memory_format=torch.channels_last)
-    other = {"image": torch.zeros(6, 5, 3), "target": torch.zeros(6, 5, dtype=torch.long)}
+    taller = {"image": torch.zeros(6, 5, 3), "target": torch.zeros(6, 5, dtype=torch.long)}
     with pytest.raises(UserError, match="4 x 5 and 6 x 5 cannot share a batch"):
-        collate([sample, other])
+        collate([sample, taller])
 
 
-def test_drawing_by_foreground_keeps_the_proportions_of_what_is_not_background():
+def test_foreground_sampling_keeps_the_proportions_of_foreground_classes():
     masks = [np.zeros((4, 4), np.uint8) for _ in range(4)]
     masks[2][:2], masks[3][0] = 1, 2  # 8 pixels of one class, 4 of another; two items of background alone
     items = [Item(str(index), lambda mask=mask: (mask[..., None], mask)) for index, mask in enumerate(masks)]
     weights = Samples(items, 3, 2, 0, "train").foreground_balance()
     assert weights == pytest.approx([1 / 16, 1 / 16, 1 / 16 + 0.5, 1 / 16 + 0.25])
     blank = Samples(items[:2], 3, 2, 0, "train").foreground_balance()
-    assert blank == pytest.approx([0.5, 0.5]), "nothing to prefer"
+    assert blank == pytest.approx([0.5, 0.5]), "no foreground"
 
 
-def test_drawing_by_class_shows_a_rare_class_as_often_as_a_common_one():
+def test_class_balanced_sampling_draws_rare_and_frequent_classes_equally():
     common, rare = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
     rare[0, 0] = 1
     items = [
@@ -226,6 +215,6 @@ def test_drawing_by_class_shows_a_rare_class_as_often_as_a_common_one():
     weights = samples.class_balance()
     assert weights.sum() == pytest.approx(1)
     assert weights[9] == pytest.approx((1 + 15 / 159) / 2)  # all of class 1, 15 of the 159 pixels of class 0
-    drawn = EpochSampler(10, 4000, seed=0, weights=weights).order()
-    assert np.mean(drawn == 9) == pytest.approx(weights[9], abs=0.03)
-    assert (EpochSampler(10, 4000, seed=0, weights=weights).order() == drawn).all()
+    indices = EpochSampler(10, 4000, seed=0, weights=weights).order()
+    assert np.mean(indices == 9) == pytest.approx(weights[9], abs=0.03)
+    assert (EpochSampler(10, 4000, seed=0, weights=weights).order() == indices).all()

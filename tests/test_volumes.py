@@ -1,54 +1,43 @@
-"""ICBM152, and a folder of sequences and volumes: what is read, and what is said of what cannot be."""
+"""Tests of ICBM152 and of folders of sequences and volumes; bad_inputs.py has the invalid ones."""
 
 import builtins
 import importlib.metadata
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import needs_volumes
+from folders import noise, scanned
 from PIL import Image
 
-from unet.data import SegmentationData
-from unet.data.folder import Folder
-from unet.data.icbm152 import SLABS, Icbm152, tissue
+from unet.data.icbm152 import SLABS, Icbm152, tissue_labels
 from unet.errors import UserError
 from unet.io.image_formats import name_parts, read_image
 
-CLASSES = ["background", "cell"]
 
-
-def noise(*shape: int, below: int = 256, dtype: str = "uint8", seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, below, shape).astype(dtype)
-
-
-# ICBM152
-
-
-def test_tissue_by_hand():
+def test_tissue_labels():
     image = np.array([[0, 90, 90, 90, 90]], np.uint8)
     grey = np.array([[0, 200, 20, 100, 100]], np.uint8)
     white = np.array([[0, 55, 230, 55, 90]], np.uint8)
     # outside; grey; white; 100 of both grey and the rest; 100 grey
-    assert tissue(image, grey, white).tolist() == [[255, 1, 2, 0, 1]]
+    assert tissue_labels(image, grey, white).tolist() == [[255, 1, 2, 0, 1]]
 
 
 @needs_volumes
-def test_the_template_is_divided_into_slabs_that_keep_their_distance():
+def test_slabs_of_the_template_are_12_slices_apart():
     items = Icbm152().items
-    assert {split: len(found) for split, found in items.items()} == {"train": 3, "val": 1, "test": 1}
-    slabs = sorted((slab.start, slab.stop) for found in SLABS.values() for slab in found)
-    assert [after[0] - before[1] for before, after in pairwise(slabs)] == [12, 12, 12, 12]
-    for split, found in items.items():
-        for item in found:
+    assert {split: len(volumes) for split, volumes in items.items()} == {"train": 3, "val": 1, "test": 1}
+    slabs = sorted((slab.start, slab.stop) for split_slabs in SLABS.values() for slab in split_slabs)
+    assert [later[0] - earlier[1] for earlier, later in pairwise(slabs)] == [12, 12, 12, 12]
+    for split, volumes in items.items():
+        for item in volumes:
             image, target = item.read()
             assert image.shape == (*target.shape, 1) and image.dtype == np.uint8
             assert len(image) == (32 if split == "train" else 16)
             for axis in range(3):
-                rims = np.moveaxis(image, axis, 0)[[0, -1]]
-                assert rims.any((1, 2, 3)).all(), "no larger than the brain"
+                faces = np.moveaxis(image, axis, 0)[[0, -1]]
+                assert faces.any((1, 2, 3)).all(), "no larger than the brain"
             assert (image[..., ::-1, :] == image).all() and (target[..., ::-1] == target).all(), "its own mirror image"
             assert ((target == 255) == (image[..., 0] == 0)).all()
             assert (np.bincount(target.ravel(), minlength=256)[:3] > 10_000).all()
@@ -59,7 +48,7 @@ def test_the_template_is_divided_into_slabs_that_keep_their_distance():
     assert (test[:, :top] < 255).sum() > (test[:, top:] < 255).sum(), "the crown is at the top"
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+def test_a_missing_package_is_an_error_with_the_command_to_install_it(monkeypatch):
     def absent(package: str):
         raise importlib.metadata.PackageNotFoundError(package)
 
@@ -71,9 +60,6 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
         Icbm152().load_splits()
 
 
-# Names
-
-
 @pytest.mark.parametrize(
     "name, stem, suffix",
     [("a.nii.gz", "a", ".nii.gz"), ("a.b.NII.GZ", "a.b", ".nii.gz"), ("a.gz", "a", ".gz"), ("a.1.npy", "a.1", ".npy")],
@@ -82,7 +68,7 @@ def test_stem_and_suffix(name, stem, suffix):
     assert name_parts(Path("x") / name) == (stem, suffix)
 
 
-# A folder of arrays
+HALVES = {"train": 0.5, "val": 0.5}
 
 
 def write(path: Path, array: np.ndarray) -> None:
@@ -99,18 +85,11 @@ def write(path: Path, array: np.ndarray) -> None:
         pages[0].save(path, save_all=len(pages) > 1, append_images=pages[1:])
 
 
-def folder_of(root: Path, size: tuple[int, ...], images: str, masks: str, channels: tuple[int, ...] = ()) -> Path:
+def arrays_folder(root: Path, size: tuple[int, ...], images: str, masks: str, channels: tuple[int, ...] = ()) -> Path:
     for seed in range(4):
         write(root / "images" / f"v{seed}{images}", noise(*size, *channels, seed=seed))
         write(root / "masks" / f"v{seed}{masks}", noise(*size, below=2, seed=seed))
     return root
-
-
-def scanned(root: Path, **options) -> SegmentationData:
-    source = Folder(str(root), **{"classes": CLASSES, "splits": {"train": 0.5, "val": 0.5}, **options})
-    data = SegmentationData(source, seed=0, batch_size=2, eval_batch_size=1)
-    data.scan()
-    return data
 
 
 @pytest.mark.parametrize(
@@ -129,26 +108,29 @@ def scanned(root: Path, **options) -> SegmentationData:
         pytest.param((6, 8, 10), ".nii.gz", ".npy", (), marks=needs_volumes),
     ],
 )
-def test_arrays_and_volumes_are_read_and_say_how_many_axes_they_have(tmp_path, size, images, masks, channels):
-    data = scanned(folder_of(tmp_path, size, images, masks, channels))
+def test_arrays_and_volumes_are_read_with_their_number_of_axes(tmp_path, size, images, masks, channels):
+    data = scanned(arrays_folder(tmp_path, size, images, masks, channels), splits=HALVES)
     assert data.source.spatial_dims == len(size)
     assert data.channels == (channels or (1,))[0]
     sample = data.dataset("train")[0, 0, 0]
     assert sample["image"].shape == (*size, data.channels) and sample["target"].shape == size
-    by_stem = {name_parts(Path(item.name))[0]: item for found in data.source.items.values() for item in found}
+    by_stem = {name_parts(Path(item.name))[0]: item for items in data.source.items.values() for item in items}
     image, target = by_stem["v2"].read()
     assert (image.reshape(*size, *channels) == noise(*size, *channels, seed=2)).all()
     assert (target == noise(*size, below=2, seed=2)).all()
 
 
 def test_values_and_colours_are_mapped_in_arrays_too(tmp_path):
-    root = folder_of(tmp_path, (6, 8, 10), ".npy", ".npy")
+    root = arrays_folder(tmp_path, (6, 8, 10), ".npy", ".npy")
     for path in (root / "masks").iterdir():
         np.save(path, np.load(path) * np.uint8(255))
-    assert scanned(root, values={0: "background", 255: "cell"}).samples["train"].item_counts.sum() == 2 * 480
+    assert (
+        scanned(root, splits=HALVES, values={0: "background", 255: "cell"}).samples["train"].item_counts.sum()
+        == 2 * 480
+    )
     for path in (root / "masks").iterdir():
         np.save(path, np.where(np.load(path)[..., None] > 0, np.uint8([128, 0, 64]), np.uint8([0, 0, 0])))
-    data = scanned(root, values={"0 0 0": "background", "128 0 64": "cell"})
+    data = scanned(root, splits=HALVES, values={"0 0 0": "background", "128 0 64": "cell"})
     assert data.source.spatial_dims == 3 and data.source.colors[1] == (128, 0, 64)
 
 
@@ -159,88 +141,23 @@ def test_numbers_of_other_types_become_float32(tmp_path):
         assert image.shape == (5, 6, 1) and image.dtype == np.float32 and set(np.unique(image)) == {0, 1}
 
 
-def pickled(path: Path) -> None:
-    np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
-
-
-def cut(path: Path) -> None:
+@needs_volumes
+def test_a_truncated_nifti_is_an_error(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    write(path, noise(6, 8, 10))
     path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError, match=r"a\.nii\.gz: cannot be read as NIfTI"):
+        read_image(path)
 
 
-FAULTS: dict[str, tuple[tuple[str, str], Callable[[Path], object], tuple[str, ...]]] = {
-    "truncated array": ((".npy", ".npy"), lambda root: cut(root / "images/v1.npy"), ("v1.npy", "cannot be read")),
-    "no array": ((".npy", ".npy"), lambda root: (root / "masks/v1.npy").write_text("hello"), ("v1.npy", "numpy.save")),
-    "objects": ((".npy", ".npy"), lambda root: pickled(root / "images/v1.npy"), ("v1.npy", "cannot be read", "bject")),
-    "complex": (
-        (".npy", ".npy"),
-        lambda root: np.save(root / "images/v1.npy", np.zeros((6, 8, 10), complex)),
-        ("v1.npy", "complex128", "real numbers"),
-    ),
-    "3 axes and a mask of 2": (
-        (".tif", ".npy"),
-        lambda root: np.save(root / "masks/v1.npy", noise(8, 10, below=2)),
-        ("v1.tif", "6 x 8 x 10", "its mask has 2 axes"),
-    ),
-    "mixed dimensions": (
-        (".npy", ".npy"),
-        lambda root: [np.save(root / part / "v1.npy", noise(8, 10, below=2)) for part in ("images", "masks")],
-        ("v1.npy", "expected 3 spatial axes", "8 x 10"),
-    ),
-    "channels in a mask": (
-        (".npy", ".npy"),
-        lambda root: np.save(root / "masks/v1.npy", noise(6, 8, 10, 2, below=2)),
-        ("masks/v1.npy", "6 x 8 x 10 x 2", "no channels"),
-    ),
-    "another size": (
-        (".npy", ".npy"),
-        lambda root: np.save(root / "masks/v1.npy", noise(6, 8, 11, below=2)),
-        ("images/v1.npy", "6 x 8 x 11", "6 x 8 x 10"),
-    ),
-    "two of one stem": (
-        (".npy", ".npy"),
-        lambda root: (root / "images/v1.nii.gz").touch(),
-        ("v1.nii.gz", "v1.npy", "one stem"),
-    ),
-    "pages of two sizes": (
-        (".tif", ".npy"),
-        lambda root: Image.fromarray(noise(8, 10)).save(
-            root / "images/v1.tif", save_all=True, append_images=[Image.fromarray(noise(9, 10))]
-        ),
-        ("v1.tif", "2 pages"),
-    ),
-}
-NIFTI_FAULTS = {
-    "truncated NIfTI": ((".nii.gz", ".npy"), lambda root: cut(root / "images/v1.nii.gz"), ("v1.nii.gz", "NIfTI")),
-    "no NIfTI": (
-        (".nii.gz", ".npy"),
-        lambda root: (root / "images/v1.nii.gz").write_text("hello"),
-        ("v1.nii.gz", "NIfTI"),
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", [*FAULTS, *(pytest.param(name, marks=needs_volumes) for name in NIFTI_FAULTS)])
-def test_a_fault_is_said_in_one_sentence_that_names_the_file(tmp_path, fault):
-    (images, masks), spoil, parts = {**FAULTS, **NIFTI_FAULTS}[fault]
-    root = folder_of(tmp_path, (6, 8, 10), images, masks)
-    (root / "train.txt").write_text("v0\nv1\n")
-    spoil(root)
-    with pytest.raises(UserError) as error:
-        scanned(root, splits={"train": "train.txt", "val": 1})
-    message = str(error.value)
-    assert "\n" not in message and [part for part in parts if part not in message] == [], message
-
-
-def test_nothing_is_ever_unpickled(tmp_path, monkeypatch):
-    import pickle
-
-    pickled(tmp_path / "a.npy")
-    monkeypatch.setattr(pickle, "load", lambda *args, **kwargs: pytest.fail("unpickled"))
+def test_nothing_is_unpickled(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    monkeypatch.setattr("pickle.load", lambda *args, **kwargs: pytest.fail("unpickled"))
     with pytest.raises(UserError, match=r"a\.npy"):
         read_image(tmp_path / "a.npy")
 
 
-def test_without_nibabel_the_error_says_what_to_install(tmp_path, monkeypatch):
+def test_missing_nibabel_is_an_error_with_the_command_to_install_it(tmp_path, monkeypatch):
     (tmp_path / "a.nii.gz").touch()
     real = builtins.__import__
 
@@ -257,5 +174,5 @@ def test_without_nibabel_the_error_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_a_picture_mode_is_refused_for_arrays(tmp_path):
-    with pytest.raises(UserError, match=r"\.npy: data\.source\.mode=RGB does not convert"):
-        scanned(folder_of(tmp_path, (12, 10), ".npy", ".npy"), mode="RGB", splits={"train": 1, "val": 1})
+    with pytest.raises(UserError, match=r"\.npy: data\.source\.mode=RGB converts pictures"):
+        scanned(arrays_folder(tmp_path, (12, 10), ".npy", ".npy"), mode="RGB", splits={"train": 1, "val": 1})

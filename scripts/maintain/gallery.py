@@ -37,9 +37,9 @@ MARGIN, TITLE_HEIGHT = 4, 18
 
 def coast() -> Tensor:
     """Return the crop (1, 3, 96, 96), brightened, in 0 to 1."""
-    from unet.data.blue_marble import load
+    from unet.data.blue_marble import load_map
 
-    image = torch.from_numpy(load()[0][COAST].copy()).movedim(-1, 0)[None] / 255
+    image = torch.from_numpy(load_map()[0][COAST].copy()).movedim(-1, 0)[None] / 255
     return image.sqrt()
 
 

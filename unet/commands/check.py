@@ -25,10 +25,10 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     """
     from rich.console import Console
 
-    from unet.data_check.findings import ERROR, Training, findings
+    from unet.data_check.findings import ERROR, TrainingRequirements, collect_findings
     from unet.data_check.print_report import print_findings, print_report
-    from unet.data_check.suggest import STRUCTURES, commands, structure_of, suggestions
-    from unet.data_check.survey import survey
+    from unet.data_check.suggest import STRUCTURES, data_structure, format_commands, suggest_settings
+    from unet.data_check.survey import survey_data
     from unet.training.build import build_data
     from unet.training.config_limits import validate_config
 
@@ -37,26 +37,26 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     console.width = max(console.width, 120)
     overrides = [override for override in overrides if not override.startswith("fix=")]
     named = ensure_class_names(config)
-    data = survey(build_data(config).source, named)
+    data = survey_data(build_data(config).source, named)
     stride, depth = config.model.stride, config.model.depth
     min_size = stride**depth if isinstance(stride, int) and isinstance(depth, int) else 1
-    training = Training(config.data.batch_size, config.data.samples_per_epoch, min_size)
-    results, suggested = findings(data, training), suggestions(data)
+    training = TrainingRequirements(config.data.batch_size, config.data.samples_per_epoch, min_size)
+    results, suggested = collect_findings(data, training), suggest_settings(data)
     print_report(console, config.data.name, data, results, suggested)
     if config.fix is not None:
-        from unet.data_check.corrected_copy import correct
+        from unet.data_check.corrected_copy import write_corrected_copy
 
-        copy = correct(data, Path(str(config.fix)))
-        for message in copy.left_out:
+        copy = write_corrected_copy(data, Path(str(config.fix)))
+        for message in copy.exclusions:
             console.print(f"left out: {message}", markup=False)
         overrides = [override for override in overrides if not is_layout_override(override)]
         overrides += [f"data.root={config.fix}", *copy.overrides]
-        data = survey(copy.source)
-        results, suggested = findings(data, training), suggestions(data)
+        data = survey_data(copy.source)
+        results, suggested = collect_findings(data, training), suggest_settings(data)
         console.print(f"The corrected copy, {config.fix}: {len(data.facts)} items", markup=False)
         print_findings(console, results)
-    structure = structure_of(data) or STRUCTURES[-1]
-    train, sweep = commands(overrides, suggested, structure)
+    structure = data_structure(data) or STRUCTURES[-1]
+    train, sweep = format_commands(overrides, suggested, structure)
     valid = all(finding.kind != ERROR for finding in results)
     console.print(f"{'Train' if valid else 'After correcting the errors, train'}:\n  {train}", markup=False)
     console.print(

@@ -1,4 +1,4 @@
-"""Data sets, their checks, their loaders.
+"""Data sets, samples, augmentation and loaders.
 
 The names are imported on first use, so that reading a file needs neither Lightning nor albumentations.
 """
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from unet.data.module import SegmentationData
     from unet.data.source import SPLITS, Item, Source
 
-# Before the import of albumentations, which would ask the network for a newer version.
+# Set before albumentations is imported, which otherwise looks for a newer version on the internet.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 __all__ = ["SPLITS", "Item", "SegmentationData", "Source"]

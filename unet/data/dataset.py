@@ -1,7 +1,7 @@
-"""Samples, their order and their augmentation, each a pure function of (seed, epoch, position).
+"""Order and augmentation of the training samples, each a pure function of (seed, epoch, position).
 
-Nothing random is carried from one sample to the next, so 0, 1 or 2 workers give the same run, and so does a run that
-was interrupted: only the position has to be restored.
+No random state is shared between samples, so a run does not depend on the number of workers, and a resumed run only
+has to restore its position.
 """
 
 import random
@@ -22,18 +22,18 @@ from unet.errors import UserError
 Key = tuple[int, int, int]
 """(epoch, position in the epoch, index of the item)."""
 
-cv2.setNumThreads(0)  # a worker is one thread; OpenCV's own pool only gets in the way
+cv2.setNumThreads(0)  # each loader worker uses one thread
 
 
 class EpochSampler(Sampler[Key]):
-    """Keys in an order that depends on (seed, epoch) alone.
+    """A sampler of keys whose order depends on (seed, epoch) alone.
 
     Args:
         num_items: items to draw from.
-        length: draws an epoch; items are drawn in permutations, each item once before any twice, unless weighted.
+        length: samples per epoch; unless weighted, every item is drawn once before any is drawn twice.
         seed: the run's seed.
-        shuffle: False gives every item once, in order.
-        weights: the probability of each item (num_items,); None: all alike.
+        shuffle: False: the items in order.
+        weights: the probability of each item (num_items,); None: uniform.
         rank, world_size: this process draws every ``world_size``-th position.
     """
 
@@ -51,14 +51,14 @@ class EpochSampler(Sampler[Key]):
         self.length = length - length % world_size
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
-        self.skip = 0  # draws of the next epoch already consumed before an interruption
+        self.skip = 0  # samples of the next epoch that an interrupted run has used
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
+        """Set the epoch; Lightning calls this at the start of every epoch."""
         self.epoch = epoch
 
     def order(self) -> Array:
-        """The item at each position of the current epoch."""
+        """Return the item at each position of the current epoch."""
         if not self.shuffle:
             return np.arange(self.length) % self.num_items
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -78,17 +78,17 @@ class EpochSampler(Sampler[Key]):
 
 
 class SegmentationDataset(Dataset[dict[str, Tensor]]):
-    """Samples under a transform whose randomness is keyed, not carried.
+    """Samples with an augmentation whose random numbers depend on the key alone.
 
     Args:
-        samples: what to draw from.
+        samples: the samples of a split.
         transform: an albumentations pipeline.
         seed: the run's seed.
     """
 
     def __init__(self, samples: Samples, transform: A.Compose, seed: int):
         self.samples, self.transform, self.seed = samples, transform, seed
-        self.apply = APPLY[samples.spatial_dims]
+        self.apply_transform = TRANSFORM_BY_DIMS[samples.spatial_dims]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -98,11 +98,11 @@ class SegmentationDataset(Dataset[dict[str, Tensor]]):
         epoch, position, index = key
         image, target = self.samples[index]
         sequence = np.random.SeedSequence([self.seed, epoch, position])
-        # Albumentations seeds every child alike and repeats itself in every worker; both generators are set per sample.
+        # Albumentations' own seeds are equal in all child transforms and workers; both generators are set per sample.
         self.transform.set_random_state(
             np.random.default_rng(sequence), random.Random(int(sequence.generate_state(1)[0]))
         )
-        image, target = self.apply(self.transform, image, target)
+        image, target = self.apply_transform(self.transform, image, target)
         image = np.require(image, np.uint8 if image.dtype == np.uint8 else np.float32, ["C", "W"])
         return {"image": torch.from_numpy(image), "target": torch.from_numpy(target.astype(np.int64))}
 
@@ -111,29 +111,29 @@ class SegmentationDataset(Dataset[dict[str, Tensor]]):
         return collate([self[0, index, index]])
 
 
-def on_picture(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
-    """image (H, W, C), target (H, W)."""
+def transform_image(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
+    """Transform image (H, W, C) and target (H, W)."""
     result = transform(image=image, mask=target)
     return result["image"], result["mask"]
 
 
-def on_sequence(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
-    """image (L, C), target (L): to albumentations a picture of one row, so a crop has height 1."""
-    image, target = on_picture(transform, image[None], target[None])
+def transform_sequence(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
+    """Transform image (L, C) and target (L) as an image of height 1, so a crop has height 1."""
+    image, target = transform_image(transform, image[None], target[None])
     if len(target) != 1:
-        raise UserError(f"a sequence is a picture of one row, of which the transforms made {len(target)}")
+        raise UserError(f"the transforms made {len(target)} rows of a sequence, which is an image of height 1")
     return image[0], target[0]
 
 
-def on_volume(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
-    """image (D, H, W, C), target (D, H, W).
+def transform_volume(transform: A.Compose, image: Array, target: Array) -> tuple[Array, Array]:
+    """Transform image (D, H, W, C) and target (D, H, W).
 
-    Geometry goes through albumentations' own ``volume``. What changes values alone is given the volume as one tall
-    picture (D H, W, C): as ``volume`` it would repeat one slice's noise in every slice, or fail. A transform that looks
-    at neighbours, such as a blur, has no meaning there.
+    Geometric transforms use albumentations' ``volume``. Pixelwise transforms get the volume as one image (D H, W, C):
+    with ``volume`` they would repeat the noise of one slice in all slices, or fail. Transforms of a neighbourhood, such
+    as a blur, have no meaning there.
     """
     for step in transform:
-        if changes_values_alone(step):
+        if is_pixelwise(step):
             image = step(image=image.reshape(-1, *image.shape[2:]))["image"].reshape(image.shape)
         else:
             result = step(volume=image, mask3d=target)
@@ -141,49 +141,49 @@ def on_volume(transform: A.Compose, image: Array, target: Array) -> tuple[Array,
     return image, target
 
 
-def changes_values_alone(step: A.BasicTransform | A.BaseCompose) -> bool:
+def is_pixelwise(step: A.BasicTransform | A.BaseCompose) -> bool:
+    """Return whether a transform changes pixel values only."""
     if isinstance(step, A.BaseCompose):
-        return all(map(changes_values_alone, step))
+        return all(map(is_pixelwise, step))
     return isinstance(step, A.ImageOnlyTransform)
 
 
-APPLY: dict[int, Callable[[A.Compose, Array, Array], tuple[Array, Array]]] = {
-    1: on_sequence,
-    2: on_picture,
-    3: on_volume,
+TRANSFORM_BY_DIMS: dict[int, Callable[[A.Compose, Array, Array], tuple[Array, Array]]] = {
+    1: transform_sequence,
+    2: transform_image,
+    3: transform_volume,
 }
-"""How a pipeline is run on image (*S, C) and target (*S), by the number of spatial axes."""
+"""Functions that apply a transform to image (*S, C) and target (*S), by the number of spatial axes."""
 
 
 def collate(batch: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Stack images (*S, C) and targets (*S) into image (B, C, *S), channels-last in memory, and target (B, *S)."""
     sizes = {tuple(sample["target"].shape) for sample in batch}
     if len(sizes) > 1:
-        found = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes)[:2])
+        examples = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes)[:2])
         raise UserError(
-            f"images of {found} cannot share a batch; crop or resize them in data.train_transforms or "
+            f"images of {examples} cannot share a batch; crop or resize them in data.train_transforms or "
             f"data.eval_transforms, or set data.eval_batch_size=1 (and data.eval_tile where images are large)"
         )
     images = torch.stack([sample["image"] for sample in batch]).movedim(-1, 1)
     return {"image": images, "target": torch.stack([sample["target"] for sample in batch])}
 
 
-def for_axes(transforms: Sequence[Any], spatial_dims: int) -> list[Any]:
-    """A list of transforms, or of what they are made from, for that many spatial axes.
+def transforms_for_dims(transforms: Sequence[Any], spatial_dims: int) -> list[Any]:
+    """Return the transforms, or their configs, for a number of spatial axes.
 
-    Where files decide how many there are, an entry may be a mapping ``{1: [...], 2: [...], 3: [...]}``, in whose place
-    the list of ``spatial_dims`` is taken.
+    An entry may be a mapping ``{1: [...], 2: [...], 3: [...]}``, which is replaced by the list of ``spatial_dims``.
     """
     steps = []
     for entry in transforms:
-        by_axes = isinstance(entry, Mapping) and set(entry) <= APPLY.keys()
-        steps += entry.get(spatial_dims, ()) if by_axes else [entry]
+        by_dims = isinstance(entry, Mapping) and set(entry) <= TRANSFORM_BY_DIMS.keys()
+        steps += entry.get(spatial_dims, ()) if by_dims else [entry]
     return steps
 
 
-def compose(transforms: Sequence[Any], spatial_dims: int = 2) -> A.Compose:
-    """An albumentations pipeline, see :func:`for_axes`, that says which entry is no transform."""
-    steps = for_axes(transforms, spatial_dims)
+def build_transform(transforms: Sequence[Any], spatial_dims: int = 2) -> A.Compose:
+    """Return the pipeline of a list of transforms, see :func:`transforms_for_dims`; UserError names a wrong entry."""
+    steps = transforms_for_dims(transforms, spatial_dims)
     for step in steps:
         if not isinstance(step, A.BasicTransform | A.BaseCompose):
             raise UserError(f"data transforms: {step!r} is no albumentations transform (write it with _target_)")

@@ -1,8 +1,8 @@
-"""Data sets that torchvision downloads: complete or not at all, and never outside their folder."""
+"""Download of data sets with torchvision: complete or not at all, and never outside their folder."""
 
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -12,19 +12,17 @@ from rich.console import Console
 from unet.errors import UserError
 
 
-def ensure_downloaded(
-    root: Path, folders: Sequence[str], download: Callable[[str], object], allowed: bool, by_hand: str
-) -> None:
-    """Download the folders of a data set that ``root`` lacks.
+def ensure_downloaded(root: Path, folders: Sequence[str], dataset: str, allowed: bool, manual: str) -> None:
+    """Download the folders of a data set that are missing in ``root``.
 
-    Archives are extracted in a temporary folder in ``root``, and only a complete data set is moved to its place.
+    Archives are extracted in a temporary folder in ``root``; only a complete data set is moved out of it.
 
     Args:
         root: torchvision's root.
         folders: the folders in it that make up the data set.
-        download: downloads, checks and extracts the data set into the root it is given.
-        allowed: whether ``download`` may be called.
-        by_hand: how to get the data set without it.
+        dataset: the class of ``torchvision.datasets`` that downloads, checks and extracts the data set.
+        allowed: whether it may download.
+        manual: instructions to get the data set without it.
 
     Raises:
         UserError: a folder is missing and may not, or could not, be downloaded.
@@ -33,21 +31,23 @@ def ensure_downloaded(
     if not missing:
         return
     if not allowed:
-        raise UserError(f"{root / missing[0]}: no such folder; {by_hand}, or set data.source.download=true")
+        raise UserError(f"{root / missing[0]}: no such folder; {manual}, or set data.source.download=true")
+    import torchvision.datasets
+
     Console(stderr=True).print(f"downloading {', '.join(missing)} to {root}", highlight=False, soft_wrap=True)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".download_") as temporary, contained_extraction():
-            download(temporary)
+            getattr(torchvision.datasets, dataset)(temporary, download=True)
             for folder in missing:
                 move(Path(temporary) / folder, root / folder)
     except (OSError, RuntimeError, HTTPException, tarfile.TarError) as error:
-        raise UserError(f"{root / missing[0]}: cannot be downloaded ({error}); {by_hand}") from error
+        raise UserError(f"{root / missing[0]}: cannot be downloaded ({error}); {manual}") from error
 
 
 @contextmanager
 def contained_extraction() -> Iterator[None]:
-    """Refuse members of tar files that leave their folder: torchvision extracts without a filter."""
+    """Refuse members of tar files outside their folder, since torchvision extracts without a filter."""
     default = tarfile.TarFile.extraction_filter
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
@@ -57,7 +57,7 @@ def contained_extraction() -> Iterator[None]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a folder to its place in one step, unless another process was faster."""
+    """Move a folder in one step, unless another process has already done so."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         source.rename(target)

@@ -1,4 +1,4 @@
-"""Reading images and masks from files, and saying which file is at fault when that fails."""
+"""Image and mask files: their pairs, and the labels that the values of masks mean."""
 
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,15 +20,16 @@ from unet.io.image_formats import (
     read_with_pillow,
 )
 from unet.labels import IGNORE_INDEX
+from unet.network.geometry import times
 
 
 class LabelMap:
-    """Turns what a mask file stores into labels.
+    """A mapping from the values of masks to labels.
 
     Args:
-        values: stored value -> class name, or ``ignore``; a value is an integer, or ``"r g b"`` for a colour mask.
-            None: the stored value is the label, and nothing is ignored.
-        classes: class names; their place is the label.
+        values: value -> class name, or ``ignore``; a value is an integer, or ``"r g b"`` for a colour mask. None: the
+            value is the label, and nothing is ignored.
+        classes: class names; their index is the label.
     """
 
     def __init__(self, values: Mapping[Any, str] | None, classes: Sequence[str]):
@@ -38,10 +39,10 @@ class LabelMap:
                 f"'{{0: {classes[0]}, 255: {classes[1]}}}', found {values!r}"
             )
         self.classes = list(classes)
-        self.stated = values is not None
+        self.has_values = values is not None
         names = dict(enumerate(self.classes)) if values is None else values
-        self.stored: dict[Any, int] = {stored(key): self.label(name) for key, name in names.items()}
-        self.colored = any(isinstance(key, tuple) for key in self.stored)
+        self.label_of_value: dict[Any, int] = {parse_value(key): self.label(name) for key, name in names.items()}
+        self.has_colors = any(isinstance(key, tuple) for key in self.label_of_value)
 
     def label(self, name: str) -> int:
         if name == "ignore":
@@ -54,63 +55,62 @@ class LabelMap:
         return self.classes.index(name)
 
     def read(self, path: Path) -> Array:
-        """A mask file as labels (*S)."""
+        """Read a mask file as labels (*S)."""
         pixels, spatial_dims = self.pixels(path)
         return self(pixels, path, spatial_dims)
 
     def pixels(self, path: Path) -> tuple[Array, int]:
-        """What a mask file stores, (*S) or (*S, C), and how many axes are spatial.
+        """Read the values of a mask file, (*S) or (*S, C), and the number of spatial axes.
 
-        Where colours are mapped, a palette image is in its colours. An array has no axis but spatial ones, unless
-        colours are mapped; an axis of one sample after a NIfTI's three is none.
+        A palette image gives its indices, or its colours if colours are mapped. All axes of an array are spatial unless
+        colours are mapped, except a fourth axis of size 1.
         """
         if name_parts(path)[1] in PILLOW_SUFFIXES:
-            indices = ("1",) if self.colored else ("1", "P", "PA")
+            indices = ("1",) if self.has_colors else ("1", "P", "PA")
             pixels, spatial_dims = read_with_pillow(
                 path, lambda mode: mode if mode in indices else DISPLAY_MODES.get(mode, mode)
             )
         else:
             pixels = read_array(path)
             pixels = pixels[..., 0] if pixels.ndim == 4 and pixels.shape[-1] == 1 else pixels
-            spatial_dims = pixels.ndim - 1 if self.colored and pixels.shape[-1] in (3, 4) else pixels.ndim
+            spatial_dims = pixels.ndim - 1 if self.has_colors and pixels.shape[-1] in (3, 4) else pixels.ndim
         if not 1 <= spatial_dims <= 3:
-            shape = " x ".join(map(str, pixels.shape))
-            raise UserError(f"{path}: a mask of {shape}, expected one to three axes and no channels")
+            raise UserError(f"{path}: a mask of {times(pixels.shape)}, expected one to three axes and no channels")
         return pixels, spatial_dims
 
     def __call__(self, pixels: Array, path: Path, spatial_dims: int = 2) -> Array:
-        """(*S) or (*S, C) as stored -> (*S) uint8 labels. Raises UserError naming ``path``."""
+        """Map values (*S) or (*S, C) to labels (*S), uint8. Raises UserError for a value without a label."""
         key: Callable[[Any], Any] = int_if_integral
-        if pixels.ndim > spatial_dims and self.colored:
-            pixels, key = packed(pixels), rgb
+        if pixels.ndim > spatial_dims and self.has_colors:
+            pixels, key = pack_rgb(pixels), unpack_rgb
         elif pixels.ndim > spatial_dims:
-            pixels = grey(pixels, path)
-        present, places = distinct(pixels)
+            pixels = require_grayscale(pixels, path)
+        present, indices = unique_values(pixels)
         keys = [key(value) for value in present.tolist()]
-        unknown = [key for key in keys if key not in self.stored]
+        unknown = [key for key in keys if key not in self.label_of_value]
         if unknown:
             raise UserError(
-                f"{path}: label {listed(unknown)} is outside the {len(self.classes)} classes (expected "
-                f"{listed(self.stored)}); {self.advice(keys)}"
+                f"{path}: label {format_values(unknown)} is outside the {len(self.classes)} classes (expected "
+                f"{format_values(self.label_of_value)}); {self.advice(keys)}"
             )
-        return np.array([self.stored[key] for key in keys], np.uint8)[places].reshape(pixels.shape)
+        return np.array([self.label_of_value[key] for key in keys], np.uint8)[indices].reshape(pixels.shape)
 
     def advice(self, present: list) -> str:
-        """Return what to do about a mask that holds ``present``; for the usual encodings, the argument to add."""
-        if not self.stated and len(self.classes) == 2 and set(present) <= {0, 255}:
-            meaning = dict(zip((0, 255), self.classes, strict=True))
-            condition = " and ".join(f"{value} is {name}" for value, name in meaning.items())
-        elif not self.stated and set(present) - set(self.stored) == {255}:
+        """Return advice for a mask with the values ``present``; for the usual encodings, the override to add."""
+        if not self.has_values and len(self.classes) == 2 and set(present) <= {0, 255}:
+            meaning = {0: self.classes[0], 255: self.classes[1]}
+            condition = f"0 is {self.classes[0]} and 255 is {self.classes[1]}"
+        elif not self.has_values and set(present) - set(self.label_of_value) == {255}:
             meaning = {**dict(enumerate(self.classes)), 255: "ignore"}
             condition = "255 is unlabelled"
         else:
-            return "correct the mask (data=folder can also map values, with data.source.values)"
+            return "correct the mask, or map the value with data.source.values (data=folder)"
         entries = ", ".join(f"{value}: {name}" for value, name in meaning.items())
         return f"if {condition}, add 'data.source.values={{{entries}}}'"
 
 
-def stored(key: int | str) -> int | tuple[int, ...]:
-    """A key of ``values``: an integer, or a colour written ``"r g b"`` (commas will do as well)."""
+def parse_value(key: int | str) -> int | tuple[int, ...]:
+    """Parse a key of ``values``: an integer, or a colour such as ``"r g b"`` or ``"r,g,b"``."""
     try:
         parts = tuple(int(part) for part in str(key).replace(",", " ").split())
     except ValueError:
@@ -120,14 +120,14 @@ def stored(key: int | str) -> int | tuple[int, ...]:
     return parts[0] if len(parts) == 1 else parts
 
 
-def listed(keys: Iterable, most: int = 12) -> str:
-    """The first keys, as they are written in ``values``."""
+def format_values(keys: Iterable, most: int = 12) -> str:
+    """Return the first keys, as they are written in ``values``."""
     names = [" ".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in keys]
     return ", ".join(names[:most] + ["..."] * (len(names) > most))
 
 
-def distinct(pixels: Array) -> tuple[Array, Array]:
-    """The values that occur, ascending, and for each pixel which of them it has; 8-bit ones are counted, not sorted."""
+def unique_values(pixels: Array) -> tuple[Array, Array]:
+    """Return the values that occur, ascending, and their index for each pixel, without sorting if they are 8-bit."""
     if pixels.dtype != np.uint8:
         return np.unique(pixels, return_inverse=True)
     occurs = np.bincount(pixels.ravel(), minlength=256) > 0
@@ -135,48 +135,42 @@ def distinct(pixels: Array) -> tuple[Array, Array]:
 
 
 def int_if_integral(value: float) -> int | float:
-    """A stored value as an integer where it is one; a mask of 0.5 is not to be read as 0."""
+    """Return a value as an integer if it is integral, so that 0.5 is not read as 0."""
     return int(value) if float(value).is_integer() else value
 
 
-def packed(pixels: Array) -> Array:
-    """Colours (*S, 3 or more) as one integer each."""
+def pack_rgb(pixels: Array) -> Array:
+    """Encode colours (*S, 3 or more) as one integer each."""
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     return red << 16 | green << 8 | blue
 
 
-def rgb(packed: int) -> tuple[int, int, int]:
-    return packed >> 16, packed >> 8 & 255, packed & 255
+def unpack_rgb(value: int) -> tuple[int, int, int]:
+    return value >> 16, value >> 8 & 255, value & 255
 
 
-def grey(pixels: Array, path: Path) -> Array:
-    """A mask saved as RGB(A) whose channels agree, as one channel."""
-    shown = one_channel(pixels)
-    if shown is None:
-        colors = [rgb(value) for value in np.unique(packed(pixels)).tolist()]
-        entries = ", ".join(f"{listed([color])}: NAME" for color in colors[:12])
+def require_grayscale(pixels: Array, path: Path) -> Array:
+    """Return a mask (*S, C) as one channel (*S). Raises UserError if it has colours."""
+    gray = to_grayscale(pixels)
+    if gray is None:
+        colors = [unpack_rgb(value) for value in np.unique(pack_rgb(pixels)).tolist()]
+        entries = ", ".join(f"{format_values([color])}: NAME" for color in colors[:12])
         raise UserError(
-            f"{path}: a colour mask of {len(colors)} colours, expected labels in one channel; say which class each "
-            f"colour is (or ignore) with 'data.source.values={{{entries}{', ...' if len(colors) > 12 else ''}}}'"
+            f"{path}: a colour mask of {len(colors)} colours, expected labels in one channel; map each colour to a "
+            f"class (or ignore) with 'data.source.values={{{entries}{', ...' if len(colors) > 12 else ''}}}'"
         )
-    return shown
+    return gray
 
 
-def one_channel(pixels: Array) -> Array | None:
-    """Grey (*S) of pixels (*S, C), whatever their alpha; None where their colours are none."""
-    shown = pixels[..., :1] if pixels.shape[-1] < 3 else pixels[..., :3]
-    return shown[..., 0] if (shown == shown[..., :1]).all() else None
+def to_grayscale(pixels: Array) -> Array | None:
+    """Return pixels (*S, C) as grey (*S), without alpha; None if they have colours."""
+    channels = pixels[..., :1] if pixels.shape[-1] < 3 else pixels[..., :3]
+    return channels[..., 0] if (channels == channels[..., :1]).all() else None
 
 
 @dataclass(frozen=True)
 class FilePair:
-    """An image file and its mask file, read when called.
-
-    Attributes:
-        image, mask: the files.
-        labels: what the mask's values mean.
-        mode: a Pillow mode to which the image is converted.
-    """
+    """An image file and its mask file, the labels of the mask, and a Pillow mode for the image; read when called."""
 
     image: Path
     mask: Path
@@ -189,29 +183,29 @@ class FilePair:
 
 
 def file_item(image: Path, mask: Path, labels: LabelMap, mode: str | None = None) -> Item:
-    """An image file and its mask file, read when asked for."""
+    """Return the item of an image file and its mask file."""
     return Item(str(image), FilePair(image, mask, labels, mode))
 
 
 def image_files(folder: Path, on_error: Callable[[UserError], None] = raise_error) -> dict[str, Path]:
-    """Stem -> file, sorted by stem, numbers by value; ``on_error`` is called of two files that share a stem."""
-    found: dict[str, Path] = {}
+    """Return the images of a folder by stem, in natural order; ``on_error`` handles two files with one stem."""
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=natural_key):
         stem, suffix = name_parts(path)
         if suffix in SUFFIXES and not path.name.startswith("."):
-            if stem in found:
-                on_error(UserError(f"{path} and {found[stem].name}: two files with one stem; rename or remove one"))
-            found[stem] = path
-    return found
+            if stem in files:
+                on_error(UserError(f"{path} and {files[stem].name}: two files with one stem; rename or remove one"))
+            files[stem] = path
+    return files
 
 
 def natural_key(path: Path) -> tuple[int, str]:
-    """Sort key with which 2.png comes before 10.png."""
+    """Return a sort key that orders 2.png before 10.png."""
     stem, _ = name_parts(path)
     return (int(stem), "") if stem.isdecimal() else (-1, path.name)
 
 
-def pairs(
+def pair_files(
     images: Path,
     masks: Path,
     labels: LabelMap,
@@ -219,47 +213,47 @@ def pairs(
     mode: str | None = None,
     on_error: Callable[[UserError], None] = raise_error,
 ) -> dict[str, Item]:
-    """Stem -> item, for every image of a folder and the mask of the same stem in another.
+    """Return the items of a folder of images and a folder of masks, by the stem of the image.
 
     Args:
         images, masks: the folders.
-        labels: what the masks' values mean.
-        mask_stem: the mask's stem from the image's, such as ``"{stem}_mask"``.
+        labels: the labels of the masks' values.
+        mask_stem: a pattern for the stem of the mask, such as ``"{stem}_mask"``.
         mode: a Pillow mode to which every image is converted.
-        on_error: told of an image without a mask, of a mask without an image and of two files with one stem; raises.
+        on_error: called for an image without a mask, a mask without an image and two files with one stem.
     """
     require_folders([images, masks])
-    found, targets = image_files(images, on_error), image_files(masks, on_error)
-    if not found:
-        raise UserError(f"{images}: no images here (looked for {', '.join(sorted(SUFFIXES))})")
+    formats = ", ".join(sorted(SUFFIXES))
+    files, mask_files = image_files(images, on_error), image_files(masks, on_error)
+    if not files:
+        raise UserError(f"{images}: no images (expected {formats})")
     items = {}
-    for stem, path in found.items():
+    for stem, path in files.items():
         expected = mask_stem.replace("{stem}", stem)
-        mask = targets.pop(expected, None)
+        mask = mask_files.pop(expected, None)
         if mask is None:
-            on_error(UserError(f"{path}: no mask {masks / expected}.*; add it or take the image out"))
+            on_error(UserError(f"{path}: no mask {masks / expected}.*; add it or remove the image"))
             continue
         items[stem] = file_item(path, mask, labels, mode)
-    for mask in targets.values():
-        formats = ", ".join(sorted(SUFFIXES))
-        on_error(UserError(f"{mask}: a mask without an image in {images}; add it ({formats}) or take the mask out"))
+    for mask in mask_files.values():
+        on_error(UserError(f"{mask}: a mask without an image in {images}; add it ({formats}) or remove the mask"))
     return items
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, without blanks around them, empty ones left out."""
+    """Return the lines of a text file that are not blank, stripped."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        told = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise UserError(f"{path}: cannot be read as a list ({told}); expected a text file with a stem a line") from None
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"{path}: cannot be read ({reason}); expected a text file with one stem per line") from None
 
 
-def installed_file(package: str, name: str, install: str) -> Path:
-    """Return where pip put a file that a package ships, without importing the package.
+def find_installed_file(package: str, name: str, install: str) -> Path:
+    """Return the path of a file of an installed package, without importing the package.
 
     Raises:
-        UserError: it is not there; ``install`` is the command that brings it.
+        UserError: it is not installed; ``install`` is the command that installs it.
     """
     try:
         files = importlib.metadata.files(package) or []
@@ -272,7 +266,7 @@ def installed_file(package: str, name: str, install: str) -> Path:
 
 
 def require_folders(folders: Iterable[Path], advice: str = "") -> None:
-    """Raise UserError, with ``advice``, unless every folder exists."""
+    """Check that every folder exists. Raises UserError, with ``advice``."""
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder" + (f"; {advice}" if advice else ""))

@@ -1,42 +1,41 @@
-"""Your own pictures, volumes or sequences: any ``images/`` and ``masks/``, matched by stem, split as you say."""
+"""Images, volumes or sequences in ``images/`` and ``masks/``, matched by stem and divided into splits."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unet.data.files import LabelMap, listed, pairs, read_lines
+from unet.data.files import LabelMap, format_values, pair_files, read_lines
 from unet.data.source import PALETTE, SPLITS, Color, Item, Source
 from unet.errors import UserError, did_you_mean
 from unet.io.image_formats import SUFFIXES, name_parts
 from unet.labels import IGNORE_INDEX
 
 MODES = ("L", "RGB", "RGBA")
-SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+DEFAULT_SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
 class Folder(Source):
-    """Images and masks in folders.
+    """A data set of images and masks in folders.
 
-    ``root/images`` and ``root/masks`` are divided by ``splits``; where ``root/train/images`` stands instead, the
-    folders ``train``, ``val`` and (if there is one) ``test`` are the splits. Sequences, pictures or volumes: the number
-    of a mask's axes says which.
+    ``root/images`` and ``root/masks`` are divided by ``splits``; if ``root/train/images`` exists instead, the folders
+    ``train``, ``val`` and optionally ``test`` are the splits. The number of axes of the masks distinguishes sequences,
+    images and volumes.
 
     Args:
         root: the folder.
-        classes: class names; their place is the label. None: those that ``values`` names, in that order.
-        colors: one ``[r, g, b]`` a class, for pictures; None: those of a colour mask, or a palette.
-        values: what a mask stores -> class name or ``ignore``; see :class:`unet.data.files.LabelMap`.
-        mask_stem: the mask's stem from the image's, such as ``"{stem}_mask"``.
-        mode: a Pillow mode (``L``, ``RGB`` or ``RGBA``) to which every image is converted; None: as it is stored.
-        splits: for each split a text file of stems (found from ``root`` or from the working directory), or its share
-            of the images that no list names, or null for a split that is not wanted. The shares are dealt by a fixed
-            seed, which is not the run's.
-        group: a regular expression searched in the stem; images with the same first group (a patient, a video) never
-            come into different splits.
+        classes: class names; their index is the label. None: the names in ``values``, in that order.
+        colors: one ``[r, g, b]`` per class; None: those of the colour masks, or a palette.
+        values: value of the masks -> class name or ``ignore``; see :class:`unet.data.files.LabelMap`.
+        mask_stem: a pattern for the stem of the mask, such as ``"{stem}_mask"``.
+        mode: a Pillow mode (``L``, ``RGB`` or ``RGBA``) to which every image is converted; None: no conversion.
+        splits: for each split a text file of stems (in ``root`` or the working directory), or its fraction of the
+            images that are in no list, or null. Images are assigned at random with a fixed seed, not the run's.
+        group: a regular expression searched in the stem; images with the same first group (a patient, a video) are
+            always in the same split.
     """
 
     def __init__(
@@ -47,13 +46,13 @@ class Folder(Source):
         values: Mapping[Any, str] | None = None,
         mask_stem: str = "{stem}",
         mode: str | None = None,
-        splits: Mapping[str, float | str | None] = SHARES,
+        splits: Mapping[str, float | str | None] = DEFAULT_SPLITS,
         group: str | None = None,
     ):
         if not isinstance(root, str):
             raise UserError(f"data.root: expected a folder, found {root!r}")
         self.root = Path(root)
-        self.classes = class_names(classes if classes is not None else names_in(values))
+        self.classes = check_classes(classes if classes is not None else classes_in(values))
         self.labels = LabelMap(values, self.classes)
         self.colors = class_colors(colors, self.labels)
         if not isinstance(mask_stem, str) or "{stem}" not in mask_stem:
@@ -61,52 +60,51 @@ class Folder(Source):
         if mode is not None and mode not in MODES:
             raise UserError(f"data.source.mode: expected null or one of {', '.join(MODES)}, found {mode!r}")
         self.mask_stem, self.mode = mask_stem, mode
-        self.splits = split_rules(splits)
-        self.group = group_pattern(group)
+        self.splits = check_splits(splits)
+        self.group = compile_group(group)
 
     @cached_property
     def spatial_dims(self) -> int:  # type: ignore[override]
-        """The axes of the first mask; that all others have as many is checked as they are read."""
+        """Return the number of axes of the first mask; the others are checked when they are read."""
         return self.items["train"][0].read()[1].ndim
 
     def load_splits(self) -> dict[str, list[Item]]:
-        parts = {split: self.root / split for split in SPLITS if (self.root / split / "images").is_dir()}
-        if "train" in parts and not (self.root / "images").is_dir():
-            found = {split: self.pairs(folder) for split, folder in parts.items()}
-            stems = {split: list(items) for split, items in found.items()}
+        folders = {split: self.root / split for split in SPLITS if (self.root / split / "images").is_dir()}
+        if "train" in folders and not (self.root / "images").is_dir():
+            splits = {split: self.pairs(folder) for split, folder in folders.items()}
         else:
             items = self.pairs(self.root)
-            stems = self.divide(items)
-            found = {split: {stem: items[stem] for stem in stems[split]} for split in stems}
+            splits = {split: {stem: items[stem] for stem in stems} for split, stems in self.divide(items).items()}
         for split in ("train", "val"):
-            if not found.get(split):
+            if not splits.get(split):
                 raise UserError(
                     f"{self.root}: no images for {split}; training needs train and val (data.source.splits)"
                 )
-        self.check_groups(stems)
-        return {split: list(found[split].values()) for split in SPLITS if found.get(split)}
+        if self.group is not None:
+            self.check_groups(splits)
+        return {split: list(splits[split].values()) for split in SPLITS if splits.get(split)}
 
     def pairs(self, folder: Path) -> dict[str, Item]:
-        return pairs(folder / "images", folder / "masks", self.labels, self.mask_stem, self.mode, self.on_error)
+        return pair_files(folder / "images", folder / "masks", self.labels, self.mask_stem, self.mode, self.on_error)
 
     def divide(self, items: Mapping[str, Item]) -> dict[str, list[str]]:
-        """The stems of each split."""
-        stems = {split: self.listed(rule, items) for split, rule in self.splits.items() if isinstance(rule, str)}
-        place: dict[str, str] = {}
-        for split, names in stems.items():
-            for stem in names:
-                if stem in place:
-                    raise UserError(f"{items[stem].name}: listed for {place[stem]} and again for {split}")
-                place[stem] = split
-        shares = {split: rule for split, rule in self.splits.items() if not isinstance(rule, str)}
-        rest: dict[str, list[str]] = {}
+        """Return the stems of each split."""
+        lists = {split: self.read_list(rule, items) for split, rule in self.splits.items() if isinstance(rule, str)}
+        split_of: dict[str, str] = {}
+        for split, stems in lists.items():
+            for stem in stems:
+                if stem in split_of:
+                    raise UserError(f"{items[stem].name}: listed for {split_of[stem]} and again for {split}")
+                split_of[stem] = split
+        fractions = {split: rule for split, rule in self.splits.items() if not isinstance(rule, str)}
+        groups: dict[str, list[str]] = {}
         for stem in items:
-            if stem not in place:
-                rest.setdefault(self.group_of(stem), []).append(stem)
-        return stems | assign_splits(rest, shares)
+            if stem not in split_of:
+                groups.setdefault(self.group_of(stem), []).append(stem)
+        return lists | assign_splits(groups, fractions)
 
-    def listed(self, name: str, items: Mapping[str, Item]) -> list[str]:
-        """The stems in a list, which may also name files."""
+    def read_list(self, name: str, items: Mapping[str, Item]) -> list[str]:
+        """Return the stems in a text file of stems or file names."""
         path = self.root / name if (self.root / name).is_file() else Path(name)
         stems = []
         for line in read_lines(path):
@@ -118,110 +116,109 @@ class Folder(Source):
         return stems
 
     def group_of(self, stem: str) -> str:
-        """The group an image belongs to: itself where no pattern is given."""
+        """Return the group of an image: without a pattern, its stem."""
         if self.group is None:
             return stem
-        found = self.group.search(stem)
-        if found is None or found[1] is None:
+        match = self.group.search(stem)
+        if match is None or match[1] is None:
             raise UserError(f"{self.root}: image {stem} does not match data.source.group={self.group.pattern}")
-        return found[1]
+        return match[1]
 
-    def check_groups(self, stems: Mapping[str, Sequence[str]]) -> None:
-        """Raise UserError where one group is in two splits."""
-        if self.group is None:
-            return
-        home: dict[str, tuple[str, str]] = {}
-        for split, names in stems.items():
-            for stem in names:
-                other, first = home.setdefault(self.group_of(stem), (split, stem))
-                if other != split:
+    def check_groups(self, splits: Mapping[str, Iterable[str]]) -> None:
+        """Check that no group is in two splits. Raises UserError."""
+        first: dict[str, tuple[str, str]] = {}
+        for split, stems in splits.items():
+            for stem in stems:
+                group = self.group_of(stem)
+                first_split, first_stem = first.setdefault(group, (split, stem))
+                if first_split != split:
                     raise UserError(
-                        f"{self.root}: {first} in {other} and {stem} in {split} are of one group "
-                        f"({self.group_of(stem)}); keep a group in one split"
+                        f"{self.root}: {first_stem} in {first_split} and {stem} in {split} are both of the group "
+                        f"{group}; put each group into one split"
                     )
 
 
-def assign_splits(groups: Mapping[str, Sequence[str]], shares: Mapping[str, float]) -> dict[str, list[str]]:
-    """Whole groups to the splits, each split as near to its share of the images as they allow, none left empty.
+def assign_splits(groups: Mapping[str, Sequence[str]], fractions: Mapping[str, float]) -> dict[str, list[str]]:
+    """Assign each group to a split, so that no split is empty and each has about its fraction of the images.
 
-    Large groups are dealt first, equal ones in a fixed random order; each goes where the most is missing.
+    Large groups are assigned first, in a fixed random order; each to the split that lacks the most images.
     """
-    dealt: dict[str, list[str]] = {split: [] for split in shares}
-    if not shares:
-        return dealt
-    if len(groups) < len(shares):
+    splits: dict[str, list[str]] = {split: [] for split in fractions}
+    if not fractions:
+        return splits
+    if len(groups) < len(fractions):
         raise UserError(
-            f"{len(groups)} images or groups cannot be divided into {', '.join(shares)}; add some, or leave "
-            f"a split out with data.source.splits.test=null"
+            f"{len(groups)} images or groups cannot be divided into {', '.join(fractions)}; add some, or remove a "
+            f"split with data.source.splits.test=null"
         )
-    wanted = {split: share * sum(map(len, groups.values())) / sum(shares.values()) for split, share in shares.items()}
+    scale = sum(map(len, groups.values())) / sum(fractions.values())
     names = list(groups)
-    shuffled = [names[place] for place in np.random.default_rng(0).permutation(len(names))]
-    order = sorted(shuffled, key=lambda name: -len(groups[name]))
-    for place, name in enumerate(order):
-        empty = [split for split in dealt if not dealt[split]]
-        open_splits = empty if len(order) - place <= len(empty) else list(dealt)
-        split = max(open_splits, key=lambda split: wanted[split] - len(dealt[split]))
-        dealt[split] += groups[name]
-    return dealt
+    shuffled = [names[index] for index in np.random.default_rng(0).permutation(len(names))]
+    for index, name in enumerate(sorted(shuffled, key=lambda name: -len(groups[name]))):
+        empty = [split for split in splits if not splits[split]]
+        candidates = empty if len(names) - index <= len(empty) else list(splits)
+        split = max(candidates, key=lambda split: fractions[split] * scale - len(splits[split]))
+        splits[split] += groups[name]
+    return splits
 
 
-def names_in(values: Mapping[Any, str] | None) -> list[str] | None:
-    """The classes that values stand for, in the order in which they come first; None where nothing is stated."""
+def classes_in(values: Mapping[Any, str] | None) -> list[str] | None:
+    """Return the classes in ``values``, in order of their first occurrence; None without ``values``."""
     if not isinstance(values, Mapping):
         return None
     return [name for name in dict.fromkeys(map(str, values.values())) if name != "ignore"]
 
 
-def class_names(classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the class names as text, once they are seen to be a list of different names."""
+def check_classes(classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the class names as strings. Raises UserError unless they are a list of different names."""
     names = tuple(map(str, classes)) if isinstance(classes, Sequence) and not isinstance(classes, str) else ()
-    named = all(isinstance(name, str | int | float) and str(name).strip() for name in (classes if names else ()) or ())
-    if not named or not 2 <= len(names) == len(set(names)) <= IGNORE_INDEX or "ignore" in names:
+    valid = all(isinstance(name, str | int | float) and str(name).strip() for name in (classes if names else ()) or ())
+    if not valid or not 2 <= len(names) == len(set(names)) <= IGNORE_INDEX or "ignore" in names:
         raise UserError(
             f"data.source.classes: expected a list of at least two names, such as "
             f"'data.source.classes=[background,cell]', up to {IGNORE_INDEX} different names, none of them ignore or "
-            f"empty, found {f'{len(names)}: {listed(names)}' if names else repr(classes)}"
+            f"empty, found {f'{len(names)}: {format_values(names)}' if names else repr(classes)}"
         )
     return names
 
 
 def class_colors(colors: Sequence[Sequence[int]] | None, labels: LabelMap) -> list[Color]:
-    """Return the colours as stated; else those of the masks; else the palette, repeated where it is too short."""
-    number = len(labels.classes)
+    """Return the configured colours; by default those of colour masks, or the palette, repeated if it is too short."""
+    count = len(labels.classes)
     if colors is not None:
         try:
-            found = [(red, green, blue) for red, green, blue in colors]
+            result = [(red, green, blue) for red, green, blue in colors]
         except (TypeError, ValueError):
-            found = []
-        if len(found) != number or not all(type(part) is int and 0 <= part < 256 for color in found for part in color):
+            result = []
+        if len(result) != count or not all(type(value) is int and 0 <= value < 256 for rgb in result for value in rgb):
             raise UserError(
-                f"data.source.colors: expected {number} of [r, g, b], each 0 to 255, one a class, found {colors!r}"
+                f"data.source.colors: expected {count} of [r, g, b], each 0 to 255, one per class, found {colors!r}"
             )
-        return found
-    found = [PALETTE[label % len(PALETTE)] for label in range(number)]
-    for key, label in labels.stored.items():
+        return result
+    result = [PALETTE[label % len(PALETTE)] for label in range(count)]
+    for key, label in labels.label_of_value.items():
         if isinstance(key, tuple) and label != IGNORE_INDEX:
-            found[label] = (key[0], key[1], key[2])
-    return found
+            result[label] = (key[0], key[1], key[2])
+    return result
 
 
-def split_rules(splits: Mapping[str, float | str | None]) -> dict[str, float | str]:
-    """Return each wanted split's list or share."""
+def check_splits(splits: Mapping[str, float | str | None]) -> dict[str, float | str]:
+    """Return the list or the fraction of each split that is not null or 0. Raises UserError."""
     if not isinstance(splits, Mapping) or not set(splits) <= set(SPLITS):
         raise UserError(
-            f"data.source.splits: expected train, val and test, such as {SHARES}, each a share, a text file of stems, "
-            f"or null, found {splits!r}"
+            f"data.source.splits: expected train, val and test, such as {DEFAULT_SPLITS}, each a fraction, a text file "
+            f"of stems, or null, found {splits!r}"
         )
     for split, rule in splits.items():
         if rule is not None and not isinstance(rule, str) and not (type(rule) in (int, float) and 0 <= rule < 1e9):
             raise UserError(
-                f"data.source.splits.{split}: expected a share of at least 0 or a text file, found {rule!r}"
+                f"data.source.splits.{split}: expected a fraction of at least 0 or a text file, found {rule!r}"
             )
     return {split: rule for split in SPLITS if (rule := splits.get(split))}
 
 
-def group_pattern(group: str | None) -> re.Pattern[str] | None:
+def compile_group(group: str | None) -> re.Pattern[str] | None:
+    """Compile the regular expression of the groups. Raises UserError."""
     if group is None:
         return None
     try:
@@ -229,5 +226,7 @@ def group_pattern(group: str | None) -> re.Pattern[str] | None:
     except (re.error, TypeError) as error:
         raise UserError(f"data.source.group: {group!r} is no regular expression ({error})") from None
     if not pattern.groups:
-        raise UserError(f"data.source.group: {group!r} has no group; put the part that names it in parentheses")
+        raise UserError(
+            f"data.source.group: {group!r} has no group; put the part that identifies the group in parentheses"
+        )
     return pattern

@@ -2,23 +2,23 @@
 
 from pathlib import Path
 
-from unet.data.files import LabelMap, pairs, require_folders
+from unet.data.files import LabelMap, pair_files, require_folders
 from unet.data.source import Color, Item, Source
 
 ADVICE = (
     "download https://github.com/zhixuhao/unet (folder data/membrane/train: image, label) and put both folders there, "
-    "or say where they are with data.root=..."
+    "or set data.root=..."
 )
 
 
 class Isbi2012(Source):
     """Two classes in masks of 0 (membrane) and 255 (cell) (Cardona et al. 2010).
 
-    Slices are neighbours in depth, so the splits are runs of slices: the first 60 % train, the next 20 % val, the last
-    20 % test, in the order of the stack.
+    Neighbouring slices are similar, so each split is a range of slices: the first 60 % train, the next 20 % val, the
+    last 20 % test.
 
     Args:
-        root: the folder with ``image/N.png`` and ``label/N.png``, N the slice's place in the stack.
+        root: the folder with ``image/N.png`` and ``label/N.png`` for slice N.
     """
 
     classes = ("membrane", "cell")
@@ -30,6 +30,6 @@ class Isbi2012(Source):
     def load_splits(self) -> dict[str, list[Item]]:
         require_folders([self.root / "image", self.root / "label"], ADVICE)
         labels = LabelMap({0: "membrane", 255: "cell"}, self.classes)
-        slices = list(pairs(self.root / "image", self.root / "label", labels, on_error=self.on_error).values())
+        slices = list(pair_files(self.root / "image", self.root / "label", labels, on_error=self.on_error).values())
         first, last = round(0.6 * len(slices)), round(0.8 * len(slices))
         return {"train": slices[:first], "val": slices[first:last], "test": slices[last:]}

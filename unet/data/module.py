@@ -1,4 +1,4 @@
-"""The LightningDataModule: a source's splits as loaders."""
+"""The LightningDataModule: loaders of a data set's splits."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import lightning as L
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from unet.data.dataset import EpochSampler, SegmentationDataset, collate, compose
+from unet.data.dataset import EpochSampler, SegmentationDataset, build_transform, collate
 from unet.data.samples import Samples, channel_mismatch, cross_split_duplicates, evenly_spaced
 from unet.data.source import Item, Source
 from unet.errors import UserError
@@ -20,25 +20,25 @@ SAMPLING = {
     "class_balanced": lambda samples: samples.class_balance(),
     "foreground": lambda samples: samples.foreground_balance(),
 }
-"""How training items are drawn: their probabilities, None for all alike."""
+"""Functions that return the probabilities of the training items, None for uniform."""
 
 
 class SegmentationData(L.LightningDataModule):
-    """Loaders over a data set, checked before training.
+    """A data module that checks a data set before training.
 
     Args:
         source: the data set.
         seed: keys order and augmentation.
-        batch_size: samples a training batch, on each device.
-        eval_batch_size: images an evaluation batch; 1 where sizes differ.
-        samples_per_epoch: draws an epoch; None: every training item once.
+        batch_size: samples per training batch, on each device.
+        eval_batch_size: images per evaluation batch; 1 if sizes differ.
+        samples_per_epoch: samples per epoch; None: every training item once.
         sampling: ``uniform``: every training item equally often; ``class_balanced``: draw a class, then an item in
             proportion to its pixels of that class; ``foreground``: mostly items with many pixels outside the most
             frequent class.
-        train_transforms, eval_transforms: albumentations transforms, in order; see :func:`unet.data.dataset.compose`.
-        num_workers: loader processes; ``auto``: none where training itself runs on the CPU, else up to 8.
-        cache_gb: decoded images that may stay in memory, in GiB.
-        eval_tile, eval_overlap: evaluation sees images tile by tile, see :mod:`unet.inference.tiling`; None: whole.
+        train_transforms, eval_transforms: albumentations transforms; see :func:`unet.data.dataset.build_transform`.
+        num_workers: loader processes; ``auto``: none for training on the CPU, else up to 8.
+        cache_gb: size of the cache of decoded images, in GiB.
+        eval_tile, eval_overlap: tiles for evaluation, see :mod:`unet.inference.tiling`; None: no tiles.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class SegmentationData(L.LightningDataModule):
         self.budget = cache_gb * 2**30
         self.eval_tile, self.eval_overlap = eval_tile, eval_overlap
         self.samples: dict[str, Samples] = {}
-        self.in_two_splits: list[tuple[Item, Item]] = []  # known once scanned
-        self.start = {"epoch": 0, "batch": 0}  # where training begins; a checkpoint moves it
+        self.in_two_splits: list[tuple[Item, Item]] = []
+        self.start = {"epoch": 0, "batch": 0}  # the position from which training starts or resumes
 
     def scan(self) -> None:
-        """Read and check every item of every split, once. Raises UserError at the first bad one."""
+        """Read and check every item of every split, once. Raises UserError at the first invalid item."""
         if self.samples:
             return
         budget = self.budget
@@ -85,14 +85,13 @@ class SegmentationData(L.LightningDataModule):
                 f"set data.samples_per_epoch to draw several crops of each, or a smaller batch"
             )
         first = samples["train"]
-        for part in samples.values():
+        for split, part in samples.items():
             if part.channels != first.channels:
                 raise channel_mismatch(part.items[0], part.channels, first.items[0], first.channels)
-        for split, part in samples.items():
             if not part.item_counts.any():
                 raise UserError(
-                    f"{part.items[0].name}: no sample is labelled, here or in any other mask of {split}: all are "
-                    f"ignore; correct the masks, or data.source.values"
+                    f"{part.items[0].name}: no pixel is labelled in this or any other mask of {split}: all are "
+                    f"ignored; correct the masks, or data.source.values"
                 )
         self.in_two_splits = cross_split_duplicates(samples.values())
         self.samples = samples
@@ -100,17 +99,16 @@ class SegmentationData(L.LightningDataModule):
             self.dry_run_transforms(split)
 
     def dry_run_transforms(self, split: str, most: int = 16) -> None:
-        """Transform and batch images of up to ``most`` sizes, so that what cannot work is said before training."""
+        """Transform and batch images of up to ``most`` sizes, so that errors occur before training."""
         sizes = sorted(self.samples[split].sizes.items())
-        chosen = {sizes[place][1] for place in evenly_spaced(len(sizes), most)}
         dataset = self.dataset(split)
         batch = []
-        for index in sorted(chosen):
+        for index in sorted({sizes[rank][1] for rank in evenly_spaced(len(sizes), most)}):
             try:
                 batch.append(dataset[0, index, index])
             except Exception as error:
                 name, kind = self.samples[split].items[index].name, "train" if split == "train" else "eval"
-                raise UserError(f"{name}: data.{kind}_transforms fail on it ({error})") from error
+                raise UserError(f"{name}: data.{kind}_transforms fail ({error})") from error
         if (self.batch_size if split == "train" else self.eval_batch_size) > 1:
             collate(batch)
 
@@ -123,7 +121,7 @@ class SegmentationData(L.LightningDataModule):
 
     @property
     def eval_split(self) -> str:
-        """The split that gives the final numbers: ``test``, or ``val`` where the data set has no test split here."""
+        """Return the split of the final metrics: ``test``, or ``val`` if there is no test split."""
         return "test" if "test" in self.source.items else "val"
 
     def train_dataloader(self) -> DataLoader:
@@ -133,20 +131,20 @@ class SegmentationData(L.LightningDataModule):
         length = self.samples_per_epoch or len(samples)
         weights = SAMPLING[self.sampling](samples)
         sampler = EpochSampler(len(samples), length, self.seed, weights=weights, rank=rank, world_size=world)
-        # Lightning makes the first iterator before it tells the sampler its epoch.
+        # Lightning creates the first iterator before it calls set_epoch.
         sampler.set_epoch(self.start["epoch"])
         sampler.skip = self.start["batch"] * self.batch_size
         return self.loader(self.dataset("train"), sampler, self.batch_size, training=True)
 
     def state_dict(self) -> dict[str, int]:
-        """Kept in every checkpoint: the epoch, and the batches of it that are done.
+        """Return the epoch and the number of its finished batches, for the checkpoint.
 
-        This is all a resumed run needs to draw the very samples it would have drawn: order and augmentation are pure
-        functions of (seed, epoch, position). Lightning restores its counters but replays the epoch from its start.
+        A resumed run needs no more to draw the same samples: order and augmentation are pure functions of (seed, epoch,
+        position). Lightning restores its counters but repeats the epoch from its start.
         """
         assert self.trainer is not None
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        epochs, batch = divmod(done, int(self.trainer.num_training_batches))
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        epochs, batch = divmod(batches, int(self.trainer.num_training_batches))
         return {"epoch": self.trainer.current_epoch + epochs, "batch": batch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -159,21 +157,18 @@ class SegmentationData(L.LightningDataModule):
         return self.eval_loader(self.eval_split)
 
     def eval_loader(self, split: str) -> DataLoader:
-        """A split once, in order; under several processes each evaluates all of it, so nothing is counted twice."""
+        """Return a loader of a split in order; each of several processes evaluates all of it."""
         sampler = EpochSampler(len(self.samples[split]), len(self.samples[split]), self.seed, shuffle=False)
         return self.loader(self.dataset(split, "eval"), sampler, self.eval_batch_size, training=False)
 
     def dataset(self, split: str, transforms: str | None = None) -> SegmentationDataset:
-        """A split's samples under the ``train`` or ``eval`` transforms, if not told those that belong to it.
-
-        Keys are (epoch, position, item).
-        """
+        """Return a split with the ``train`` or ``eval`` transforms, by default its own."""
         kind = transforms or ("train" if split == "train" else "eval")
-        transform = compose(self.transforms[kind], self.source.spatial_dims)
+        transform = build_transform(self.transforms[kind], self.source.spatial_dims)
         return SegmentationDataset(self.samples[split], transform, self.seed)
 
     def example(self, split: str, index: int = 0) -> Tensor:
-        """An item's image (1, C, *S) as the network will be given it: in evaluation at most a tile."""
+        """Return an item's image (1, C, *S) as the network's input: in evaluation at most a tile."""
         image = self.dataset(split).eval_item(index)["image"]
         if split == "train" or self.eval_tile is None:
             return image
@@ -200,9 +195,9 @@ class SegmentationData(L.LightningDataModule):
 
 
 def init_worker(worker: int) -> None:
-    """Leave signals to the training process: Ctrl-C reaches both, and a dead worker would end the run unsaved.
+    """Ignore signals in a worker: Ctrl-C reaches it too, and a dead worker would end the run before it is saved.
 
-    A second SIGTERM ends the worker: that is how a loader gets rid of one.
+    A second SIGTERM ends the worker, as loaders require.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda signum, frame: signal.signal(signum, signal.SIG_DFL))

@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet: 7,349 photographs of cats and dogs with trimaps, laid out as torchvision's ``OxfordIIITPet``."""
+"""Oxford-IIIT Pet: 7,349 photographs of cats and dogs with trimaps, in the layout of torchvision's dataset."""
 
 from itertools import count
 from pathlib import Path
@@ -10,7 +10,6 @@ from unet.errors import UserError
 
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
 FOLDER = "oxford-iiit-pet"
-TENTH = 10
 
 
 class OxfordPet(Source):
@@ -19,8 +18,8 @@ class OxfordPet(Source):
     The official test split is test; of the official trainval split every tenth image of each breed is val.
 
     Args:
-        root: torchvision's root: the folder that holds, or will hold, ``oxford-iiit-pet``.
-        border: ``class``: the trimap's border is a third class; ``ignore``: it is left out of loss and metrics.
+        root: torchvision's root: the folder of ``oxford-iiit-pet``.
+        border: ``class``: the trimap's border is a third class; ``ignore``: it is ignored by loss and metrics.
         download: whether a missing data set (800 MB) may be downloaded.
     """
 
@@ -35,31 +34,24 @@ class OxfordPet(Source):
         self.root, self.download = Path(root), download
 
     def load_splits(self) -> dict[str, list[Item]]:
-        by_hand = (
+        manual = (
             f"download {SITE}/images.tar.gz and {SITE}/annotations.tar.gz and extract both in {self.root / FOLDER}, or "
-            f"say where the data is with data.root=..."
+            f"set data.root=..."
         )
         folders = [f"{FOLDER}/images", f"{FOLDER}/annotations"]
-        ensure_downloaded(self.root, folders, download, self.download, by_hand)
+        ensure_downloaded(self.root, folders, "OxfordIIITPet", self.download, manual)
         labels = LabelMap(
             {1: "pet", 2: "background", 3: self.classes[2] if self.classes[2:] else "ignore"}, self.classes
         )
-        splits: dict[str, list[Item]] = {"train": [], "val": [], "test": self.listed("test", labels)[1]}
-        seen: dict[str, count] = {}
-        for name, item in zip(*self.listed("trainval", labels), strict=True):
-            place = next(seen.setdefault(name.rpartition("_")[0], count(1)))  # Abyssinian_100: breed and number
-            splits["train" if place % TENTH else "val"].append(item)
+        splits: dict[str, list[Item]] = {"train": [], "val": [], "test": self.official_split("test", labels)[1]}
+        counters: dict[str, count] = {}
+        for name, item in zip(*self.official_split("trainval", labels), strict=True):
+            number = next(counters.setdefault(name.rpartition("_")[0], count(1)))  # Abyssinian_100: breed and number
+            splits["train" if number % 10 else "val"].append(item)
         return splits
 
-    def listed(self, split: str, labels: LabelMap) -> tuple[list[str], list[Item]]:
-        """Names and items of an official split; some of its files are PNG or GIF in truth, hence RGB for all."""
+    def official_split(self, split: str, labels: LabelMap) -> tuple[list[str], list[Item]]:
+        """Return names and items of an official split, all in RGB because some files are in fact PNG or GIF."""
         names = [line.split()[0] for line in read_lines(self.root / FOLDER / "annotations" / f"{split}.txt")]
         images, masks = self.root / FOLDER / "images", self.root / FOLDER / "annotations" / "trimaps"
         return names, [file_item(images / f"{name}.jpg", masks / f"{name}.png", labels, "RGB") for name in names]
-
-
-def download(root: str) -> None:
-    """Download, check and extract the data set with torchvision."""
-    from torchvision.datasets import OxfordIIITPet
-
-    OxfordIIITPet(root, download=True)

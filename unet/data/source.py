@@ -1,4 +1,4 @@
-"""What a data set is: named classes, and for each split a list of items that can be read."""
+"""The interface of a data set: named classes, and for each split a list of items that can be read."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,7 +10,6 @@ from unet.io.image_formats import Array
 
 SPLITS = ("train", "val", "test")
 
-
 Color = tuple[int, int, int]
 
 PALETTE: tuple[Color, ...] = (
@@ -18,16 +17,16 @@ PALETTE: tuple[Color, ...] = (
     (204, 121, 167), (128, 128, 128), (153, 0, 0), (102, 51, 153), (178, 223, 138), (141, 211, 199), (188, 128, 189),
     (85, 107, 47), (255, 192, 203), (70, 130, 180), (139, 69, 19), (255, 255, 255), (47, 79, 79), (190, 186, 218),
 )  # fmt: skip
-"""Colours for classes that come without: Okabe and Ito's eight first, which colour-blind readers tell apart."""
+"""Default colours of classes, the first eight Okabe and Ito's, which colour-blind readers can distinguish."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image with its labels, read on demand.
+    """An image with its labels, read on demand.
 
     Attributes:
-        name: what messages call it; a path where there is a file.
-        read: returns image (*S, C), of any real dtype, and target (*S), uint8,
+        name: its name in messages; the path of the image, if it is a file.
+        read: a function that returns image (*S, C), of any real dtype, and target (*S), uint8,
             ``unet.labels.IGNORE_INDEX`` where unlabelled.
     """
 
@@ -36,23 +35,23 @@ class Item:
 
 
 def in_memory_pair(image: Array, target: Array) -> tuple[Array, Array]:
-    """What an item's ``read`` is made of where the arrays are in memory: ``partial(in_memory_pair, image, target)``."""
+    """Return both arrays; ``partial(in_memory_pair, image, target)`` is the ``read`` of an item in memory."""
     return image, target
 
 
 def raise_error(error: UserError) -> None:
-    """What is done about a file that cannot be used, unless a check wants to hear of all of them."""
+    """Raise an error about a file: the default :attr:`Source.on_error`."""
     raise error
 
 
 class Source(ABC):
-    """A data set: what it is called, what its classes are, which items each split has.
+    """A data set: its classes, and the items of each split.
 
     Attributes:
-        classes: class names; their place is the label.
-        colors: one RGB colour a class, for pictures.
+        classes: class names; their index is the label.
+        colors: one RGB colour per class.
         spatial_dims: 1, 2 or 3.
-        on_error: told of files that belong to no pair; raises, unless replaced by who collects them.
+        on_error: called with an error for each file without a partner; raises it by default.
     """
 
     classes: Sequence[str]
@@ -62,11 +61,11 @@ class Source(ABC):
 
     @abstractmethod
     def load_splits(self) -> dict[str, list[Item]]:
-        """The items of every split that is present. Raises UserError where the data is missing or inconsistent."""
+        """Return the items of every split that is present. Raises UserError if data is missing or inconsistent."""
 
     @cached_property
     def items(self) -> dict[str, list[Item]]:
-        """The result of :meth:`load_splits`, looked up once."""
+        """Return the result of :meth:`load_splits`, called once."""
         return self.load_splits()
 
     @property

@@ -1,4 +1,4 @@
-"""Which objects a config that comes with a checkpoint may build."""
+"""The classes that a config which comes with a checkpoint may instantiate."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,10 +15,10 @@ BUILDABLE = (SegmentationData, Source, A.BasicTransform, A.BaseCompose)
 
 
 def check_targets(config: Any) -> None:
-    """Refuse to build anything but data sets of this project and transforms of albumentations.
+    """Check that a config instantiates only data sets of this project and transforms of albumentations.
 
     Raises:
-        UserError: a ``_target_``, however deep, that is none of these, by its name; it is not called.
+        UserError: a ``_target_`` at any depth is none of these; it is not called.
     """
     for target in targets(OmegaConf.to_container(config, resolve=True)):
         try:  # other packages are not even imported
@@ -27,8 +27,8 @@ def check_targets(config: Any) -> None:
             known = False
         if not known:
             raise UserError(
-                f"_target_={target}: expected a data set of unet.data or a transform of albumentations; "
-                f"nothing else that a run's config names is called"
+                f"_target_={target}: expected a data set of unet.data or a transform of albumentations; for security, "
+                f"a run's config may name nothing else"
             )
 
 

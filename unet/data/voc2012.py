@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 segmentation: 2,913 labelled photographs, as torchvision's ``VOCSegmentation`` lays them out."""
+"""PASCAL VOC 2012 segmentation: 2,913 labelled photographs, in the layout of torchvision's dataset."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ FOLDER = "VOCdevkit/VOC2012"
 
 
 class Voc2012(Source):
-    """Twenty kinds of objects and background; the object's rim, 255, is ignored (Everingham et al. 2010).
+    """Twenty kinds of objects and background; the borders of objects, 255, are ignored (Everingham et al. 2010).
 
-    The labels of the official test split are not public. The official train split (1,464) is train; of the official val
-    split (1,449), in the order of its list, the odd places are val (725) and the even ones test (724). Numbers on this
-    test split therefore do not compare with those of the official server.
+    The labels of the official test split are not public. The official train split (1,464) is train; the images of the
+    official val split (1,449) are alternately val (725) and test (724). Scores on this test split are therefore not
+    comparable with those of the official server.
 
     Args:
-        root: torchvision's root: the folder that holds, or will hold, ``VOCdevkit/VOC2012``.
+        root: torchvision's root: the folder of ``VOCdevkit/VOC2012``.
         download: whether a missing data set (2 GB) may be downloaded.
     """
 
@@ -36,22 +36,15 @@ class Voc2012(Source):
         self.root, self.download = Path(root), download
 
     def load_splits(self) -> dict[str, list[Item]]:
-        by_hand = f"download {ARCHIVE} and extract it in {self.root}, or say where the data is with data.root=..."
-        ensure_downloaded(self.root, [FOLDER], download, self.download, by_hand)
-        train, val = self.listed("train"), self.listed("val")
+        manual = f"download {ARCHIVE} and extract it in {self.root}, or set data.root=..."
+        ensure_downloaded(self.root, [FOLDER], "VOCSegmentation", self.download, manual)
+        train, val = self.official_split("train"), self.official_split("val")
         return {"train": train, "val": val[::2], "test": val[1::2]}
 
-    def listed(self, split: str) -> list[Item]:
-        """The items of an official split."""
+    def official_split(self, split: str) -> list[Item]:
+        """Return the items of an official split."""
         folder = self.root / FOLDER
         labels = LabelMap({**dict(enumerate(self.classes)), 255: "ignore"}, self.classes)
         names = read_lines(folder / "ImageSets" / "Segmentation" / f"{split}.txt")
         images, masks = folder / "JPEGImages", folder / "SegmentationClass"
         return [file_item(images / f"{name}.jpg", masks / f"{name}.png", labels, "RGB") for name in names]
-
-
-def download(root: str) -> None:
-    """Download, check and extract the data set with torchvision."""
-    from torchvision.datasets import VOCSegmentation
-
-    VOCSegmentation(root, year="2012", download=True)

@@ -1,1 +1,1 @@
-"""A data set looked at before it is trained on: what is in its files, what is wrong with it, what to try first."""
+"""Checks of a data set before training: the content of its files, errors and warnings, suggested settings."""

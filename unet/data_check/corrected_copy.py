@@ -1,4 +1,4 @@
-"""A corrected copy of a folder: masks as class indices, pictures turned as EXIF says, nothing that would stop."""
+"""A corrected copy of a folder: masks as class indices, images rotated as EXIF says, without unusable items."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ from unet.data.files import FilePair
 from unet.data.folder import Folder
 from unet.data.samples import progress
 from unet.data.source import SPLITS, Array
-from unet.data_check.file_facts import Facts
-from unet.data_check.findings import agrees_when_turned
+from unet.data_check.file_facts import ItemFacts
+from unet.data_check.findings import matches_after_rotation
 from unet.data_check.mask_encoding import IGNORE, Encoding, classes_override, values_override
-from unet.data_check.mask_values import Key, coded, nearest
+from unet.data_check.mask_values import Key, index_values, nearest_levels
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.errors import UserError
 from unet.io.atomic import atomic_folder
@@ -25,136 +25,125 @@ from unet.io.image_formats import DISPLAY_MODES, name_parts
 
 
 @dataclass(frozen=True)
-class Correction:
-    """A copy that was written.
+class CorrectedCopy:
+    """A corrected copy of a folder.
 
     Attributes:
         source: the copy as a data set.
-        overrides: what its training needs beside ``data=folder data.root=...``.
-        left_out: a sentence on every item that is not in it.
+        overrides: what its training needs besides ``data=folder data.root=...``.
+        exclusions: a message for every item that is not in it.
     """
 
     source: Folder
     overrides: tuple[str, ...]
-    left_out: list[str]
+    exclusions: list[str]
 
 
-def correct(survey: Survey, out: Path) -> Correction:
-    """Write the items that can be used to ``out``, a folder that does not exist yet, whole or not at all.
+def write_corrected_copy(survey: Survey, out: Path) -> CorrectedCopy:
+    """Write the usable items to ``out``, a new folder that appears complete or not at all.
 
-    The splits become folders, so they stay what they were although items are left out. Images are copied as they are,
-    unless they have to be turned.
+    Each split is a folder, so the splits do not change although items are excluded. Images are copied as files unless
+    they have to be rotated.
 
     Raises:
-        UserError: a data set that is no folder of files, masks that nobody can read, or an ``out`` that exists.
+        UserError: the data set is not a folder, its masks cannot be mapped to classes, or ``out`` exists.
     """
     if not isinstance(survey.source, Folder):
-        raise UserError(f"fix={out}: only a data=folder can be written anew; leave the key out")
+        raise UserError(f"fix={out}: only data=folder can be corrected; remove the key")
     if out.exists():
-        raise UserError(f"fix={out}: exists already; name a folder that does not, nothing is overwritten")
+        raise UserError(f"fix={out}: exists; choose a new folder, because nothing is overwritten")
     if not survey.encoding.meaning:
-        raise UserError(f"fix={out}: what the masks store is unknown; say it with data.source.classes and .values")
-    left_out: list[str] = survey.problems + [fault for one in survey.facts for fault in one.faults]
-    chosen = list(usable(survey, left_out))
-    if not chosen:
-        raise UserError(f"fix={out}: no item can be used; correct what the report names")
+        raise UserError(f"fix={out}: the masks have unknown values; set data.source.classes and data.source.values")
+    exclusions = survey.all_errors
+    items = list(usable_items(survey, exclusions))
+    if not items:
+        raise UserError(f"fix={out}: no item can be used; correct the errors in the report")
     try:
         with atomic_folder(out) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-            for split in {one.split for one in chosen}:
+            for split in {item.split for item in items}:
                 for kind in ("images", "masks"):
                     (split_folder(folder, split) / kind).mkdir(parents=True)
-            done = pool.map(lambda one: write(one, survey.encoding, split_folder(folder, one.split)), chosen)
-            list(progress(done, len(chosen), "writing"))
+            results = pool.map(lambda item: write_item(item, survey.encoding, split_folder(folder, item.split)), items)
+            list(progress(results, len(items), "writing"))
     except OSError as error:
-        raise UserError(f"fix={out}: cannot be written ({error}); nothing is left there") from None
-    return Correction(*as_folder(survey, out), left_out)
+        raise UserError(f"fix={out}: cannot be written ({error}); nothing was left there") from None
+    classes, mode = survey.encoding.classes, survey.source.mode
+    overrides = [classes_override(classes)]
+    values: dict[Key, str] | None = None
+    if IGNORE in survey.encoding.meaning.values():
+        values = {**dict(enumerate(classes)), 255: IGNORE}
+        overrides.append(values_override(values))
+    if mode is not None:
+        overrides.append(f"data.source.mode={mode}")
+    return CorrectedCopy(Folder(str(out), classes=classes, values=values, mode=mode), tuple(overrides), exclusions)
 
 
-def usable(survey: Survey, left_out: list[str]) -> Iterator[Facts]:
-    """The items that a training can read once they are corrected, one of those that are equal; reasons for the rest.
+def usable_items(survey: Survey, exclusions: list[str]) -> Iterator[ItemFacts]:
+    """Yield the items that training can read once they are corrected; append a reason for each other item.
 
-    Of equal images the one in the test split stays, then that in the validation split.
+    Of equal images the one in the test split is yielded, else the one in the validation split.
     """
-    seen: dict[bytes, str] = {}
-    place = {split: order for order, split in enumerate((*reversed(SPLITS), UNSPLIT))}
-    for one in sorted(survey.facts, key=lambda one: place[one.split]):
-        image, mask = one.image, one.mask
+    first_with: dict[bytes, str] = {}
+    splits = [*reversed(SPLITS), UNSPLIT]
+    for item in sorted(survey.facts, key=lambda item: splits.index(item.split)):
+        image, mask = item.image, item.mask
         if image is None or mask is None:
-            continue  # its fault is said already
-        if image.not_finite:
-            left_out.append(f"{one.name}: holds NaN or infinite values")
-        elif image.size != mask.size and not agrees_when_turned(image, mask):
-            left_out.append(f"{one.name}: image and mask differ in size")
+            continue  # one of the survey's errors
+        if image.num_nonfinite:
+            exclusions.append(f"{item.name}: contains NaN or infinite values")
+        elif image.size != mask.size and not matches_after_rotation(image, mask):
+            exclusions.append(f"{item.name}: image and mask differ in size")
         elif len(mask.size) != survey.spatial_dims:
-            left_out.append(f"{one.name}: has another number of axes than the others")
+            exclusions.append(f"{item.name}: has {len(mask.size)} axes, most items {survey.spatial_dims}")
         elif set(mask.counts) & set(survey.encoding.unknown):
-            left_out.append(f"{one.name}: its mask holds values that stand for nothing")
-        elif image.digest in seen and image.low < image.high:
-            left_out.append(f"{one.name}: equals {seen[image.digest]}")
+            exclusions.append(f"{item.name}: its mask contains values without a class")
+        elif image.digest in first_with and image.low < image.high:
+            exclusions.append(f"{item.name}: equals {first_with[image.digest]}")
         else:
-            seen[image.digest] = one.name
-            yield one
+            first_with[image.digest] = item.name
+            yield item
 
 
 def split_folder(root: Path, split: str) -> Path:
     return root if split == UNSPLIT else root / split
 
 
-def write(one: Facts, encoding: Encoding, folder: Path) -> None:
-    """An item's image and mask into ``images`` and ``masks`` of a folder, both named as the image was."""
-    files = one.files
-    assert files is not None and one.image is not None and one.mask is not None
+def write_item(item: ItemFacts, encoding: Encoding, folder: Path) -> None:
+    """Write an item to ``images`` and ``masks`` of a folder, both files with the stem of the image."""
+    files = item.files
+    assert files is not None and item.image is not None and item.mask is not None
     stem = name_parts(files.image)[0]
-    turn = one.image.size != one.mask.size
-    if turn and one.image.stored.turned != 1:
-        save_turned(files.image, folder / "images" / f"{stem}.png")
+    rotate = item.image.size != item.mask.size
+    if rotate and item.image.format.orientation != 1:
+        save_upright(files.image, folder / "images" / f"{stem}.png")
     else:
         shutil.copyfile(files.image, folder / "images" / files.image.name)
-    save_labels(class_labels(files, encoding, turn and one.mask.stored.turned != 1), folder / "masks" / stem)
-
-
-def save_turned(image: Path, path: Path) -> None:
-    with Image.open(image) as opened:
-        turned = ImageOps.exif_transpose(opened)
-        assert turned is not None
-        mode = DISPLAY_MODES.get(turned.mode, turned.mode)
-        (turned if mode == turned.mode else turned.convert(mode)).save(path)
-
-
-def class_labels(files: FilePair, encoding: Encoding, turn: bool = False) -> Array:
-    """A mask file as class indices (*S), uint8; a value that was never counted is that of the nearest one."""
-    pixels, spatial_dims = files.labels.pixels(files.mask)
-    places, keys, _ = coded(pixels, spatial_dims)
-    strange = [key for key in keys if key not in encoding.meaning]
-    near = dict(zip(strange, nearest(strange, list(encoding.meaning)), strict=True)) if strange else {}
-    table = np.array([encoding.label(encoding.meaning[near.get(key, key)]) for key in keys], np.uint8)
-    labels = table[places]
-    if turn:
-        with Image.open(files.mask) as opened:
-            indices = Image.fromarray(labels)
-            indices.getexif().update(opened.getexif())
-            labels = np.asarray(ImageOps.exif_transpose(indices))
-    return labels
-
-
-def save_labels(labels: Array, path: Path) -> None:
-    """Pictures as PNG, sequences and volumes as .npy."""
+    labels = class_labels(files, encoding, rotate and item.mask.format.orientation != 1)
     if labels.ndim == 2:
-        Image.fromarray(labels).save(path.with_name(f"{path.name}.png"))
+        Image.fromarray(labels).save(folder / "masks" / f"{stem}.png")
     else:
-        np.save(path.with_name(f"{path.name}.npy"), labels)
+        np.save(folder / "masks" / f"{stem}.npy", labels)
 
 
-def as_folder(survey: Survey, out: Path) -> tuple[Folder, tuple[str, ...]]:
-    """The copy as a data set, and the overrides that make it one."""
-    assert isinstance(survey.source, Folder)
-    classes = survey.encoding.classes
-    overrides = (classes_override(classes),)
-    values: dict[Key, str] | None = None
-    if IGNORE in survey.encoding.meaning.values():
-        values = {**dict(enumerate(classes)), 255: IGNORE}
-        overrides += (values_override(values),)
-    mode = survey.source.mode
-    if mode is not None:
-        overrides += (f"data.source.mode={mode}",)
-    return Folder(str(out), classes=classes, values=values, mode=mode), overrides
+def save_upright(image: Path, path: Path) -> None:
+    """Save an image with its EXIF rotation applied."""
+    with Image.open(image) as file:
+        upright = ImageOps.exif_transpose(file)
+        mode = DISPLAY_MODES.get(upright.mode, upright.mode)
+        (upright if mode == upright.mode else upright.convert(mode)).save(path)
+
+
+def class_labels(files: FilePair, encoding: Encoding, rotate: bool = False) -> Array:
+    """Return a mask file as class indices (*S), uint8; a value without a class has that of the nearest value."""
+    pixels, spatial_dims = files.labels.pixels(files.mask)
+    indices, keys, _ = index_values(pixels, spatial_dims)
+    unknown = [key for key in keys if key not in encoding.meaning]
+    level_of = dict(zip(unknown, nearest_levels(unknown, list(encoding.meaning)), strict=True)) if unknown else {}
+    table = np.array([encoding.label(encoding.meaning[level_of.get(key, key)]) for key in keys], np.uint8)
+    labels = table[indices]
+    if rotate:
+        with Image.open(files.mask) as file:
+            image = Image.fromarray(labels)
+            image.getexif().update(file.getexif())
+            labels = np.asarray(ImageOps.exif_transpose(image))
+    return labels

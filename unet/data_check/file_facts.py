@@ -1,4 +1,4 @@
-"""What is in the files of one item, each read once; nothing is judged here."""
+"""Facts about the files of one item, each read once; :mod:`unet.data_check.findings` judges them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,75 +9,72 @@ import numpy as np
 from PIL import Image
 
 from unet.data.files import FilePair
-from unet.data.samples import digest
+from unet.data.samples import hash_pixels
 from unet.data.source import Array, Item
-from unet.data_check.mask_values import Key, coded, levels_of, looks_lossy, nearest
-from unet.data_check.shapes import Shapes, middle, objects
+from unet.data_check.mask_values import Key, find_levels, index_values, looks_lossy, nearest_levels
+from unet.data_check.shapes import Shapes, center_crop, measure_objects
 from unet.errors import UserError
 from unet.io.image_formats import PILLOW_SUFFIXES, name_parts, read_image
 
-ORIENTATION = 0x0112
-"""EXIF's tag for how a camera was held; 1: as the pixels are stored."""
+ORIENTATION = 0x0112  # EXIF's tag for the orientation of the camera; 1: the pixels are stored upright
+QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange height and width
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
-QUARTER_TURNS = (5, 6, 7, 8)
-"""Orientations that exchange height and width."""
-
-LOSSY = (".jpg", ".jpeg")
-KEPT, SHAPED = 4096, 64
-"""Of how many values of a mask the pixels are counted one by one, and of how many the objects are measured."""
+MAX_VALUES = 4096  # number of values of a mask whose pixels are counted, the most frequent first
+MAX_MEASURED_VALUES = 64  # number of values of a mask above which its objects are not measured
 
 
 @dataclass(frozen=True)
-class Stored:
-    """How a file stores its pixels.
+class FileFormat:
+    """The format in which a file stores its pixels.
 
     Attributes:
-        kind: format and mode, such as ``PNG RGB``, or an array's type.
-        turned: the EXIF orientation that reading leaves to be applied; 1: none.
-        narrowed: whether Pillow reads it with fewer bits than it has.
+        name: format and mode, such as ``PNG RGB``, or the suffix of an array.
+        orientation: the EXIF orientation that the reader does not apply; 1: none.
+        loses_bits: whether Pillow reads it with fewer bits than it has.
     """
 
-    kind: str
-    turned: int = 1
-    narrowed: bool = False
+    name: str
+    orientation: int = 1
+    loses_bits: bool = False
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """An image as it is read.
+    """Facts about an image (*S, C).
 
     Attributes:
-        stored: how the file stores it.
-        size, channels, dtype: of the array (*S, C).
-        low, high: the least and the largest finite value; NaN where there is none.
-        not_finite: how many values are NaN or infinite.
+        format: the format of its file.
+        size, channels, dtype: of the array.
+        low, high: the smallest and the largest finite value; NaN if there is none.
+        num_nonfinite: number of NaN and infinite values.
         digest: equal for equal pixels.
     """
 
-    stored: Stored
+    format: FileFormat
     size: tuple[int, ...]
     channels: int
     dtype: str
     low: float
     high: float
-    not_finite: int
+    num_nonfinite: int
     digest: bytes
 
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """A mask as it is stored, or, of an item without files, its labels.
+    """Facts about a mask (*S) as its file stores it; of an item without files, about its labels.
 
     Attributes:
-        stored: how the file stores it.
-        size: of the array (*S).
-        counts: pixels of each key, at most the ``KEPT`` commonest.
-        lossy: whether its values blur into each other.
-        shapes: the objects of each key, of its levels where it is lossy; empty where they were not measured.
+        format: the format of its file.
+        size: of the array.
+        counts: pixels of each key, at most the ``MAX_VALUES`` most frequent.
+        lossy: whether compression has blurred its values.
+        shapes: the objects of each key, or of each level if it is lossy; empty if they were not measured.
         digest: equal for equal pixels.
     """
 
-    stored: Stored
+    format: FileFormat
     size: tuple[int, ...]
     counts: dict[Key, int]
     lossy: bool
@@ -86,93 +83,95 @@ class MaskFacts:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """An item; of what could not be read, there is a fault instead.
+class ItemFacts:
+    """Facts about an item; whatever cannot be read has an error message instead.
 
     Attributes:
-        name: what messages call it.
-        split: where it belongs.
-        item: the item itself.
-        image, mask: what was read.
-        faults: sentences on what could not be.
+        item: the item.
+        split: its split.
+        image, mask: facts about the two files.
+        errors: one message for each file that cannot be read.
     """
 
-    name: str
-    split: str
     item: Item
+    split: str
     image: ImageFacts | None = None
     mask: MaskFacts | None = None
-    faults: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.item.name
 
     @property
     def files(self) -> FilePair | None:
         return self.item.read if isinstance(self.item.read, FilePair) else None
 
 
-def examine(item: Item, split: str, measured: bool) -> Facts:
-    """Read an item and never raise; ``measured``: measure its objects too."""
-    faults: list[str] = []
+def read_facts(item: Item, split: str, measure: bool) -> ItemFacts:
+    """Read an item without ever raising an exception; ``measure``: also measure the objects of its mask."""
+    errors: list[str] = []
     image, mask, spatial_dims = None, None, None
     if not isinstance(files := item.read, FilePair):
-        with collect_errors(item.name, faults):
+        with collect_errors(item.name, errors):
             pixels, target = item.read()
-            image = image_facts(pixels, Stored("in memory"))
-            mask = mask_facts(target, target.ndim, image.stored, measured)
-        return Facts(item.name, split, item, image, mask, tuple(faults))
-    with collect_errors(str(files.mask), faults):
+            image = image_facts(pixels, FileFormat("in memory"))
+            mask = mask_facts(target, target.ndim, image.format, measure)
+        return ItemFacts(item, split, image, mask, tuple(errors))
+    with collect_errors(str(files.mask), errors):
         pixels, spatial_dims = files.labels.pixels(files.mask)
-        lossy = name_parts(files.mask)[1] in LOSSY
-        mask = mask_facts(pixels, spatial_dims, how_stored(files.mask), measured, lossy)
-    with collect_errors(str(files.image), faults):
-        image = image_facts(read_image(files.image, files.mode, spatial_dims), how_stored(files.image))
-    return Facts(item.name, split, item, image, mask, tuple(faults))
+        lossy = name_parts(files.mask)[1] in LOSSY_SUFFIXES
+        mask = mask_facts(pixels, spatial_dims, read_format(files.mask), measure, lossy)
+    with collect_errors(str(files.image), errors):
+        image = image_facts(read_image(files.image, files.mode, spatial_dims), read_format(files.image))
+    return ItemFacts(item, split, image, mask, tuple(errors))
 
 
 @contextmanager
 def collect_errors(name: str, errors: list[str]) -> Iterator[None]:
-    """Add to ``errors``, in one line, what goes wrong with a file."""
+    """Append an exception to ``errors`` as a message of one line."""
     try:
         yield
     except UserError as error:
         errors.append(str(error))
-    except Exception as error:  # a decoder may fail in any way; the others are still to be read
+    except Exception as error:  # a decoder may raise anything
         errors.append(f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})")
 
 
-def how_stored(path: Path) -> Stored:
-    """Read how a picture is stored from its header; of an array, take the suffix."""
+def read_format(path: Path) -> FileFormat:
+    """Return the format of an image from its header; of an array, the suffix."""
     if name_parts(path)[1] not in PILLOW_SUFFIXES:
-        return Stored(name_parts(path)[1])
+        return FileFormat(name_parts(path)[1])
     with Image.open(path) as image:
-        # Pillow turns a TIFF as it reads it, and nothing else.
-        turned = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
-        narrowed = image.mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
-        return Stored(f"{image.format} {image.mode}", turned if turned in range(1, 9) else 1, narrowed)
+        # Pillow applies the orientation of a TIFF when it reads it, and of no other format.
+        orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
+        loses_bits = image.mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
+        return FileFormat(f"{image.format} {image.mode}", orientation if orientation in range(1, 9) else 1, loses_bits)
 
 
-def image_facts(image: Array, stored: Stored) -> ImageFacts:
-    """Return the facts of an image (*S, C)."""
-    known = np.isfinite(image) if image.dtype.kind == "f" else True
-    broken = image.size - int(np.count_nonzero(known)) if known is not True else 0
-    finite = image[known] if broken else image
+def image_facts(image: Array, file_format: FileFormat) -> ImageFacts:
+    """Return the facts about an image (*S, C)."""
+    finite = image[np.isfinite(image)] if image.dtype.kind == "f" else image
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
-    return ImageFacts(stored, image.shape[:-1], image.shape[-1], str(image.dtype), low, high, broken, digest(image))
+    size, channels = image.shape[:-1], image.shape[-1]
+    nonfinite = image.size - finite.size
+    return ImageFacts(file_format, size, channels, str(image.dtype), low, high, nonfinite, hash_pixels(image))
 
 
-def mask_facts(pixels: Array, spatial_dims: int, stored: Stored, measured: bool, lossy: bool = False) -> MaskFacts:
-    """Return the facts of a mask (*S) or (*S, C) as it is stored; ``lossy``: its format is known to blur."""
-    places, keys, held = coded(pixels, spatial_dims)
-    order = np.argsort(-held, kind="stable")[:KEPT]
-    counts = {keys[place]: int(held[place]) for place in order}
+def mask_facts(
+    pixels: Array, spatial_dims: int, file_format: FileFormat, measure: bool, lossy: bool = False
+) -> MaskFacts:
+    """Return the facts about a mask (*S) or (*S, C); ``lossy``: its file format is lossy."""
+    indices, keys, pixel_counts = index_values(pixels, spatial_dims)
+    by_frequency = np.argsort(-pixel_counts, kind="stable")[:MAX_VALUES]
+    counts = {keys[index]: int(pixel_counts[index]) for index in by_frequency}
     lossy = (lossy and len(keys) > 2) or looks_lossy(counts)
     shapes: dict[Key, Shapes] = {}
-    shaped = levels_of(counts) if lossy else list(counts)
-    if measured and 0 < len(shaped) <= SHAPED:
-        part = middle(places)
+    measurable = find_levels(counts) if lossy else list(counts)
+    if measure and 0 < len(measurable) <= MAX_MEASURED_VALUES:
+        crop = center_crop(indices)
         if lossy:
-            part = np.array([shaped.index(level) for level in nearest(keys, shaped)])[part]
-            values = list(range(len(shaped)))
-        else:
-            values = [int(place) for place in order]
-        shapes = {key: objects(part == value) for key, value in zip(shaped, values, strict=True)}
-    return MaskFacts(stored, places.shape, counts, lossy, shapes, digest(pixels))
+            crop = np.array([measurable.index(level) for level in nearest_levels(keys, measurable)])[crop]
+        values = range(len(measurable)) if lossy else by_frequency.tolist()
+        shapes = {key: measure_objects(crop == value) for key, value in zip(measurable, values, strict=True)}
+    return MaskFacts(file_format, indices.shape, counts, lossy, shapes, hash_pixels(pixels))

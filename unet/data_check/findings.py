@@ -1,12 +1,12 @@
-"""What is wrong with a data set, or worth knowing: each a sentence with its files and with what to do."""
+"""Errors, warnings and notes about a data set, each with the files concerned and with advice."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
-from unet.data.files import listed
+from unet.data.files import format_values
 from unet.data.source import SPLITS
-from unet.data_check.file_facts import QUARTER_TURNS, Facts, ImageFacts, MaskFacts
+from unet.data_check.file_facts import QUARTER_TURNS, ImageFacts, ItemFacts, MaskFacts
 from unet.data_check.mask_encoding import IGNORE
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.network.geometry import times
@@ -16,12 +16,12 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """An error, a warning or a note.
 
     Attributes:
-        kind: ``error``: a training would stop at it; ``warning``: it would not, and may be the worse for it; ``note``.
-        text: what, and what to do.
-        files: where.
+        kind: ``error``: training would stop; ``warning``: training would run, possibly with worse results; ``note``.
+        text: the problem and the remedy.
+        files: the files concerned.
     """
 
     kind: str
@@ -30,179 +30,189 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a training asks of its data: images for a batch, unless it draws more, and a size of the images."""
+class TrainingRequirements:
+    """The batch size, the number of samples per epoch and the smallest image size of the configured training."""
 
     batch_size: int
     samples_per_epoch: int | None
-    least_size: int
+    min_size: int
 
 
-Check = Callable[[Survey], Iterator[Finding]]
-
-
-def findings(survey: Survey, training: Training | None = None) -> list[Finding]:
-    """Return all that the checks find, errors first; ``training``: what it asks of the data, None: nothing."""
-    found = [finding for check in CHECKS for finding in check(survey)]
+def collect_findings(survey: Survey, training: TrainingRequirements | None = None) -> list[Finding]:
+    """Return the findings of all checks, errors first; ``training``: also check what the training requires."""
+    findings = [finding for check in CHECKS for finding in check(survey)]
     if training is not None:
-        found += training_requirements(survey, training)
-    return sorted(found, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.kind))
+        findings += find_unmet_requirements(survey, training)
+    return sorted(findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.kind))
 
 
-def some(kind: str, text: str, files: Iterable[str]) -> Iterator[Finding]:
+def files_finding(kind: str, text: str, files: Iterable[str]) -> Iterator[Finding]:
     """Yield a finding about files, if there are any."""
     if names := tuple(files):
         yield Finding(kind, text, names)
 
 
-def training_requirements(survey: Survey, training: Training) -> Iterator[Finding]:
-    """Find what the configured training cannot do with this data."""
-    draws = training.samples_per_epoch or len(survey.splits.get("train", []))
-    if draws < training.batch_size and UNSPLIT not in survey.splits:
-        text = f"{draws} training images are fewer than data.batch_size={training.batch_size}"
-        remedy = "set data.samples_per_epoch to draw several crops of each, or a smaller batch"
-        yield Finding(ERROR, f"{text}; {remedy}")
-    small = [one.name for one, image in survey.images if one.split != "train" and min(image.size) < training.least_size]
-    text = f"images of less than {training.least_size} samples along an axis are too small for model.depth"
-    yield from some(ERROR, f"{text}; take a smaller depth, or larger images", small)
+def find_unmet_requirements(survey: Survey, training: TrainingRequirements) -> Iterator[Finding]:
+    """Find requirements of the configured training that the data set does not meet."""
+    samples = training.samples_per_epoch or len(survey.splits.get("train", []))
+    if samples < training.batch_size and UNSPLIT not in survey.splits:
+        text = f"{samples} training images are fewer than data.batch_size={training.batch_size}"
+        yield Finding(ERROR, f"{text}; set data.samples_per_epoch to draw several crops of each, or a smaller batch")
+    small = [
+        item.name for item, image in survey.images if item.split != "train" and min(image.size) < training.min_size
+    ]
+    text = f"images of less than {training.min_size} pixels along an axis are too small for model.depth"
+    yield from files_finding(ERROR, f"{text}; use a smaller depth or larger images", small)
 
 
-def unreadable(survey: Survey) -> Iterator[Finding]:
-    """Find files that cannot be read, belong to no pair, or hold NaN or infinite values."""
-    for text in survey.problems + [fault for one in survey.facts for fault in one.faults]:
+def find_unreadable(survey: Survey) -> Iterator[Finding]:
+    """Find files that cannot be read, have no partner, or contain NaN or infinite values."""
+    for text in survey.all_errors:
         yield Finding(ERROR, text)
-    broken = [one.name for one, image in survey.images if image.not_finite]
-    yield from some(ERROR, "images hold NaN or infinite values; replace them or take the images out", broken)
+    nonfinite = [item.name for item, image in survey.images if image.num_nonfinite]
+    text = "images contain NaN or infinite values; replace them or remove the images"
+    yield from files_finding(ERROR, text, nonfinite)
 
 
-def sizes(survey: Survey) -> Iterator[Finding]:
-    """Find images and masks of different sizes, and pictures that a camera's EXIF tag says to turn."""
-    turned, unclear = [], []
-    for one in survey.facts:
-        image, mask = one.image, one.mask
+def find_size_mismatches(survey: Survey) -> Iterator[Finding]:
+    """Find images and masks of different sizes, and images with an EXIF orientation."""
+    rotated, ambiguous = [], []
+    for item in survey.facts:
+        image, mask = item.image, item.mask
         if image is None or mask is None:
             continue
         if image.size == mask.size:
-            unclear += [one.name] if image.stored.turned != mask.stored.turned else []
-        elif agrees_when_turned(image, mask):
-            turned.append(one.name)
+            ambiguous += [item.name] if image.format.orientation != mask.format.orientation else []
+        elif matches_after_rotation(image, mask):
+            rotated.append(item.name)
         else:
-            text = f"{one.name}: its mask is {times(mask.size)}, the image {times(image.size)}"
-            yield Finding(ERROR, f"{text}; they must be of one size")
+            text = f"{item.name}: its mask is {times(mask.size)}, the image {times(image.size)}"
+            yield Finding(ERROR, f"{text}; expected the same size")
+    text = "images have the size of their masks only after the EXIF rotation, which training does not apply"
+    yield from files_finding(ERROR, f"{text}; fix=OUT writes rotated images", rotated)
     text = (
-        "images and masks have one size only once the image is turned as its EXIF tag says, which training does not do"
+        "images or masks have an EXIF orientation, which training does not apply: it uses the pixels as stored. "
+        "Look at one pair: if the mask was drawn on the image as viewers show it, rotate the image first"
     )
-    yield from some(ERROR, f"{text}; fix=OUT writes them turned", turned)
-    text = (
-        "EXIF tags say to turn images or masks, which training does not do: pixels are taken as they are stored. "
-        "Look at one: if the mask was drawn on the picture as viewers show it, turn the image first"
-    )
-    yield from some(WARNING, text, unclear)
+    yield from files_finding(WARNING, text, ambiguous)
 
 
-def agrees_when_turned(image: ImageFacts, mask: MaskFacts) -> bool:
-    """Return whether the mask has the size of the image once this is turned as its EXIF tag says."""
-    quarters = (image.stored.turned in QUARTER_TURNS) != (mask.stored.turned in QUARTER_TURNS)
+def matches_after_rotation(image: ImageFacts, mask: MaskFacts) -> bool:
+    """Return whether image and mask have the same size after the EXIF rotation."""
+    quarters = (image.format.orientation in QUARTER_TURNS) != (mask.format.orientation in QUARTER_TURNS)
     return quarters and image.size == mask.size[::-1]
 
 
-def axes_and_channels(survey: Survey) -> Iterator[Finding]:
-    """Find masks of other axes and images of other channels than most."""
-    odd = [one.name for one, mask in survey.masks if len(mask.size) != survey.spatial_dims]
-    text = f"masks have another number of axes than the {survey.spatial_dims} of most; divide the data set"
-    yield from some(ERROR, text, odd)
-    found = counted(f"images of {image.channels}" for _, image in survey.images)
+def find_odd_axes_and_channels(survey: Survey) -> Iterator[Finding]:
+    """Find masks and images whose number of axes or of channels differs from that of most."""
+    odd = [item.name for item, mask in survey.masks if len(mask.size) != survey.spatial_dims]
+    text = f"masks do not have the {survey.spatial_dims} axes of most masks; divide the data set"
+    yield from files_finding(ERROR, text, odd)
+    counts = format_counts(image.channels for _, image in survey.images)
     remedy = "; 'data.source.mode=RGB' (or L) converts them" if survey.can_convert else ""
-    others = [one.name for one, image in survey.images if image.channels != survey.channels]
-    text = f"images differ in their number of channels: {found}; all need the same{remedy}"
-    yield from some(ERROR, text, others)
-    files = [one.name for one, image in survey.images if image.stored.kind.endswith("RGBA") and survey.channels == 4]
-    text = "images have a fourth channel, transparency, that the network will see; 'data.source.mode=RGB' drops it"
-    yield from some(NOTE, text, files)
+    odd = [item.name for item, image in survey.images if image.channels != survey.channels]
+    text = f"images differ in their number of channels: {counts}; expected one number{remedy}"
+    yield from files_finding(ERROR, text, odd)
+    rgba = [item.name for item, image in survey.images if image.format.name.endswith("RGBA") and survey.channels == 4]
+    text = "images have a fourth channel (transparency), which the network will use; 'data.source.mode=RGB' removes it"
+    yield from files_finding(NOTE, text, rgba)
 
 
-def mask_values(survey: Survey) -> Iterator[Finding]:
-    """Compare what the masks store with what the configuration says of it."""
+def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
+    """Find values of the masks that do not match the configuration."""
     encoding = survey.encoding
-    lossy = [one.name for one, mask in survey.masks if mask.lossy]
-    text = "masks are lossy (JPEG, or once were): values blur into each other; fix=OUT snaps them"
-    yield from some(ERROR if encoding.lossy else NOTE, text, lossy)
-    if encoding.numbered:
-        text = f"masks number their objects ({len(survey.counts)} values), but classes are wanted"
-        yield Finding(ERROR, f"{text}; fix=OUT makes all but 0 one class")
+    lossy = [item.name for item, mask in survey.masks if mask.lossy]
+    text = "masks are lossy (JPEG, or converted from it), so their values are blurred; fix=OUT restores them"
+    yield from files_finding(ERROR if encoding.lossy else NOTE, text, lossy)
+    if encoding.has_instance_ids:
+        text = f"masks number their objects ({len(survey.counts)} values), expected classes"
+        yield Finding(ERROR, f"{text}; fix=OUT makes all values except 0 one class")
     elif unknown := encoding.unknown:
-        where = (one.name for one, mask in survey.masks if any(key in mask.counts for key in unknown))
+        files = (item.name for item, mask in survey.masks if any(key in mask.counts for key in unknown))
         text = (
-            f"masks hold {listed(unknown)}, which {'is' if len(unknown) == 1 else 'are'} none of the "
-            f"{len(encoding.classes)} classes ({', '.join(encoding.classes)}); correct the masks, or say what "
-            f"the values stand for with data.source.values"
+            f"masks contain {format_values(unknown)}, which {'is' if len(unknown) == 1 else 'are'} none of the "
+            f"{len(encoding.classes)} classes ({', '.join(encoding.classes)}); correct the masks, or map the values "
+            f"with data.source.values"
         )
-        yield Finding(ERROR, text, tuple(where))
+        yield Finding(ERROR, text, tuple(files))
     for override in encoding.overrides:
         if override.startswith("data.source.values"):
-            yield Finding(ERROR if survey.named else NOTE, f"masks need '{override}'; see that the names are right")
+            kind = ERROR if survey.has_classes else NOTE
+            yield Finding(kind, f"masks need '{override}'; check that each value has the right name")
 
 
-def labels(survey: Survey) -> Iterator[Finding]:
-    """Find masks with nothing in them and classes that never occur."""
+def find_missing_labels(survey: Survey) -> Iterator[Finding]:
+    """Find masks without foreground and classes that never occur."""
     if not survey.encoding.meaning:
         return
     first = survey.encoding.classes[0]
-    found = {one.name: {name for name, n in survey.mask_classes(mask).items() if n} for one, mask in survey.masks}
-    unlabelled = [name for name, present in found.items() if present == {IGNORE}]
-    yield from some(WARNING, "masks are ignored everywhere: nothing is learned from them", unlabelled)
-    empty = [name for name, present in found.items() if first in present <= {first, IGNORE}]
-    yield from some(NOTE, f"{len(empty)} of {len(found)} masks hold {first} alone", empty)
+    present = {item.name: {name for name, n in survey.mask_classes(mask).items() if n} for item, mask in survey.masks}
+    ignored = [name for name, classes in present.items() if classes == {IGNORE}]
+    yield from files_finding(WARNING, "masks are ignored everywhere, so they do not contribute to training", ignored)
+    empty = [name for name, classes in present.items() if first in classes <= {first, IGNORE}]
+    yield from files_finding(NOTE, f"{len(empty)} of {len(present)} masks contain only {first}", empty)
     for split, facts in survey.splits.items():
         counts = survey.class_counts(facts)
         absent = [name for name in survey.encoding.classes if not counts[name]]
         if len(absent) == len(survey.encoding.classes):
-            yield Finding(ERROR, f"{split} has no labelled sample: all are ignored")
+            yield Finding(ERROR, f"{split} has no labelled pixel: all are ignored")
         elif absent:
             kind = WARNING if split in SPLITS[:2] else NOTE
             yield Finding(kind, f"{split} has no pixel of {', '.join(absent)}")
 
 
-def duplicates(survey: Survey) -> Iterator[Finding]:
-    """Find images with the same pixels; across splits they make scores too good."""
-    groups: dict[bytes, list[Facts]] = {}
-    for one, image in survey.images:
+def find_duplicates(survey: Survey) -> Iterator[Finding]:
+    """Find images with the same pixels; duplicates across splits inflate the scores."""
+    groups: dict[bytes, list[ItemFacts]] = {}
+    for item, image in survey.images:
         if image.low < image.high:
-            groups.setdefault(image.digest, []).append(one)
-    equal = [group for group in groups.values() if len(group) > 1]
-    across = [group for group in equal if len({one.split for one in group}) > 1]
-    text = "the same images are in several splits, so scores will be too good; fix=OUT keeps one of each"
-    yield from some(WARNING, text, map(equation, across))
-    within = (equation(group) for group in equal if group not in across)
-    yield from some(WARNING, "the same images occur more than once in a split", within)
-    contradictory = (equation(group) for group in equal if len({one.mask.digest for one in group if one.mask}) > 1)
-    yield from some(WARNING, "equal images have different masks", contradictory)
+            groups.setdefault(image.digest, []).append(item)
+    duplicates = [group for group in groups.values() if len(group) > 1]
+    across = [group for group in duplicates if len({item.split for item in group}) > 1]
+    within = [group for group in duplicates if group not in across]
+    contradictory = [group for group in duplicates if len({item.mask.digest for item in group if item.mask}) > 1]
+    text = "the same images are in several splits, so scores will be too high; fix=OUT writes each only once"
+    yield from files_finding(WARNING, text, map(format_duplicates, across))
+    yield from files_finding(WARNING, "the same images are in a split more than once", map(format_duplicates, within))
+    yield from files_finding(WARNING, "equal images have different masks", map(format_duplicates, contradictory))
 
 
-def equation(group: Iterable[Facts]) -> str:
-    return " = ".join(f"{one.name} ({one.split})" for one in group)
+def format_duplicates(group: Iterable[ItemFacts]) -> str:
+    """Return ``images/a.png (train) = images/b.png (val)``."""
+    return " = ".join(f"{item.name} ({item.split})" for item in group)
 
 
-def ranges(survey: Survey) -> Iterator[Finding]:
-    """Find bit depths and values that differ between images, or that reading narrows."""
+def find_range_differences(survey: Survey) -> Iterator[Finding]:
+    """Find images that differ in type or range of values, or that lose bits when read."""
     types = Counter(image.dtype for _, image in survey.images)
-    others = [one.name for one, image in survey.images if image.dtype != types.most_common(1)[0][0]]
-    found = counted(image.dtype for _, image in survey.images)
-    yield from some(WARNING, f"images differ in type ({found}), and so in range; bring them to one", others)
-    narrowed = (one.name for one, image in survey.images if image.stored.narrowed)
+    odd = [item.name for item, image in survey.images if image.dtype != types.most_common(1)[0][0]]
+    counts = format_counts(image.dtype for _, image in survey.images)
+    yield from files_finding(WARNING, f"images differ in type: {counts}; convert them to one type and range", odd)
+    converted = (item.name for item, image in survey.images if image.format.loses_bits)
     text = "colour images of 16 bits are read with 8; save them as .npy to keep all bits"
-    yield from some(WARNING, text, narrowed)
-    blank = (one.name for one, image in survey.images if image.low == image.high)
-    yield from some(WARNING, "images are of one value everywhere", blank)
-    tops = [image.high for _, image in survey.images if image.dtype == "float32" and image.high > 0]
-    if tops and max(tops) > 50 * min(tops):
-        text = f"the largest values of float images go from {min(tops):.4g} to {max(tops):.4g}; bring them to one scale"
+    yield from files_finding(WARNING, text, converted)
+    constant = (item.name for item, image in survey.images if image.low == image.high)
+    yield from files_finding(WARNING, "images are constant: all pixels have one value", constant)
+    highs = [image.high for _, image in survey.images if image.dtype == "float32" and image.high > 0]
+    if highs and max(highs) > 50 * min(highs):
+        text = f"the maxima of float images range from {min(highs):.4g} to {max(highs):.4g}; rescale the images"
         yield Finding(WARNING, text)
 
 
-def counted(values: Iterable[str]) -> str:
-    """Return ``9 uint16, 1 uint8``: how often each value occurs, the commonest first."""
-    return ", ".join(f"{count} {value}" for value, count in Counter(values).most_common())
+def format_counts(values: Iterable[Hashable]) -> str:
+    """Return the values with their frequencies, ``uint16 (9), uint8 (1)``; a single value without."""
+    counts = Counter(values)
+    if len(counts) == 1:
+        return str(next(iter(counts)))
+    return ", ".join(f"{value} ({count})" for value, count in counts.most_common())
 
 
-CHECKS: tuple[Check, ...] = (unreadable, sizes, axes_and_channels, mask_values, labels, duplicates, ranges)
+CHECKS: tuple[Callable[[Survey], Iterator[Finding]], ...] = (
+    find_unreadable,
+    find_size_mismatches,
+    find_odd_axes_and_channels,
+    find_unmapped_values,
+    find_missing_labels,
+    find_duplicates,
+    find_range_differences,
+)

@@ -1,74 +1,75 @@
-"""The values that a mask was drawn with, told from those that a lossy format added between them."""
+"""The values of masks, and the levels among them: the values before a lossy format added others."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from unet.data.files import distinct, int_if_integral, one_channel, packed, rgb
+from unet.data.files import int_if_integral, pack_rgb, to_grayscale, unique_values, unpack_rgb
 from unet.data.source import Array
 
 Key = int | float | tuple[int, ...]
-"""What a mask stores at a pixel: a number, or a colour."""
+"""The value of a mask at a pixel: a number, or a colour."""
 
-RINGING, APART, SHARE, MANY = 12, 40, 0.005, 16
-"""JPEG's ripples beside an edge, two levels' least distance (in grey levels), a level's least share of the pixels, and
-how many values make a mask suspicious."""
+MAX_RINGING = 12  # grey levels by which JPEG's ringing changes values beside an edge
+MIN_DISTANCE = 40  # grey levels between two levels of a lossy mask
+MIN_FRACTION = 0.005  # the fraction of the pixels that a level has at least
+MAX_SOUND_VALUES = 16  # number of values up to which a mask is not considered lossy
 
 
-def coded(pixels: Array, spatial_dims: int) -> tuple[Array, list[Key], Array]:
-    """The place of every pixel's key (*S), the keys that occur, and how often each does.
+def index_values(pixels: Array, spatial_dims: int) -> tuple[Array, list[Key], Array]:
+    """Return the index of every pixel's key (*S), the keys that occur, and the number of pixels of each.
 
     Args:
-        pixels: what a mask file stores, (*S) or (*S, C); colours that are grey count as one channel.
-        spatial_dims: how many of its axes are spatial.
+        pixels: the content of a mask file, (*S) or (*S, C); colours that are all grey count as one channel.
+        spatial_dims: number of spatial axes.
     """
     key = int_if_integral
     if pixels.ndim > spatial_dims:
-        grey = one_channel(pixels)
-        pixels, key = (packed(pixels), rgb) if grey is None else (grey, int_if_integral)
-    present, places = distinct(pixels)
-    places = places.reshape(pixels.shape)
-    return places, [key(value) for value in present.tolist()], np.bincount(places.ravel(), minlength=len(present))
+        gray = to_grayscale(pixels)
+        pixels, key = (pack_rgb(pixels), unpack_rgb) if gray is None else (gray, int_if_integral)
+    present, indices = unique_values(pixels)
+    indices = indices.reshape(pixels.shape)
+    return indices, [key(value) for value in present.tolist()], np.bincount(indices.ravel(), minlength=len(present))
 
 
-def levels_of(counts: Mapping[Key, int]) -> list[Key]:
-    """The keys that hold a share of the pixels and lie apart, those of more pixels first."""
+def find_levels(counts: Mapping[Key, int]) -> list[Key]:
+    """Return the keys that have ``MIN_FRACTION`` of the pixels and are ``MIN_DISTANCE`` apart, most frequent first."""
     total = sum(counts.values())
-    found: list[Key] = []
+    levels: list[Key] = []
     for key in sorted(counts, key=lambda key: -counts[key]):
-        if counts[key] < SHARE * total:
+        if counts[key] < MIN_FRACTION * total:
             break
-        if not found or distances([key], found).min() >= APART:
-            found.append(key)
-    return found
+        if not levels or distances([key], levels).min() >= MIN_DISTANCE:
+            levels.append(key)
+    return levels
 
 
 def looks_lossy(counts: Mapping[Key, int]) -> bool:
-    """Do many values crowd around a few? True of what was once a JPEG; not of labels, nor of numbered objects."""
-    if len(counts) <= MANY or not all_of_one_kind(counts):
+    """Return whether many values crowd around a few, as in a JPEG, unlike class labels or instance ids."""
+    if len(counts) <= MAX_SOUND_VALUES or not are_comparable(counts):
         return False
-    levels = levels_of(counts)
+    levels = find_levels(counts)
     if len(levels) < 2:
         return False
-    rest = [key for key in counts if key not in levels]
-    near = distances(rest, levels).min(1) <= RINGING
-    held = np.array([counts[key] for key in rest])
-    return bool(2 * held[near].sum() >= held.sum() and held.sum() <= 0.25 * sum(counts.values()))
+    between = [key for key in counts if key not in levels]
+    near = distances(between, levels).min(1) <= MAX_RINGING
+    pixels = np.array([counts[key] for key in between])
+    return bool(2 * pixels[near].sum() >= pixels.sum() and pixels.sum() <= 0.25 * sum(counts.values()))
 
 
-def all_of_one_kind(keys: Iterable[Key]) -> bool:
-    """Numbers all of them, none of them NaN, or colours all of them."""
+def are_comparable(keys: Iterable[Key]) -> bool:
+    """Return whether all keys are colours, or all are finite numbers."""
     keys = list(keys)
-    colours = [isinstance(key, tuple) for key in keys]
-    return all(colours) or (not any(colours) and bool(np.isfinite(np.array(keys, float)).all()))
+    colors = [isinstance(key, tuple) for key in keys]
+    return all(colors) or (not any(colors) and bool(np.isfinite(np.array(keys, float)).all()))
 
 
-def nearest(keys: Sequence[Key], levels: Sequence[Key]) -> list[Key]:
-    """The level next to each key, itself where it is one."""
-    return [levels[place] for place in distances(keys, levels).argmin(1)]
+def nearest_levels(keys: Sequence[Key], levels: Sequence[Key]) -> list[Key]:
+    """Return the level nearest to each key."""
+    return [levels[index] for index in distances(keys, levels).argmin(1)]
 
 
 def distances(keys: Sequence[Key], levels: Sequence[Key]) -> Array:
-    """The largest difference in any channel, (keys, levels)."""
-    one, other = (np.array(list(values), float).reshape(len(values), -1) for values in (keys, levels))
-    return np.abs(one[:, None] - other[None]).max(-1)
+    """Return the largest difference in any channel, (keys, levels)."""
+    first, second = (np.array(list(values), float).reshape(len(values), -1) for values in (keys, levels))
+    return np.abs(first[:, None] - second[None]).max(-1)

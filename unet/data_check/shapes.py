@@ -1,4 +1,4 @@
-"""How large and how thin the objects in a mask are."""
+"""Size and width of the objects in a mask."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,8 +10,7 @@ from skimage.morphology import skeletonize
 from unet.data.source import Array
 from unet.diagnostics.objects import components
 
-MIDDLE = 2**22
-"""Samples of a mask that are looked at: the middle, where it has more."""
+MAX_SAMPLES = 2**22  # number of pixels of a mask that are measured: its centre, if it has more
 
 
 @dataclass
@@ -19,9 +18,9 @@ class Shapes:
     """The objects of one class; an object is a connected component, as in :mod:`unet.diagnostics.objects`.
 
     Attributes:
-        areas: samples of each.
+        areas: pixels of each object.
         extents: the longest side of its bounding box.
-        widths: how wide it is across; see :func:`width`.
+        widths: its width across; see :func:`object_widths`.
     """
 
     areas: list[int] = field(default_factory=list)
@@ -39,50 +38,49 @@ class Shapes:
 
     @property
     def extent(self) -> float:
-        """The extent up to which objects hold half of the class's samples: so specks count for what they are."""
-        return halfway(self.extents, self.areas)
+        """Return the median extent of the class's objects, weighted by area so that specks count little."""
+        return weighted_median(self.extents, self.areas)
 
     @property
     def width(self) -> float:
-        """The width up to which objects hold half of the class's samples."""
-        return halfway(self.widths, self.areas)
+        """Return the median width of the class's objects, weighted by area."""
+        return weighted_median(self.widths, self.areas)
 
 
-def halfway(values: Sequence[float], weights: Sequence[float]) -> float:
-    """The weighted median: the least value up to which values hold half of the weight."""
+def weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the smallest value up to which the values hold half of the weight."""
     order = np.argsort(values, kind="stable")
-    held = np.cumsum(np.array(weights, float)[order])
-    return float(np.array(values)[order][np.searchsorted(held, held[-1] / 2)])
+    cumulative = np.cumsum(np.array(weights, float)[order])
+    return float(np.array(values)[order][np.searchsorted(cumulative, cumulative[-1] / 2)])
 
 
-def middle(places: Array) -> Array:
-    """The middle of (*S), at most ``MIDDLE`` samples of it, of the same proportions."""
-    share = min(1.0, (MIDDLE / places.size) ** (1 / places.ndim))
-    return places[tuple(slice(round(n * (1 - share) / 2), round(n * (1 + share) / 2)) for n in places.shape)]
+def center_crop(mask: Array) -> Array:
+    """Return the centre of a mask (*S), at most ``MAX_SAMPLES`` pixels, of the same proportions."""
+    fraction = min(1.0, (MAX_SAMPLES / mask.size) ** (1 / mask.ndim))
+    return mask[tuple(slice(round(n * (1 - fraction) / 2), round(n * (1 + fraction) / 2)) for n in mask.shape)]
 
 
-def objects(mask: Array) -> Shapes:
-    """The objects of a boolean mask (*S); samples that touch at a corner belong together."""
-    inside = ndimage.find_objects(mask.view(np.uint8))
-    if not inside or inside[0] is None:
+def measure_objects(mask: Array) -> Shapes:
+    """Measure the objects of a boolean mask (*S); pixels that touch at a corner are connected."""
+    box = ndimage.find_objects(mask.view(np.uint8))
+    if not box or box[0] is None:
         return Shapes()
-    mask = mask[inside[0]]
+    mask = mask[box[0]]
     labels = components(mask)
     areas = np.bincount(labels.ravel())[1:]
-    number = len(areas)
     extents = [max(side.stop - side.start for side in box) for box in ndimage.find_objects(labels)]
-    lengths = np.ones(number)
+    lengths = np.ones(len(areas))
     if mask.ndim > 1:
         skeleton = skeletonize(mask).astype(bool)
-        lengths = np.maximum(np.bincount(labels[skeleton], minlength=number + 1)[1:], 1)
-    return Shapes(areas.tolist(), extents, width(areas, lengths, mask.ndim).tolist())
+        lengths = np.maximum(np.bincount(labels[skeleton], minlength=len(areas) + 1)[1:], 1)
+    return Shapes(areas.tolist(), extents, object_widths(areas, lengths, mask.ndim).tolist())
 
 
-def width(areas: Array, lengths: Array, spatial_dims: int) -> Array:
-    """How wide objects are across, in samples: a line of 3 samples is 3 wide, a square of side n about n/2 to n.
+def object_widths(areas: Array, lengths: Array, spatial_dims: int) -> Array:
+    """Return the width of each object across, in pixels: 3 for a line of 3 pixels, n/2 to n for a square of side n.
 
-    In 2-D the area per sample of skeleton, in 3-D the root of the volume per sample of skeleton, and never more than
-    the side of the square or cube of that area or volume. A line has no skeleton: in 1-D it is the length.
+    In 2-D the area per pixel of skeleton, in 3-D the root of the volume per voxel of skeleton, but at most the side of
+    the square or cube of that area or volume. In 1-D, where there is no skeleton, the length.
     """
     if spatial_dims == 1:
         return areas.astype(float)

@@ -1,4 +1,4 @@
-"""Every item of a data set read once, and what they amount to."""
+"""The survey of a data set: the facts about every item, and their totals."""
 
 import os
 from collections import Counter
@@ -12,56 +12,56 @@ from unet.data.files import LabelMap, image_files
 from unet.data.folder import Folder
 from unet.data.samples import evenly_spaced, progress
 from unet.data.source import Item, Source
-from unet.data_check.file_facts import Facts, ImageFacts, MaskFacts, examine
-from unet.data_check.mask_encoding import Encoding, decode
+from unet.data_check.file_facts import ImageFacts, ItemFacts, MaskFacts, read_facts
+from unet.data_check.mask_encoding import Encoding, infer_encoding
 from unet.data_check.mask_values import Key
 from unet.data_check.shapes import Shapes
 from unet.errors import UserError
 
-MEASURED = 200
-"""Of how many masks the objects are measured, evenly spaced over the data set."""
-
-TRIED = 50
-"""Of how many images a mask's name is looked for."""
-
-UNSPLIT = "all"
-"""The split of everything, where the files cannot be divided."""
+MAX_MEASURED_MASKS = 200  # number of masks whose objects are measured, evenly spaced over the data set
+MAX_COMPARED_NAMES = 50  # number of images whose names are compared with those of the masks
+UNSPLIT = "all"  # the split of all items, if they cannot be divided
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A data set as its files are.
+    """The content of a data set's files.
 
     Attributes:
         source: the data set, as configured.
-        facts: of every item, split after split.
-        problems: sentences on files that belong to no pair, and on splits that cannot be made.
-        named: whether the classes are the user's.
+        facts: the facts about every item, split after split.
+        errors: messages about files without a partner, and about splits that cannot be made.
+        has_classes: whether the user named the classes.
     """
 
     source: Source
-    facts: list[Facts]
-    problems: list[str]
-    named: bool = True
+    facts: list[ItemFacts]
+    errors: list[str]
+    has_classes: bool = True
 
     @property
-    def images(self) -> list[tuple[Facts, ImageFacts]]:
-        return [(one, one.image) for one in self.facts if one.image is not None]
+    def all_errors(self) -> list[str]:
+        """Return the survey's errors and those of the items."""
+        return self.errors + [error for item in self.facts for error in item.errors]
 
     @property
-    def masks(self) -> list[tuple[Facts, MaskFacts]]:
-        return [(one, one.mask) for one in self.facts if one.mask is not None]
+    def images(self) -> list[tuple[ItemFacts, ImageFacts]]:
+        return [(item, item.image) for item in self.facts if item.image is not None]
+
+    @property
+    def masks(self) -> list[tuple[ItemFacts, MaskFacts]]:
+        return [(item, item.mask) for item in self.facts if item.mask is not None]
 
     @cached_property
-    def splits(self) -> dict[str, list[Facts]]:
-        found: dict[str, list[Facts]] = {}
-        for one in self.facts:
-            found.setdefault(one.split, []).append(one)
-        return found
+    def splits(self) -> dict[str, list[ItemFacts]]:
+        splits: dict[str, list[ItemFacts]] = {}
+        for item in self.facts:
+            splits.setdefault(item.split, []).append(item)
+        return splits
 
     @cached_property
     def counts(self) -> dict[Key, int]:
-        """Pixels of every value over all masks."""
+        """Return the number of pixels of every value over all masks."""
         total: Counter[Key] = Counter()
         for _, mask in self.masks:
             total.update(mask.counts)
@@ -69,11 +69,11 @@ class Survey:
 
     @cached_property
     def encoding(self) -> Encoding:
-        """What the masks' values stand for."""
-        labels = next((one.files.labels for one in self.facts if one.files), LabelMap(None, self.source.classes))
-        if self.facts and self.facts[0].files is None:  # what an item without files delivers are labels
+        """Return the class of each value of the masks."""
+        labels = next((item.files.labels for item in self.facts if item.files), LabelMap(None, self.source.classes))
+        if self.facts and self.facts[0].files is None:  # an item without files yields labels
             labels = LabelMap({**dict(enumerate(self.source.classes)), 255: "ignore"}, self.source.classes)
-        return decode(self.counts, labels, self.named, any(mask.lossy for _, mask in self.masks))
+        return infer_encoding(self.counts, labels, self.has_classes, any(mask.lossy for _, mask in self.masks))
 
     @cached_property
     def spatial_dims(self) -> int:
@@ -88,18 +88,18 @@ class Survey:
 
     @property
     def can_convert(self) -> bool:
-        """Return whether ``data.source.mode`` converts all images."""
+        """Return whether ``data.source.mode`` can convert all images."""
         return self.spatial_dims == 2 and all(image.dtype == "uint8" for _, image in self.images)
 
-    def class_counts(self, facts: Iterable[Facts]) -> dict[str, int]:
-        """Pixels of every class, and of ``ignore`` where there are any."""
+    def class_counts(self, facts: Iterable[ItemFacts]) -> dict[str, int]:
+        """Return the number of pixels of every class, and of ``ignore`` if it occurs."""
         total: Counter[str] = Counter(dict.fromkeys(self.encoding.classes, 0))
-        for one in facts:
-            total.update(self.mask_classes(one.mask) if one.mask else {})
+        for item in facts:
+            total.update(self.mask_classes(item.mask) if item.mask else {})
         return dict(total)
 
     def mask_classes(self, mask: MaskFacts) -> dict[str, int]:
-        """Pixels of every class in a mask; values that stand for nothing are left out."""
+        """Return the number of pixels of every class in a mask, without values that have no class."""
         total: Counter[str] = Counter()
         for key, count in mask.counts.items():
             if key in self.encoding.meaning:
@@ -108,60 +108,65 @@ class Survey:
 
     @cached_property
     def shapes(self) -> dict[str, Shapes]:
-        """The objects of every class, in the masks that were measured."""
-        found = {name: Shapes() for name in self.encoding.classes}
+        """Return the objects of every class in the masks that were measured."""
+        shapes = {name: Shapes() for name in self.encoding.classes}
         for _, mask in self.masks:
-            for key, shapes in mask.shapes.items():
+            for key, objects in mask.shapes.items():
                 name = self.encoding.meaning.get(key)
-                if name in found:
-                    found[name] += shapes
-        return found
+                if name in shapes:
+                    shapes[name] += objects
+        return shapes
 
     @property
     def foreground(self) -> list[str]:
-        """The classes that occur, but for the one of most pixels."""
+        """Return the classes that occur, except the most frequent."""
         counts = self.class_counts(self.facts)
         present = [name for name in self.encoding.classes if counts[name]]
         return [name for name in present if name != max(present, key=lambda name: counts[name])]
 
 
-def survey(source: Source, named: bool = True) -> Survey:
+def survey_data(source: Source, has_classes: bool = True) -> Survey:
     """Read every item of a data set once, in parallel, with a progress bar on a terminal.
 
-    A file that cannot be used is reported in the result and stops nothing. Raises UserError where no item is found.
+    A file that cannot be used adds an error to the result; the other files are still read.
+
+    Raises:
+        UserError: the data set has no items.
     """
-    problems: list[str] = []
-    items = found_items(source, problems)
-    listed = [(split, item) for split, members in items.items() for item in members]
-    measured = set(evenly_spaced(len(listed), MEASURED))
+    errors: list[str] = []
+    splits = collect_items(source, errors)
+    items = [(split, item) for split, members in splits.items() for item in members]
+    measured = set(evenly_spaced(len(items), MAX_MEASURED_MASKS))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = pool.map(
-            lambda place: examine(listed[place][1], listed[place][0], place in measured), range(len(listed))
+        results = pool.map(
+            lambda index: read_facts(items[index][1], items[index][0], index in measured), range(len(items))
         )
-        facts = list(progress(read, len(listed), "checking"))
-    return Survey(source, facts, problems, named)
+        facts = list(progress(results, len(items), "checking"))
+    return Survey(source, facts, errors, has_classes)
 
 
-def found_items(source: Source, problems: list[str]) -> Mapping[str, list[Item]]:
-    """The items of every split; of a folder that cannot be divided all of them, with the reason among the problems."""
-    source.on_error = lambda error: problems.append(str(error))
+def collect_items(source: Source, errors: list[str]) -> Mapping[str, list[Item]]:
+    """Return the items of every split; all items of a folder that cannot be divided, with the reason in ``errors``."""
+    source.on_error = lambda error: errors.append(str(error))
     try:
         return source.items
     except UserError as error:
         if not isinstance(source, Folder) or not (source.root / "images").is_dir():
             raise
-        problems.clear()
+        errors.clear()
         items = list(source.pairs(source.root).values())
         if not items:
-            raise UserError(f"{problems[0]}{mask_stem_advice(source.root) if problems else error}") from None
-        problems.append(str(error))
+            raise UserError(f"{errors[0]}{suggest_mask_stem(source.root) if errors else error}") from None
+        errors.append(str(error))
         return {UNSPLIT: items}
 
 
-def mask_stem_advice(root: Path) -> str:
-    """The ``mask_stem`` with which masks would be found, where most of them follow one pattern."""
+def suggest_mask_stem(root: Path) -> str:
+    """Return advice to set ``mask_stem``, if most masks have a name that contains their image's."""
     images, masks = (list(image_files(root / kind, on_error=lambda error: None)) for kind in ("images", "masks"))
-    patterns = Counter(mask.replace(stem, "{stem}", 1) for stem in images[:TRIED] for mask in masks if stem in mask)
-    pattern, times = (patterns.most_common(1) or [("", 0)])[0]
-    fits = pattern not in ("", "{stem}") and 2 * times > min(len(images), TRIED)
-    return f"; if masks are named so, add 'data.source.mask_stem=\"{pattern}\"'" if fits else ""
+    names = images[:MAX_COMPARED_NAMES]
+    patterns = Counter(mask.replace(stem, "{stem}", 1) for stem in names for mask in masks if stem in mask)
+    pattern, count = (patterns.most_common(1) or [("", 0)])[0]
+    if pattern in ("", "{stem}") or 2 * count <= len(names):
+        return ""
+    return f"; if this is how the masks are named, add 'data.source.mask_stem=\"{pattern}\"'"

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet.data.files import LabelMap, image_files, pairs, require_folders
-from unet.data.samples import checked, evenly_spaced
+from unet.data.files import LabelMap, image_files, pair_files, require_folders
+from unet.data.samples import evenly_spaced, read_item
 from unet.data.source import Item
 from unet.errors import UserError
 from unet.export.deployed import InputSpec
@@ -51,7 +51,7 @@ def calibration_images(
     if image_folder.is_dir() and masks.is_dir():
         class_names = {**dict(enumerate(classes)), IGNORE_INDEX: "ignore"} if values is None else values
         labels = rename_key(partial(LabelMap, class_names, classes))
-        items = list(pairs(image_folder, masks, labels).values())
+        items = list(pair_files(image_folder, masks, labels).values())
     else:
         items = list(image_files(image_folder if image_folder.is_dir() else folder).values())
     if len(items) < 2:
@@ -75,7 +75,7 @@ def read_example(item: Item | Path, spec: InputSpec, num_classes: int) -> Labell
     if isinstance(item, Path):
         path, pixels, target = item, read_image(item, spatial_dims=dims), None
     else:
-        path, (pixels, target) = Path(item.name), rename_key(partial(checked, item, num_classes, dims))
+        path, (pixels, target) = Path(item.name), rename_key(partial(read_item, item, num_classes, dims))
     if pixels.ndim != dims + 1 or pixels.shape[-1] != spec.channels or pixels.dtype != spec.dtype:
         raise UserError(
             f"{path}: {times(pixels.shape)} (channels last) of {pixels.dtype}, expected {spec.channels} channels of "

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from unet.analysis.width_matching import match_width
 from unet.data import SegmentationData
-from unet.data.dataset import for_axes
+from unet.data.dataset import transforms_for_dims
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, resolve_precision, to_memory_format
 from unet.io.run_folder import CHECKPOINTS
@@ -95,7 +95,7 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "range": list(data.samples["train"].range),
         "class_weights": weights,
         "log_weights": log_weights(weights) if loss["logit_adjustment"] else None,
-        "eval_transforms": for_axes(transforms, data.source.spatial_dims),
+        "eval_transforms": transforms_for_dims(transforms, data.source.spatial_dims),
         "eval_tile": data.eval_tile and list(data.eval_tile),
         "eval_overlap": data.eval_overlap,
     }

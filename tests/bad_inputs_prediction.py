@@ -1,4 +1,4 @@
-"""Bad input after training: prediction, evaluation, export and the demo. inputs.py has the rest."""
+"""Invalid inputs of prediction, evaluation, export and the demo; see bad_inputs.py."""
 
 import contextlib
 import functools
@@ -16,8 +16,7 @@ from unittest import mock
 import numpy as np
 import tifffile
 import torch
-from folders import CLASSES, folder_of, noise, save, swap
-from inputs import (
+from bad_inputs import (
     CHECKPOINT,
     DATA,
     INPUTS,
@@ -28,16 +27,17 @@ from inputs import (
     M,
     Outcome,
     X,
-    attempt,
+    bad_npy,
+    bad_png,
+    call_and_catch,
     composed,
     cut,
     every,
-    npy,
-    png,
     training_data,
     typed,
     write,
 )
+from folders import CLASSES, folder_of, noise, save, swap
 from networks import checkpoint
 from omegaconf import OmegaConf
 from PIL import Image
@@ -178,7 +178,7 @@ def uploaded(name: str, make: Callable[[], Any], pattern: str, suffix: str = ".p
     def run() -> Outcome:
         PHOTO.parent.mkdir()
         make()
-        return attempt(lambda: str(open_limited(PHOTO.with_suffix(suffix), 0.5).size))
+        return call_and_catch(lambda: str(open_limited(PHOTO.with_suffix(suffix), 0.5).size))
 
     return Input(name, run, pattern)
 
@@ -265,7 +265,7 @@ GREY16 = noise(24, 32, below=65536, dtype="uint16")
 STRIPS: dict[str, Any] = {"suffix": ".tif", "photometric": "rgb", "compression": "zlib", "rowsperstrip": 4}
 PAGES: dict[str, Any] = {"suffix": ".tif", "photometric": "minisblack"}
 OTHER_CLASSES = ("data=folder", "data.root=data", "data.source.classes=[sky,sea]")
-HUGE = png(2**31 - 1, 2**31 - 1)
+HUGE = bad_png(2**31 - 1, 2**31 - 1)
 NAN = np.full((24, 32, 3), np.nan, "float32")
 NO_IMAGES = r"no images here; expected a folder with images \(\.bmp"
 
@@ -295,7 +295,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         predicted("4 000 000 000 000 000 000 pixels, by its header", lambda: write(PHOTO, HUGE), gets="too large to"),
         predicted(
             "-1 rows",
-            lambda: write(PHOTO.with_suffix(".npy"), npy("(-1, 3)")),
+            lambda: write(PHOTO.with_suffix(".npy"), bad_npy("(-1, 3)")),
             gets=r"x\.npy: cannot be read as an array of numbers",
         ),
         predicted("one pixel", lambda: photo(PIXELS[:1, :1]), gets="1 x 1 labels", status=0),
