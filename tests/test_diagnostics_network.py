@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from unet import UNet
 from unet.diagnostics.checkerboard import margin, peaks, peaks_by_stride, prominences, spectrum, spread
-from unet.diagnostics.examples import examples, middle, stacked
 from unet.diagnostics.information import Moments, blocks, r_squared, watching
+from unet.diagnostics.probe_images import examples, middle, stacked
 from unet.diagnostics.shift import compared, phases, shift, shifted
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX

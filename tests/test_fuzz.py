@@ -31,7 +31,7 @@ from unet.errors import UserError
 from unet.io.atomic import read_json
 from unet.io.image_formats import read_image
 from unet.network.model import UNet
-from unet.report.runs import read_run
+from unet.report.read_sweep import read_run
 from unet.training.config_limits import LIMITS, check_limits
 
 LONGER = int(os.environ.get("FUZZ", "1"))

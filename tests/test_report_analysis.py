@@ -11,10 +11,10 @@ from sweeps import counts_of, leave_run, metrics_of, sweep_of, words_of
 from unet.errors import UserError
 from unet.report import analyze
 from unet.report.arms import Arm, factors, format_value, label, short_names
-from unet.report.folklore import CLAIMS, compare_levels, evaluate_claims, largest_vs_smallest, matched_vs_crossed
-from unet.report.measures import FROM_COUNTS, object_bins
-from unet.report.runs import read
-from unet.report.sentences import conclusions
+from unet.report.claims import CLAIMS, compare_levels, evaluate_claims, largest_vs_smallest, matched_vs_crossed
+from unet.report.conclusions import conclusions
+from unet.report.metrics import FROM_COUNTS, object_bins
+from unet.report.read_sweep import read
 
 GRID = [{"model.down": down, "model.up": up} for down in ("max", "strided") for up in ("transposed", "bilinear")]
 

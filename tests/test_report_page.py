@@ -19,10 +19,10 @@ from sweeps import leave_run, metrics_of, sweep_of
 
 from unet.commands import report as command
 from unet.report import analyze, save
-from unet.report import sentences as words
+from unet.report import conclusions as words
+from unet.report.conclusions import conclusions, format_number
 from unet.report.page import html
 from unet.report.plots import differences_panel, pareto_front
-from unet.report.sentences import conclusions, format_number
 
 ARMS = [{"model.down": "max"}, {"model.down": "avg"}, {"model.down": "strided"}]
 VOID = {"meta", "img", "br", "link", "input", "hr"}

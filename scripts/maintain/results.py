@@ -21,9 +21,9 @@ from unet.io.atomic import read_json, replace_block, write_json, write_text
 from unet.io.provenance import ROOT
 from unet.io.run_folder import METRICS
 from unet.report import analyze
+from unet.report.csv_table import rows
 from unet.report.page import figures, markdown
-from unet.report.results import rows
-from unet.report.runs import read_run
+from unet.report.read_sweep import read_run
 
 RESULTS, README = ROOT / "docs" / "results", ROOT / "README.md"
 BASELINES = "baseline"

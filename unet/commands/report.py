@@ -13,7 +13,7 @@ def report(config: DictConfig) -> None:
     require_keys(config, ["folder"], "report")
 
     from unet.report import analyze, save
-    from unet.report.sentences import summary_lines
+    from unet.report.conclusions import summary_lines
 
     analysis = analyze(Path(str(config.folder)).expanduser(), config.metric, config.reference, config.tune)
     print(save(analysis), *summary_lines(analysis), sep="\n")

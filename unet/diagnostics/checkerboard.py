@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from unet.analysis.receptive_field import receptive_fields
 from unet.data.module import SegmentationData
-from unet.diagnostics.examples import examples, stacked
+from unet.diagnostics.probe_images import examples, stacked
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 from unet.task.module import SegmentationTask

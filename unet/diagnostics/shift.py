@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unet.data.module import SegmentationData
-from unet.diagnostics.examples import examples
+from unet.diagnostics.probe_images import examples
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 from unet.task.module import SegmentationTask

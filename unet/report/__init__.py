@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+import unet.report.csv_table as csv_table
 import unet.report.page as page
-import unet.report.results as results
 from unet.io.atomic import write_text
 from unet.report.analysis import SweepAnalysis, analyze
 
@@ -15,7 +15,7 @@ PAGE, MARKDOWN, RESULTS = "report.html", "report.md", "results.csv"
 def save(analysis: SweepAnalysis) -> Path:
     """Write the three files of a report into the sweep's folder; return the path of the page."""
     folder = analysis.sweep.folder
-    write_text(folder / RESULTS, results.rows(analysis))
+    write_text(folder / RESULTS, csv_table.rows(analysis))
     write_text(folder / MARKDOWN, page.markdown(analysis))
     write_text(folder / PAGE, page.html(analysis))
     return folder / PAGE

@@ -20,10 +20,10 @@ from unet.report.comparison import (
     correct_family,
     estimate_effects,
 )
-from unet.report.images import resample_images
-from unet.report.measures import evaluated_split, is_lower_better, measure, metric_key
+from unet.report.image_resampling import resample_images
+from unet.report.metrics import evaluated_split, is_lower_better, measure, metric_key
 from unet.report.provenance import provenance_warnings
-from unet.report.runs import Run, Sweep, read
+from unet.report.read_sweep import Run, Sweep, read
 from unet.report.tuning import select_best_values
 
 Array = np.ndarray

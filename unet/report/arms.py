@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unet.io.config_keys import is_runtime_key
-from unet.report.runs import Run
+from unet.report.read_sweep import Run
 
 RESAMPLING = ("model.down", "model.up")
 REPEAT = "arm"

@@ -5,14 +5,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-import unet.report.diagnostics as diagnostics
-import unet.report.pictures as pictures
+import unet.report.conclusions as words
+import unet.report.diagnostic_curves as diagnostics
+import unet.report.embedded_images as pictures
 import unet.report.plots as plots
-import unet.report.sentences as words
 import unet.report.statistics as statistics
 import unet.report.tables as tables
 from unet.report.analysis import SweepAnalysis
-from unet.report.folklore import evaluate_claims
+from unet.report.claims import evaluate_claims
 
 MAX_DRAWN = 20
 """Differences in the figure; the table has all."""

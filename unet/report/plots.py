@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from unet.report.analysis import SweepAnalysis
 from unet.report.comparison import Contrast
-from unet.report.diagnostics import Curve, mean_and_sd
-from unet.report.measures import is_lower_better, title
-from unet.report.pictures import Picture, data_uri
+from unet.report.diagnostic_curves import Curve, mean_and_sd
+from unet.report.embedded_images import Picture, data_uri
+from unet.report.metrics import is_lower_better, title
 
 Array = np.ndarray
 

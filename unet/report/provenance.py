@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from unet.report.runs import Run
+from unet.report.read_sweep import Run
 
 
 def provenance_warnings(runs: Sequence[Run]) -> list[str]:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-import unet.report.diagnostics as diagnostics
+import unet.report.diagnostic_curves as diagnostics
 from unet.report.analysis import SweepAnalysis
+from unet.report.claims import EvaluatedClaim, is_exact
 from unet.report.comparison import Contrast, Effects
-from unet.report.diagnostics import mean_and_sd
-from unet.report.folklore import EvaluatedClaim, is_exact
-from unet.report.measures import title
-from unet.report.runs import jsonable
-from unet.report.sentences import NONE, format_number
+from unet.report.conclusions import NONE, format_number
+from unet.report.diagnostic_curves import mean_and_sd
+from unet.report.metrics import title
+from unet.report.read_sweep import jsonable
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from unet.errors import UserError, did_you_mean
 from unet.report.arms import format_value, label
-from unet.report.measures import number
-from unet.report.runs import Run, Sweep
+from unet.report.metrics import number
+from unet.report.read_sweep import Run, Sweep
 
 
 def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Sweep, list[str], list[str]]:

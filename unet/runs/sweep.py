@@ -87,8 +87,8 @@ def report(folder: Path) -> None:
     """Write the sweep's report and say what it found; the runs are safe whatever becomes of it."""
     # These bring matplotlib, scipy and torch, which nothing before this needs.
     from unet.report import analyze, save
+    from unet.report.conclusions import summary_lines
     from unet.report.hparams import write_hparams_summary
-    from unet.report.sentences import summary_lines
 
     try:
         found = analyze(folder)

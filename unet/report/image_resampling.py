@@ -8,8 +8,8 @@ import numpy as np
 
 import unet.report.statistics as statistics
 from unet.errors import UserError
-from unet.report.measures import FROM_COUNTS
-from unet.report.runs import Run
+from unet.report.metrics import FROM_COUNTS
+from unet.report.read_sweep import Run
 
 Array = np.ndarray
 

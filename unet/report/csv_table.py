@@ -4,7 +4,7 @@ import csv
 import io
 
 from unet.report.analysis import SweepAnalysis
-from unet.report.runs import jsonable
+from unet.report.read_sweep import jsonable
 
 
 def rows(analysis: SweepAnalysis) -> str:

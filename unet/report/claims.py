@@ -9,7 +9,7 @@ import numpy as np
 from unet.report.analysis import SweepAnalysis
 from unet.report.arms import RESAMPLING, Arm
 from unet.report.comparison import Contrast, correct_family, estimate_contrast
-from unet.report.measures import OVERFITTING, SMALLEST_OBJECTS
+from unet.report.metrics import OVERFITTING, SMALLEST_OBJECTS
 
 Array = np.ndarray
 Chooser = Callable[[Sequence[Arm]], Array]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unet.report.analysis import SweepAnalysis
-from unet.report.measures import SMALLEST_OBJECTS, object_bins
+from unet.report.metrics import SMALLEST_OBJECTS, object_bins
 
 Array = np.ndarray
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.report.runs import Run
+from unet.report.read_sweep import Run
 
 Array = np.ndarray
 

@@ -7,7 +7,7 @@ import numpy as np
 import unet.report.statistics as statistics
 from unet.report.analysis import SweepAnalysis
 from unet.report.comparison import Contrast
-from unet.report.measures import measure, title
+from unet.report.metrics import measure, title
 from unet.report.statistics import ALPHA, POWER
 
 NONE = "\N{EN DASH}"
