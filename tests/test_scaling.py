@@ -46,7 +46,7 @@ def test_only_the_first_of_two_processes_diagnoses_writes_and_prints(stack, tmp_
     two = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "model.norm=group", "trainer.max_epochs=1")
     result = run(stack, tmp_path, *two, "hydra.run.dir=two", "diagnostics=true", "model.depth=0")
     assert result.returncode == 0, result.stderr
-    said = ("U-Net", "parameters, ", "epoch 1/1", "test, best checkpoint", "shift left out", "results in")
+    said = ("U-Net", "parameters, ", "epoch 1/1", "test, best checkpoint", "shift skipped", "results in")
     assert {line: result.stdout.count(line) for line in said} == dict.fromkeys(said, 1)
     assert {"metrics.json", "confusions.npz", "predictions.png"} <= {path.name for path in (tmp_path / "two").iterdir()}
     assert "test/boundary/iou" in metrics(tmp_path / "two")
