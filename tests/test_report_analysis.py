@@ -10,18 +10,18 @@ from sweeps import counts_of, leave_run, metrics_of, sweep_of, words_of
 
 from unet.errors import UserError
 from unet.report import analyze
-from unet.report.arms import Arm, factors, format_value, label, short_names
+from unet.report.arms import Arm, arm_label, find_factors, format_value, shorten_keys
 from unet.report.claims import CLAIMS, compare_levels, evaluate_claims, largest_vs_smallest, matched_vs_crossed
 from unet.report.conclusions import conclusions
 from unet.report.metrics import FROM_COUNTS, object_bins
-from unet.report.read_sweep import read
+from unet.report.read_sweep import read_sweep
 
 GRID = [{"model.down": down, "model.up": up} for down in ("max", "strided") for up in ("transposed", "bilinear")]
 
 
 def test_a_sweep_is_read_as_it_stands(tmp_path: Path):
     sweep_of(tmp_path, GRID[:1], np.array([[0.5]]))
-    (run,) = read(tmp_path).runs
+    (run,) = read_sweep(tmp_path).runs
     assert run.state == "done" and run.seed == 0 and run.setting("model.down") == "max"
     assert run.command == "python train.py model.down=max model.up=transposed seed=0"
     assert run.overrides == {"model.down": "max", "model.up": "transposed", "seed": 0}
@@ -33,7 +33,7 @@ def test_an_older_run_has_its_command_at_the_head_of_its_config(tmp_path: Path):
     (folder / "status.json").write_text('{"state": "done", "reason": ""}')
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(f"# python train.py model.down=avg 'seed=3'\n{config}")
-    (run,) = read(tmp_path).runs
+    (run,) = read_sweep(tmp_path).runs
     assert run.command == "python train.py model.down=avg seed=3" and run.overrides == {"model.down": "avg", "seed": 3}
 
 
@@ -75,7 +75,7 @@ def test_what_moves_with_a_choice_is_no_factor_of_its_own(tmp_path: Path):
         run = leave_run(tmp_path, {"data.name": name, "optim.lr": lr, "seed": 0}, metrics_of(0.5, 0))
         status = {"state": "done", "command": ["python", "train.py", f"data={name}", "seed=0"]}
         (run / "status.json").write_text(json.dumps(status))
-    keys, dependent_keys = factors(read(tmp_path).runs)
+    keys, dependent_keys = find_factors(read_sweep(tmp_path).runs)
     assert keys == ["data.name"] and dependent_keys == {"optim.lr": "data.name"}
 
 
@@ -108,9 +108,9 @@ def test_tuning_needs_something_to_choose_by(tmp_path: Path):
 
 
 def test_labels():
-    assert label({"model.down": "max", "model.up": "nearest"}) == "max + nearest"
-    assert label({"model.down": "max", "optim.lr": "0.1"}) == "down=max, lr=0.1"
-    assert short_names(["a.b.lr", "c.lr", "model.up"]) == {"a.b.lr": "b.lr", "c.lr": "c.lr", "model.up": "up"}
+    assert arm_label({"model.down": "max", "model.up": "nearest"}) == "max + nearest"
+    assert arm_label({"model.down": "max", "optim.lr": "0.1"}) == "down=max, lr=0.1"
+    assert shorten_keys(["a.b.lr", "c.lr", "model.up"]) == {"a.b.lr": "b.lr", "c.lr": "c.lr", "model.up": "up"}
     assert format_value({"name": "max", "kernel_size": 3}) == "max(kernel_size=3)"
     assert [format_value(v) for v in (None, True, 1e-3, ["max", "avg"], {"a": 1})] == [
         "null", "true", "0.001", "[max, avg]", "(a=1)"
@@ -157,8 +157,8 @@ def test_equal_arms_with_other_seeds_are_the_noise_floor(tmp_path: Path):
     found = analyze(tmp_path)
     assert [arm.label for arm in found.arms if "again" in arm.label] == ["max + transposed (again)"]
     ((_, _, noise),) = found.repeats
-    assert not noise.paired and noise.low < noise.difference < noise.high and noise.seeds == 0
-    assert len(found.contrasts) == len(found.compared) == 6 and not found.missing_runs
+    assert not noise.is_paired and noise.low < noise.difference < noise.high and noise.seeds == 0
+    assert len(found.contrasts) == len(found.family) == 6 and not found.missing_runs
     assert found.effects is not None and found.effects.seeds == 8
     assert sorted(found.ranks()) == found.main and len(found.main) == 4
     assert any("Seed noise:" in sentence for sentence in conclusions(found))
@@ -172,7 +172,7 @@ def test_an_arm_that_failed_altogether_does_not_keep_the_others_from_their_ranks
     found = analyze(tmp_path)
     ranks = {found.arms[arm].label: rank for arm, rank in found.ranks().items()}
     assert ranks == {"max + transposed": (1, 1), "max + bilinear": (2, 2)}
-    assert len(found.missing_runs) == 8 and [c.seeds for c in found.compared] == [8]
+    assert len(found.missing_runs) == 8 and [c.seeds for c in found.family] == [8]
     assert "out of 1 comparison between 2 arms." in conclusions(found)[0]
 
 
@@ -185,7 +185,7 @@ def test_a_metric_that_some_runs_lack_is_no_divergence(tmp_path: Path):
 
 def test_a_reference_needs_fewer_comparisons(tmp_path: Path):
     sweep_of(tmp_path, GRID, np.random.default_rng(0).normal(0.5, 0.01, (4, 7)))
-    assert len(analyze(tmp_path).compared) == 6
+    assert len(analyze(tmp_path).family) == 6
     found = analyze(tmp_path, reference="max + transposed")
     others = [arm.label for arm in found.arms if arm.label != "max + transposed"]
     assert [pair.name for pair in found.contrasts] == [f"{other} vs max + transposed" for other in others]
@@ -238,7 +238,7 @@ def test_object_sizes_are_in_order_whatever_the_class_is_called():
 
 
 def arms_like(*settings: dict[str, str]) -> list[Arm]:
-    return [Arm(label(values), values, []) for values in settings]
+    return [Arm(arm_label(values), values, []) for values in settings]
 
 
 def test_sayings_contrast_arms_that_are_alike_elsewhere():

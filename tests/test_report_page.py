@@ -18,11 +18,10 @@ from PIL import Image
 from sweeps import leave_run, metrics_of, sweep_of
 
 from unet.commands import report as command
-from unet.report import analyze, save
-from unet.report import conclusions as words
-from unet.report.conclusions import conclusions, format_number
-from unet.report.page import html
-from unet.report.plots import differences_panel, pareto_front
+from unet.report import analyze, write_report
+from unet.report.conclusions import conclusions, format_number, minimum_detectable
+from unet.report.page import render_html
+from unet.report.plots import pareto_front, plot_differences
 
 ARMS = [{"model.down": "max"}, {"model.down": "avg"}, {"model.down": "strided"}]
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -63,7 +62,7 @@ def noisy(arms: int, seeds: int, effect: float = 0.0, spread: float = 0.01) -> n
 def test_a_claim_says_which_by_how_much_and_how_sure(tmp_path: Path):
     found = analyze(sweep_of(tmp_path, ARMS, noisy(3, 9, effect=0.2)))
     sentences = conclusions(found)
-    claimed = {(found.arms[a].label, found.arms[b].label): c for a, b, c in found.pairs if c.claimed}
+    claimed = {(found.arms[a].label, found.arms[b].label): c for a, b, c in found.pairs if c.is_claimed}
     assert set(claimed) == {("strided", "max"), ("strided", "avg")}
     assert sentences[0] == "2 differences in test mIoU can be claimed, out of 3 comparisons between 3 arms."
     for (better, worse), c in claimed.items():
@@ -82,7 +81,7 @@ def test_no_evidence_comes_with_what_could_have_been_seen(tmp_path: Path):
     sentences = " ".join(conclusions(found))
     assert "No evidence of a difference in test mIoU between 3 arms (3 comparisons)." in sentences
     assert " is better than " not in sentences
-    least = words.minimum_detectable(found)
+    least = minimum_detectable(found)
     assert 0.01 < least < 0.03 and f"Minimum detectable effect: {format_number(least)} " in sentences
     assert re.search(r"would take (about \d+ more seeds|more than 1000 seeds) per arm", sentences)
 
@@ -95,9 +94,9 @@ def test_three_seeds_never_rank(tmp_path: Path, effect: float):
         "No difference can be shown: with 3 seeds the smallest possible p is 0.25, above 0.05,"
     )
     assert "Use at least 6 seeds per arm; nothing is ranked." in sentences[0]
-    assert not any(c.claimed for c in found.contrasts) and not found.ranks()
+    assert not any(c.is_claimed for c in found.contrasts) and not found.ranks()
     assert "is better than" not in " ".join(sentences)
-    assert "too few seeds that every arm has" in Page(html(found)).text
+    assert "too few seeds that every arm has" in Page(render_html(found)).text
 
 
 def test_where_lower_is_better_the_lower_one_is_called_better(tmp_path: Path):
@@ -113,7 +112,7 @@ def test_where_lower_is_better_the_lower_one_is_called_better(tmp_path: Path):
 def test_arms_have_numbers_where_their_names_have_no_room(tmp_path: Path, longer: str):
     arms = [{"model.up": f"{longer}{name}"} for name in ("a", "b")]
     analysis = analyze(sweep_of(tmp_path, arms, np.array([[0.5, 0.6], [0.7, 0.9]])))
-    drawn = base64.b64decode(differences_panel(analysis, analysis.contrasts, "").uri.partition(",")[2]).decode()
+    drawn = base64.b64decode(plot_differences(analysis, analysis.contrasts, "").uri.partition(",")[2]).decode()
     assert (">2 vs 1<" in drawn, ">b vs a<" in drawn) == (bool(longer), not longer)
 
 
@@ -137,7 +136,7 @@ def test_one_arm_none_and_unpaired(tmp_path: Path):
     sweep_of(tmp_path / "apart", ARMS[1:2], np.array([[0.5]]), first_seed=5)
     assert conclusions(analyze(tmp_path / "apart"))[0].startswith("No two arms share a seed")
     for folder in ("one", "none", "apart"):
-        Page(save(analyze(tmp_path / folder)).read_text())
+        Page(write_report(analyze(tmp_path / folder)).read_text())
 
 
 def test_a_sweep_with_every_kind_of_hole(tmp_path: Path):
@@ -154,7 +153,7 @@ def test_a_sweep_with_every_kind_of_hole(tmp_path: Path):
     (run / "config.yaml").write_text(config)
     run.rename(tmp_path / "evil")
     (tmp_path / "y").rmdir()
-    path = save(analyze(tmp_path))
+    path = write_report(analyze(tmp_path))
     page = Page(path.read_text())
     assert "<script>" not in path.read_text() and "<script>alert(1)</script>" in page.text
     for said in ("out of <memory> | `here`", "diverged", "its test/miou is nan", "other arms have a run of this seed"):
@@ -175,7 +174,7 @@ def test_the_page_is_one_file_and_small_enough(tmp_path: Path):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 900, 3), np.uint8)).save(
             run / "predictions.png"
         )
-    path = save(analyze(tmp_path))
+    path = write_report(analyze(tmp_path))
     assert path == tmp_path / "report.html"
     text = path.read_text()
     page = Page(text)
@@ -186,7 +185,7 @@ def test_the_page_is_one_file_and_small_enough(tmp_path: Path):
     assert "Averaged" in page.text or "No evidence" in page.text
     assert "model.down and model.up" in page.text
     first = text
-    save(analyze(tmp_path))
+    write_report(analyze(tmp_path))
     assert path.read_text() == first  # the same runs give the same page
 
 
@@ -197,7 +196,7 @@ def test_other_classes_lines_and_no_cost_or_diagnostics(tmp_path: Path):
             metrics = {"val/miou": 0.5 + seed / 10, "val/iou/left lane": 0.4, "seed": seed}
             metrics["model/receptive_field"] = [44]
             leave_run(tmp_path, {"loss.name": loss, "seed": seed}, metrics)
-    page = Page(save(analyze(tmp_path)).read_text())
+    page = Page(write_report(analyze(tmp_path)).read_text())
     for said in ("val mIoU", "left lane", "name=dice", "Not measured: boundary IoU", "No predictions.png"):
         assert said in page.text
     assert "Common claims" not in page.text
@@ -205,7 +204,7 @@ def test_other_classes_lines_and_no_cost_or_diagnostics(tmp_path: Path):
 
 def test_a_grid_with_a_hole_shows_it_and_takes_nothing_apart(tmp_path: Path):
     arms = [{"model.down": d, "model.up": u} for d, u in (("max", "nearest"), ("avg", "nearest"), ("avg", "haar"))]
-    page = Page(save(analyze(sweep_of(tmp_path, arms, noisy(3, 7)))).read_text())
+    page = Page(write_report(analyze(sweep_of(tmp_path, arms, noisy(3, 7)))).read_text())
     assert "no run" in page.text and "need a seed that every cell has" in page.text
     assert "Averaged over" not in page.text and "Main effects" not in page.text
 
@@ -218,7 +217,7 @@ def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
             keys |= {f"test/trimap/{r}": 0.4 for r in (1, 2, 10)}
             keys |= {"test/information/3": 0.5, "test/boundary/bf": 0.25}
             leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics_of(0.5, seed) | keys)
-    page = Page(save(analyze(tmp_path)).read_text())
+    page = Page(write_report(analyze(tmp_path)).read_text())
     for said in ("pole", "near the boundaries", "information by level", "0.2500", "smallest objects"):
         assert said in page.text
 
@@ -226,7 +225,7 @@ def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
 def test_the_csv_has_a_row_a_run_and_every_raw_value(tmp_path: Path):
     sweep_of(tmp_path, ARMS[:2], noisy(2, 2))
     leave_run(tmp_path, {**ARMS[2], "seed": 0}, None, "failed", 'said "no", twice,\nand left')
-    save(analyze(tmp_path))
+    write_report(analyze(tmp_path))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
     assert len(rows) == 5
     for row in rows[:4]:

@@ -46,22 +46,22 @@ def test_step_down_by_hand():
     a: 6 is reached once. b: 1 is reached by itself in all four. c: its mean 1/2 is reached by itself in all four.
     """
     differences = np.array([[2.0, 2, 2], [1, 1, -1], [1, 0, math.nan]])
-    assert statistics.flipped(differences).tolist() == pytest.approx(
+    assert statistics.flipped_means(differences).tolist() == pytest.approx(
         np.array([[2, 1 / 3, 0.5], [2 / 3, 1, 0.5], [2 / 3, 1 / 3, 0.5], [2 / 3, 1 / 3, 0.5]])
     )
-    assert statistics.step_down(differences) == [1 / 4, 1, 1]
+    assert statistics.step_down_p(differences) == [1 / 4, 1, 1]
     # Beside a, which is as large as it under one pattern more, d = (1, 1, 1) is no longer alone: 2/3 < 1, so it is.
-    assert statistics.step_down(np.array([[2.0, 2, 2], [1, 1, 1]])) == [1 / 4, 1 / 4]
+    assert statistics.step_down_p(np.array([[2.0, 2, 2], [1, 1, 1]])) == [1 / 4, 1 / 4]
     # What stands below a larger one with a larger p takes that p: b under a scale that makes it the largest.
-    assert statistics.step_down(np.array([[1.0, 1, 1], [8, 8, -8]])) == [1, 1]
-    assert statistics.step_down(np.array([[1.0, 1, 1], [8, 8, -8]]), np.array([1.0, 100.0])) == [1 / 4, 1]
+    assert statistics.step_down_p(np.array([[1.0, 1, 1], [8, 8, -8]])) == [1, 1]
+    assert statistics.step_down_p(np.array([[1.0, 1, 1], [8, 8, -8]]), np.array([1.0, 100.0])) == [1 / 4, 1]
 
 
 def test_a_critical_difference_is_where_claims_begin():
     noise = np.random.default_rng(0).normal(0, 1, (10, 7))
     limit = statistics.critical_difference(noise)
     for size, claimed in ((1.001 * limit, True), (0.5 * limit, False)):
-        p = statistics.step_down(np.vstack([noise, np.full(7, size)]))[-1]
+        p = statistics.step_down_p(np.vstack([noise, np.full(7, size)]))[-1]
         assert (p <= 0.05) == claimed
     assert math.isinf(statistics.critical_difference(noise[:, :5]))
 
@@ -131,7 +131,7 @@ def claims(
         values = getattr(rng, noise)((arms, n)) + rng.normal(0, 3, n)
         values[-1] += effect
         pairs = [compare_pair(scores_of(values), a, b) for a in range(arms) for b in range(a)]
-        claiming += any(found.claimed for found in correct_family(pairs))
+        claiming += any(found.is_claimed for found in correct_family(pairs))
     return claiming
 
 
@@ -151,7 +151,7 @@ def test_real_differences_do_not_make_false_ones():
     for _ in range(trials):
         values = truth[:, None] + rng.normal(0, 1, (6, 6))
         pairs = [(truth[a] == truth[b], compare_pair(scores_of(values), a, b)) for a in range(6) for b in range(a)]
-        claimed = [c.claimed for c in correct_family([c for _, c in pairs])]
+        claimed = [c.is_claimed for c in correct_family([c for _, c in pairs])]
         equal = [same for same, _ in pairs]
         false += any(c for c, same in zip(claimed, equal, strict=True) if same)
         found += sum(c for c, same in zip(claimed, equal, strict=True) if not same)
@@ -164,8 +164,8 @@ def test_measures_with_other_units_do_not_drown_each_other():
     rng = np.random.default_rng(0)
     values = np.vstack([rng.normal(1e-3, 1e-4, 6), rng.normal(0, 1e6, (4, 6)), np.zeros(6)])
     pairs = [compare_pair(scores_of(values), arm, 5) for arm in range(5)]
-    assert not correct_family(pairs)[0].claimed
-    assert correct_family(pairs, ["share", *["bytes"] * 4])[0].claimed
+    assert not correct_family(pairs)[0].is_claimed
+    assert correct_family(pairs, ["share", *["bytes"] * 4])[0].is_claimed
 
 
 def test_a_large_effect_is_found_and_three_seeds_never_find_it():
@@ -182,13 +182,13 @@ def test_the_detectable_difference_is_shown_four_times_in_five():
     """Foretold from one sweep of four equal arms, found in another where one arm is that much better than the next."""
     rng, trials, shown = np.random.default_rng(0), 100, 0
     for _ in range(trials):
-        least = statistics.detectable(differences_of(rng.normal(0, 1, (4, 8))))
+        least = statistics.detectable_difference(differences_of(rng.normal(0, 1, (4, 8))))
         values = rng.normal(0, 1, (4, 8))
         difference = values[0] + least - values[1]
-        shown += statistics.step_down(np.vstack([differences_of(values)[1:], difference]))[-1] <= 0.05
+        shown += statistics.step_down_p(np.vstack([differences_of(values)[1:], difference]))[-1] <= 0.05
     assert 0.65 * trials <= shown <= 0.9 * trials  # a sweep's own limit is uncertain too
-    few = statistics.detectable(differences_of(rng.normal(0, 1, (4, 3))))
-    assert few > least and math.isnan(statistics.detectable(np.ones((3, 1))))
+    few = statistics.detectable_difference(differences_of(rng.normal(0, 1, (4, 3))))
+    assert few > least and math.isnan(statistics.detectable_difference(np.ones((3, 1))))
 
 
 def test_rank_intervals():

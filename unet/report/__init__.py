@@ -7,15 +7,15 @@ import unet.report.page as page
 from unet.io.atomic import write_text
 from unet.report.analysis import SweepAnalysis, analyze
 
-__all__ = ["SweepAnalysis", "analyze", "save"]
+__all__ = ["SweepAnalysis", "analyze", "write_report"]
 
 PAGE, MARKDOWN, RESULTS = "report.html", "report.md", "results.csv"
 
 
-def save(analysis: SweepAnalysis) -> Path:
+def write_report(analysis: SweepAnalysis) -> Path:
     """Write the three files of a report into the sweep's folder; return the path of the page."""
     folder = analysis.sweep.folder
-    write_text(folder / RESULTS, csv_table.rows(analysis))
-    write_text(folder / MARKDOWN, page.markdown(analysis))
-    write_text(folder / PAGE, page.html(analysis))
+    write_text(folder / RESULTS, csv_table.to_csv(analysis))
+    write_text(folder / MARKDOWN, page.render_markdown(analysis))
+    write_text(folder / PAGE, page.render_html(analysis))
     return folder / PAGE

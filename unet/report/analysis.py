@@ -10,7 +10,7 @@ import numpy as np
 
 import unet.report.statistics as statistics
 from unet.errors import UserError, did_you_mean
-from unet.report.arms import REPEAT, Arm, factors, group_runs, seeds_without_run, usual_repeat_label
+from unet.report.arms import REPEAT, Arm, find_factors, group_runs, seeds_without_run, usual_repeat_label
 from unet.report.comparison import (
     Contrast,
     Effects,
@@ -21,9 +21,9 @@ from unet.report.comparison import (
     estimate_effects,
 )
 from unet.report.image_resampling import resample_images
-from unet.report.metrics import evaluated_split, is_lower_better, measure, metric_key
+from unet.report.metrics import evaluated_split, is_lower_better, metric_key, metric_title, metric_value
 from unet.report.provenance import provenance_warnings
-from unet.report.read_sweep import Run, Sweep, read
+from unet.report.read_sweep import Run, Sweep, read_sweep
 from unet.report.tuning import select_best_values
 
 Array = np.ndarray
@@ -81,25 +81,30 @@ class SweepAnalysis:
     tuning_notes: list[str] = field(default_factory=list)
 
     @property
+    def metric_name(self) -> str:
+        """The compared metric with its split, such as ``test mIoU``."""
+        return f"{self.split} {metric_title(self.metric)}"
+
+    @property
     def contrasts(self) -> list[Contrast]:
         return [contrast for *_, contrast in self.pairs]
 
     @property
-    def compared(self) -> list[Contrast]:
+    def family(self) -> list[Contrast]:
         """The contrasts that have a seed in common: a family."""
         return [contrast for contrast in self.contrasts if contrast.seeds]
 
     @property
     def can_decide(self) -> bool:
         """Are there enough seeds to detect any difference?"""
-        return any(contrast.resolvable for contrast in self.contrasts)
+        return any(contrast.is_resolvable for contrast in self.contrasts)
 
     @property
     def sign(self) -> int:
         """1 where a larger value is better, else -1."""
         return -1 if is_lower_better(self.metric) else 1
 
-    def of(self, metric: str) -> Scores:
+    def scores_of(self, metric: str) -> Scores:
         """Return another metric of the same runs, of which only seeds are resampled."""
         values = score_table(self.runs, self.scores.seeds, self.split, metric)
         return Scores(self.scores.labels, self.scores.seeds, values)
@@ -111,9 +116,9 @@ class SweepAnalysis:
 
     def ranks(self) -> dict[int, tuple[int, int]]:
         """Return the interval of every main arm's rank, 1 the best; empty with too few seeds."""
-        complete = self.scores.complete(np.array(self.main, int))
+        complete = self.scores.complete_seeds(np.array(self.main, int))
         seeds = int(complete.sum())
-        if not self.compared or seeds < statistics.MIN_SEEDS:
+        if not self.family or seeds < statistics.MIN_SEEDS:
             return {}
         shared = replace(self.scores, values=np.where(complete, self.scores.values, math.nan))
         replicates = np.stack([shared.replicates(unit[None]) for unit in np.eye(len(self.arms))[self.main]])
@@ -134,9 +139,9 @@ def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tu
     Raises:
         UserError: no runs, no such metric, no such arm, nothing to tune.
     """
-    sweep = read(folder)
+    sweep = read_sweep(folder)
     split = evaluated_split(sweep.runs)
-    keys, dependent_keys = factors(sweep.runs)
+    keys, dependent_keys = find_factors(sweep.runs)
     tuning_notes: list[str] = []
     if tune is not None:
         sweep, keys, tuning_notes = select_best_values(sweep, keys, tune)
@@ -220,7 +225,7 @@ def arm_index(label: str | None, arms: Sequence[Arm], folder: Path) -> int | Non
 
 def score_table(runs: Sequence[Mapping[int, Run]], seeds: Sequence[int], split: str, metric: str) -> Array:
     """Return the metric of every arm and seed (A, S); nan where it is missing or not finite."""
-    values = [[measure(row[s].metrics, split, metric) if s in row else math.nan for s in seeds] for row in runs]
+    values = [[metric_value(row[s].metrics, split, metric) if s in row else math.nan for s in seeds] for row in runs]
     table = np.array(values, float).reshape(len(runs), len(seeds))
     return np.where(np.isfinite(table), table, math.nan)
 
@@ -264,6 +269,6 @@ def run_problem(run: Run, split: str, metric: str) -> tuple[str, str]:
     key = metric_key(metric, split)
     if key not in run.metrics:
         return "not measured", f"finished, but without {key} in its metrics.json; excluded from all statistics"
-    if not math.isfinite(measure(run.metrics, split, metric)):
+    if not math.isfinite(metric_value(run.metrics, split, metric)):
         return "diverged", f"finished, but its {key} is {run.metrics[key]}; excluded from all statistics"
     return run.state, ""

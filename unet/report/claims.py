@@ -180,7 +180,7 @@ def evaluate_claims(analysis: SweepAnalysis) -> list[EvaluatedClaim]:
     for claim in CLAIMS:
         weights = claim.weights(analysis.arms)
         if len(weights):
-            scores = analysis.scores if claim.metric == analysis.metric else analysis.of(claim.metric)
+            scores = analysis.scores if claim.metric == analysis.metric else analysis.scores_of(claim.metric)
             claims.append(claim)
             contrasts.append(estimate_contrast(scores, weights, claim.comparison))
     tested = [index for index, claim in enumerate(claims) if not is_exact(claim)]
@@ -199,6 +199,6 @@ def verdict(claim: Claim, contrast: Contrast) -> str:
     """Return ``supported``, ``contradicted``, ``not decided``, or ``not measured``."""
     if not contrast.seeds:
         return "not measured"
-    if not (is_exact(claim) or contrast.claimed):
+    if not (is_exact(claim) or contrast.is_claimed):
         return "not decided"
     return "supported" if np.sign(contrast.difference) == claim.direction else "contradicted"

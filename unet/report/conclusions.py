@@ -7,7 +7,7 @@ import numpy as np
 import unet.report.statistics as statistics
 from unet.report.analysis import SweepAnalysis
 from unet.report.comparison import Contrast
-from unet.report.metrics import measure, title
+from unet.report.metrics import metric_title, metric_value
 from unet.report.statistics import ALPHA, POWER
 
 NONE = "\N{EN DASH}"
@@ -51,10 +51,10 @@ def conclusions(analysis: SweepAnalysis) -> list[str]:
     """Return what the sweep shows, the most important sentence first."""
     with_runs = sum(bool(runs) for runs in analysis.runs)
     if with_runs == 0:
-        return [f"No run has finished with a {title(analysis.metric)}: there is nothing to compare."]
+        return [f"No run has finished with a {metric_title(analysis.metric)}: there is nothing to compare."]
     if with_runs == 1:
         return [describe_single_arm(analysis)]
-    if not analysis.compared:
+    if not analysis.family:
         return [f"No two arms share a seed ({plural(with_runs, 'arm')} have runs): nothing is compared."]
     sentences = differences(analysis) + main_effects(analysis) + repeats(analysis)
     missing = sum(run.state == "missing" for run in analysis.missing_runs)
@@ -70,19 +70,19 @@ def describe_single_arm(analysis: SweepAnalysis) -> str:
     values = analysis.scores.values[arm][np.isfinite(analysis.scores.values[arm])]
     deviation = f", standard deviation {format_number(values.std(ddof=1))}" if len(values) > 1 else ""
     return (
-        f"Only one arm has finished runs, {analysis.arms[arm].label}: mean {analysis.split} {title(analysis.metric)} "
+        f"Only one arm has finished runs, {analysis.arms[arm].label}: mean {analysis.metric_name} "
         f"{format_number(values.mean())} over {plural(len(values), 'seed')}{deviation}. There is nothing to compare."
     )
 
 
 def differences(analysis: SweepAnalysis) -> list[str]:
     """Return the claimed differences; without any, the smallest difference that would have been detected."""
-    metric = f"{analysis.split} {title(analysis.metric)}"
+    metric = analysis.metric_name
     reference = "" if analysis.reference is None else f" with {analysis.arms[analysis.reference].label}"
-    compared = f"{plural(len(analysis.compared), 'comparison')}{reference}"
+    compared = f"{plural(len(analysis.family), 'comparison')}{reference}"
     if not analysis.can_decide:
         return too_few_seeds(analysis, metric, compared)
-    claimed = sorted((c for c in analysis.pairs if c[2].claimed), key=lambda c: -abs(c[2].difference))
+    claimed = sorted((c for c in analysis.pairs if c[2].is_claimed), key=lambda c: -abs(c[2].difference))
     if not claimed:
         first = f"No evidence of a difference in {metric} between {len(analysis.main)} arms ({compared})."
         return [first, *sensitivity(analysis)]
@@ -100,7 +100,7 @@ def differences(analysis: SweepAnalysis) -> list[str]:
         )
     if (rest := len(claimed) - MAX_LISTED) > 0:
         sentences.append(f"The table of comparisons lists {rest} more.")
-    if others := len(analysis.compared) - len(claimed):
+    if others := len(analysis.family) - len(claimed):
         sentences.append(f"No evidence of a difference in the other {plural(others, 'comparison')}.")
         sentences += sensitivity(analysis)
     return sentences
@@ -110,7 +110,7 @@ def parameter_note(analysis: SweepAnalysis, first: int, second: int) -> str:
     """Return a note where the first arm has another number of parameters, which may explain the difference."""
 
     def parameters(arm: int) -> float:
-        return measure(next(iter(analysis.runs[arm].values())).metrics, analysis.split, "model/parameters")
+        return metric_value(next(iter(analysis.runs[arm].values())).metrics, analysis.split, "model/parameters")
 
     ratio = parameters(first) / parameters(second) if parameters(second) else math.nan
     if not math.isfinite(ratio) or abs(ratio - 1) < 0.05:
@@ -119,8 +119,8 @@ def parameter_note(analysis: SweepAnalysis, first: int, second: int) -> str:
 
 
 def too_few_seeds(analysis: SweepAnalysis, metric: str, compared: str) -> list[str]:
-    seeds = max(contrast.seeds for contrast in analysis.compared)
-    largest = max(analysis.compared, key=lambda c: abs(c.difference))
+    seeds = max(contrast.seeds for contrast in analysis.family)
+    largest = max(analysis.family, key=lambda c: abs(c.difference))
     return [
         f"No difference can be shown: with {plural(seeds, 'seed')} the smallest possible p is "
         f"{statistics.smallest_possible_p(seeds):.3g}, above {ALPHA:.2g}, however large the difference ({compared}). "
@@ -133,14 +133,14 @@ def too_few_seeds(analysis: SweepAnalysis, metric: str, compared: str) -> list[s
 
 def pooled_deviation(analysis: SweepAnalysis) -> float:
     """Return the root of the mean variance of the paired differences over all compared pairs."""
-    deviations = np.array([contrast.spread for contrast in analysis.compared if contrast.seeds > 1])
+    deviations = np.array([contrast.spread for contrast in analysis.family if contrast.seeds > 1])
     return float(np.sqrt((deviations**2).mean())) if len(deviations) else math.nan
 
 
 def minimum_detectable(analysis: SweepAnalysis) -> float:
     """Return the smallest true difference that this sweep would detect with 80 % power."""
-    unclaimed = [contrast for contrast in analysis.compared if not contrast.claimed] or analysis.compared
-    return statistics.detectable(np.stack([contrast.by_seed for contrast in unclaimed]))
+    unclaimed = [contrast for contrast in analysis.family if not contrast.is_claimed] or analysis.family
+    return statistics.detectable_difference(np.stack([contrast.by_seed for contrast in unclaimed]))
 
 
 def sensitivity(analysis: SweepAnalysis) -> list[str]:
@@ -157,7 +157,7 @@ def sensitivity(analysis: SweepAnalysis) -> list[str]:
 
 def seeds_needed(analysis: SweepAnalysis) -> list[str]:
     """Return how many seeds would detect the largest difference that is not claimed."""
-    unclaimed = [contrast for contrast in analysis.compared if contrast.seeds > 1 and not contrast.claimed]
+    unclaimed = [contrast for contrast in analysis.family if contrast.seeds > 1 and not contrast.is_claimed]
     if not unclaimed or not pooled_deviation(analysis) > 0:
         return []
     largest = max(unclaimed, key=lambda c: abs(c.difference))
@@ -183,14 +183,14 @@ def main_effects(analysis: SweepAnalysis) -> list[str]:
             f"{contrast.name} {format_number(contrast.difference)} ({format_interval(contrast)}, "
             f"{format_p(contrast.p_adjusted)})"
             for contrast in contrasts
-            if contrast.claimed
+            if contrast.is_claimed
         ]
         if claimed:
             sentences.append(f"Averaged over {other}, {key} makes a difference: {'; '.join(claimed[:MAX_LISTED])}.")
-        elif any(contrast.resolvable for contrast in contrasts):
+        elif any(contrast.is_resolvable for contrast in contrasts):
             sentences.append(f"Averaged over {other}, there is no evidence that {key} makes a difference.")
     both = [*effects.main[0], *effects.main[1]]
-    if both and not any(contrast.resolvable for contrast in both):
+    if both and not any(contrast.is_resolvable for contrast in both):
         sentences.append(f"Comparing averages over one factor takes {statistics.MIN_SEEDS} seeds.")
     if statistics.smallest_possible_p(effects.seeds) > ALPHA:
         return sentences

@@ -28,7 +28,7 @@ DIAGNOSTICS = (
     Diagnostic(SMALLEST_OBJECTS, "smallest objects", "recall in each class's smallest size range; higher is better"),
     Diagnostic("shift/agreement", "shift agreement", "labels unchanged by shifts, mean; higher is better"),
     Diagnostic("shift/worst", "worst shift", "labels unchanged by the worst shift; higher is better"),
-    Diagnostic("checkerboard/imbalance", "checkerboard", "variation over grid positions, one colour; lower is better"),
+    Diagnostic("checkerboard/imbalance", "checkerboard", "variation over grid positions, one color; lower is better"),
     Diagnostic("checkerboard/peak/*", "peaks", "power of the logits at the strides' frequencies, relative; about 1"),
     Diagnostic("checkerboard/peak_truth/*", "peaks of the truth", "the same of the true labels, for comparison"),
     Diagnostic("information/*", "information", "R² of a linear read-out of the image, mean over levels"),
@@ -56,7 +56,7 @@ def table(
     analysis: SweepAnalysis,
 ) -> tuple[list[Diagnostic], list[list[tuple[float, float]]], list[Diagnostic]]:
     """Return the diagnostics that some run has, per arm their (mean, sd), and those that no run has."""
-    scores = {diagnostic: analysis.of(diagnostic.metric).values for diagnostic in DIAGNOSTICS}
+    scores = {diagnostic: analysis.scores_of(diagnostic.metric).values for diagnostic in DIAGNOSTICS}
     present = [diagnostic for diagnostic, values in scores.items() if np.isfinite(values).any()]
     rows = [[mean_and_sd(scores[diagnostic][arm]) for diagnostic in present] for arm in range(len(analysis.arms))]
     return present, rows, [diagnostic for diagnostic in DIAGNOSTICS if diagnostic not in present]
@@ -71,7 +71,7 @@ def mean_and_sd(values: Array) -> tuple[float, float]:
 
 def mean_lines(analysis: SweepAnalysis, metrics: list[str]) -> Array:
     """Return means over seeds (A, metrics)."""
-    columns = [[mean_and_sd(row)[0] for row in analysis.of(metric).values] for metric in metrics]
+    columns = [[mean_and_sd(row)[0] for row in analysis.scores_of(metric).values] for metric in metrics]
     return np.array(columns).reshape(len(metrics), len(analysis.arms)).T
 
 

@@ -15,7 +15,7 @@ WIDTH = 640
 
 
 @dataclass(frozen=True)
-class Picture:
+class EmbeddedImage:
     """A title, a data URI and an alternative text."""
 
     title: str
@@ -27,7 +27,7 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def crop_pictures(analysis: SweepAnalysis) -> tuple[list[Picture], list[str]]:
+def prediction_images(analysis: SweepAnalysis) -> tuple[list[EmbeddedImage], list[str]]:
     """Return the predictions of one seed, one picture per arm, and the arms without any.
 
     The seed is the one that most arms have a picture of, so that all show the same images.
@@ -45,7 +45,7 @@ def crop_pictures(analysis: SweepAnalysis) -> tuple[list[Picture], list[str]]:
             missing.append(arm.label)
         else:
             alt = f"image, truth and prediction of {arm.label}, seed {seed}"
-            pictures.append(Picture(f"{arm.label}, seed {seed}", uri, alt))
+            pictures.append(EmbeddedImage(f"{arm.label}, seed {seed}", uri, alt))
     return pictures, missing
 
 

@@ -30,7 +30,7 @@ def sign_flip_p(differences: Array) -> float:
     beyond, of random patterns, the one seen counted among them (Phipson & Smyth 2010,
     https://doi.org/10.2202/1544-6115.1585).
     """
-    return step_down(differences[None])[0] if len(differences) else 1.0
+    return step_down_p(differences[None])[0] if len(differences) else 1.0
 
 
 @lru_cache(32)
@@ -42,7 +42,7 @@ def sign_patterns(n: int) -> Array:
     return np.hstack([np.ones((len(rest), 1)), rest])
 
 
-def flipped(differences: Array, scales: Array | float = 1.0) -> Array:
+def flipped_means(differences: Array, scales: Array | float = 1.0) -> Array:
     """Return the absolute scaled means of C comparisons under every sign pattern (P, C).
 
     ``differences`` (C, S) is nan where a comparison lacks a seed. A seed's sign is flipped in all of them at once.
@@ -51,7 +51,7 @@ def flipped(differences: Array, scales: Array | float = 1.0) -> Array:
     return np.abs(sign_patterns(differences.shape[1]) @ np.nan_to_num(differences).T) / (counts * scales)
 
 
-def step_down(differences: Array, scales: Array | float = 1.0) -> list[float]:
+def step_down_p(differences: Array, scales: Array | float = 1.0) -> list[float]:
     """Return step-down p values of C comparisons (C, S) by their maximum (Westfall & Young 1993; Romano & Wolf 2005,
     https://doi.org/10.1198/016214504000000539).
 
@@ -59,7 +59,7 @@ def step_down(differences: Array, scales: Array | float = 1.0) -> list[float]:
     falls below a larger one's. The patterns hold the relation of the comparisons, so n seeds that decide one comparison
     can decide a hundred. Assumption: a seed's deviations are as likely with all signs reversed.
     """
-    sizes = flipped(differences, scales)
+    sizes = flipped_means(differences, scales)
     order = np.argsort(sizes[0])
     largest = np.maximum.accumulate(sizes[:, order], axis=1)
     p = (largest >= sizes[0, order] * (1 - 1e-9)).mean(0)  # rounding must not lose the pattern seen
@@ -70,7 +70,7 @@ def step_down(differences: Array, scales: Array | float = 1.0) -> list[float]:
 
 def critical_difference(differences: Array) -> float:
     """Return the mean beyond which one more comparison besides these (C, S) is claimed; infinite for too few seeds."""
-    largest = np.sort(flipped(differences).max(1))
+    largest = np.sort(flipped_means(differences).max(1))
     allowed = int(ALPHA * len(largest))
     return float(largest[-allowed]) if allowed else math.inf
 
@@ -113,7 +113,7 @@ def image_counts(n: int, replicates: int = REPLICATES) -> Array:
     return np.random.default_rng(2).multinomial(n, np.full(n, 1 / n), replicates)
 
 
-def interval(differences: Array, replicates: Array, images: int = 0) -> tuple[float, float]:
+def confidence_interval(differences: Array, replicates: Array, images: int = 0) -> tuple[float, float]:
     """Return the interval of the mean of ``differences`` (n,): mean ± Student's t times the replicates' deviation.
 
     A percentile interval of five seeds covers about 85 % of the time when it says 95 %. The degrees of freedom are
@@ -146,7 +146,7 @@ def rank_intervals(means: Array, replicates: Array, seeds: int) -> list[tuple[in
     return [(int(a), int(b)) for a, b in zip(low, high, strict=True)]
 
 
-def interaction(table: Array) -> tuple[Array, float]:
+def interaction_test(table: Array) -> tuple[Array, float]:
     """Return the deviations (I, J) from the sum of two factors' effects, and p of no interaction.
 
     ``table`` is (I, J, S), one two-way table a seed. Without interaction a seed's doubly centred table could as well
@@ -158,7 +158,7 @@ def interaction(table: Array) -> tuple[Array, float]:
     return centred.mean(2), float((squares >= squares[0] * (1 - 1e-9)).mean())
 
 
-def unpaired(a: Array, b: Array) -> tuple[float, float, float, float]:
+def compare_unpaired(a: Array, b: Array) -> tuple[float, float, float, float]:
     """Return difference of means, Welch interval and permutation p value of two groups that share no seed."""
     difference = float(a.mean() - b.mean())
     if min(len(a), len(b)) < 2:
@@ -173,7 +173,7 @@ def unpaired(a: Array, b: Array) -> tuple[float, float, float, float]:
     return difference, float(low), float(high), float(test.pvalue)
 
 
-def detectable(differences: Array) -> float:
+def detectable_difference(differences: Array) -> float:
     """Return the smallest true difference that would be claimed besides these comparisons (C, S) with 80 % power.
 
     Simulated with normal deviations of the comparisons' pooled spread: the mean must pass the critical difference, and

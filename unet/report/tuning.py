@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from unet.errors import UserError, did_you_mean
-from unet.report.arms import format_value, label
-from unet.report.metrics import number
+from unet.report.arms import arm_label, format_value
+from unet.report.metrics import as_float
 from unet.report.read_sweep import Run, Sweep
 
 
@@ -45,11 +45,9 @@ def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Swe
         scores = {value: mean_validation(runs) for value, runs in candidates.items()}
         best = max(scores, key=lambda value: -math.inf if math.isnan(scores[value]) else scores[value])
         dropped |= {run.folder for value, runs in candidates.items() if value != best for run in runs}
-        scores_text = ", ".join(f"{value}: {score:.4f}" for value, score in scores.items())
-        sentences.append(
-            f"{label(dict(zip(others, setting, strict=True)))} is compared at {key}={best} (mean validation mIoU by "
-            f"value: {scores_text})."
-        )
+        values = ", ".join(f"{value}: {score:.4f}" for value, score in scores.items())
+        name = arm_label(dict(zip(others, setting, strict=True)))
+        sentences.append(f"{name} is compared at {key}={best} (mean validation mIoU by value: {values}).")
     return replace(sweep, runs=[run for run in sweep.runs if run.folder not in dropped]), others, sentences
 
 
@@ -60,4 +58,4 @@ def mean_validation(runs: Sequence[Run]) -> float:
 
 
 def validation_score(metrics: Mapping[str, object]) -> float:
-    return number(metrics.get("best/val_miou", metrics.get("val/miou")))
+    return as_float(metrics.get("best/val_miou", metrics.get("val/miou")))

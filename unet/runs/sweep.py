@@ -86,13 +86,13 @@ class Sweep(Callback):
 def report(folder: Path) -> None:
     """Write the sweep's report and say what it found; the runs are safe whatever becomes of it."""
     # These bring matplotlib, scipy and torch, which nothing before this needs.
-    from unet.report import analyze, save
+    from unet.report import analyze, write_report
     from unet.report.conclusions import summary_lines
     from unet.report.hparams import write_hparams_summary
 
     try:
         found = analyze(folder)
-        print(save(found), *summary_lines(found), sep="\n")
+        print(write_report(found), *summary_lines(found), sep="\n")
         write_hparams_summary(found)
     except Exception as error:  # Hydra would only warn, and the sweep's exit status would be lost
         print(f"the report is not complete: {explain(error)}", file=sys.stderr)
