@@ -103,7 +103,7 @@ def test_every_arm_is_compared_at_the_value_that_validation_prefers(tmp_path: Pa
 
 def test_tuning_needs_something_to_choose_by(tmp_path: Path):
     sweep_of(tmp_path, GRID, np.full((4, 2), 0.5))
-    with pytest.raises(UserError, match="no run has best/val_miou"):
+    with pytest.raises(UserError, match="no run has the validation score"):
         analyze(tmp_path, tune="model.up")
 
 

@@ -53,7 +53,7 @@ class BoundaryIoU:
             self.true[label] += np.count_nonzero(true)
 
     def scores(self, classes: Sequence[str]) -> dict[str, float]:
-        """Return ``boundary/iou/<class>`` of the classes with a contour in the truth, and ``boundary/iou``, the mean."""
+        """Return ``boundary/iou/<class>`` of the classes with a true contour, and ``boundary/iou``, their mean."""
         counts = zip(classes, self.intersection, self.union, self.true, strict=True)
         iou = {name: float(intersection / union) for name, intersection, union, true in counts if true}
         mean = {"boundary/iou": float(np.mean(list(iou.values())))} if iou else {}

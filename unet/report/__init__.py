@@ -1,4 +1,4 @@
-"""A sweep's runs -> statistics -> ``report.html``, ``report.md`` and ``results.csv``; docs/report.md explains them."""
+"""Compare the runs of a sweep and write ``report.html``, ``report.md`` and ``results.csv``; see docs/report.md."""
 
 from pathlib import Path
 

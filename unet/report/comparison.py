@@ -73,14 +73,14 @@ class Contrast:
     """A difference with its interval and tests.
 
     Attributes:
-        name: such as ``strided vs max``: the first minus the second.
-        difference: the mean of ``differences``; nan without a seed in common.
-        low, high: its two-level bootstrap interval, not corrected for other comparisons.
-        by_seed: (S,) differences, nan for a seed that it lacks.
-        p: of the sign-flip test. ``p_adjusted``: after the step-down correction over its family.
+        name: such as ``strided vs max``: the first arm minus the second.
+        difference: the mean of ``differences``; nan without a common seed.
+        low, high: the two-level bootstrap interval, not corrected for multiple comparisons.
+        by_seed: (S,) differences; nan for a missing seed.
+        p: p value of the sign-flip test. ``p_adjusted``: with the step-down correction over the family.
         ahead: P(first > second) with its interval.
-        is_resolvable: whether its seeds suffice to claim any difference, however large.
-        is_paired: False for two groups of seeds.
+        is_resolvable: whether its seeds suffice to claim any difference.
+        is_is_paired: False for two groups of different seeds.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The conclusions as sentences. Each follows from a number of the analysis; none is written where that is absent."""
+"""State the conclusions of an analysis as sentences, each from a number of the analysis."""
 
 import math
 
@@ -11,10 +11,10 @@ from unet.report.metrics import metric_title, metric_value
 from unet.report.statistics import ALPHA, POWER
 
 NONE = "\N{EN DASH}"
-"""The text of a cell without a number."""
-MAX_LISTED = 5
-"""Claimed differences in sentences; the table of comparisons has all."""
-MAX_ADVISED_SEEDS = 1000
+"""Text of a cell without a number."""
+MAX_SENTENCES = 5
+"""Claimed differences that get a sentence; the table of comparisons has all."""
+MAX_SEEDS = 1000
 
 
 def format_number(value: float, digits: int = 4) -> str:
@@ -48,7 +48,7 @@ def summary_lines(analysis: SweepAnalysis) -> list[str]:
 
 
 def conclusions(analysis: SweepAnalysis) -> list[str]:
-    """Return what the sweep shows, the most important sentence first."""
+    """Return the conclusions, the most important one first."""
     with_runs = sum(bool(runs) for runs in analysis.runs)
     if with_runs == 0:
         return [f"No run has finished with a {metric_title(analysis.metric)}: there is nothing to compare."]
@@ -59,9 +59,9 @@ def conclusions(analysis: SweepAnalysis) -> list[str]:
     sentences = differences(analysis) + main_effects(analysis) + repeats(analysis)
     missing = sum(run.state == "missing" for run in analysis.missing_runs)
     if excluded := len(analysis.missing_runs) - missing:
-        sentences.append(f"{plural(excluded, 'run')} excluded; the reasons are listed below.")
+        sentences.append(f"{plural(excluded, 'run')} excluded; the reasons are under failures and missing runs.")
     if missing:
-        sentences.append(f"{plural(missing, 'run')} missing; they are listed below.")
+        sentences.append(f"{plural(missing, 'run')} missing; see failures and missing runs.")
     return sentences
 
 
@@ -76,12 +76,12 @@ def describe_single_arm(analysis: SweepAnalysis) -> str:
 
 
 def differences(analysis: SweepAnalysis) -> list[str]:
-    """Return the claimed differences; without any, the smallest difference that would have been detected."""
+    """Describe the claimed differences; without any, the minimum detectable effect."""
     metric = analysis.metric_name
     reference = "" if analysis.reference is None else f" with {analysis.arms[analysis.reference].label}"
     compared = f"{plural(len(analysis.family), 'comparison')}{reference}"
     if not analysis.can_decide:
-        return too_few_seeds(analysis, metric, compared)
+        return describe_too_few_seeds(analysis, metric, compared)
     claimed = sorted((c for c in analysis.pairs if c[2].is_claimed), key=lambda c: -abs(c[2].difference))
     if not claimed:
         first = f"No evidence of a difference in {metric} between {len(analysis.main)} arms ({compared})."
@@ -90,7 +90,7 @@ def differences(analysis: SweepAnalysis) -> list[str]:
         f"{plural(len(claimed), 'difference')} in {metric} can be claimed, out of {compared} between "
         f"{len(analysis.main)} arms."
     ]
-    for a, b, contrast in claimed[:MAX_LISTED]:
+    for a, b, contrast in claimed[:MAX_SENTENCES]:
         better = "better" if contrast.difference * analysis.sign > 0 else "worse"
         sentences.append(
             f"{analysis.arms[a].label} is {better} than {analysis.arms[b].label} by "
@@ -98,16 +98,16 @@ def differences(analysis: SweepAnalysis) -> list[str]:
             f"{format_p(contrast.p_adjusted)} corrected, {plural(contrast.seeds, 'seed')})"
             f"{parameter_note(analysis, a, b)}."
         )
-    if (rest := len(claimed) - MAX_LISTED) > 0:
-        sentences.append(f"The table of comparisons lists {rest} more.")
-    if others := len(analysis.family) - len(claimed):
-        sentences.append(f"No evidence of a difference in the other {plural(others, 'comparison')}.")
+    if (more := len(claimed) - MAX_SENTENCES) > 0:
+        sentences.append(f"The table of comparisons lists {more} more.")
+    if count := len(analysis.family) - len(claimed):
+        sentences.append(f"No evidence of a difference in the other {plural(count, 'comparison')}.")
         sentences += sensitivity(analysis)
     return sentences
 
 
 def parameter_note(analysis: SweepAnalysis, first: int, second: int) -> str:
-    """Return a note where the first arm has another number of parameters, which may explain the difference."""
+    """Return a note if the first arm has another number of parameters, which may explain the difference."""
 
     def parameters(arm: int) -> float:
         return metric_value(next(iter(analysis.runs[arm].values())).metrics, analysis.split, "model/parameters")
@@ -118,7 +118,7 @@ def parameter_note(analysis: SweepAnalysis, first: int, second: int) -> str:
     return f"; note that it has {ratio:.2g} times the parameters"
 
 
-def too_few_seeds(analysis: SweepAnalysis, metric: str, compared: str) -> list[str]:
+def describe_too_few_seeds(analysis: SweepAnalysis, metric: str, compared: str) -> list[str]:
     seeds = max(contrast.seeds for contrast in analysis.family)
     largest = max(analysis.family, key=lambda c: abs(c.difference))
     return [
@@ -144,6 +144,7 @@ def minimum_detectable(analysis: SweepAnalysis) -> float:
 
 
 def sensitivity(analysis: SweepAnalysis) -> list[str]:
+    """Describe the minimum detectable effect and the seeds needed for more."""
     effect = minimum_detectable(analysis)
     if not math.isfinite(effect):
         return seeds_needed(analysis)
@@ -156,24 +157,24 @@ def sensitivity(analysis: SweepAnalysis) -> list[str]:
 
 
 def seeds_needed(analysis: SweepAnalysis) -> list[str]:
-    """Return how many seeds would detect the largest difference that is not claimed."""
+    """Describe how many seeds would detect the largest difference that is not claimed."""
     unclaimed = [contrast for contrast in analysis.family if contrast.seeds > 1 and not contrast.is_claimed]
     if not unclaimed or not pooled_deviation(analysis) > 0:
         return []
     largest = max(unclaimed, key=lambda c: abs(c.difference))
     ratio = minimum_detectable(analysis) / abs(largest.difference) if largest.difference else math.inf
     subject = f"the largest difference that is not claimed ({largest.name}, {format_number(largest.difference)})"
-    if largest.seeds * ratio**2 > MAX_ADVISED_SEEDS:
-        return [f"Detecting {subject} would take more than {MAX_ADVISED_SEEDS} seeds per arm."]
+    if largest.seeds * ratio**2 > MAX_SEEDS:
+        return [f"Detecting {subject} would take more than {MAX_SEEDS} seeds per arm."]
     needed = max(statistics.MIN_SEEDS, math.ceil(largest.seeds * ratio**2))  # a mean's error falls with the root
     if needed <= largest.seeds:
         return []
     more = plural(needed - largest.seeds, "more seed")
-    return [f"Detecting {subject} would take about {more} per arm ({needed} in total), if it is the true one."]
+    return [f"Detecting {subject} would take about {more} per arm ({needed} in total), if it is the true difference."]
 
 
 def main_effects(analysis: SweepAnalysis) -> list[str]:
-    """Describe two crossed factors: the effect of each averaged over the other, and their interaction."""
+    """Describe the main effects of two factors, and their interaction."""
     effects = analysis.effects
     if effects is None or effects.deviations is None:
         return []
@@ -186,7 +187,7 @@ def main_effects(analysis: SweepAnalysis) -> list[str]:
             if contrast.is_claimed
         ]
         if claimed:
-            sentences.append(f"Averaged over {other}, {key} makes a difference: {'; '.join(claimed[:MAX_LISTED])}.")
+            sentences.append(f"Averaged over {other}, {key} makes a difference: {'; '.join(claimed[:MAX_SENTENCES])}.")
         elif any(contrast.is_resolvable for contrast in contrasts):
             sentences.append(f"Averaged over {other}, there is no evidence that {key} makes a difference.")
     both = [*effects.main[0], *effects.main[1]]

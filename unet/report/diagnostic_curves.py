@@ -1,4 +1,4 @@
-"""Diagnostics of the runs besides the compared metric: per class, at boundaries, of small objects, under shifts."""
+"""Collect the diagnostics of a sweep's runs: per class, at boundaries, of small objects, under shifts."""
 
 import math
 import re
@@ -14,7 +14,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """A metric (a pattern is averaged over its keys), its heading and its meaning."""
+    """A metric (a pattern is averaged over the matching keys) with a heading and a description."""
 
     metric: str
     heading: str
@@ -41,8 +41,8 @@ class Curve:
 
     Attributes:
         title, x, y: headings.
-        ticks: texts along the x axis.
-        lines: (A, ticks), means over seeds; nan where an arm has none.
+        ticks: labels of the x axis.
+        lines: (A, ticks), means over seeds; nan without a value.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Curve:
 def table(
     analysis: SweepAnalysis,
 ) -> tuple[list[Diagnostic], list[list[tuple[float, float]]], list[Diagnostic]]:
-    """Return the diagnostics that some run has, per arm their (mean, sd), and those that no run has."""
+    """Return the measured diagnostics, their (mean, sd) for each arm, and the diagnostics that no run has."""
     scores = {diagnostic: analysis.scores_of(diagnostic.metric).values for diagnostic in DIAGNOSTICS}
     present = [diagnostic for diagnostic, values in scores.items() if np.isfinite(values).any()]
     rows = [[mean_and_sd(scores[diagnostic][arm]) for diagnostic in present] for arm in range(len(analysis.arms))]
@@ -63,7 +63,7 @@ def table(
 
 
 def mean_and_sd(values: Array) -> tuple[float, float]:
-    """Return mean and standard deviation of the finite values; nan of too few."""
+    """Return mean and standard deviation of the finite values; nan if there are too few."""
     known = values[np.isfinite(values)]
     mean = float(known.mean()) if len(known) else math.nan
     return mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan
@@ -76,7 +76,7 @@ def mean_lines(analysis: SweepAnalysis, metrics: list[str]) -> Array:
 
 
 def suffixes(analysis: SweepAnalysis, prefix: str) -> list[str]:
-    """Return the ends of the runs' keys that begin with ``prefix``, in the runs' order."""
+    """Return the ends of the metric keys that begin with ``prefix``, in the runs' order."""
     prefix = f"{analysis.split}/{prefix}/"
     keys = (key for runs in analysis.runs for run in runs.values() for key in run.metrics)
     return list(dict.fromkeys(key.removeprefix(prefix) for key in keys if key.startswith(prefix)))
@@ -89,14 +89,14 @@ def class_scores(analysis: SweepAnalysis) -> tuple[list[str], Array]:
 
 
 def curves(analysis: SweepAnalysis) -> list[Curve]:
-    """Return all curves that were measured."""
+    """Return the curves of all diagnostics that the runs have."""
     near = curve_of(analysis, "trimap", "near the boundaries", "distance to a true boundary, up to", "accuracy")
     levels = curve_of(analysis, "information", "information by level", "level", "information")
     return [*object_curves(analysis), *near, *levels]
 
 
 def object_curves(analysis: SweepAnalysis) -> list[Curve]:
-    """Return recall by object size, one panel per class; the ticks give the number of objects."""
+    """Return recall by object size, one panel per class; the ticks show the number of objects."""
     by_run = [object_bins(run.metrics, analysis.split) for runs in analysis.runs for run in runs.values()]
     bins = {name: entries for run in reversed(by_run) for name, entries in run.items()}
     panels = []
@@ -108,7 +108,7 @@ def object_curves(analysis: SweepAnalysis) -> list[Curve]:
 
 
 def curve_of(analysis: SweepAnalysis, key: str, title: str, x: str, y: str) -> list[Curve]:
-    """Return a metric over the number in its keys (``trimap/3``); empty where it was not measured."""
+    """Return a metric over the number in its keys (``trimap/3``); empty if it was not measured."""
     ticks = sorted(suffixes(analysis, key), key=first_number)
     lines = mean_lines(analysis, [f"{key}/{tick}" for tick in ticks])
     return [Curve(title, x, y, ticks, lines)] if ticks else []

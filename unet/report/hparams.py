@@ -1,4 +1,4 @@
-"""The columns of TensorBoard's HParams tab for a sweep: the keys that varied and the final metrics."""
+"""Write the columns of TensorBoard's HParams tab for a sweep: the keys that vary and the final metrics."""
 
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter

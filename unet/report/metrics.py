@@ -1,4 +1,4 @@
-"""Metrics: titles, which direction is better, how to read them from a run or from confusion counts."""
+"""Define the titles of metrics, their better direction, and how to read them from a run or from confusion counts."""
 
 import math
 import re
@@ -44,7 +44,7 @@ def metric_key(metric: str, split: str) -> str:
 
 def metric_value(metrics: Mapping[str, Any], split: str, metric: str) -> float:
     """Return a run's value of ``metric``: a key without its split, a pattern (``thin/*``, averaged) or a derived
-    metric; nan if the run does not have it."""
+    metric; nan if the run has no such value."""
     if metric in DERIVED:
         return DERIVED[metric](metrics, split)
     key = metric_key(metric, split)
@@ -56,12 +56,12 @@ def metric_value(metrics: Mapping[str, Any], split: str, metric: str) -> float:
 
 
 def object_bins(metrics: Mapping[str, Any], split: str) -> dict[str, list[tuple[float, str, float, Any]]]:
-    """Return by class, small to large: (lower bound of the size, range as text, recall, number of objects)."""
+    """Return the size bins of each class in order: (lower bound, range as text, recall, number of objects)."""
     bins: dict[str, list[tuple[float, str, float, Any]]] = {}
     for key, value in metrics.items():
-        part = key.removeprefix(f"{split}/objects/")
-        if part != key and (match := re.fullmatch(r"(.+)/([\d.]+)-([\w.]*)", part)):
-            count = metrics.get(f"{split}/objects_count/{part}")
+        name = key.removeprefix(f"{split}/objects/")
+        if name != key and (match := re.fullmatch(r"(.+)/([\d.]+)-([\w.]*)", name)):
+            count = metrics.get(f"{split}/objects_count/{name}")
             bins.setdefault(match[1], []).append((float(match[2]), f"{match[2]}-{match[3]}", as_float(value), count))
     return {name: sorted(entries, key=lambda entry: entry[0]) for name, entries in bins.items()}
 
@@ -99,4 +99,4 @@ FROM_COUNTS: dict[str, Callable[[Array], Array]] = {
     "class_accuracy": lambda counts: class_ratio(counts, 1, lambda correct, truth, pred: truth),
     "accuracy": lambda counts: counts.diagonal(axis1=-2, axis2=-1).sum(-1) / counts.sum((-1, -2)),
 }
-"""Metrics of confusion counts (..., K, K), computed as in training: a class without pixels is left out."""
+"""Metrics of confusion counts (..., K, K), computed as in training: classes without pixels do not count."""

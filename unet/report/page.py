@@ -14,13 +14,13 @@ import unet.report.tables as tables
 from unet.report.analysis import SweepAnalysis
 from unet.report.claims import evaluate_claims
 
-MAX_DRAWN = 20
+MAX_PLOTTED = 20
 """Differences in the figure; the table has all."""
 
 
 @cache
 def templates() -> Environment:
-    """Return the environment of the templates; HTML is escaped, Markdown cells have their own filter."""
+    """Return the Jinja environment; HTML is escaped, Markdown cells have their own filter."""
     environment = Environment(
         loader=PackageLoader("unet.report"),
         autoescape=lambda name: bool(name) and ".html" in str(name),
@@ -33,7 +33,7 @@ def templates() -> Environment:
 
 
 def cell(text: str) -> str:
-    """Return a text for a Markdown table: one line, no bars, no markup."""
+    """Escape a text for a Markdown table: one line, no bars, no markup."""
     escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(str(text).split()))
     return escaped or " "
 
@@ -66,13 +66,13 @@ def contents(analysis: SweepAnalysis) -> dict[str, Any]:
 
 
 def figures(analysis: SweepAnalysis) -> dict[str, Any]:
-    """Return the figures, which only the HTML page shows."""
-    most_certain = sorted(analysis.family, key=lambda c: (c.p_adjusted, -abs(c.difference)))[:MAX_DRAWN]
+    """Return the figures of the HTML page."""
+    most_certain = sorted(analysis.family, key=lambda c: (c.p_adjusted, -abs(c.difference)))[:MAX_PLOTTED]
     contrasts = sorted(most_certain, key=lambda c: -abs(c.difference))
-    which = "" if len(contrasts) == len(analysis.family) else f", {len(contrasts)} of {len(analysis.family)}"
+    selection = "" if len(contrasts) == len(analysis.family) else f", {len(contrasts)} of {len(analysis.family)}"
     overview = [plots.plot_runs(analysis)] if any(analysis.runs) else []
     if contrasts:
-        overview.append(plots.plot_differences(analysis, contrasts, f"Differences between arms{which}"))
+        overview.append(plots.plot_differences(analysis, contrasts, f"Differences between arms{selection}"))
     crops, without_crops = embedded_images.prediction_images(analysis)
     return {
         "overview": overview,
@@ -85,9 +85,10 @@ def figures(analysis: SweepAnalysis) -> dict[str, Any]:
 
 
 def render_html(analysis: SweepAnalysis) -> str:
-    """Return one self-contained page: it loads nothing."""
+    """Render one self-contained page, which loads no other files."""
     return templates().get_template("page.html.jinja").render(contents(analysis) | figures(analysis))
 
 
 def render_markdown(analysis: SweepAnalysis) -> str:
+    """Render the report without figures."""
     return templates().get_template("page.md.jinja").render(contents(analysis))

@@ -1,4 +1,4 @@
-"""Draw the figures as SVG: small panels, readable on a phone, in print and without color."""
+"""Plot the figures as SVG, readable on a phone, in print and without color."""
 
 import io
 import math
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -47,13 +47,13 @@ COSTS = (
 
 
 def draw_svg(heading: str, alt: str, height: float, draw) -> EmbeddedImage:
-    """Return the picture that ``draw(axes)`` makes."""
+    """Return the SVG image that ``draw(axes)`` draws."""
     with rc_context(STYLE):
         figure = Figure((WIDTH, height), layout="constrained")
         draw(figure.add_subplot())
         buffer = io.BytesIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=metadata, transparent=True)
     return EmbeddedImage(heading, data_uri(buffer.getvalue(), "image/svg+xml"), alt)
 
 
@@ -62,20 +62,17 @@ def arm_style(arm: int) -> dict[str, Any]:
     return {"color": COLORS[arm % len(COLORS)], "marker": MARKERS[(arm + arm // len(COLORS)) % len(MARKERS)]}
 
 
-def line_style(arm: int) -> str:
-    return DASHES[arm // len(COLORS) % len(DASHES)]
-
-
 MAX_NAME_LENGTH = 44
 """Characters of a comparison's name that fit beside the axes."""
 
 
-def truncate(text: str, most: int = 34) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def truncate(text: str, length: int = 34) -> str:
+    """Shorten a text to ``length`` characters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def plot_runs(analysis: SweepAnalysis) -> EmbeddedImage:
-    """Draw every run as a point and every arm's mean with its interval, the best arm on top."""
+    """Plot every run as a point and every arm's mean with its interval, the best arm on top."""
     means = analysis.scores.means()
     order = [int(arm) for arm in np.argsort(-analysis.sign * means) if np.isfinite(means[arm])]
 
@@ -98,11 +95,11 @@ def plot_runs(analysis: SweepAnalysis) -> EmbeddedImage:
 
 
 def plot_differences(analysis: SweepAnalysis, contrasts: Sequence[Contrast], heading: str) -> EmbeddedImage:
-    """Draw differences with their intervals; filled where claimed. Long names are replaced by the arms' numbers."""
+    """Plot differences with their intervals, filled if claimed. Long names are replaced by the arms' numbers."""
     names = [contrast.name for contrast in contrasts]
     if max(map(len, names), default=0) > MAX_NAME_LENGTH:
-        numbered = {contrast.name: f"{first + 1} vs {second + 1}" for first, second, contrast in analysis.pairs}
-        names = [numbered[name] for name in names]
+        numbers = {contrast.name: f"{first + 1} vs {second + 1}" for first, second, contrast in analysis.pairs}
+        names = [numbers[name] for name in names]
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color="#555555", linewidth=0.8)
@@ -121,22 +118,23 @@ def plot_differences(analysis: SweepAnalysis, contrasts: Sequence[Contrast], hea
 
 
 def plot_costs(analysis: SweepAnalysis) -> list[EmbeddedImage]:
-    """Draw the score over each cost with the Pareto front."""
-    pictures = []
+    """Plot the score over each cost with the Pareto front."""
+    images = []
     for metric, name in COSTS:
         costs = np.array([mean_and_sd(row)[0] for row in analysis.scores_of(metric).values])
         known = np.isfinite(costs) & np.isfinite(analysis.scores.means())
         if known.any():
-            pictures.append(cost_panel(analysis, metric, name, costs, np.flatnonzero(known)))
-    return pictures
+            images.append(plot_cost(analysis, metric, name, costs, np.flatnonzero(known)))
+    return images
 
 
-def cost_panel(analysis: SweepAnalysis, metric: str, name: str, costs: Array, arms: Array) -> EmbeddedImage:
+def plot_cost(analysis: SweepAnalysis, metric: str, name: str, costs: Array, arms: Array) -> EmbeddedImage:
+    """Plot the score of ``arms`` over one cost."""
     means = analysis.scores.means()
-    cheaper = 1 if is_lower_better(metric) else -1
+    sign = 1 if is_lower_better(metric) else -1
 
     def draw(axes: Axes) -> None:
-        front = pareto_front(cheaper * costs[arms], analysis.sign * means[arms])
+        front = pareto_front(sign * costs[arms], analysis.sign * means[arms])
         axes.plot(costs[arms][front], means[arms][front], color="#999999", linewidth=1, zorder=1)
         for arm in arms:
             _, low, high = analysis.arm_interval(arm)
@@ -163,14 +161,15 @@ def pareto_front(costs: Array, scores: Array) -> Array:
 
 
 def plot_curve(analysis: SweepAnalysis, curve: Curve) -> EmbeddedImage:
-    """Draw one line per arm, its number at the end."""
+    """Plot one line per arm with the arm's number at its end."""
 
     def draw(axes: Axes) -> None:
         positions = np.arange(len(curve.ticks))
         for arm, line in enumerate(curve.lines):
-            axes.plot(positions, line, linewidth=1.2, markersize=4, linestyle=line_style(arm), **arm_style(arm))
+            dash = DASHES[arm // len(COLORS) % len(DASHES)]
+            axes.plot(positions, line, linewidth=1.2, markersize=4, linestyle=dash, **arm_style(arm))
         ends = {arm: line[-1] for arm, line in enumerate(curve.lines) if math.isfinite(line[-1])}
-        for rank, arm in enumerate(sorted(ends, key=lambda arm: ends[arm])):  # neighbours are staggered
+        for rank, arm in enumerate(sorted(ends, key=lambda arm: ends[arm])):  # neighbors are staggered
             offset = (7 + 12 * (rank % 3), -3)
             axes.annotate(str(arm + 1), (positions[-1], ends[arm]), offset, textcoords="offset points", fontsize=8)
         axes.set_xticks(positions, curve.ticks)
@@ -182,14 +181,13 @@ def plot_curve(analysis: SweepAnalysis, curve: Curve) -> EmbeddedImage:
 
 
 def cell_colors(values: Array) -> list[list[tuple[str, str]]]:
-    """Return (background, text color) of every cell of a heat map, pale to blue; white without a value."""
+    """Return (background, text color) of every cell of a heat map; white without a value."""
     low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
-    pale, full = np.array([0.93, 0.96, 0.98]), np.array([0.03, 0.27, 0.52])
 
-    def shade(value: float) -> tuple[str, str]:
+    def colors(value: float) -> tuple[str, str]:
         if not math.isfinite(value):
             return "#ffffff", "#111111"
-        share = (value - low) / (high - low) if high > low else 0.0
-        return to_hex(tuple(pale + share * (full - pale))), "#ffffff" if share > 0.45 else "#111111"
+        fraction = (value - low) / (high - low) if high > low else 0.0
+        return to_hex(colormaps["Blues"](0.1 + 0.85 * fraction)), "#ffffff" if fraction > 0.5 else "#111111"
 
-    return [[shade(value) for value in row] for row in values]
+    return [[colors(value) for value in row] for row in values]

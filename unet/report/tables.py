@@ -1,4 +1,4 @@
-"""The tables of a report as text cells, for HTML and Markdown alike."""
+"""Build the tables of a report as text cells, for HTML and Markdown."""
 
 import math
 from collections import Counter
@@ -13,22 +13,14 @@ from unet.report.analysis import SweepAnalysis
 from unet.report.claims import EvaluatedClaim, is_exact
 from unet.report.comparison import Contrast, Effects
 from unet.report.conclusions import NONE, format_number
-from unet.report.diagnostic_curves import mean_and_sd
+from unet.report.diagnostic_curves import mean_and_sd, mean_lines
 from unet.report.metrics import metric_title
 from unet.report.read_sweep import to_json
-
-COST_UNITS = {
-    "model/parameters": 1,
-    "model/flops": 1e6,
-    "time/train_seconds": 1,
-    "time/samples_per_second": 1,
-    "memory/peak_bytes": 2**20,
-}
 
 
 @dataclass(frozen=True)
 class Table:
-    """Column headings, rows of texts, and a note (may be empty)."""
+    """A table of texts with column headings and a note (may be empty)."""
 
     columns: list[str]
     rows: list[list[str]]
@@ -44,7 +36,7 @@ def format_range(low: float, high: float) -> str:
 
 
 def arm_table(analysis: SweepAnalysis) -> Table:
-    """Return mean, deviation, interval and, where the seeds allow it, rank of every arm."""
+    """Return mean, standard deviation, interval and, with enough seeds, rank of every arm."""
     ranks = analysis.ranks()
     rows = []
     for index, arm in enumerate(analysis.arms):
@@ -53,10 +45,10 @@ def arm_table(analysis: SweepAnalysis) -> Table:
         rank = "-".join(map(str, dict.fromkeys(ranks[index]))) if index in ranks else NONE
         cells = [str(index + 1), arm.label, format_number(mean), format_number(deviation), format_range(low, high)]
         rows.append([*cells, str(len(analysis.runs[index])), rank])
-    notes = [] if ranks else ["Nothing is ranked: too few seeds that every arm has."]
+    notes = [] if ranks else ["Arms are not ranked: too few seeds that every arm has."]
     if analysis.dependent_keys:
-        moved = "; ".join(f"{key} with {leader}" for key, leader in analysis.dependent_keys.items())
-        notes.append(f"Keys that change together: {moved}.")
+        pairs = "; ".join(f"{key} with {leader}" for key, leader in analysis.dependent_keys.items())
+        notes.append(f"Keys that change together: {pairs}.")
     metric = analysis.metric_name
     return Table(["", "arm", metric, "sd over seeds", "95 % interval", "seeds", "rank, 95 %"], rows, " ".join(notes))
 
@@ -74,9 +66,15 @@ def comparison(contrast: Contrast) -> list[str]:
              f"{contrast.p:.3g}"]  # fmt: skip
     if not contrast.is_paired:
         return [*cells, NONE, NONE, "other seeds", NONE]
-    share, low, high = contrast.superiority
+    probability, low, high = contrast.superiority
     claimed = "yes" if contrast.is_claimed else "no" if contrast.is_resolvable else "too few seeds"
-    return [*cells, f"{contrast.p_adjusted:.3g}", f"{share:.2f} ({low:.2f} … {high:.2f})", str(contrast.seeds), claimed]
+    return [
+        *cells,
+        f"{contrast.p_adjusted:.3g}",
+        f"{probability:.2f} ({low:.2f} … {high:.2f})",
+        str(contrast.seeds),
+        claimed,
+    ]
 
 
 def two_way_table(analysis: SweepAnalysis, effects: Effects) -> tuple[list[list[str]], np.ndarray]:
@@ -102,12 +100,10 @@ def interaction_table(effects: Effects) -> Table | None:
 
 
 def cost_table(analysis: SweepAnalysis) -> Table:
-    """Return what may explain a difference besides the choice itself."""
-    scales = {"model/parameters": 1, "model/flops": 1e6, "time/train_seconds": 1, "time/samples_per_second": 1,
+    """Return the costs of every arm, which may explain a difference."""
+    units = {"model/parameters": 1, "model/flops": 1e6, "time/train_seconds": 1, "time/samples_per_second": 1,
               "memory/peak_bytes": 2**20}  # fmt: skip
-    means = np.array(
-        [[mean_and_sd(row)[0] / by for row in analysis.scores_of(key).values] for key, by in scales.items()]
-    ).T
+    means = mean_lines(analysis, list(units)) / list(units.values())
     rows = []
     for index, arm in enumerate(analysis.arms):
         numbers = [NONE if math.isnan(value) else f"{value:,.0f}" for value in means[index]]
@@ -124,14 +120,14 @@ def receptive_field(field: Any) -> str:
 
 
 def diagnostic_table(analysis: SweepAnalysis) -> tuple[Table | None, list[str]]:
-    """Return the diagnostics by arm, and the names of those that no run has."""
+    """Return the diagnostics of every arm, and the names of those that no run has."""
     present, rows, absent = diagnostic_curves.table(analysis)
     missing = [f"{diagnostic.heading} ({diagnostic.meaning.split(';')[0]})" for diagnostic in absent]
     if not present:
         return None, missing
     cells = [[str(i + 1), analysis.arms[i].label, *(format_mean_and_sd(*pair) for pair in row)]
              for i, row in enumerate(rows)]  # fmt: skip
-    meanings = " ".join(f"{one.heading[0].upper()}{one.heading[1:]}: {one.meaning}." for one in present)
+    meanings = " ".join(f"{item.heading[0].upper()}{item.heading[1:]}: {item.meaning}." for item in present)
     columns = ["", "arm", *(diagnostic.heading for diagnostic in present)]
     return Table(columns, cells, f"Mean ± sd over seeds. {meanings}"), missing
 
@@ -174,7 +170,7 @@ def format_seed(seed: int | None) -> str:
 
 
 def provenance_table(analysis: SweepAnalysis) -> Table:
-    """Return every text among the runs' metrics: commits, versions, machine, data, with the number of runs."""
+    """Return every text in the runs' metrics (commit, versions, machine, data) with the number of runs."""
     runs = [run for run in analysis.sweep.runs if run.metrics]
     keys = sorted({key for run in runs for key, value in run.metrics.items() if isinstance(value, str)})
     rows = []

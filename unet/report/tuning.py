@@ -14,25 +14,24 @@ from unet.report.read_sweep import Run, Sweep
 def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Sweep, list[str], list[str]]:
     """Keep the runs at the value of ``key`` with which their arm has the best mean validation score.
 
-    Arms that differ only in ``key`` become one; a value without a finished run is not selected. A run whose value is
-    unknown is kept, and reported as missing.
+    Arms that differ only in ``key`` are merged; a value without a finished run is not selected. Runs of unknown value
+    stay, and are reported as missing.
 
     Returns:
-        The sweep with these runs alone, the ``keys`` without ``key``, and a sentence per arm.
+        The sweep with only these runs, the ``keys`` without ``key``, and a sentence for each arm.
 
     Raises:
-        UserError: the sweep did not vary ``key``, or nothing else.
+        UserError: the sweep did not vary ``key``, or varied nothing else.
     """
     others = [other for other in keys if other != key]
     if key not in keys or not others:
-        varied = f"it varied {', '.join(keys) or 'nothing'}"
-        expected = "besides another factor, whose arms are to be tuned"
         raise UserError(
-            f"{sweep.folder}: cannot tune {key}{did_you_mean(key, keys)}: {varied}; expected one of these, {expected}"
+            f"{sweep.folder}: cannot tune {key}{did_you_mean(key, keys)}: it varied {', '.join(keys) or 'nothing'}; "
+            f"expected one of these keys, and at least one other factor to compare"
         )
     if not any(math.isfinite(validation_score(run.metrics)) for run in sweep.runs):
         raise UserError(
-            f"{sweep.folder}: cannot tune {key}: no run has best/val_miou in its metrics.json, by which to choose"
+            f"{sweep.folder}: cannot tune {key}: no run has the validation score best/val_miou in its metrics.json"
         )
     arms: dict[tuple[str, ...], dict[str, list[Run]]] = {}
     for run in sweep.runs:
