@@ -58,10 +58,9 @@ def conclusions(analysis: SweepAnalysis) -> list[str]:
         return [f"No two arms share a seed ({plural(with_runs, 'arm')} have runs): nothing is compared."]
     sentences = differences(analysis) + main_effects(analysis) + repeats(analysis)
     missing = sum(run.state == "missing" for run in analysis.missing_runs)
-    if excluded := len(analysis.missing_runs) - missing:
-        sentences.append(f"{plural(excluded, 'run')} excluded; the reasons are under failures and missing runs.")
-    if missing:
-        sentences.append(f"{plural(missing, 'run')} missing; see failures and missing runs.")
+    if analysis.missing_runs:
+        excluded = plural(len(analysis.missing_runs) - missing, "run")
+        sentences.append(f"{excluded} excluded, {missing} missing: see Failures and missing runs.")
     return sentences
 
 
