@@ -12,6 +12,13 @@ BIN_STARTS = 4 ** np.arange(7)
 BIN_NAMES = [*(f"{low}-{high}" for low, high in pairwise(BIN_STARTS)), f"{BIN_STARTS[-1]}-inf"]
 
 
+def components(mask: Array) -> Array:
+    """Return the number (*S) int32 of each pixel's connected component of a mask, 0 outside; corners connect."""
+    numbers = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, np.ones((3,) * mask.ndim), numbers)
+    return numbers
+
+
 class ObjectRecall:
     """The fraction of objects that are detected, by class and by size.
 
@@ -25,9 +32,8 @@ class ObjectRecall:
         self.detected, self.total = np.zeros((2, num_classes, len(BIN_STARTS)), np.int64)
 
     def update(self, target: Array, pred: Array) -> None:
-        objects = np.empty(target.shape, np.int32)
         for label in range(len(self.total)):
-            ndimage.label(target == label, np.ones((3,) * target.ndim), objects)
+            objects = components(target == label)
             sizes = np.bincount(objects.ravel())[1:]
             hits = np.bincount(objects[pred == label], minlength=len(sizes) + 1)[1:]
             bins = np.searchsorted(BIN_STARTS, sizes, side="right") - 1
