@@ -1,18 +1,18 @@
-"""Boundaries, objects, thin structures and confusions from labels alone, against values worked by hand."""
+"""Compare the metrics of boundaries, objects, thin structures and confusions with values computed by hand."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap, edges, rim
-from unet.diagnostics.confusions import Confusions
+from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap, boundary_mask, inner_rim
+from unet.diagnostics.confusions import ImageConfusions
 from unet.diagnostics.diagnose import LABEL_METRICS
-from unet.diagnostics.objects import BORDERS, NAMES, ObjectRecall
+from unet.diagnostics.objects import BIN_NAMES, BIN_STARTS, ObjectRecall
 from unet.diagnostics.skeleton import SkeletonRecall
 from unet.labels import IGNORE_INDEX
 
-NAMES_OF_CLASSES = ("sea", "land", "lake")
+CLASSES = ("sea", "land", "lake")
 X = IGNORE_INDEX
 
 
@@ -20,107 +20,109 @@ def labels(*rows: list[int]) -> np.ndarray:
     return np.array(rows if len(rows) > 1 else rows[0], np.uint8)
 
 
-def scores(tally, target: np.ndarray, pred: np.ndarray) -> dict[str, float]:
-    tally.add(target, np.where(target == X, X, pred).astype(np.uint8))
-    return tally.scores(NAMES_OF_CLASSES)
+def scores(metric, target: np.ndarray, pred: np.ndarray) -> dict[str, float]:
+    metric.update(target, np.where(target == X, X, pred).astype(np.uint8))
+    return metric.scores(CLASSES)
 
 
 def square(size: int, begin: int, end: int, spatial_dims: int = 2) -> np.ndarray:
-    """A cube of class 1 from ``begin`` to before ``end`` along every axis of an image of class 0."""
+    """Return a cube of class 1 from ``begin`` to before ``end`` along every axis of an image of class 0."""
     image = np.zeros((size,) * spatial_dims, np.uint8)
     image[(slice(begin, end),) * spatial_dims] = 1
     return image
 
 
-# Edges
+# Boundaries
 
 
-def test_edges_of_a_line_by_hand():
-    assert edges(labels([0, 0, 1, 1, 1, X, 0, 2])).tolist() == [0, 1, 1, 0, 0, 0, 1, 1]
+def test_boundary_of_a_line():
+    assert boundary_mask(labels([0, 0, 1, 1, 1, X, 0, 2])).tolist() == [0, 1, 1, 0, 0, 0, 1, 1]
 
 
-def test_edges_of_a_picture_are_across_faces_and_not_across_corners():
-    found = edges(labels([0, 0, 0], [0, 1, 0], [0, 0, 0]))
-    assert found.tolist() == [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
+def test_pixels_share_a_boundary_across_faces_and_not_across_corners():
+    boundary = boundary_mask(labels([0, 0, 0], [0, 1, 0], [0, 0, 0]))
+    assert boundary.tolist() == [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
 
 
 @pytest.mark.parametrize(("spatial_dims", "count"), [(1, 2 + 2), (2, 8 + 12), (3, 26 + 54)])
-def test_edges_of_a_cube_of_three(spatial_dims: int, count: int):
-    # Inside: all of the cube but its middle. Outside: a layer of one on each face, 2 d faces of 3^(d - 1) samples.
-    assert edges(square(7, 2, 5, spatial_dims)).sum() == count
+def test_boundary_of_a_cube_of_three(spatial_dims: int, count: int):
+    # Inside: the cube without its center. Outside: one layer on each face, 2 d faces of 3^(d - 1) pixels.
+    assert boundary_mask(square(7, 2, 5, spatial_dims)).sum() == count
 
 
-def test_next_to_what_is_ignored_there_is_no_edge():
-    assert not edges(labels([0, 0, X, 1, 1])).any()
+def test_no_boundary_next_to_ignored_pixels():
+    assert not boundary_mask(labels([0, 0, X, 1, 1])).any()
 
 
 # Boundary IoU
 
 
-def test_rim_of_a_square_is_as_wide_as_asked():
+def test_rim_of_a_square_has_the_requested_width():
     mask = square(12, 2, 10).astype(bool)
-    void = np.zeros_like(mask)
-    assert [rim(mask, void, width).sum() for width in (1, 2, 3, 4)] == [64 - 36, 64 - 16, 64 - 4, 64]
+    ignored = np.zeros_like(mask)
+    assert [inner_rim(mask, ignored, width).sum() for width in (1, 2, 3, 4)] == [64 - 36, 64 - 16, 64 - 4, 64]
 
 
-def test_the_frame_is_part_of_a_contour_and_what_is_ignored_is_not():
+def test_the_frame_is_part_of_a_contour_and_ignored_pixels_are_not():
     mask = np.ones((4, 6), bool)
-    assert rim(mask, ~mask, 1).sum() == 24 - 2 * 4
+    assert inner_rim(mask, ~mask, 1).sum() == 24 - 2 * 4
     mask[:, 3:] = False
-    assert rim(mask, ~mask, 1).sum() == 12 - 2 * 2, "three columns: the third is not cut off, the rim is the frame's"
+    assert inner_rim(mask, ~mask, 1).sum() == 12 - 2 * 2, (
+        "three columns: the third is next to ignored pixels, so the rim is at the frame only"
+    )
 
 
 def test_boundary_iou_of_a_square_moved_by_one():
-    # 8 x 8 on 20 x 20: 2 % of the diagonal is 0.57 samples, so rims are 1 wide. The truth's frame of 28 samples and the
-    # prediction's, a column further, share the 7 of each horizontal side and cross nowhere else.
+    # 8 x 8 on 20 x 20: 2 % of the diagonal is 0.57 pixels, so rims are 1 wide. The true rim of 28 pixels and the
+    # predicted one, a column further, share 7 pixels of each horizontal side and nothing else.
     target, pred = square(20, 4, 12), np.roll(square(20, 4, 12), 1, axis=1)
-    found = scores(BoundaryIoU(3), target, pred)
-    assert found["boundary/iou/land"] == pytest.approx(14 / (28 + 28 - 14))
-    # The sea's rim: the image's frame of 76 and a ring around the square; two rings share what the squares do.
+    result = scores(BoundaryIoU(3), target, pred)
+    assert result["boundary/iou/land"] == pytest.approx(14 / (28 + 28 - 14))
+    # The sea's rim: the image's frame of 76 and a ring around the square; its overlap with the other ring.
     ring, shared = 10 * 10 - 8 * 8, 2 * 9
-    assert found["boundary/iou/sea"] == pytest.approx((76 + shared) / (76 + 2 * ring - shared))
-    assert found["boundary/iou"] == pytest.approx((found["boundary/iou/land"] + found["boundary/iou/sea"]) / 2)
-    assert "boundary/iou/lake" not in found
+    assert result["boundary/iou/sea"] == pytest.approx((76 + shared) / (76 + 2 * ring - shared))
+    assert result["boundary/iou"] == pytest.approx((result["boundary/iou/land"] + result["boundary/iou/sea"]) / 2)
+    assert "boundary/iou/lake" not in result
 
 
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])
-def test_a_larger_ratio_ends_at_the_iou(spatial_dims: int):
+def test_a_large_ratio_gives_the_iou(spatial_dims: int):
     target, pred = square(12, 3, 9, spatial_dims), square(12, 3, 8, spatial_dims)
-    found = scores(BoundaryIoU(3, ratio=1), target, pred)
-    assert found["boundary/iou/land"] == pytest.approx((5 / 6) ** spatial_dims)
+    result = scores(BoundaryIoU(3, ratio=1), target, pred)
+    assert result["boundary/iou/land"] == pytest.approx((5 / 6) ** spatial_dims)
 
 
-def test_boundary_iou_is_of_counts_over_the_split():
-    tally = BoundaryIoU(3)
+def test_boundary_iou_accumulates_counts_over_the_split():
+    metric = BoundaryIoU(3)
     line = labels([0, 0, 1, 1, 0, 0])
-    scores(tally, line, line)  # rims of land: 2 of 2
-    found = scores(tally, line, labels([0, 0, 0, 0, 0, 0]))  # 0 of 2
-    assert found["boundary/iou/land"] == 0.5
+    scores(metric, line, line)  # rims of land: 2 of 2
+    result = scores(metric, line, labels([0, 0, 0, 0, 0, 0]))  # 0 of 2
+    assert result["boundary/iou/land"] == 0.5
 
 
 # BF
 
 
-def test_bf_of_a_boundary_one_sample_off():
+def test_bf_of_a_boundary_one_pixel_off():
     target, pred = labels([0] * 5 + [1] * 5), labels([0] * 6 + [1] * 4)
-    assert scores(BoundaryF1(3, ratio=0.05), target, pred)["boundary/bf"] == 0  # half a sample
-    assert scores(BoundaryF1(3, ratio=0.1), target, pred)["boundary/bf"] == 1  # a sample
+    assert scores(BoundaryF1(3, ratio=0.05), target, pred)["boundary/bf"] == 0  # half a pixel
+    assert scores(BoundaryF1(3, ratio=0.1), target, pred)["boundary/bf"] == 1  # one pixel
 
 
 def test_bf_by_hand():
-    # Sea's edge samples: truth 1, 4; prediction 1. Land's: truth 2, 3; prediction 2. Nothing is tolerated.
+    # Boundary pixels of sea: truth 1, 4; prediction 1. Of land: truth 2, 3; prediction 2. The tolerance is zero.
     target, pred = labels([0, 0, 1, 1, 0, 0]), labels([0, 0, 1, 1, 1, 1])
-    found = scores(BoundaryF1(3, ratio=0), target, pred)
+    result = scores(BoundaryF1(3, ratio=0), target, pred)
     f1 = 2 * 1 * 0.5 / 1.5  # precision 1, recall 1/2, of both classes
-    assert found == {"boundary/bf": pytest.approx(f1)}
+    assert result == {"boundary/bf": pytest.approx(f1)}
 
 
 def test_bf_is_the_mean_over_images_that_have_a_boundary():
-    tally = BoundaryF1(3, ratio=0)
+    metric = BoundaryF1(3, ratio=0)
     line, flat = labels([0, 0, 1, 1]), labels([0, 0, 0, 0])
-    assert scores(tally, flat, line) == {}
-    scores(tally, line, line)
-    assert scores(tally, line, flat) == {"boundary/bf": 0.5}
+    assert scores(metric, flat, line) == {}
+    scores(metric, line, line)
+    assert scores(metric, line, flat) == {"boundary/bf": 0.5}
 
 
 # Trimap
@@ -128,12 +130,18 @@ def test_bf_is_the_mean_over_images_that_have_a_boundary():
 
 def test_trimap_by_hand():
     target, pred = labels([0] * 6 + [1] * 6), labels([0] * 5 + [1] * 6 + [0])
-    # Wrong: sample 5, at the boundary, and sample 11, five from it.
-    found = scores(Trimap(3), target, pred)
-    assert found == {"trimap/1": 1 / 2, "trimap/2": 3 / 4, "trimap/4": 7 / 8, "trimap/8": 10 / 12, "trimap/16": 10 / 12}
+    # Wrong: pixel 5, at the boundary, and pixel 11, five from it.
+    result = scores(Trimap(3), target, pred)
+    assert result == {
+        "trimap/1": 1 / 2,
+        "trimap/2": 3 / 4,
+        "trimap/4": 7 / 8,
+        "trimap/8": 10 / 12,
+        "trimap/16": 10 / 12,
+    }
 
 
-def test_trimap_leaves_out_what_is_ignored_and_needs_a_boundary():
+def test_trimap_excludes_ignored_pixels_and_needs_a_boundary():
     target, pred = labels([0, 0, 1, 1, X]), labels([0, 0, 1, 1, 0])
     assert set(scores(Trimap(3), target, pred).values()) == {1.0}
     assert scores(Trimap(3), labels([0, 0, X, 1]), pred[:4]) == {}
@@ -143,16 +151,16 @@ def test_trimap_leaves_out_what_is_ignored_and_needs_a_boundary():
 
 
 def test_bins_are_powers_of_four():
-    assert BORDERS.tolist() == [1, 4, 16, 64, 256, 1024, 4096]
-    assert NAMES == ["1-4", "4-16", "16-64", "64-256", "256-1024", "1024-4096", "4096-inf"]
+    assert BIN_STARTS.tolist() == [1, 4, 16, 64, 256, 1024, 4096]
+    assert BIN_NAMES == ["1-4", "4-16", "16-64", "64-256", "256-1024", "1024-4096", "4096-inf"]
 
 
 def test_object_recall_by_hand():
     target = labels([1, 0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 2])
     pred = labels([1, 0, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0])
-    # Land: 1 sample found, 1 of 3 not, 2 of 4 just found. Sea: three of 1 sample, all found. The lake is not.
-    found = scores(ObjectRecall(3), target, pred)
-    assert found == {
+    # Land: 1 pixel detected, 1 of 3 not, 2 of 4 detected. Sea: three of 1 pixel, all detected. Lake: not detected.
+    result = scores(ObjectRecall(3), target, pred)
+    assert result == {
         "objects/sea/1-4": 1.0,
         "objects/land/1-4": 0.5,
         "objects/land/4-16": 1.0,
@@ -164,15 +172,15 @@ def test_object_recall_by_hand():
     }
 
 
-def test_an_object_holds_together_at_corners_and_is_cut_by_what_is_ignored():
-    found = scores(ObjectRecall(3), labels([1, 0, 0], [0, 1, 0], [0, 0, 1]), labels([0] * 3, [0] * 3, [0] * 3))
-    assert found["objects_count/land/1-4"] == 1
-    found = scores(ObjectRecall(3), labels([1, X, 1]), labels([1, 1, 1]))
-    assert found["objects_count/land/1-4"] == 2
+def test_objects_connect_at_corners_and_are_cut_by_ignored_pixels():
+    result = scores(ObjectRecall(3), labels([1, 0, 0], [0, 1, 0], [0, 0, 1]), labels([0] * 3, [0] * 3, [0] * 3))
+    assert result["objects_count/land/1-4"] == 1
+    result = scores(ObjectRecall(3), labels([1, X, 1]), labels([1, 1, 1]))
+    assert result["objects_count/land/1-4"] == 2
 
 
 @pytest.mark.parametrize(("spatial_dims", "name"), [(1, "1-4"), (2, "4-16"), (3, "16-64")])
-def test_the_size_of_an_object_is_its_samples(spatial_dims: int, name: str):
+def test_the_size_of_an_object_is_its_number_of_pixels(spatial_dims: int, name: str):
     image = square(8, 2, 5, spatial_dims)
     assert scores(ObjectRecall(3), image, image)[f"objects_count/land/{name}"] == 1
 
@@ -180,7 +188,7 @@ def test_the_size_of_an_object_is_its_samples(spatial_dims: int, name: str):
 # Thin structures
 
 
-def test_skeleton_of_a_wire_is_the_wire():
+def test_the_skeleton_of_a_wire_is_the_wire():
     target = np.zeros((9, 9), np.uint8)
     target[4, 1:8] = 1
     pred = target.copy()
@@ -189,14 +197,14 @@ def test_skeleton_of_a_wire_is_the_wire():
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_a_bar_that_is_predicted_a_third_as_wide_keeps_its_skeleton(spatial_dims: int):
+def test_a_bar_predicted_a_third_as_wide_has_a_high_recall(spatial_dims: int):
     target = np.zeros((9,) * (spatial_dims - 1) + (21,), np.uint8)
     target[(slice(3, 6),) * (spatial_dims - 1) + (slice(2, 19),)] = 1
     pred = np.zeros_like(target)
     pred[(4,) * (spatial_dims - 1)] = target[(4,) * (spatial_dims - 1)]
-    found = scores(SkeletonRecall(3), target, pred)
-    assert found["thin/land"] > 0.9, "all but an end, which may turn to a corner"
-    assert "thin/lake" not in found
+    result = scores(SkeletonRecall(3), target, pred)
+    assert result["thin/land"] > 0.9, "everything except an end, which may turn to a corner"
+    assert "thin/lake" not in result
 
 
 def test_a_line_has_no_skeleton():
@@ -206,23 +214,23 @@ def test_a_line_has_no_skeleton():
 # Confusions
 
 
-def test_confusions_by_image_are_kept_by_name(tmp_path):
-    confusions = Confusions(2)
-    confusions.add("one", labels([0, 0, 1, X]), labels([0, 1, 1, X]))
-    confusions.add("two", labels([1, 1]), labels([0, 1]))
+def test_confusions_are_saved_by_image(tmp_path):
+    confusions = ImageConfusions(2)
+    confusions.update("one", labels([0, 0, 1, X]), labels([0, 1, 1, X]))
+    confusions.update("two", labels([1, 1]), labels([0, 1]))
     confusions.save(tmp_path / "confusions.npz")
-    with np.load(tmp_path / "confusions.npz") as kept:
-        assert kept["names"].tolist() == ["one", "two"]
-        assert kept["counts"].tolist() == [[[1, 1], [0, 1]], [[0, 0], [1, 1]]]
-        assert kept["counts"].dtype == np.int64
+    with np.load(tmp_path / "confusions.npz") as saved:
+        assert saved["names"].tolist() == ["one", "two"]
+        assert saved["counts"].tolist() == [[[1, 1], [0, 1]], [[0, 0], [1, 1]]]
+        assert saved["counts"].dtype == np.int64
 
 
-# All of them
+# All metrics
 
 
 @st.composite
-def maps(draw) -> tuple[np.ndarray, np.ndarray]:
-    """A target and a prediction of one to three axes, both ignored at the same samples."""
+def label_pairs(draw) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a target and a prediction of one to three axes, both ignored at the same pixels."""
     shape = draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     target = rng.choice([0, 1, 2, X], shape).astype(np.uint8)
@@ -230,21 +238,21 @@ def maps(draw) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", LABEL_METRICS)
-@given(pair=maps())
-def test_every_figure_is_a_share_of_what_the_truth_holds(name: str, pair):
-    target, pred = pair
-    found = scores(LABEL_METRICS[name](3), target, pred)
-    present = {NAMES_OF_CLASSES[label] for label in np.unique(target) if label != X}
-    for key, value in found.items():
+@given(label_pair=label_pairs())
+def test_every_score_is_a_fraction_for_a_class_in_the_truth(name: str, label_pair):
+    target, pred = label_pair
+    result = scores(LABEL_METRICS[name](3), target, pred)
+    present = {CLASSES[label] for label in np.unique(target) if label != X}
+    for key, value in result.items():
         assert "count" in key or 0 <= value <= 1
-        named = set(key.split("/")) & set(NAMES_OF_CLASSES)
+        named = set(key.split("/")) & set(CLASSES)
         assert named <= present
 
 
 @pytest.mark.parametrize("name", LABEL_METRICS)
-@given(pair=maps())
-def test_the_truth_itself_scores_one(name: str, pair):
-    target, _ = pair
+@given(label_pair=label_pairs())
+def test_the_truth_scores_one(name: str, label_pair):
+    target, _ = label_pair
     assert {value for key, value in scores(LABEL_METRICS[name](3), target, target).items() if "count" not in key} <= {
         1.0
     }

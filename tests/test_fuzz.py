@@ -30,7 +30,7 @@ from unet.errors import UserError
 from unet.io.atomic import read_json
 from unet.io.image_formats import read_image
 from unet.network.model import UNet
-from unet.report.runs import read_run
+from unet.report.read_sweep import read_run
 from unet.training.config_limits import LIMITS, validate_config
 
 FACTOR = int(os.environ.get("FUZZ", "1"))

@@ -1,4 +1,4 @@
-"""The columns of TensorBoard's HParams tab, read back as TensorBoard reads them."""
+"""Read the columns of TensorBoard's HParams tab as TensorBoard does."""
 
 from pathlib import Path
 
@@ -19,17 +19,17 @@ def columns(folder: Path) -> tuple[list[str], list[str]]:
     return [info.name for info in experiment.hparam_infos], [info.name.tag for info in experiment.metric_infos]
 
 
-def test_the_tab_shows_what_varied_and_the_compared_score_first(tmp_path: Path):
+def test_the_tab_has_the_factors_and_the_compared_metric_first(tmp_path: Path):
     arms = [{"model.down": "max", "model.width": 8}, {"model.down": ["max", "strided"], "model.width": 8}]
     sweep_of(tmp_path, arms, np.array([[0.5, 0.6], [0.6, 0.7]]))
-    for _ in range(2):  # the second in place of the first
+    for _ in range(2):  # the second replaces the first
         write_hparams_summary(analyze(tmp_path))
         settings, scores = columns(tmp_path)
         assert settings == ["model.down", "seed"]
         assert scores[0] == "final/miou" and "final/parameters" in scores and len(set(scores)) == len(scores)
 
 
-def test_a_sweep_without_a_finished_run_has_none(tmp_path: Path):
+def test_a_sweep_without_finished_runs_has_no_columns(tmp_path: Path):
     leave_run(tmp_path, {"model.down": "max", "seed": 0}, None, "failed", "loss: nan")
     write_hparams_summary(analyze(tmp_path))
     assert not list(tmp_path.glob("events.out.tfevents.*"))

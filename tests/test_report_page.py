@@ -1,4 +1,4 @@
-"""What a report says: words that follow from the numbers, one page that loads nothing, every raw value."""
+"""Check a report: conclusions that follow from the numbers, one self-contained page, all raw values."""
 
 import base64
 import csv
@@ -18,18 +18,17 @@ from PIL import Image
 from sweeps import leave_run, metrics_of, sweep_of
 
 from unet.commands import report as command
-from unet.report import analyze, save
-from unet.report import sentences as words
-from unet.report.page import html
-from unet.report.plots import differences_panel, pareto_front
-from unet.report.sentences import conclusions, format_number
+from unet.report import analyze, write_report
+from unet.report.conclusions import conclusions, format_number, minimum_detectable
+from unet.report.page import render_html
+from unet.report.plots import pareto_front, plot_differences
 
 ARMS = [{"model.down": "max"}, {"model.down": "avg"}, {"model.down": "strided"}]
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """Whether tags nest, what is loaded, and the text."""
+    """A parsed page: checks that tags nest, collects what is loaded, and the text."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -53,71 +52,72 @@ class Page(HTMLParser):
 
 
 def noisy(arms: int, seeds: int, effect: float = 0.0, spread: float = 0.01) -> np.ndarray:
-    """(A, S) scores around 0.6, the last arm better by ``effect``; seeds move all arms alike."""
+    """(A, S) scores around 0.6, the last arm better by ``effect``; seeds affect all arms equally."""
     rng = np.random.default_rng(1)
     values = 0.6 + rng.normal(0, 0.02, seeds) + rng.normal(0, spread, (arms, seeds))
     values[-1] += effect
     return values
 
 
-def test_a_claim_says_which_by_how_much_and_how_sure(tmp_path: Path):
-    found = analyze(sweep_of(tmp_path, ARMS, noisy(3, 9, effect=0.2)))
-    sentences = conclusions(found)
-    claimed = {(found.arms[a].label, found.arms[b].label): c for a, b, c in found.pairs if c.claimed}
+def test_claimed_differences_are_stated_with_size_and_uncertainty(tmp_path: Path):
+    analysis = analyze(sweep_of(tmp_path, ARMS, noisy(3, 9, effect=0.2)))
+    sentences = conclusions(analysis)
+    claimed = {(analysis.arms[a].label, analysis.arms[b].label): c for a, b, c in analysis.pairs if c.is_claimed}
     assert set(claimed) == {("strided", "max"), ("strided", "avg")}
     assert sentences[0] == "2 differences in test mIoU can be claimed, out of 3 comparisons between 3 arms."
     for (better, worse), c in claimed.items():
-        said = next(
+        sentence = next(
             s for s in sentences if s.startswith(f"{better} is better than {worse} by {format_number(c.difference)} ")
         )
         assert (
-            f"95 % interval {format_number(c.low)} to {format_number(c.high)}; p = {c.p_adjusted:.3f} corrected" in said
+            f"95 % interval {format_number(c.low)} to {format_number(c.high)}; p = {c.p_adjusted:.3f} corrected"
+            in sentence
         )
-        assert "9 seeds" in said
+        assert "9 seeds" in sentence
     assert "No evidence of a difference in the other 1 comparison." in sentences
 
 
-def test_no_evidence_comes_with_what_could_have_been_seen(tmp_path: Path):
-    found = analyze(sweep_of(tmp_path, ARMS, noisy(3, 9)))
-    sentences = " ".join(conclusions(found))
+def test_no_evidence_comes_with_the_minimum_detectable_effect(tmp_path: Path):
+    analysis = analyze(sweep_of(tmp_path, ARMS, noisy(3, 9)))
+    sentences = " ".join(conclusions(analysis))
     assert "No evidence of a difference in test mIoU between 3 arms (3 comparisons)." in sentences
     assert " is better than " not in sentences
-    least = words.minimum_detectable(found)
+    least = minimum_detectable(analysis)
     assert 0.01 < least < 0.03 and f"Minimum detectable effect: {format_number(least)} " in sentences
     assert re.search(r"would take (about \d+ more seeds|more than 1000 seeds) per arm", sentences)
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.3])
 def test_three_seeds_never_rank(tmp_path: Path, effect: float):
-    found = analyze(sweep_of(tmp_path, ARMS[:2], noisy(2, 3, effect)))
-    sentences = conclusions(found)
+    analysis = analyze(sweep_of(tmp_path, ARMS[:2], noisy(2, 3, effect)))
+    sentences = conclusions(analysis)
     assert sentences[0].startswith(
         "No difference can be shown: with 3 seeds the smallest possible p is 0.25, above 0.05,"
     )
     assert "Use at least 6 seeds per arm; nothing is ranked." in sentences[0]
-    assert not any(c.claimed for c in found.contrasts) and not found.ranks()
+    assert not any(c.is_claimed for c in analysis.contrasts) and not analysis.ranks()
     assert "is better than" not in " ".join(sentences)
-    assert "too few seeds that every arm has" in Page(html(found)).text
+    assert "too few seeds that every arm has" in Page(render_html(analysis)).text
 
 
-def test_where_lower_is_better_the_lower_one_is_called_better(tmp_path: Path):
+def test_the_lower_loss_is_better(tmp_path: Path):
     for arm, loss in (("max", 0.9), ("avg", 0.5)):
         for seed in range(7):
             metrics = metrics_of(0.5, seed, test__loss=loss + 0.01 * seed * (arm == "max"))
             leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics)
-    found = analyze(tmp_path, metric="loss")
-    assert conclusions(found)[1].startswith("avg is better than max by 0.4300")
+    analysis = analyze(tmp_path, metric="loss")
+    assert conclusions(analysis)[1].startswith("avg is better than max by 0.4300")
 
 
 @pytest.mark.parametrize("longer", ["", "interpolation_of_some_kind_or_other_"])
-def test_arms_have_numbers_where_their_names_have_no_room(tmp_path: Path, longer: str):
+def test_long_names_are_replaced_by_numbers_in_the_figure(tmp_path: Path, longer: str):
     arms = [{"model.up": f"{longer}{name}"} for name in ("a", "b")]
     analysis = analyze(sweep_of(tmp_path, arms, np.array([[0.5, 0.6], [0.7, 0.9]])))
-    drawn = base64.b64decode(differences_panel(analysis, analysis.contrasts, "").uri.partition(",")[2]).decode()
-    assert (">2 vs 1<" in drawn, ">b vs a<" in drawn) == (bool(longer), not longer)
+    svg = base64.b64decode(plot_differences(analysis, analysis.contrasts, "").uri.partition(",")[2]).decode()
+    assert (">2 vs 1<" in svg, ">b vs a<" in svg) == (bool(longer), not longer)
 
 
-def test_a_larger_network_is_pointed_out(tmp_path: Path):
+def test_a_larger_network_is_noted(tmp_path: Path):
     for arm, size in (("max", 1000), ("strided", 1500)):
         for seed in range(7):
             metrics = metrics_of(0.5 + size / 1e4 + seed / 1e3, seed) | {"model/parameters": size}
@@ -125,7 +125,7 @@ def test_a_larger_network_is_pointed_out(tmp_path: Path):
     assert "note that it has 1.5 times the parameters" in conclusions(analyze(tmp_path))[1]
 
 
-def test_one_arm_none_and_unpaired(tmp_path: Path):
+def test_sweeps_with_nothing_to_compare(tmp_path: Path):
     one = sweep_of(tmp_path / "one", [{}], np.array([[0.5, 0.6]]))
     assert conclusions(analyze(one)) == [
         "Only one arm has finished runs, all runs: mean test mIoU 0.5500 over 2 seeds, standard deviation 0.0707. "
@@ -137,10 +137,10 @@ def test_one_arm_none_and_unpaired(tmp_path: Path):
     sweep_of(tmp_path / "apart", ARMS[1:2], np.array([[0.5]]), first_seed=5)
     assert conclusions(analyze(tmp_path / "apart"))[0].startswith("No two arms share a seed")
     for folder in ("one", "none", "apart"):
-        Page(save(analyze(tmp_path / folder)).read_text())
+        Page(write_report(analyze(tmp_path / folder)).read_text())
 
 
-def test_a_sweep_with_every_kind_of_hole(tmp_path: Path):
+def test_failed_missing_and_diverged_runs_and_unsafe_names(tmp_path: Path):
     """One failed arm, one missing seed, one diverged run; names that would break a page."""
     sweep_of(tmp_path, ARMS[:1], noisy(1, 4))
     evil = {"model.down": "<script>alert(1)</script>|`x`"}
@@ -154,11 +154,11 @@ def test_a_sweep_with_every_kind_of_hole(tmp_path: Path):
     (run / "config.yaml").write_text(config)
     run.rename(tmp_path / "evil")
     (tmp_path / "y").rmdir()
-    path = save(analyze(tmp_path))
+    path = write_report(analyze(tmp_path))
     page = Page(path.read_text())
     assert "<script>" not in path.read_text() and "<script>alert(1)</script>" in page.text
-    for said in ("out of <memory> | `here`", "diverged", "its test/miou is nan", "other arms have a run of this seed"):
-        assert said in page.text
+    for text in ("out of <memory> | `here`", "diverged", "its test/miou is nan", "other arms have a run of this seed"):
+        assert text in page.text
     assert "2 runs excluded" in page.text
     markdown = (tmp_path / "report.md").read_text()
     assert "out of \\<memory\\> \\| \\`here\\`" in markdown and "<script>" not in markdown
@@ -168,14 +168,14 @@ def test_a_sweep_with_every_kind_of_hole(tmp_path: Path):
         assert len(bars) == 1, block
 
 
-def test_the_page_is_one_file_and_small_enough(tmp_path: Path):
+def test_the_page_is_self_contained_and_reproducible(tmp_path: Path):
     arms = [{"model.down": d, "model.up": u} for d in ("max", "avg") for u in ("nearest", "transposed")]
     sweep_of(tmp_path, arms, noisy(4, 8))
     for run in tmp_path.glob("*seed=0"):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 900, 3), np.uint8)).save(
             run / "predictions.png"
         )
-    path = save(analyze(tmp_path))
+    path = write_report(analyze(tmp_path))
     assert path == tmp_path / "report.html"
     text = path.read_text()
     page = Page(text)
@@ -185,32 +185,31 @@ def test_the_page_is_one_file_and_small_enough(tmp_path: Path):
     assert sum(load.startswith("data:image/png") for load in page.loads) == 4
     assert "Averaged" in page.text or "No evidence" in page.text
     assert "model.down and model.up" in page.text
-    first = text
-    save(analyze(tmp_path))
-    assert path.read_text() == first  # the same runs give the same page
+    write_report(analyze(tmp_path))
+    assert path.read_text() == text  # the same runs give the same page
 
 
-def test_other_classes_lines_and_no_cost_or_diagnostics(tmp_path: Path):
-    """1-D data of other names, no model/ or time/ keys, validation only, a factor nobody foresaw."""
+def test_data_of_one_dimension_without_costs_or_diagnostics(tmp_path: Path):
+    """1-D data of other names, no model/ or time/ keys, validation only, a factor that is no operator."""
     for loss in ("dice", "focal"):
         for seed in range(2):
             metrics = {"val/miou": 0.5 + seed / 10, "val/iou/left lane": 0.4, "seed": seed}
             metrics["model/receptive_field"] = [44]
             leave_run(tmp_path, {"loss.name": loss, "seed": seed}, metrics)
-    page = Page(save(analyze(tmp_path)).read_text())
-    for said in ("val mIoU", "left lane", "name=dice", "Not measured: boundary IoU", "No predictions.png"):
-        assert said in page.text
+    page = Page(write_report(analyze(tmp_path)).read_text())
+    for text in ("val mIoU", "left lane", "name=dice", "Not measured: boundary IoU", "No predictions.png"):
+        assert text in page.text
     assert "Common claims" not in page.text
 
 
-def test_a_grid_with_a_hole_shows_it_and_takes_nothing_apart(tmp_path: Path):
+def test_an_incomplete_grid_has_no_main_effects(tmp_path: Path):
     arms = [{"model.down": d, "model.up": u} for d, u in (("max", "nearest"), ("avg", "nearest"), ("avg", "haar"))]
-    page = Page(save(analyze(sweep_of(tmp_path, arms, noisy(3, 7)))).read_text())
+    page = Page(write_report(analyze(sweep_of(tmp_path, arms, noisy(3, 7)))).read_text())
     assert "no run" in page.text and "need a seed that every cell has" in page.text
     assert "Averaged over" not in page.text and "Main effects" not in page.text
 
 
-def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
+def test_measured_diagnostics_are_shown(tmp_path: Path):
     for arm in ("max", "avg"):
         for seed in range(2):
             keys = {f"test/objects/pole/{lo}-{lo * 4}": 0.2 + lo / 100 for lo in (4, 16)}
@@ -218,15 +217,15 @@ def test_diagnostics_are_drawn_where_they_are(tmp_path: Path):
             keys |= {f"test/trimap/{r}": 0.4 for r in (1, 2, 10)}
             keys |= {"test/information/3": 0.5, "test/boundary/bf": 0.25}
             leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics_of(0.5, seed) | keys)
-    page = Page(save(analyze(tmp_path)).read_text())
-    for said in ("pole", "near the boundaries", "information by level", "0.2500", "smallest objects"):
-        assert said in page.text
+    page = Page(write_report(analyze(tmp_path)).read_text())
+    for text in ("pole", "near the boundaries", "information by level", "0.2500", "smallest objects"):
+        assert text in page.text
 
 
-def test_the_csv_has_a_row_a_run_and_every_raw_value(tmp_path: Path):
+def test_the_csv_has_every_run_and_every_value(tmp_path: Path):
     sweep_of(tmp_path, ARMS[:2], noisy(2, 2))
     leave_run(tmp_path, {**ARMS[2], "seed": 0}, None, "failed", 'said "no", twice,\nand left')
-    save(analyze(tmp_path))
+    write_report(analyze(tmp_path))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
     assert len(rows) == 5
     for row in rows[:4]:
@@ -237,12 +236,12 @@ def test_the_csv_has_a_row_a_run_and_every_raw_value(tmp_path: Path):
     assert rows[4]["state"] == "failed" and rows[4]["reason"].startswith('said "no"') and rows[4]["test/miou"] == ""
 
 
-def test_the_command_prints_the_conclusions_and_refuses_in_a_sentence(tmp_path: Path, capsys, monkeypatch):
+def test_the_command_prints_conclusions_and_errors(tmp_path: Path, capsys, monkeypatch):
     sweep_of(tmp_path, ARMS, noisy(3, 9, effect=0.2))
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "reference=max"])
     command.main()
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == str(tmp_path / "report.html") and "2 comparisons with max" in said[1]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(tmp_path / "report.html") and "2 comparisons with max" in lines[1]
     monkeypatch.setattr(sys, "argv", ["report.py", f"folder={tmp_path}", "reference=maxx"])
     with pytest.raises(SystemExit):
         command.main()
@@ -253,12 +252,12 @@ def test_the_command_prints_the_conclusions_and_refuses_in_a_sentence(tmp_path: 
     assert "error: folder: is required; see python scripts/report.py --help" in capsys.readouterr().err
 
 
-def test_a_report_needs_no_torch():
+def test_a_report_does_not_import_torch():
     source = "import sys, unet.report; assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=True, timeout=120)
 
 
-def test_numbers_for_people():
+def test_format_number():
     assert [format_number(v) for v in (0.01234, 12.34, 12345.6, 0.0, -0.00001234, math.nan)] == [
         "0.0123", "12.3", "12,346", "0.0000", "-1.23e-05", "\N{EN DASH}"
     ]  # fmt: skip

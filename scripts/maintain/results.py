@@ -21,9 +21,9 @@ from unet.io.atomic import read_json, replace_block, write_json, write_text
 from unet.io.provenance import ROOT
 from unet.io.run_folder import METRICS
 from unet.report import analyze
-from unet.report.page import figures, markdown
-from unet.report.results import rows
-from unet.report.runs import read_run
+from unet.report.csv_table import to_csv
+from unet.report.page import figures, render_markdown
+from unet.report.read_sweep import read_run
 
 RESULTS, README = ROOT / "docs" / "results", ROOT / "README.md"
 BASELINES = "baseline"
@@ -56,8 +56,8 @@ def add_sweep(sweep: Path, name: str) -> Path:
         path = folder / f"{re.sub('[^a-z0-9]+', '_', picture.title.lower()).strip('_')}.svg"
         write_text(path, base64.b64decode(picture.uri.partition(",")[2]).decode())
         links.append(f"![{picture.title}]({path.name})")
-    write_text(folder / "report.md", mask_paths("\n\n".join([markdown(analysis), "## Figures", *links])) + "\n")
-    write_text(folder / "results.csv", mask_paths(drop_column(rows(analysis), "model/stages")))
+    write_text(folder / "report.md", mask_paths("\n\n".join([render_markdown(analysis), "## Figures", *links])) + "\n")
+    write_text(folder / "results.csv", mask_paths(drop_column(to_csv(analysis), "model/stages")))
     return folder
 
 

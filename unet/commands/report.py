@@ -12,11 +12,11 @@ def report(config: DictConfig) -> None:
     """Write report.html, report.md and results.csv into the sweep's folder and print the verdict."""
     require_keys(config, ["folder"], "report")
 
-    from unet.report import analyze, save
-    from unet.report.sentences import summary_lines
+    from unet.report import analyze, write_report
+    from unet.report.conclusions import summary_lines
 
     analysis = analyze(Path(str(config.folder)).expanduser(), config.metric, config.reference, config.tune)
-    print(save(analysis), *summary_lines(analysis), sep="\n")
+    print(write_report(analysis), *summary_lines(analysis), sep="\n")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What one number for a split does not say: where a network is wrong, and what its resampling had to do with it."""
+"""Diagnostics that show where a network fails and which errors come from its resampling operators."""
 
 from unet.diagnostics.diagnose import diagnose
 

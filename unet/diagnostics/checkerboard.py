@@ -1,4 +1,4 @@
-"""Whether the network's own grid shows in what it puts out."""
+"""Measure checkerboard artifacts: patterns in the logits that come from the network's own grid."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,117 +6,118 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from unet.analysis.receptive_field import receptive_fields
 from unet.data.module import SegmentationData
-from unet.diagnostics.examples import examples, stacked
+from unet.diagnostics.probe_images import probe_images
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 from unet.task.module import SegmentationTask
 
 Array = np.ndarray
-IMAGES = 16
-COLOURS = (-1, 0, 1)
-"""What a constant image shows: in standard deviations of the training images, from their mean."""
-CONSTANT_SAMPLES = 2**20
-"""Samples of the largest constant input."""
+NUM_IMAGES = 16
+CONSTANTS = (-1, 0, 1)
+"""Values of the constant images: standard deviations of the training images from their mean."""
+MAX_CONSTANT_PIXELS = 2**20
+"""Size of the largest constant image."""
 
 
 def imbalance(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
-    """How much the logits of images without any content differ from phase to phase of the total stride.
+    """Return how much the logits of constant images differ between the phases of the total stride.
 
-    Images of one colour (``COLOURS``) have nothing that tells two samples apart but their place on the grid, so any
-    spread is a pattern of the operators' making. It is taken in their middle, half the receptive field from the borders
-    where that is possible. Source: the condition under which an upsampling layer leaves no checkerboard, that all its
-    polyphase filters answer alike to a constant: Sugawara et al. 2019, Checkerboard artifacts free convolutional neural
-    networks, https://nowpublishers.com/article/Details/SIP-115.
+    In an image of one color (``CONSTANTS``) two pixels differ only in their position on the network's grid, so any
+    variation of the logits is a pattern made by the operators. It is measured in the center of the image, half a
+    receptive field from the borders where possible. Source: an upsampling layer leaves no checkerboard if all its
+    polyphase filters have the same response to a constant: Sugawara et al. 2019, Checkerboard artifacts free
+    convolutional neural networks, https://nowpublishers.com/article/Details/SIP-115.
 
     Returns:
-        ``checkerboard/imbalance``: standard deviation over phases, in units of the logits' own on the ``IMAGES`` most
-        varied images, averaged over classes and colours.
+        ``checkerboard/imbalance``: standard deviation over phases, in units of the logits' standard deviation on
+        ``NUM_IMAGES`` images, averaged over classes and colors.
 
     Raises:
-        UserError: a network that does not shrink, or whose logits do not vary on any image.
+        UserError: the network does not downsample, or its logits are constant on every image.
     """
     net: Any = task.net
-    if math.prod(net.total_stride) == 1:
-        raise UserError("a network that does not shrink has no phases")
+    logits = [logits[0].flatten(1).numpy() for logits, _ in logits_and_truth(task, data, split)]
     fields = receptive_fields(task.description["model"]).logits
-    margins = [margin(field, r, len(fields)) for field, r in zip(fields, net.total_stride, strict=True)]
-    size = [2 * away + r for away, r in zip(margins, net.total_stride, strict=True)]
-    period = [slice(away, away + r) for away, r in zip(margins, net.total_stride, strict=True)]
-    images = [(task.normalize.mean + colour * task.normalize.std).expand(1, -1, *size) for colour in COLOURS]
+    margins = [border_margin(field, r, len(fields)) for field, r in zip(fields, net.total_stride, strict=True)]
+    size = [2 * margin + r for margin, r in zip(margins, net.total_stride, strict=True)]
+    period = [slice(margin, margin + r) for margin, r in zip(margins, net.total_stride, strict=True)]
+    images = [(task.normalize.mean + value * task.normalize.std).expand(1, -1, *size) for value in CONSTANTS]
     responses = np.concatenate([task(image).float().cpu().numpy()[:, :, *period] for image in images])
-    real = logits_of(task, data, split)
-    deviation = np.concatenate([one[0].flatten(1).numpy() for one, _ in real], axis=1).std(1)
-    return {"checkerboard/imbalance": spread(responses, deviation)}
+    return {"checkerboard/imbalance": relative_std(responses, np.concatenate(logits, axis=1).std(1))}
 
 
-def margin(field: float, stride: int, spatial_dims: int) -> int:
-    """Samples between the middle period of the constant image and its border, a multiple of the total stride.
+def border_margin(field: float, stride: int, spatial_dims: int) -> int:
+    """Return the pixels between the central period of a constant image and its border, a multiple of the total stride.
 
-    Half a receptive field, or what ``CONSTANT_SAMPLES`` leave room for.
+    This is half a receptive field, or less where ``MAX_CONSTANT_PIXELS`` limit the image.
     """
-    room = int((CONSTANT_SAMPLES ** (1 / spatial_dims) - stride) / 2)
-    return stride * max(1, min(room, math.ceil(min(field, 2 * room) / 2) + stride - 1) // stride)
+    limit = int((MAX_CONSTANT_PIXELS ** (1 / spatial_dims) - stride) / 2)
+    return stride * max(1, min(limit, math.ceil(min(field, 2 * limit) / 2) + stride - 1) // stride)
 
 
-def spread(responses: Array, deviation: Array) -> float:
-    """Standard deviation over the samples of maps (B, K, *S), per channel in units of ``deviation`` (K,); the mean.
+def relative_std(maps: Array, scale: Array) -> float:
+    """Return the standard deviation over the pixels of maps (B, K, *S), in units of ``scale`` (K,), averaged.
 
-    Channels that do not deviate are left out. Raises UserError where none does.
+    Channels whose scale is zero do not count. Raises UserError if all are zero.
     """
-    varied = deviation > 0
-    if not varied.any():
-        raise UserError("the logits are the same everywhere")
-    spreads = responses.reshape(*responses.shape[:2], -1).std(-1)
-    return float((spreads[:, varied] / deviation[varied]).mean())
+    varying = scale > 0
+    if not varying.any():
+        raise UserError("the logits are constant on every image")
+    deviations = maps.reshape(*maps.shape[:2], -1).std(-1)
+    return float((deviations[:, varying] / scale[varying]).mean())
 
 
 def peaks(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
-    """How far the logits' power spectrum stands out where a pattern of the grid has its frequencies.
+    """Return the prominence of the logits' power spectrum at the frequencies of a grid pattern.
 
-    A stage that brings samples r apart to samples 1 apart repeats the spectrum at multiples of 1/r cycles a sample, and
-    what of that is not filtered out is a peak. Of each level, from fine to coarse, only those multiples are looked at
-    that no finer level has. A smooth map, or noise, has about 1. Sources: Odena et al. 2016,
-    https://distill.pub/2016/deconv-checkerboard; in the spectrum: Zhang et al. 2019, https://arxiv.org/abs/1907.06515.
+    Upsampling by r repeats the spectrum at multiples of 1/r cycles per pixel, and the part of it that is not filtered
+    out is a peak. Each level, from fine to coarse, has those multiples that no finer level has. A smooth map, or noise,
+    scores about 1. Sources: Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard; in the spectrum: Zhang et
+    al. 2019, https://arxiv.org/abs/1907.06515.
 
     Returns:
-        ``checkerboard/peak/<stride>`` for the cumulative stride of each level, over the middles of the ``IMAGES`` most
-        varied images, and ``checkerboard/peak_truth/<stride>`` of their true labels, one channel a class. A baseline,
-        for a true map may be blocky as well.
+        ``checkerboard/peak/<stride>`` for the cumulative stride of each level, over the center crops of ``NUM_IMAGES``
+        images, and ``checkerboard/peak_truth/<stride>`` of their true labels, one channel per class, as a baseline:
+        true labels can be blocky as well.
 
     Raises:
-        UserError: a network that does not shrink, flat logits, or images of less than four total strides along every
-            axis.
+        UserError: the network does not downsample, its logits are flat, or the images are smaller than four total
+            strides along every axis.
     """
     net: Any = task.net
-    if math.prod(net.total_stride) == 1:
-        raise UserError("a network that does not shrink has no phases")
-    logits, truth = zip(*logits_of(task, data, split), strict=True)
-    found = {"peak": peaks_by_stride(stacked(logits), net.strides)}
-    found["peak_truth"] = peaks_by_stride(stacked(truth), net.strides)
-    if not found["peak"]:
-        raise UserError("the images are less than four total strides along every axis, or their logits are flat")
+    logits, truth = zip(*logits_and_truth(task, data, split), strict=True)
+    peak = peaks_by_stride(stack_cropped(logits), net.strides)
+    if not peak:
+        raise UserError("the images are smaller than four total strides along every axis, or their logits are flat")
     return {
         f"checkerboard/{name}/{'x'.join(map(str, stride))}": value
-        for name, values in found.items()
+        for name, values in (("peak", peak), ("peak_truth", peaks_by_stride(stack_cropped(truth), net.strides)))
         for stride, value in values.items()
     }
 
 
-def peaks_by_stride(maps: Tensor, strides: Sequence[Sequence[int]]) -> dict[tuple[int, ...], float]:
-    """For the cumulative stride of each level, the mean prominence of its frequencies along all axes of (B, C, *S).
+def stack_cropped(maps: Sequence[Tensor]) -> Tensor:
+    """Concatenate maps (1, C, *S), cropped at the end to the smallest size along each axis: (B, C, *S)."""
+    smallest = [min(sizes) for sizes in zip(*(item.shape[2:] for item in maps), strict=True)]
+    return torch.cat([item[:, :, *map(slice, smallest)] for item in maps])
 
-    ``strides`` are the stages', fine to coarse, and their product divides S. A stride that is the same along all axes
-    is given once. What has no prominence is left out.
+
+def peaks_by_stride(maps: Tensor, strides: Sequence[Sequence[int]]) -> dict[tuple[int, ...], float]:
+    """Return the mean prominence along all axes of maps (B, C, *S) for the cumulative stride of each level.
+
+    ``strides`` are those of the levels, fine to coarse, and their product divides S. A stride that is the same along
+    all axes is a key of one number. Levels without a prominence are left out.
     """
     axes = range(maps.ndim - 2)
-    spectra = [np.mean([spectrum(one.double().numpy(), 1 + axis) for one in maps], axis=0) for axis in axes]
+    spectra = [np.mean([power_spectrum(item.double().numpy(), 1 + axis) for item in maps], axis=0) for axis in axes]
     levels = np.cumprod([[1] * len(axes), *strides], axis=0).tolist()
-    found = {}
+    result = {}
     for finer, stride in pairwise(levels):
         values = [
             value
@@ -124,24 +125,24 @@ def peaks_by_stride(maps: Tensor, strides: Sequence[Sequence[int]]) -> dict[tupl
             for value in prominences(spectra[axis], maps.shape[2 + axis], stride[axis], finer[axis], levels[-1][axis])
         ]
         if values:
-            found[tuple(stride if len(set(stride)) > 1 else stride[:1])] = float(np.mean(values))
-    return found
+            result[tuple(stride if len(set(stride)) > 1 else stride[:1])] = float(np.mean(values))
+    return result
 
 
-def logits_of(task: SegmentationTask, data: SegmentationData, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and one-hot truth, both (1, K, *S), of the middles of the most varied images; where ignored, no class."""
+def logits_and_truth(task: SegmentationTask, data: SegmentationData, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield logits and one-hot truth, both (1, K, *S), of the probe images; ignored pixels have no class."""
     net: Any = task.net
-    for image, target in examples(data, split, IMAGES, net.total_stride):
+    for image, target in probe_images(data, split, NUM_IMAGES, net.total_stride):
         logits = task(image.to(task.device)).float().cpu()
         known = target != IGNORE_INDEX
         truth = F.one_hot(target.where(known, 0), len(task.classes)) * known[..., None]
         yield logits, truth.movedim(-1, 0)[None].float()
 
 
-def spectrum(maps: Array, axis: int) -> Array:
-    """Power along one axis of maps (C, *S), at 0, 1, ..., n/2 cycles per n samples, the mean over everything else.
+def power_spectrum(maps: Array, axis: int) -> Array:
+    """Return the power along one axis of maps (C, *S) at 0, 1, ..., n/2 cycles per n pixels, averaged over the others.
 
-    Each line goes without its mean and under a Hann window, which spreads a frequency to its two neighbours only.
+    Each line is centered and multiplied by a Hann window, which spreads a frequency to its two neighbors only.
     """
     lines = np.moveaxis(maps, axis, -1)
     n = lines.shape[-1]
@@ -151,18 +152,18 @@ def spectrum(maps: Array, axis: int) -> Array:
 
 
 def prominences(power: Array, n: int, stride: int, finer: int, total_stride: int) -> Iterator[float]:
-    """Power (n // 2 + 1,) at each k / stride that is no multiple of 1 / finer, over the median of its surroundings.
+    """Yield power (n // 2 + 1,) over the median around it, at each k / stride that is no multiple of 1 / finer.
 
-    The median is of logarithms: where a spectrum falls by equal factors nothing stands out. The surroundings reach
-    half-way to the next multiple of 1 / total_stride on either side, without the peak's two neighbours. In less than
-    four total strides nothing is left of them, and where they hold no power there is nothing to compare with.
+    The median is geometric: a spectrum that falls by equal factors has no peaks. It is taken half-way to the next
+    multiple of 1 / total_stride on either side, without the peak's two neighbors; an axis shorter than four total
+    strides has nothing left there, and a median of zero gives no prominence.
     """
-    places = np.arange(len(power))
+    frequencies = np.arange(len(power))
     for k in range(1, stride // 2 + 1):
         if k * finer % stride == 0:
             continue
-        place = k * n // stride
-        apart = np.abs(places - place)
-        around = power[(apart > 1) & (apart <= n // (2 * total_stride))]
+        peak = k * n // stride
+        distance = np.abs(frequencies - peak)
+        around = power[(distance > 1) & (distance <= n // (2 * total_stride))]
         if len(around) and around.all():
-            yield float(power[place] / np.exp(np.median(np.log(around))))
+            yield float(power[peak] / np.exp(np.median(np.log(around))))

@@ -1,4 +1,4 @@
-"""All diagnostics of a split, each an entry of one of two tables."""
+"""Compute all diagnostics of a split; each is an entry of one of two tables."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,10 +11,10 @@ from unet.data.module import SegmentationData
 from unet.diagnostics.best_effort import skip_on_error
 from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap
 from unet.diagnostics.checkerboard import imbalance, peaks
-from unet.diagnostics.confusions import Confusions
+from unet.diagnostics.confusions import ImageConfusions
 from unet.diagnostics.information import information
 from unet.diagnostics.objects import ObjectRecall
-from unet.diagnostics.predictions import evaluating, predictions
+from unet.diagnostics.predictions import eval_mode, predict_split
 from unet.diagnostics.shift import shift
 from unet.diagnostics.skeleton import SkeletonRecall
 from unet.diagnostics.train_score import train_score
@@ -26,14 +26,14 @@ Scores = dict[str, float]
 
 
 class LabelMetric(Protocol):
-    """Gathers what it needs of a split, image by image."""
+    """A metric of true and predicted labels, accumulated image by image."""
 
-    def add(self, target: Array, pred: Array) -> None:
-        """Labels (*S) uint8, both ``IGNORE_INDEX`` where the target is."""
+    def update(self, target: Array, pred: Array) -> None:
+        """Add the labels (*S) uint8 of one image, both ``IGNORE_INDEX`` where the target is."""
         ...
 
     def scores(self, classes: Sequence[str]) -> Scores:
-        """Flat, without the split's name; nothing for what does not occur."""
+        """Return the scores by name, without the split; none of classes that do not occur."""
         ...
 
 
@@ -44,7 +44,7 @@ LABEL_METRICS: dict[str, Callable[[int], LabelMetric]] = {
     "objects": ObjectRecall,
     "thin": SkeletonRecall,
 }
-"""What can be told from labels alone: a factory of the number of classes."""
+"""Diagnostics of labels alone: a factory that takes the number of classes."""
 
 MODEL_PROBES: dict[str, Callable[[SegmentationTask, SegmentationData, str], Scores]] = {
     "shift": shift,
@@ -52,36 +52,36 @@ MODEL_PROBES: dict[str, Callable[[SegmentationTask, SegmentationData, str], Scor
     "checkerboard/peak": peaks,
     "information": information,
 }
-"""What the network itself must be asked; ``UserError`` where it has no answer."""
+"""Diagnostics that run the network; they raise ``UserError`` where they do not apply."""
 
 
 def diagnose(task: SegmentationTask, data: SegmentationData, split: str, out: Path) -> Scores:
-    """Every diagnostic of a split, called ``<split>/...``, and ``train/miou``; ``confusions.npz`` in folder ``out``.
+    """Return every diagnostic of a split as ``<split>/...``, and ``train/miou``; write ``confusions.npz`` into ``out``.
 
-    One that cannot be computed is left out with a line that says why.
+    A diagnostic that cannot be computed is skipped, and a printed line gives the reason.
     """
     scores: Scores = {}
-    fitted: Scores = {}
-    with skip_on_error("all"), evaluating(task):
-        for name, diagnostic in {"predictions": partial(tallied, out=out), **MODEL_PROBES}.items():
+    train_scores: Scores = {}
+    with skip_on_error("all"), eval_mode(task):
+        for name, diagnostic in {"predictions": partial(label_scores, out=out), **MODEL_PROBES}.items():
             with skip_on_error(name):
                 scores |= diagnostic(task, data, split)
         with skip_on_error("train/miou"):
-            fitted = train_score(task, data, split)
-    return {f"{split}/{name}": value for name, value in scores.items()} | fitted
+            train_scores = train_score(task, data, split)
+    return {f"{split}/{name}": value for name, value in scores.items()} | train_scores
 
 
-def tallied(task: SegmentationTask, data: SegmentationData, split: str, out: Path) -> Scores:
-    """The scores of all ``TALLIES``, and the confusion matrices, from one prediction of every image."""
-    tallies = {name: tally(len(task.classes)) for name, tally in LABEL_METRICS.items()}
-    confusions = Confusions(len(task.classes))
-    for image, target, pred in predictions(task, data, split):
-        confusions.add(image, target, pred)
-        for name in list(tallies):
-            tally = tallies.pop(name)  # one that fails does not come back
+def label_scores(task: SegmentationTask, data: SegmentationData, split: str, out: Path) -> Scores:
+    """Return the scores of all ``LABEL_METRICS`` and save the confusion matrices, predicting every image once."""
+    metrics = {name: metric(len(task.classes)) for name, metric in LABEL_METRICS.items()}
+    confusions = ImageConfusions(len(task.classes))
+    for image, target, pred in predict_split(task, data, split):
+        confusions.update(image, target, pred)
+        for name in list(metrics):
+            metric = metrics.pop(name)  # a metric that fails is not added again
             with skip_on_error(name):
-                tally.add(target, pred)
-                tallies[name] = tally
+                metric.update(target, pred)
+                metrics[name] = metric
     with skip_on_error(CONFUSIONS):
         confusions.save(out / CONFUSIONS)
-    return {key: value for tally in tallies.values() for key, value in tally.scores(task.classes).items()}
+    return {key: value for metric in metrics.values() for key, value in metric.scores(task.classes).items()}

@@ -1,4 +1,4 @@
-"""What of the image each level of the encoder still holds."""
+"""Measure how much of the image can be read from each level of the encoder."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,87 +16,87 @@ from unet.errors import UserError
 from unet.task.module import SegmentationTask
 
 Array = np.ndarray
-IMAGES = 128
+NUM_IMAGES = 128
 RIDGES = [10.0**power for power in range(-6, 2)]
-"""Penalties tried, in units of the features' mean variance."""
+"""Penalties to choose from, in units of the features' mean variance."""
 
 
 def information(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
-    """How much of the image a linear read-out finds at each level of the encoder.
+    """Return the R² with which a linear model predicts the image from each level of the encoder.
 
-    A sample at level l stands for a block of samples of the image. Ridge regression predicts the block, as the network
-    is given it, from the channels at its sample: fitted on every other position of up to ``IMAGES`` images spread over
-    the split, scored on those between. The penalty is the one of ``RIDGES`` with which one half of the fitted positions
-    tells the other best. No neighbours help, so what a level holds only spread over several samples counts as lost.
-    Source: linear probes, Alain and Bengio 2016, https://arxiv.org/abs/1610.01644, with the image for target.
+    Each position of a level corresponds to a block of pixels. Ridge regression predicts the block, as the network
+    receives it, from the channels at the position: fitted on every second position of up to ``NUM_IMAGES`` images,
+    scored on the others. The penalty is the one of ``RIDGES`` with which one half of the fitted positions predicts the
+    other half best. Neighboring positions are not used, so information that is spread over several positions counts as
+    lost. Source: linear probes, Alain and Bengio 2016, https://arxiv.org/abs/1610.01644, with the image as target.
 
     Returns:
-        ``information/<level>``: R^2 on the positions not fitted; 1 where all is kept, 0 where no more than the mean.
+        ``information/<level>``: R² on the test positions; 1 for the complete image, 0 for no more than the mean.
     """
     scores = {}
-    for level, (one, between, other, beyond) in enumerate(quarters(task, data, split)):
+    for level, (train, test, validation, more_test) in enumerate(collect_moments(task, data, split)):
         name = f"information/{level}"
         with skip_on_error(name):
-            ridge = max(RIDGES, key=partial(r_squared, one, other))
-            scores[name] = r_squared(one + other, between + beyond, ridge)
+            ridge = max(RIDGES, key=partial(r_squared, train, validation))
+            scores[name] = r_squared(train + validation, test + more_test, ridge)
     return scores
 
 
-def quarters(task: SegmentationTask, data: SegmentationData, split: str) -> list[list["Moments"]]:
-    """For each level, the moments of its features and the image's blocks at every fourth position, from 0, 1, 2, 3."""
+def collect_moments(task: SegmentationTask, data: SegmentationData, split: str) -> list[list["Moments"]]:
+    """Return for each level the moments of its features and blocks at every fourth position, from 0, 1, 2 and 3."""
     net: Any = task.net
     levels = [net.stem, *net.encoder]
-    found = [[Moments() for _ in range(4)] for _ in levels]
-    with watching(levels) as seen:
-        for index in evenly_spaced(len(data.samples[split]), IMAGES):
+    moments = [[Moments() for _ in range(4)] for _ in levels]
+    with record_levels(levels) as records:
+        for index in evenly_spaced(len(data.samples[split]), NUM_IMAGES):
             image = data.example(split, index).to(task.device)
-            net.forward(task.normalize(image))  # not its compiled form, which knows no hooks
-            padded, *maps = (values[0].cpu().double().numpy() for values in seen)
-            for parts, features in zip(found, maps, strict=True):
-                given, wanted = features.reshape(len(features), -1).T, blocks(padded, features.shape[1:])
-                for place, part in enumerate(parts):
-                    part.add(given[place::4], wanted[place::4])
-    return found
+            net.forward(task.normalize(image))  # not the compiled module, which runs no hooks
+            padded = to_array(records[net.stem][0])
+            for level, quarters in zip(levels, moments, strict=True):
+                maps = to_array(records[level][1])
+                features, targets = maps.reshape(len(maps), -1).T, blocks(padded, maps.shape[1:])
+                for start, quarter in enumerate(quarters):
+                    quarter.add(features[start::4], targets[start::4])
+    return moments
+
+
+def to_array(batch: Tensor) -> Array:
+    """Return the first item of a batch as float64."""
+    return batch[0].cpu().double().numpy()
 
 
 @contextmanager
-def watching(levels: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """While it lasts, the list holds of the last forward pass what the first module was given and what each returned.
+def record_levels(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
+    """Record the input and the output of every module in the last forward pass while the block runs."""
+    records: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    (1 + len(levels)) maps (B, C, *S).
-    """
-    seen: list[Tensor] = []
+    def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        records[module] = args[0], output
 
-    def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen[:] = args
-
-    def leave(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append(output)
-
-    hooks = [levels[0].register_forward_pre_hook(enter), *(level.register_forward_hook(leave) for level in levels)]
+    hooks = [module.register_forward_hook(record) for module in modules]
     try:
-        yield seen
+        yield records
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def blocks(image: Array, coarse: Sequence[int]) -> Array:
-    """An image (C, *S) as the blocks that a grid of ``coarse`` samples per axis divides it into: (blocks, C * size)."""
-    split = [part for n, m in zip(image.shape[1:], coarse, strict=True) for part in (m, n // m)]
-    grid, inner = range(1, 2 * len(coarse), 2), range(2, 2 * len(coarse) + 1, 2)
-    return image.reshape(len(image), *split).transpose(*grid, 0, *inner).reshape(int(np.prod(coarse)), -1)
+def blocks(image: Array, grid_size: Sequence[int]) -> Array:
+    """Return an image (C, *S) as the blocks of a grid with ``grid_size`` cells per axis: (blocks, C * block size)."""
+    split = [length for n, m in zip(image.shape[1:], grid_size, strict=True) for length in (m, n // m)]
+    grid, inner = range(1, 2 * len(grid_size), 2), range(2, 2 * len(grid_size) + 1, 2)
+    return image.reshape(len(image), *split).transpose(*grid, 0, *inner).reshape(int(np.prod(grid_size)), -1)
 
 
 @dataclass
 class Moments:
-    """Sums over positions from which a linear regression can be fitted or scored: no position has to be kept.
+    """Sums over positions from which a linear regression can be fitted or scored without storing the positions.
 
     Attributes:
-        count: positions.
-        gram: of the features with a leading 1, (1 + P, 1 + P).
-        cross: of those with the targets, (1 + P, Q).
-        square: of the targets with themselves, summed over them.
+        count: number of positions.
+        gram: X^T X of the features with a leading 1, (1 + P, 1 + P).
+        cross: X^T Y of those with the targets, (1 + P, Q).
+        square: the sum of the squared targets.
     """
 
     count: int = 0
@@ -105,34 +105,34 @@ class Moments:
     square: float = 0.0
 
     def add(self, features: Array, targets: Array) -> None:
-        """features (N, P), targets (N, Q)."""
-        known = np.concatenate([np.ones((len(features), 1)), features], axis=1)
-        self.count += len(known)
-        self.gram = self.gram + known.T @ known
-        self.cross = self.cross + known.T @ targets
+        """Add features (N, P) and targets (N, Q)."""
+        inputs = np.concatenate([np.ones((len(features), 1)), features], axis=1)
+        self.count += len(inputs)
+        self.gram = self.gram + inputs.T @ inputs
+        self.cross = self.cross + inputs.T @ targets
         self.square += float(np.square(targets).sum())
 
-    def __add__(self, other: "Moments") -> "Moments":
-        return Moments(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+    def __add__(self, second: "Moments") -> "Moments":
+        return Moments(*(getattr(self, field.name) + getattr(second, field.name) for field in fields(self)))
 
 
-def r_squared(fitted: Moments, held: Moments, ridge: float) -> float:
-    """1 - (squared error) / (squared deviation from the mean) on ``held``, of the ridge regression on ``fitted``.
+def r_squared(train: Moments, test: Moments, ridge: float) -> float:
+    """Return 1 - (squared error) / (squared deviation from the mean) on ``test`` of a ridge regression on ``train``.
 
-    ``ridge`` is its penalty, in units of the features' mean variance.
+    ``ridge`` is the penalty in units of the features' mean variance.
 
     Raises:
-        UserError: as many channels as positions to fit them on, or targets that do not vary.
+        UserError: there are no more positions than channels, or the targets are constant.
     """
-    if held.count == 0 or fitted.count <= len(np.atleast_1d(fitted.gram)):
-        raise UserError(f"{fitted.count} positions are too few for its channels")
-    gram, cross = np.asarray(fitted.gram), np.asarray(fitted.cross)
-    variances = gram.diagonal()[1:] - gram[0, 1:] ** 2 / fitted.count
+    if test.count == 0 or train.count <= len(np.atleast_1d(train.gram)):
+        raise UserError(f"{train.count} positions are too few for the number of channels")
+    gram, cross = np.asarray(train.gram), np.asarray(train.cross)
+    variances = gram.diagonal()[1:] - gram[0, 1:] ** 2 / train.count
     penalty = np.full(len(gram), ridge * variances.mean())
-    penalty[0] = 0  # the mean is free
+    penalty[0] = 0  # the intercept is not penalized
     weights = np.linalg.lstsq(gram + np.diag(penalty), cross)[0]
-    error = held.square - 2 * np.sum(weights * held.cross) + np.sum(weights * (held.gram @ weights))
-    deviation = held.square - np.sum(np.asarray(held.cross)[0] ** 2) / held.count
+    error = test.square - 2 * np.sum(weights * test.cross) + np.sum(weights * (test.gram @ weights))
+    deviation = test.square - np.sum(np.asarray(test.cross)[0] ** 2) / test.count
     if deviation <= 0:
-        raise UserError("the images do not vary")
+        raise UserError("the images are constant")
     return float(1 - error / deviation)

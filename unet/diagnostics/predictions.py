@@ -1,4 +1,4 @@
-"""A network as evaluation uses it, and what it predicts for a whole split."""
+"""Predict a split as the evaluation does."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ Array = np.ndarray
 
 
 @contextmanager
-def evaluating(task: SegmentationTask) -> Iterator[None]:
+def eval_mode(task: SegmentationTask) -> Iterator[None]:
     """Put the task into evaluation mode, without gradients and in the trainer's precision, while the block runs."""
     training = task.training
     task.eval()
@@ -26,11 +26,11 @@ def evaluating(task: SegmentationTask) -> Iterator[None]:
         task.train(training)
 
 
-def predictions(task: SegmentationTask, data: SegmentationData, split: str) -> Iterator[tuple[str, Array, Array]]:
-    """(name, target (*S), prediction (*S)) of every item of a split, labels as uint8, in order.
+def predict_split(task: SegmentationTask, data: SegmentationData, split: str) -> Iterator[tuple[str, Array, Array]]:
+    """Yield (name, target (*S), prediction (*S)) of every item of a split in order, labels as uint8.
 
-    The batches are those of the evaluation, so the predictions are too, to the last tie; where the trainer was told to
-    stop early, this stops there. A prediction is ``IGNORE_INDEX`` wherever the target is.
+    The batches are those of the evaluation, limits of the trainer included, so the predictions are identical. A
+    prediction is ``IGNORE_INDEX`` wherever the target is.
     """
     trainer = task.trainer
     (batches,) = trainer.num_test_batches if split == "test" else trainer.num_val_batches

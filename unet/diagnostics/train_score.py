@@ -1,4 +1,4 @@
-"""How well the network knows what it was trained on: beside the evaluated score, what it has learned by heart."""
+"""Score the network on training images, to compare with the evaluated score."""
 
 import torch
 
@@ -9,7 +9,7 @@ from unet.task.module import SegmentationTask
 
 
 def train_score(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
-    """``train/miou``: the score on training images, whole and unaugmented, as many as ``split`` has, evenly spaced."""
+    """Return ``train/miou`` of full training images without augmentation, evenly spaced, as many as ``split`` has."""
     dataset = data.dataset("train", transforms="eval")
     confusion = ConfusionMatrix(len(task.classes))
     for index in evenly_spaced(len(data.samples["train"]), len(data.samples[split])):

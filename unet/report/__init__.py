@@ -1,21 +1,21 @@
-"""A sweep's runs -> statistics -> ``report.html``, ``report.md`` and ``results.csv``; docs/report.md explains them."""
+"""Compare the runs of a sweep and write ``report.html``, ``report.md`` and ``results.csv``; see docs/report.md."""
 
 from pathlib import Path
 
+import unet.report.csv_table as csv_table
 import unet.report.page as page
-import unet.report.results as results
 from unet.io.atomic import write_text
 from unet.report.analysis import SweepAnalysis, analyze
 
-__all__ = ["SweepAnalysis", "analyze", "save"]
+__all__ = ["SweepAnalysis", "analyze", "write_report"]
 
 PAGE, MARKDOWN, RESULTS = "report.html", "report.md", "results.csv"
 
 
-def save(analysis: SweepAnalysis) -> Path:
+def write_report(analysis: SweepAnalysis) -> Path:
     """Write the three files of a report into the sweep's folder; return the path of the page."""
     folder = analysis.sweep.folder
-    write_text(folder / RESULTS, results.rows(analysis))
-    write_text(folder / MARKDOWN, page.markdown(analysis))
-    write_text(folder / PAGE, page.html(analysis))
+    write_text(folder / RESULTS, csv_table.to_csv(analysis))
+    write_text(folder / MARKDOWN, page.render_markdown(analysis))
+    write_text(folder / PAGE, page.render_html(analysis))
     return folder / PAGE

@@ -1,4 +1,4 @@
-"""Read a sweep and compare its arms: everything that a report states."""
+"""Read a sweep and compare its arms."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 import unet.report.statistics as statistics
 from unet.errors import UserError, did_you_mean
-from unet.report.arms import REPEAT, Arm, factors, group_runs, seeds_without_run, usual_repeat_label
+from unet.report.arms import REPEAT, Arm, find_factors, group_runs, seeds_without_run, usual_repeat_label
 from unet.report.comparison import (
     Contrast,
     Effects,
@@ -20,21 +20,21 @@ from unet.report.comparison import (
     correct_family,
     estimate_effects,
 )
-from unet.report.images import resample_images
-from unet.report.measures import evaluated_split, is_lower_better, measure, metric_key
+from unet.report.image_resampling import resample_images
+from unet.report.metrics import evaluated_split, is_lower_better, metric_key, metric_title, metric_value
 from unet.report.provenance import provenance_warnings
-from unet.report.runs import Run, Sweep, read
+from unet.report.read_sweep import Run, Sweep, read_sweep
 from unet.report.tuning import select_best_values
 
 Array = np.ndarray
 
 DEFAULT_REASONS = {"pending": "not started yet", "running": "still running, or killed"}
-"""Reasons for states whose runs left none."""
+"""Reasons of runs that wrote none, by state."""
 
 
 @dataclass(frozen=True)
 class MissingRun:
-    """A run that is not in the statistics, with the reason and its command."""
+    """A run that is excluded from the statistics, with the reason and its command."""
 
     name: str
     arm: str
@@ -46,20 +46,20 @@ class MissingRun:
 
 @dataclass(frozen=True)
 class SweepAnalysis:
-    """Everything that a report states.
+    """The contents of a report.
 
     Attributes:
-        metric, split: what is compared, such as ``miou`` of ``test``.
-        factors: the keys that vary. ``dependent_keys``: those that change with one of them.
-        arms: the settings, in the sweep's order. ``main``: those that have runs and are no repeat of another.
-        runs: per arm, its compared runs by seed.
+        metric, split: the compared metric, such as ``miou``, and its split, such as ``test``.
+        factors: the keys that vary. ``dependent_keys``: keys that change with one of them.
+        arms: the settings, in the sweep's order. ``main``: the indices of arms that have runs and are no repeats.
+        runs: for each arm its compared runs by seed.
         scores: the metric of every arm and seed.
-        images: how many images were resampled; 0 if only seeds were.
-        reference: the arm that all are compared with; None compares every pair.
+        images: the number of resampled images; 0 if only seeds were resampled.
+        reference: the arm that all others are compared with; None compares every pair.
         pairs: the compared pairs, each as (first, second, contrast of first - second).
-        repeats: the pairs of equal arms, outside the family.
-        effects: of exactly two factors, else None.
-        warnings: what makes runs hard to compare. ``tuning_notes``: the chosen value of every arm.
+        repeats: the pairs of equal arms, which are not part of the family.
+        effects: main effects and interaction of exactly two factors, else None.
+        warnings: differences between runs besides the factors. ``tuning_notes``: the selected value of every arm.
     """
 
     sweep: Sweep
@@ -81,26 +81,31 @@ class SweepAnalysis:
     tuning_notes: list[str] = field(default_factory=list)
 
     @property
+    def metric_name(self) -> str:
+        """The compared metric with its split, such as ``test mIoU``."""
+        return f"{self.split} {metric_title(self.metric)}"
+
+    @property
     def contrasts(self) -> list[Contrast]:
         return [contrast for *_, contrast in self.pairs]
 
     @property
-    def compared(self) -> list[Contrast]:
-        """The contrasts that have a seed in common: a family."""
+    def family(self) -> list[Contrast]:
+        """The contrasts with a common seed, which are corrected together."""
         return [contrast for contrast in self.contrasts if contrast.seeds]
 
     @property
     def can_decide(self) -> bool:
-        """Are there enough seeds to detect any difference?"""
-        return any(contrast.resolvable for contrast in self.contrasts)
+        """Return whether there are enough seeds to detect any difference."""
+        return any(contrast.is_resolvable for contrast in self.contrasts)
 
     @property
     def sign(self) -> int:
-        """1 where a larger value is better, else -1."""
+        """1 if a larger value is better, else -1."""
         return -1 if is_lower_better(self.metric) else 1
 
-    def of(self, metric: str) -> Scores:
-        """Return another metric of the same runs, of which only seeds are resampled."""
+    def scores_of(self, metric: str) -> Scores:
+        """Return another metric of the same runs, without resampled images."""
         values = score_table(self.runs, self.scores.seeds, self.split, metric)
         return Scores(self.scores.labels, self.scores.seeds, values)
 
@@ -111,12 +116,12 @@ class SweepAnalysis:
 
     def ranks(self) -> dict[int, tuple[int, int]]:
         """Return the interval of every main arm's rank, 1 the best; empty with too few seeds."""
-        complete = self.scores.complete(np.array(self.main, int))
+        complete = self.scores.complete_seeds(np.array(self.main, int))
         seeds = int(complete.sum())
-        if not self.compared or seeds < statistics.MIN_SEEDS:
+        if not self.family or seeds < statistics.MIN_SEEDS:
             return {}
-        shared = replace(self.scores, values=np.where(complete, self.scores.values, math.nan))
-        replicates = np.stack([shared.replicates(unit[None]) for unit in np.eye(len(self.arms))[self.main]])
+        complete_scores = replace(self.scores, values=np.where(complete, self.scores.values, math.nan))
+        replicates = np.stack([complete_scores.replicates(unit[None]) for unit in np.eye(len(self.arms))[self.main]])
         means = self.scores.values[self.main][:, complete].mean(1)
         intervals = statistics.rank_intervals(self.sign * means, self.sign * replicates, seeds)
         return dict(zip(self.main, intervals, strict=True))
@@ -126,17 +131,17 @@ def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tu
     """Read and compare the runs of a sweep.
 
     Args:
-        folder: has one folder per run, each with ``config.yaml``, ``status.json`` and, if done, ``metrics.json``.
+        folder: one folder per run, each with ``config.yaml``, ``status.json`` and, if done, ``metrics.json``.
         metric: the compared key of ``metrics.json`` without its split, such as ``miou`` or ``boundary/iou``.
         reference: label of the arm that all others are compared with; None compares every pair.
-        tune: a swept key, such as ``optim.lr``; every arm is compared at its best value of it on validation.
+        tune: a swept key, such as ``optim.lr``; every arm is compared at its best validated value of it.
 
     Raises:
-        UserError: no runs, no such metric, no such arm, nothing to tune.
+        UserError: there are no runs, no such metric, no such arm, or nothing to tune.
     """
-    sweep = read(folder)
+    sweep = read_sweep(folder)
     split = evaluated_split(sweep.runs)
-    keys, dependent_keys = factors(sweep.runs)
+    keys, dependent_keys = find_factors(sweep.runs)
     tuning_notes: list[str] = []
     if tune is not None:
         sweep, keys, tuning_notes = select_best_values(sweep, keys, tune)
@@ -146,7 +151,7 @@ def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tu
         names = sorted({key.removeprefix(f"{split}/") for run in done for key in run.metrics})
         raise UserError(
             f"{folder}: no run has {metric_key(metric, split)} in its metrics.json{did_you_mean(metric, names)}; "
-            f"expected the name of a number there, without its split, such as miou"
+            f"expected the key of a number in metrics.json without its split, such as metric=miou"
         )
     compared, missing_runs, warnings = collect_runs(sweep, arms, split, metric)
     seeds = sorted({seed for runs in compared for seed in runs})
@@ -183,31 +188,32 @@ Pairs = list[tuple[int, int, Contrast]]
 
 
 def all_pairs(scores: Scores, arms: Sequence[Arm], reference: int | None, sign: int) -> tuple[Pairs, Pairs]:
-    """Compare every pair of arms, the better one first, or every arm with the reference; and repeats of an arm.
+    """Compare every pair of arms (better arm first) or every arm with the reference, and each arm with its repeats.
 
     An arm and a repeat of another arm are not compared: their settings and seeds differ.
     """
     pairs: Pairs = []
     repeats: Pairs = []
     for a, b in itertools.combinations(range(len(arms)), 2):
-        varied = arms[a].differs_from(arms[b])
-        if varied == {REPEAT}:
+        differing_keys = arms[a].differs_from(arms[b])
+        if differing_keys == {REPEAT}:
             repeats.append((a, b, compare_repeats(scores, a, b)))
-        elif REPEAT not in varied and reference in (None, a, b):
+        elif REPEAT not in differing_keys and reference in (None, a, b):
             contrast = compare_pair(scores, a, b)
-            backwards = contrast.difference * sign < 0 if reference is None else reference == a
-            pairs.append((b, a, compare_pair(scores, b, a)) if backwards else (a, b, contrast))
+            swap = contrast.difference * sign < 0 if reference is None else reference == a
+            pairs.append((b, a, compare_pair(scores, b, a)) if swap else (a, b, contrast))
     corrected = correct_family([contrast for *_, contrast in pairs])
     return [(a, b, contrast) for (a, b, _), contrast in zip(pairs, corrected, strict=True)], repeats
 
 
 def main_arms(arms: Sequence[Arm]) -> list[int]:
-    """Return the arms that are not marked as a repeat."""
+    """Return the indices of the arms that are not marked as a repeat."""
     usual = usual_repeat_label([arm.values for arm in arms for _ in arm.runs])
     return [index for index, arm in enumerate(arms) if arm.values.get(REPEAT, "") == usual]
 
 
 def arm_index(label: str | None, arms: Sequence[Arm], folder: Path) -> int | None:
+    """Return the index of the arm with a label; None for None."""
     labels = [arm.label for arm in arms]
     if label is None:
         return None
@@ -219,8 +225,8 @@ def arm_index(label: str | None, arms: Sequence[Arm], folder: Path) -> int | Non
 
 
 def score_table(runs: Sequence[Mapping[int, Run]], seeds: Sequence[int], split: str, metric: str) -> Array:
-    """Return the metric of every arm and seed (A, S); nan where it is missing or not finite."""
-    values = [[measure(row[s].metrics, split, metric) if s in row else math.nan for s in seeds] for row in runs]
+    """Return the metric of every arm and seed (A, S); nan if it is missing or not finite."""
+    values = [[metric_value(row[s].metrics, split, metric) if s in row else math.nan for s in seeds] for row in runs]
     table = np.array(values, float).reshape(len(runs), len(seeds))
     return np.where(np.isfinite(table), table, math.nan)
 
@@ -228,7 +234,7 @@ def score_table(runs: Sequence[Mapping[int, Run]], seeds: Sequence[int], split: 
 def collect_runs(
     sweep: Sweep, arms: Sequence[Arm], split: str, metric: str
 ) -> tuple[list[dict[int, Run]], list[MissingRun], list[str]]:
-    """Return per arm its finished runs by seed; the excluded runs with their reasons; warnings."""
+    """Return the finished runs of each arm by seed, the excluded runs with their reasons, and warnings."""
     compared: list[dict[int, Run]] = []
     missing_runs: list[MissingRun] = []
     warnings: list[str] = []
@@ -242,15 +248,14 @@ def collect_runs(
                 missing_runs.append(MissingRun(run.name, arm.label, run.seed, state, reason, run.command))
             elif run.seed in runs:
                 warnings.append(
-                    f"{run.name} repeats seed {run.seed} of {arm.label}, which {runs[run.seed].name} has too: the "
-                    f"first is used."
+                    f"{runs[run.seed].name} and {run.name} are both seed {run.seed} of {arm.label}; the first is used."
                 )
             elif run.seed is not None:
                 runs[run.seed] = run
         compared.append(runs)
-    unknown = [run for run in sweep.runs if run.folder not in grouped]
-    missing_runs += [MissingRun(r.name, "", r.seed, r.state, r.reason, r.command) for r in unknown]
-    reason = "other arms have a run of this seed, this one has none"
+    ungrouped = [run for run in sweep.runs if run.folder not in grouped]
+    missing_runs += [MissingRun(r.name, "", r.seed, r.state, r.reason, r.command) for r in ungrouped]
+    reason = "other arms have a run of this seed, this arm has none"
     missing_runs += [MissingRun("", arm.label, seed, "missing", reason, "") for arm, seed in seeds_without_run(arms)]
     return compared, missing_runs, warnings
 
@@ -258,12 +263,12 @@ def collect_runs(
 def run_problem(run: Run, split: str, metric: str) -> tuple[str, str]:
     """Return state and reason of a run that cannot be compared; an empty reason for one that can."""
     if run.state != "done":
-        return run.state, run.reason or DEFAULT_REASONS.get(run.state, "no reason was left")
+        return run.state, run.reason or DEFAULT_REASONS.get(run.state, "no reason was recorded")
     if run.seed is None:
-        return "unreadable", "neither its config nor its metrics say which seed it had"
+        return "unreadable", "its config and its metrics have no seed"
     key = metric_key(metric, split)
     if key not in run.metrics:
         return "not measured", f"finished, but without {key} in its metrics.json; excluded from all statistics"
-    if not math.isfinite(measure(run.metrics, split, metric)):
+    if not math.isfinite(metric_value(run.metrics, split, metric)):
         return "diverged", f"finished, but its {key} is {run.metrics[key]}; excluded from all statistics"
     return run.state, ""

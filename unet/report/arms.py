@@ -1,4 +1,4 @@
-"""Group the runs of a sweep into arms: settings of the keys that vary."""
+"""Group the runs of a sweep into arms: the settings of the keys that vary."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unet.io.config_keys import is_runtime_key
-from unet.report.runs import Run
+from unet.report.read_sweep import Run
 
 RESAMPLING = ("model.down", "model.up")
 REPEAT = "arm"
@@ -20,7 +20,7 @@ class Arm:
     Attributes:
         label: a short name.
         values: every factor's value as text.
-        runs: those with this setting, finished or not.
+        runs: the runs with this setting, finished or not.
     """
 
     label: str
@@ -47,16 +47,15 @@ def format_value(value: Any) -> str:
 
 
 def is_bookkeeping(key: str) -> bool:
-    """Does the key say where and how a run was kept, not what was trained?"""
+    """Return whether a key does not change what is trained: the seed, paths and runtime options."""
     return key == "seed" or key.endswith(".root") or is_runtime_key(key)
 
 
-def factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
-    """Return the keys that make the arms, and the keys that depend on one of them.
+def find_factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
+    """Return the keys that define the arms, and the keys that depend on one of them.
 
-    A key that the commands name is a factor wherever it varies. One that they do not name (the ``lr`` that a choice of
-    data sets) is left out if another varying key determines its value. If the commands name none of the varying keys,
-    every key that no other determines is a factor.
+    A key that varies is a factor if the commands set it. Otherwise (an ``lr`` that follows from the data set) it is no
+    factor if another varying key determines its value.
     """
     known = [run for run in runs if run.config]
     keys = list(dict.fromkeys(key for run in known for key in run.config if not is_bookkeeping(key)))
@@ -64,18 +63,18 @@ def factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
     seeds = tuple(format_value(run.seed) for run in known)
     varying = {key: column for key, column in columns.items() if len(set(column)) > 1 and column != seeds}
     named = {name for run in runs for name in run.overrides}
-    chosen = {key for key in varying if any(key == name or key.startswith(f"{name}.") for name in named)}
-    exact = {key for key in varying if key in named or (not chosen and key in RESAMPLING)}
+    selected = {key for key in varying if any(key == name or key.startswith(f"{name}.") for name in named)}
+    exact = {key for key in varying if key in named or (not selected and key in RESAMPLING)}
 
     def determines(leader: str, key: str) -> bool:
-        """Return whether ``key`` is a function of ``leader``, and ``leader`` the one to keep."""
+        """Return whether ``key`` is a function of ``leader``, and ``leader`` is the preferred one of the two."""
         pairs = len(set(zip(varying[leader], varying[key], strict=True)))
         if pairs > len(set(varying[leader])):
             return False
         return len(set(varying[key])) < pairs or preference(leader) < preference(key)
 
     def preference(key: str) -> tuple[bool, bool, bool, int, str]:
-        return key not in exact, key not in chosen, not key.endswith("name"), len(key), key
+        return key not in exact, key not in selected, not key.endswith("name"), len(key), key
 
     dependent_keys: dict[str, str] = {}
     for key in varying:
@@ -85,35 +84,31 @@ def factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
     return [key for key in varying if key not in dependent_keys], dependent_keys
 
 
-def short_names(keys: Sequence[str]) -> dict[str, str]:
+def shorten_keys(keys: Sequence[str]) -> dict[str, str]:
     """Return the shortest unique ends of dotted keys: ``optim.lr`` -> ``lr``."""
-
-    def end(key: str, parts: int) -> str:
-        return ".".join(key.split(".")[-parts:])
 
     shortest: dict[str, str] = {}
     for key in keys:
-        lengths = range(1, key.count(".") + 2)
-        shortest[key] = next(
-            (end(key, n) for n in lengths if sum(end(other, n) == end(key, n) for other in keys) == 1), key
-        )
+        parts = key.split(".")
+        ends = [".".join(parts[start:]) for start in reversed(range(len(parts)))]
+        shortest[key] = next((end for end in ends if sum(f".{name}".endswith(f".{end}") for name in keys) == 1), key)
     return shortest
 
 
-def label(values: Mapping[str, str]) -> str:
+def arm_label(values: Mapping[str, str]) -> str:
     """Return ``max + transposed`` if only the operators vary, else ``lr=0.01, skip=add``."""
     if not values:
         return "all runs"
     if set(values) <= set(RESAMPLING):
         return " + ".join(values[key] for key in RESAMPLING if key in values)
-    names = short_names(list(values))
+    names = shorten_keys(list(values))
     return ", ".join(f"{names[key]}={value}" for key, value in values.items())
 
 
 def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Arm]:
-    """Group runs by their setting of ``keys``, in the order of first appearance; runs without it are left out.
+    """Group runs by their setting of ``keys``, in order of first appearance; runs without a setting are ignored.
 
-    A repeat's label ends in its value of ``arm``, ``max + transposed (again)``, except for the most frequent value.
+    The label of a repeat ends in its value of ``arm``: ``max + transposed (again)``, except for the most frequent.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -124,24 +119,24 @@ def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Arm]:
     arms = []
     for values, members in settings:
         repeat = values.get(REPEAT, usual)
-        name = label({key: value for key, value in values.items() if key != REPEAT})
+        name = arm_label({key: value for key, value in values.items() if key != REPEAT})
         arms.append(Arm(name if repeat == usual else f"{name} ({repeat})", values, members))
     return arms
 
 
 def usual_repeat_label(settings: Sequence[Mapping[str, str]]) -> str:
-    """Return the most frequent value of ``arm``; nothing if it does not vary."""
-    counted = Counter(values.get(REPEAT, "") for values in settings)
-    return counted.most_common(1)[0][0] if counted else ""
+    """Return the most frequent value of ``arm``; empty if it does not vary."""
+    counts = Counter(values.get(REPEAT, "") for values in settings)
+    return counts.most_common(1)[0][0] if counts else ""
 
 
 def seeds_without_run(arms: Sequence[Arm]) -> list[tuple[Arm, int]]:
-    """Return the seeds that an arm lacks and others have; a repeat may have seeds of its own."""
+    """Return the seeds that an arm lacks and other arms have; repeats have their own seeds."""
     missing_runs = []
     for arm in arms:
         peers = [other for other in arms if other.values.get(REPEAT) == arm.values.get(REPEAT)]
-        wanted = {run.seed for peer in peers for run in peer.runs if run.seed is not None}
-        had = {run.seed for run in arm.runs}
-        if None not in had:  # a planned run that left no config may be the one
-            missing_runs += [(arm, seed) for seed in sorted(wanted - had)]
+        expected = {run.seed for peer in peers for run in peer.runs if run.seed is not None}
+        existing = {run.seed for run in arm.runs}
+        if None not in existing:  # a run of unknown seed may have the missing one
+            missing_runs += [(arm, seed) for seed in sorted(expected - existing)]
     return missing_runs

@@ -1,4 +1,4 @@
-"""Contrasts: weighted sums of arms, paired by seed, with interval and test. Pairs, effects and claims are contrasts."""
+"""Compute contrasts (weighted sums of arms, paired by seed) with interval and test: pairs, effects and claims."""
 
 import itertools
 import math
@@ -18,11 +18,11 @@ class Scores:
     """One metric of every arm.
 
     Attributes:
-        labels: of the A arms.
+        labels: the names of the A arms.
         seeds: the S seeds that any arm has.
-        values: (A, S); nan where an arm has no finished run of a seed.
-        resampled: (A, S, R), the values under R draws of the evaluated images; None where only seeds are resampled.
-        images: how many images were drawn from.
+        values: (A, S); nan if an arm has no finished run of a seed.
+        resampled: (A, S, R), the values under R draws of the evaluated images; None if only seeds are resampled.
+        images: the number of evaluated images.
     """
 
     labels: list[str]
@@ -31,51 +31,41 @@ class Scores:
     resampled: Array | None = None
     images: int = 0
 
-    def complete(self, arms: Array) -> Array:
-        """Return which seeds (S,) all of these ``arms`` have."""
+    def complete_seeds(self, arms: Array) -> Array:
+        """Return a mask (S,) of the seeds that all of these ``arms`` have."""
         return np.asarray(np.isfinite(self.values[arms]).all(0))
 
     def means(self) -> Array:
         """Return the mean over the seeds of every arm (A,); nan for one without any."""
         return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.nan for row in self.values])
 
-    def averaged(self, labels: list[str], groups: Sequence[Array]) -> "Scores":
-        """Return the means over groups of arms as arms; only seeds that a whole group has."""
+    def weighted_sums(self, weights: Array) -> tuple[Array, Array | None]:
+        """Return the weighted sum of arms at every seed (S,), and resampled (S, R).
 
-        def means(values: Array) -> Array:
-            return np.stack([values[group].mean(0) for group in groups])
-
-        resampled = None if self.resampled is None else means(self.resampled)
-        return Scores(labels, self.seeds, means(self.values), resampled, self.images)
-
-    def at_seeds(self, weights: Array) -> tuple[Array, Array | None]:
-        """Return weighted sums of arms at every seed (S,), and resampled (S, R).
-
-        ``weights`` (W, A) are several sums of different arms: at each seed their mean is taken over those whose arms
-        all have it; nan where none has.
+        ``weights`` (W, A) are several sums: each seed has their mean over those whose arms all have the seed, or nan.
         """
-        known = np.stack([self.complete(np.flatnonzero(row)) for row in weights])  # (W, S)
-        share = np.einsum("ws,wa->as", known / np.maximum(known.sum(0), 1), weights)
-        values = np.einsum("as,as->s", share, np.nan_to_num(self.values))
+        known = np.stack([self.complete_seeds(np.flatnonzero(row)) for row in weights])  # (W, S)
+        mean_weights = np.einsum("ws,wa->as", known / np.maximum(known.sum(0), 1), weights)
+        values = np.einsum("as,as->s", mean_weights, np.nan_to_num(self.values))
         sums = np.where(known.any(0), values, math.nan)
         if self.resampled is None:
             return sums, None
-        return sums, np.einsum("as,asr->sr", share, np.nan_to_num(self.resampled))
+        return sums, np.einsum("as,asr->sr", mean_weights, np.nan_to_num(self.resampled))
 
     def replicates(self, weights: Array) -> Array:
         """Return bootstrap replicates (R,) of the mean of a weighted sum (W, A), over seeds and then images."""
-        sums, resampled = self.at_seeds(weights)
+        sums, resampled = self.weighted_sums(weights)
         seeds = np.isfinite(sums)
-        shares = statistics.seed_shares(int(seeds.sum()))  # (R, n)
-        return shares @ sums[seeds] if resampled is None else np.einsum("rn,nr->r", shares, resampled[seeds])
+        draws = statistics.seed_shares(int(seeds.sum()))  # (R, n)
+        return draws @ sums[seeds] if resampled is None else np.einsum("rn,nr->r", draws, resampled[seeds])
 
     def estimate(self, weights: Array) -> tuple[Array, float, float]:
         """Return a weighted sum (W, A) at the seeds that have it (n,), and the interval of its mean."""
-        sums, _ = self.at_seeds(weights)
+        sums, _ = self.weighted_sums(weights)
         sums = sums[np.isfinite(sums)]
         if len(sums) < 2:
             return sums, math.nan, math.nan
-        return sums, *statistics.interval(sums, self.replicates(weights), self.images)
+        return sums, *statistics.confidence_interval(sums, self.replicates(weights), self.images)
 
 
 @dataclass(frozen=True)
@@ -83,14 +73,14 @@ class Contrast:
     """A difference with its interval and tests.
 
     Attributes:
-        name: such as ``strided vs max``: the first minus the second.
-        difference: the mean of ``differences``; nan without a seed in common.
-        low, high: its two-level bootstrap interval, not corrected for other comparisons.
-        by_seed: (S,) differences, nan for a seed that it lacks.
-        p: of the sign-flip test. ``p_adjusted``: after the step-down correction over its family.
+        name: such as ``strided vs max``: the first arm minus the second.
+        difference: the mean of ``differences``; nan without a common seed.
+        low, high: the two-level bootstrap interval, not corrected for multiple comparisons.
+        by_seed: (S,) differences; nan for a missing seed.
+        p: p value of the sign-flip test. ``p_adjusted``: with the step-down correction over the family.
         ahead: P(first > second) with its interval.
-        resolvable: whether its seeds suffice to claim any difference, however large.
-        paired: False for two groups of seeds.
+        is_resolvable: whether its seeds suffice to claim any difference.
+        is_is_paired: False for two groups of different seeds.
     """
 
     name: str
@@ -100,9 +90,9 @@ class Contrast:
     by_seed: Array
     p: float
     p_adjusted: float
-    ahead: tuple[float, float, float]
-    resolvable: bool = False
-    paired: bool = True
+    superiority: tuple[float, float, float]
+    is_resolvable: bool = False
+    is_paired: bool = True
 
     @property
     def differences(self) -> Array:
@@ -114,8 +104,8 @@ class Contrast:
         return len(self.differences)
 
     @property
-    def claimed(self) -> bool:
-        """Return whether corrected test and interval both show a difference."""
+    def is_claimed(self) -> bool:
+        """Return whether the corrected test and the interval both show a difference."""
         return self.p_adjusted <= ALPHA and (self.low > 0 or self.high < 0)
 
     @property
@@ -127,31 +117,31 @@ class Contrast:
 def estimate_contrast(scores: Scores, weights: Array, name: str) -> Contrast:
     """Return the contrast of a weighted sum of arms, (A,) or several (W, A); p is not corrected yet."""
     weights = np.atleast_2d(weights)
-    by_seed, _ = scores.at_seeds(weights)
+    by_seed, _ = scores.weighted_sums(weights)
     differences, low, high = scores.estimate(weights)
     mean = float(differences.mean()) if len(differences) else math.nan
     p = statistics.sign_flip_p(differences)
     return Contrast(name, mean, low, high, by_seed, p, p, statistics.superiority(differences))
 
 
-def correct_family(contrasts: Sequence[Contrast], measures: Sequence[str] | None = None) -> list[Contrast]:
-    """Return the contrasts with p corrected over all that have a seed in common.
+def correct_family(contrasts: Sequence[Contrast], metrics: Sequence[str] | None = None) -> list[Contrast]:
+    """Return the contrasts with p corrected over all that have a common seed.
 
-    ``measures`` names the metric of each, where they differ: each is then divided by the root mean square of its
-    differences, which no sign changes.
+    ``metrics`` are the metrics of the contrasts if they differ: each is then divided by the root mean square of its
+    differences, which does not depend on their signs.
     """
-    counted = [index for index, contrast in enumerate(contrasts) if contrast.seeds]
-    if not counted:
+    tested = [index for index, contrast in enumerate(contrasts) if contrast.seeds]
+    if not tested:
         return list(contrasts)
-    measure_of = np.array(["" if measures is None else measures[index] for index in counted])
-    differences = np.stack([contrasts[index].by_seed for index in counted])
-    squares = np.array([np.nanmean(differences[measure_of == measure] ** 2) for measure in measure_of])
+    names = np.array(["" if metrics is None else metrics[index] for index in tested])
+    differences = np.stack([contrasts[index].by_seed for index in tested])
+    squares = np.array([np.nanmean(differences[names == name] ** 2) for name in names])
     scales = np.where(squares > 0, np.sqrt(squares), 1.0)
     corrected = list(contrasts)
-    for index, p_adjusted in zip(counted, statistics.step_down(differences, scales), strict=True):
+    for index, p_adjusted in zip(tested, statistics.step_down_p(differences, scales), strict=True):
         contrast = contrasts[index]
-        resolvable = statistics.smallest_possible_p(contrast.seeds) <= ALPHA
-        corrected[index] = replace(contrast, p_adjusted=p_adjusted, resolvable=resolvable)
+        is_resolvable = statistics.smallest_possible_p(contrast.seeds) <= ALPHA
+        corrected[index] = replace(contrast, p_adjusted=p_adjusted, is_resolvable=is_resolvable)
     return corrected
 
 
@@ -170,8 +160,8 @@ def compare_repeats(scores: Scores, first: int, second: int) -> Contrast:
     a, b = (scores.values[arm][np.isfinite(scores.values[arm])] for arm in (first, second))
     if not len(a) or not len(b):
         return paired
-    difference, low, high, p = statistics.unpaired(a, b)
-    return replace(paired, difference=difference, low=low, high=high, p=p, p_adjusted=p, paired=False)
+    difference, low, high, p = statistics.compare_unpaired(a, b)
+    return replace(paired, difference=difference, low=low, high=high, p=p, p_adjusted=p, is_paired=False)
 
 
 @dataclass(frozen=True)
@@ -179,10 +169,11 @@ class Effects:
     """Main effects and interaction of two factors.
 
     Attributes:
-        factors: their keys. ``levels``: their values.
-        cells: (I, J) index of the arm of each combination, -1 where there is none.
-        main: per factor, the differences between its levels; both factors are one family.
-        deviations: (I, J) from the sum of both effects; ``p``: of no interaction; ``seeds``: in all cells.
+        factors: the two keys. ``levels``: their values.
+        cells: (I, J) index of the arm of each combination; -1 without one.
+        main: for each factor the differences between its levels; both factors are one family.
+        deviations: (I, J) from the sum of both effects.
+        p: p value of no interaction. ``seeds``: the number of seeds that all cells have.
     """
 
     factors: tuple[str, str]
@@ -195,29 +186,27 @@ class Effects:
 
 
 def estimate_effects(scores: Scores, keys: Sequence[str], arms: Mapping[int, Mapping[str, str]]) -> Effects:
-    """Return main effects and interaction of two factors, for ``arms`` with their settings by index.
+    """Return main effects and interaction of two factors; ``arms`` are their settings by index.
 
-    They are empty where a cell is missing, or no seed is in all cells.
+    They are empty if a cell is missing or no seed is in all cells.
     """
     first, second = keys
     rows, columns = (list(dict.fromkeys(values[key] for values in arms.values())) for key in keys)
     cells = np.full((len(rows), len(columns)), -1)
     for index, values in arms.items():
         cells[rows.index(values[first]), columns.index(values[second])] = index
-    contrast = Effects((first, second), (rows, columns), cells)
-    if (cells < 0).any() or not (complete := scores.complete(cells.flatten())).any():
-        return contrast
-    by_row = scores.averaged(rows, list(cells))
-    by_column = scores.averaged(columns, list(cells.T))
-    everywhere = np.where(complete, 0.0, np.nan)
+    effects = Effects((first, second), (rows, columns), cells)
+    if (cells < 0).any() or not (complete := scores.complete_seeds(cells.flatten())).any():
+        return effects
+    balanced = replace(scores, values=np.where(complete, scores.values, math.nan))
     main: list[list[Contrast]] = []
-    for level in (by_row, by_column):
-        balanced = replace(level, values=level.values + everywhere)
-        main.append([compare_pair(balanced, b, a) for a, b in itertools.combinations(range(len(level.labels)), 2)])
-    corrected = correct_family([c for contrasts in main for c in contrasts])
-    count = len(main[0])
-    table = scores.values[cells][:, :, complete]
-    deviations, p = statistics.interaction(table)
-    return replace(
-        contrast, main=(corrected[:count], corrected[count:]), deviations=deviations, p=p, seeds=int(complete.sum())
-    )
+    for levels, groups in ((rows, cells), (columns, cells.T)):
+        main.append([])
+        for low, high in itertools.combinations(range(len(levels)), 2):
+            weights = np.zeros(len(scores.labels))
+            weights[groups[high]], weights[groups[low]] = 1 / groups.shape[1], -1 / groups.shape[1]
+            main[-1].append(estimate_contrast(balanced, weights, f"{levels[high]} vs {levels[low]}"))
+    corrected = correct_family([*main[0], *main[1]])
+    deviations, p = statistics.interaction_test(scores.values[cells][:, :, complete])
+    by_factor = corrected[: len(main[0])], corrected[len(main[0]) :]
+    return replace(effects, main=by_factor, deviations=deviations, p=p, seeds=int(complete.sum()))

@@ -1,12 +1,12 @@
-"""The columns of TensorBoard's HParams tab for a sweep: the keys that varied and the final metrics."""
+"""Write the columns of TensorBoard's HParams tab for a sweep: the keys that vary and the final metrics."""
 
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from unet.report.analysis import SweepAnalysis
 from unet.report.arms import format_value
-from unet.report.measures import metric_key
-from unet.report.runs import Run
+from unet.report.metrics import metric_key
+from unet.report.read_sweep import Run
 
 
 def write_hparams_summary(analysis: SweepAnalysis) -> None:

@@ -5,22 +5,22 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-import unet.report.diagnostics as diagnostics
-import unet.report.pictures as pictures
+import unet.report.conclusions as conclusions
+import unet.report.diagnostic_curves as diagnostic_curves
+import unet.report.embedded_images as embedded_images
 import unet.report.plots as plots
-import unet.report.sentences as words
 import unet.report.statistics as statistics
 import unet.report.tables as tables
 from unet.report.analysis import SweepAnalysis
-from unet.report.folklore import evaluate_claims
+from unet.report.claims import evaluate_claims
 
-MAX_DRAWN = 20
+MAX_PLOTTED = 20
 """Differences in the figure; the table has all."""
 
 
 @cache
 def templates() -> Environment:
-    """Return the environment of the templates; HTML is escaped, Markdown cells have their own filter."""
+    """Return the Jinja environment; HTML is escaped, Markdown cells have their own filter."""
     environment = Environment(
         loader=PackageLoader("unet.report"),
         autoescape=lambda name: bool(name) and ".html" in str(name),
@@ -33,7 +33,7 @@ def templates() -> Environment:
 
 
 def cell(text: str) -> str:
-    """Return a text for a Markdown table: one line, no bars, no markup."""
+    """Escape a text for a Markdown table: one line, no bars, no markup."""
     escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(str(text).split()))
     return escaped or " "
 
@@ -41,53 +41,54 @@ def cell(text: str) -> str:
 def contents(analysis: SweepAnalysis) -> dict[str, Any]:
     """Return the variables that both templates use."""
     effects = analysis.effects
-    further, unmeasured = tables.further(analysis)
+    further, unmeasured = tables.diagnostic_table(analysis)
     return {
         "name": analysis.sweep.folder.resolve().name,
         "analysis": analysis,
-        "conclusions": words.conclusions(analysis),
-        "arms": tables.arms(analysis),
-        "comparisons": tables.comparisons(analysis.contrasts),
-        "repeats": tables.comparisons([contrast for *_, contrast in analysis.repeats]),
+        "conclusions": conclusions.conclusions(analysis),
+        "arms": tables.arm_table(analysis),
+        "comparisons": tables.comparison_table(analysis.contrasts),
+        "repeats": tables.comparison_table([contrast for *_, contrast in analysis.repeats]),
         "effects": effects,
-        "grid": tables.grid(analysis, effects)[0] if effects else None,
-        "main_effects": tables.comparisons([*effects.main[0], *effects.main[1]]) if effects else None,
-        "interactions": tables.interactions(effects) if effects else None,
-        "costs": tables.costs(analysis),
-        "classes": tables.classes(analysis),
+        "grid": tables.two_way_table(analysis, effects)[0] if effects else None,
+        "main_effects": tables.comparison_table([*effects.main[0], *effects.main[1]]) if effects else None,
+        "interactions": tables.interaction_table(effects) if effects else None,
+        "costs": tables.cost_table(analysis),
+        "classes": tables.class_table(analysis),
         "further": further,
         "unmeasured": unmeasured,
-        "folklore": tables.folklore(evaluate_claims(analysis)),
-        "missing_runs": tables.missing_runs(analysis),
-        "provenance": tables.provenance(analysis),
-        "commands": tables.commands(analysis),
+        "folklore": tables.claim_table(evaluate_claims(analysis)),
+        "missing_runs": tables.missing_run_table(analysis),
+        "provenance": tables.provenance_table(analysis),
+        "commands": tables.command_table(analysis),
         "replicates": statistics.REPLICATES,
     }
 
 
 def figures(analysis: SweepAnalysis) -> dict[str, Any]:
-    """Return the figures, which only the HTML page shows."""
-    most_certain = sorted(analysis.compared, key=lambda c: (c.p_adjusted, -abs(c.difference)))[:MAX_DRAWN]
+    """Return the figures of the HTML page."""
+    most_certain = sorted(analysis.family, key=lambda c: (c.p_adjusted, -abs(c.difference)))[:MAX_PLOTTED]
     contrasts = sorted(most_certain, key=lambda c: -abs(c.difference))
-    which = "" if len(contrasts) == len(analysis.compared) else f", {len(contrasts)} of {len(analysis.compared)}"
-    overview = [plots.seeds_panel(analysis)] if any(analysis.runs) else []
+    selection = "" if len(contrasts) == len(analysis.family) else f", {len(contrasts)} of {len(analysis.family)}"
+    overview = [plots.plot_runs(analysis)] if any(analysis.runs) else []
     if contrasts:
-        overview.append(plots.differences_panel(analysis, contrasts, f"Differences between arms{which}"))
-    crops, without_crops = pictures.crop_pictures(analysis)
+        overview.append(plots.plot_differences(analysis, contrasts, f"Differences between arms{selection}"))
+    crops, without_crops = embedded_images.prediction_images(analysis)
     return {
         "overview": overview,
-        "cost_figures": plots.cost_panels(analysis),
-        "curves": [plots.curve_panel(analysis, curve) for curve in diagnostics.curves(analysis)],
+        "cost_figures": plots.plot_costs(analysis),
+        "curves": [plots.plot_curve(analysis, curve) for curve in diagnostic_curves.curves(analysis)],
         "crops": crops,
         "without_crops": without_crops,
-        "shades": plots.shades(tables.grid(analysis, analysis.effects)[1]) if analysis.effects else None,
+        "shades": plots.cell_colors(tables.two_way_table(analysis, analysis.effects)[1]) if analysis.effects else None,
     }
 
 
-def html(analysis: SweepAnalysis) -> str:
-    """Return one self-contained page: it loads nothing."""
+def render_html(analysis: SweepAnalysis) -> str:
+    """Render one self-contained page, which loads no other files."""
     return templates().get_template("page.html.jinja").render(contents(analysis) | figures(analysis))
 
 
-def markdown(analysis: SweepAnalysis) -> str:
+def render_markdown(analysis: SweepAnalysis) -> str:
+    """Render the report without figures."""
     return templates().get_template("page.md.jinja").render(contents(analysis))

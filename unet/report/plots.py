@@ -1,4 +1,4 @@
-"""Draw the figures as SVG: small panels, readable on a phone, in print and without colour."""
+"""Plot the figures as SVG, readable on a phone, in print and without color."""
 
 import io
 import math
@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from unet.report.analysis import SweepAnalysis
 from unet.report.comparison import Contrast
-from unet.report.diagnostics import Curve, mean_and_sd
-from unet.report.measures import is_lower_better, title
-from unet.report.pictures import Picture, data_uri
+from unet.report.diagnostic_curves import Curve, mean_and_sd
+from unet.report.embedded_images import EmbeddedImage, data_uri
+from unet.report.metrics import is_lower_better
 
 Array = np.ndarray
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""For the colour-blind (Okabe & Ito 2008, https://jfly.uni-koeln.de/color/), without the pale yellow."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""For the color-blind (Okabe & Ito 2008, https://jfly.uni-koeln.de/color/), without the pale yellow."""
 MARKERS, DASHES = "osD^vPX", ("-", "--", ":", "-.")
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -46,36 +46,33 @@ COSTS = (
 )
 
 
-def panel(heading: str, alt: str, height: float, draw) -> Picture:
-    """Return the picture that ``draw(axes)`` makes."""
+def draw_svg(heading: str, alt: str, height: float, draw) -> EmbeddedImage:
+    """Return the SVG image that ``draw(axes)`` draws."""
     with rc_context(STYLE):
         figure = Figure((WIDTH, height), layout="constrained")
         draw(figure.add_subplot())
         buffer = io.BytesIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
-    return Picture(heading, data_uri(buffer.getvalue(), "image/svg+xml"), alt)
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=metadata, transparent=True)
+    return EmbeddedImage(heading, data_uri(buffer.getvalue(), "image/svg+xml"), alt)
 
 
 def arm_style(arm: int) -> dict[str, Any]:
-    """Return colour and marker, unique among the first 49 arms."""
-    return {"color": COLOURS[arm % len(COLOURS)], "marker": MARKERS[(arm + arm // len(COLOURS)) % len(MARKERS)]}
-
-
-def line_style(arm: int) -> str:
-    return DASHES[arm // len(COLOURS) % len(DASHES)]
+    """Return color and marker, unique among the first 49 arms."""
+    return {"color": COLORS[arm % len(COLORS)], "marker": MARKERS[(arm + arm // len(COLORS)) % len(MARKERS)]}
 
 
 MAX_NAME_LENGTH = 44
 """Characters of a comparison's name that fit beside the axes."""
 
 
-def truncate(text: str, most: int = 34) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def truncate(text: str, length: int = 34) -> str:
+    """Shorten a text to ``length`` characters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def seeds_panel(analysis: SweepAnalysis) -> Picture:
-    """Draw every run as a point and every arm's mean with its interval, the best arm on top."""
+def plot_runs(analysis: SweepAnalysis) -> EmbeddedImage:
+    """Plot every run as a point and every arm's mean with its interval, the best arm on top."""
     means = analysis.scores.means()
     order = [int(arm) for arm in np.argsort(-analysis.sign * means) if np.isfinite(means[arm])]
 
@@ -90,53 +87,54 @@ def seeds_panel(analysis: SweepAnalysis) -> Picture:
             axes.plot([mean, mean], [row - 0.3, row + 0.3], color="black", linewidth=1.4)
         axes.set_yticks(range(len(order)), [f"{truncate(analysis.arms[arm].label)}  {arm + 1}" for arm in order])
         axes.set_ylim(len(order) - 0.4, -0.6)
-        axes.set_xlabel(f"{analysis.split} {title(analysis.metric)}")
+        axes.set_xlabel(analysis.metric_name)
         axes.grid(axis="y", visible=False)
 
     alt = "Every run's score by arm with means and intervals; the numbers are in the table of arms."
-    return panel("Every run", alt, 0.75 + 0.3 * len(order), draw)
+    return draw_svg("Every run", alt, 0.75 + 0.3 * len(order), draw)
 
 
-def differences_panel(analysis: SweepAnalysis, contrasts: Sequence[Contrast], heading: str) -> Picture:
-    """Draw differences with their intervals; filled where claimed. Long names are replaced by the arms' numbers."""
+def plot_differences(analysis: SweepAnalysis, contrasts: Sequence[Contrast], heading: str) -> EmbeddedImage:
+    """Plot differences with their intervals, filled if claimed. Long names are replaced by the arms' numbers."""
     names = [contrast.name for contrast in contrasts]
     if max(map(len, names), default=0) > MAX_NAME_LENGTH:
-        numbered = {contrast.name: f"{first + 1} vs {second + 1}" for first, second, contrast in analysis.pairs}
-        names = [numbered[name] for name in names]
+        numbers = {contrast.name: f"{first + 1} vs {second + 1}" for first, second, contrast in analysis.pairs}
+        names = [numbers[name] for name in names]
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color="#555555", linewidth=0.8)
         for row, contrast in enumerate(contrasts):
-            colour = COLOURS[1] if contrast.claimed else COLOURS[0]
-            axes.plot([contrast.low, contrast.high], [row, row], color=colour, linewidth=1.6)
-            face = colour if contrast.claimed else "white"
-            axes.plot(contrast.difference, row, "o", color=colour, markerfacecolor=face, markersize=5)
+            color = COLORS[1] if contrast.is_claimed else COLORS[0]
+            axes.plot([contrast.low, contrast.high], [row, row], color=color, linewidth=1.6)
+            face = color if contrast.is_claimed else "white"
+            axes.plot(contrast.difference, row, "o", color=color, markerfacecolor=face, markersize=5)
         axes.set_yticks(range(len(contrasts)), names)
         axes.set_ylim(len(contrasts) - 0.4, -0.6)
-        axes.set_xlabel(f"difference in {analysis.split} {title(analysis.metric)}")
+        axes.set_xlabel(f"difference in {analysis.metric_name}")
         axes.grid(axis="y", visible=False)
 
     alt = "Differences between arms with their intervals; the numbers are in the table of comparisons."
-    return panel(heading, alt, 0.75 + 0.24 * len(contrasts), draw)
+    return draw_svg(heading, alt, 0.75 + 0.24 * len(contrasts), draw)
 
 
-def cost_panels(analysis: SweepAnalysis) -> list[Picture]:
-    """Draw the score over each cost with the Pareto front."""
-    pictures = []
+def plot_costs(analysis: SweepAnalysis) -> list[EmbeddedImage]:
+    """Plot the score over each cost with the Pareto front."""
+    images = []
     for metric, name in COSTS:
-        costs = np.array([mean_and_sd(row)[0] for row in analysis.of(metric).values])
+        costs = np.array([mean_and_sd(row)[0] for row in analysis.scores_of(metric).values])
         known = np.isfinite(costs) & np.isfinite(analysis.scores.means())
         if known.any():
-            pictures.append(cost_panel(analysis, metric, name, costs, np.flatnonzero(known)))
-    return pictures
+            images.append(plot_cost(analysis, metric, name, costs, np.flatnonzero(known)))
+    return images
 
 
-def cost_panel(analysis: SweepAnalysis, metric: str, name: str, costs: Array, arms: Array) -> Picture:
+def plot_cost(analysis: SweepAnalysis, metric: str, name: str, costs: Array, arms: Array) -> EmbeddedImage:
+    """Plot the score of ``arms`` over one cost."""
     means = analysis.scores.means()
-    cheaper = 1 if is_lower_better(metric) else -1
+    sign = 1 if is_lower_better(metric) else -1
 
     def draw(axes: Axes) -> None:
-        front = pareto_front(cheaper * costs[arms], analysis.sign * means[arms])
+        front = pareto_front(sign * costs[arms], analysis.sign * means[arms])
         axes.plot(costs[arms][front], means[arms][front], color="#999999", linewidth=1, zorder=1)
         for arm in arms:
             _, low, high = analysis.arm_interval(arm)
@@ -144,12 +142,12 @@ def cost_panel(analysis: SweepAnalysis, metric: str, name: str, costs: Array, ar
             axes.plot(costs[arm], means[arm], linestyle="", markersize=6, **arm_style(arm))
             axes.annotate(str(arm + 1), (costs[arm], means[arm]), (4, 3), textcoords="offset points", fontsize=8)
         axes.set_xlabel(name)
-        axes.set_ylabel(f"{analysis.split} {title(analysis.metric)}")
+        axes.set_ylabel(analysis.metric_name)
         axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
         axes.locator_params(axis="x", nbins=6)
         axes.margins(0.12)
 
-    return panel(name, f"Score over {name}; the numbers are in the table of costs.", 2.7, draw)
+    return draw_svg(name, f"Score over {name}; the numbers are in the table of costs.", 2.7, draw)
 
 
 def pareto_front(costs: Array, scores: Array) -> Array:
@@ -162,15 +160,16 @@ def pareto_front(costs: Array, scores: Array) -> Array:
     return np.array(front, int)
 
 
-def curve_panel(analysis: SweepAnalysis, curve: Curve) -> Picture:
-    """Draw one line per arm, its number at the end."""
+def plot_curve(analysis: SweepAnalysis, curve: Curve) -> EmbeddedImage:
+    """Plot one line per arm with the arm's number at its end."""
 
     def draw(axes: Axes) -> None:
         positions = np.arange(len(curve.ticks))
         for arm, line in enumerate(curve.lines):
-            axes.plot(positions, line, linewidth=1.2, markersize=4, linestyle=line_style(arm), **arm_style(arm))
+            dash = DASHES[arm // len(COLORS) % len(DASHES)]
+            axes.plot(positions, line, linewidth=1.2, markersize=4, linestyle=dash, **arm_style(arm))
         ends = {arm: line[-1] for arm, line in enumerate(curve.lines) if math.isfinite(line[-1])}
-        for rank, arm in enumerate(sorted(ends, key=lambda arm: ends[arm])):  # neighbours are staggered
+        for rank, arm in enumerate(sorted(ends, key=lambda arm: ends[arm])):  # neighbors are staggered
             offset = (7 + 12 * (rank % 3), -3)
             axes.annotate(str(arm + 1), (positions[-1], ends[arm]), offset, textcoords="offset points", fontsize=8)
         axes.set_xticks(positions, curve.ticks)
@@ -178,18 +177,17 @@ def curve_panel(analysis: SweepAnalysis, curve: Curve) -> Picture:
         axes.set_ylabel(curve.y)
 
     known = [analysis.arms[arm].label for arm, line in enumerate(curve.lines) if np.isfinite(line).any()]
-    return panel(curve.title, f"{curve.y} by {curve.x} of {', '.join(known)}.", 2.7, draw)
+    return draw_svg(curve.title, f"{curve.y} by {curve.x} of {', '.join(known)}.", 2.7, draw)
 
 
-def shades(values: Array) -> list[list[tuple[str, str]]]:
-    """Return (background, text colour) of every cell of a heat map, pale to blue; white without a value."""
+def cell_colors(values: Array) -> list[list[tuple[str, str]]]:
+    """Return (background, text color) of every cell of a heat map; white without a value."""
     low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
-    pale, full = np.array([0.93, 0.96, 0.98]), np.array([0.03, 0.27, 0.52])
 
-    def shade(value: float) -> tuple[str, str]:
+    def colors(value: float) -> tuple[str, str]:
         if not math.isfinite(value):
             return "#ffffff", "#111111"
-        share = (value - low) / (high - low) if high > low else 0.0
-        return to_hex(tuple(pale + share * (full - pale))), "#ffffff" if share > 0.45 else "#111111"
+        fraction = (value - low) / (high - low) if high > low else 0.0
+        return to_hex(colormaps["Blues"](0.1 + 0.85 * fraction)), "#ffffff" if fraction > 0.5 else "#111111"
 
-    return [[shade(value) for value in row] for row in values]
+    return [[colors(value) for value in row] for row in values]

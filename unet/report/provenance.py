@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from unet.report.runs import Run
+from unet.report.read_sweep import Run
 
 
 def provenance_warnings(runs: Sequence[Run]) -> list[str]:
-    """Return one sentence for each kind of difference."""
+    """Return a warning for each kind of difference."""
 
     def distinct(key: str) -> list[str]:
         return sorted({str(run.metrics[key]) for run in runs if key in run.metrics})

@@ -1,4 +1,4 @@
-"""The tables of a report as text cells, for HTML and Markdown alike."""
+"""Build the tables of a report as text cells, for HTML and Markdown."""
 
 import math
 from collections import Counter
@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-import unet.report.diagnostics as diagnostics
+import unet.report.diagnostic_curves as diagnostic_curves
 from unet.report.analysis import SweepAnalysis
+from unet.report.claims import EvaluatedClaim, is_exact
 from unet.report.comparison import Contrast, Effects
-from unet.report.diagnostics import mean_and_sd
-from unet.report.folklore import EvaluatedClaim, is_exact
-from unet.report.measures import title
-from unet.report.runs import jsonable
-from unet.report.sentences import NONE, format_number
+from unet.report.conclusions import NONE, format_number
+from unet.report.diagnostic_curves import mean_and_sd, mean_lines
+from unet.report.metrics import metric_title
+from unet.report.read_sweep import to_json
 
 
 @dataclass(frozen=True)
 class Table:
-    """Column headings, rows of texts, and a note (may be empty)."""
+    """A table of texts with column headings and a note (may be empty)."""
 
     columns: list[str]
     rows: list[list[str]]
@@ -35,8 +35,8 @@ def format_range(low: float, high: float) -> str:
     return NONE if math.isnan(low) else f"{format_number(low)} … {format_number(high)}"
 
 
-def arms(analysis: SweepAnalysis) -> Table:
-    """Return mean, deviation, interval and, where the seeds allow it, rank of every arm."""
+def arm_table(analysis: SweepAnalysis) -> Table:
+    """Return mean, standard deviation, interval and, with enough seeds, rank of every arm."""
     ranks = analysis.ranks()
     rows = []
     for index, arm in enumerate(analysis.arms):
@@ -45,15 +45,15 @@ def arms(analysis: SweepAnalysis) -> Table:
         rank = "-".join(map(str, dict.fromkeys(ranks[index]))) if index in ranks else NONE
         cells = [str(index + 1), arm.label, format_number(mean), format_number(deviation), format_range(low, high)]
         rows.append([*cells, str(len(analysis.runs[index])), rank])
-    notes = [] if ranks else ["Nothing is ranked: too few seeds that every arm has."]
+    notes = [] if ranks else ["Arms are not ranked: too few seeds that every arm has."]
     if analysis.dependent_keys:
-        moved = "; ".join(f"{key} with {leader}" for key, leader in analysis.dependent_keys.items())
-        notes.append(f"Keys that change together: {moved}.")
-    metric = f"{analysis.split} {title(analysis.metric)}"
+        pairs = "; ".join(f"{key} with {leader}" for key, leader in analysis.dependent_keys.items())
+        notes.append(f"Keys that change together: {pairs}.")
+    metric = analysis.metric_name
     return Table(["", "arm", metric, "sd over seeds", "95 % interval", "seeds", "rank, 95 %"], rows, " ".join(notes))
 
 
-def comparisons(contrasts: Sequence[Contrast]) -> Table:
+def comparison_table(contrasts: Sequence[Contrast]) -> Table:
     columns = ["first vs second", "difference", "95 % interval", "p", "p, corrected", "P(first > second)", "seeds",
                "claimed"]  # fmt: skip
     return Table(columns, [comparison(contrast) for contrast in contrasts])
@@ -64,14 +64,20 @@ def comparison(contrast: Contrast) -> list[str]:
         return [contrast.name, *[NONE] * 5, "0", "no seed in common"]
     cells = [contrast.name, format_number(contrast.difference), format_range(contrast.low, contrast.high),
              f"{contrast.p:.3g}"]  # fmt: skip
-    if not contrast.paired:
+    if not contrast.is_paired:
         return [*cells, NONE, NONE, "other seeds", NONE]
-    share, low, high = contrast.ahead
-    claimed = "yes" if contrast.claimed else "no" if contrast.resolvable else "too few seeds"
-    return [*cells, f"{contrast.p_adjusted:.3g}", f"{share:.2f} ({low:.2f} … {high:.2f})", str(contrast.seeds), claimed]
+    probability, low, high = contrast.superiority
+    claimed = "yes" if contrast.is_claimed else "no" if contrast.is_resolvable else "too few seeds"
+    return [
+        *cells,
+        f"{contrast.p_adjusted:.3g}",
+        f"{probability:.2f} ({low:.2f} … {high:.2f})",
+        str(contrast.seeds),
+        claimed,
+    ]
 
 
-def grid(analysis: SweepAnalysis, effects: Effects) -> tuple[list[list[str]], np.ndarray]:
+def two_way_table(analysis: SweepAnalysis, effects: Effects) -> tuple[list[list[str]], np.ndarray]:
     """Return texts and means (I, J) of the two-way table."""
     means = np.where(effects.cells >= 0, analysis.scores.means()[effects.cells], math.nan)
 
@@ -83,7 +89,7 @@ def grid(analysis: SweepAnalysis, effects: Effects) -> tuple[list[list[str]], np
     return [[cell(arm) for arm in row] for row in effects.cells], means
 
 
-def interactions(effects: Effects) -> Table | None:
+def interaction_table(effects: Effects) -> Table | None:
     """Return the deviation of every combination from the sum of its two effects."""
     if effects.deviations is None:
         return None
@@ -93,19 +99,19 @@ def interactions(effects: Effects) -> Table | None:
     return Table([f"{effects.factors[0]} \\ {effects.factors[1]}", *effects.levels[1]], rows, note)
 
 
-def costs(analysis: SweepAnalysis) -> Table:
-    """Return what may explain a difference besides the choice itself."""
-    scales = {"model/parameters": 1, "model/flops": 1e6, "time/train_seconds": 1, "time/samples_per_second": 1,
+def cost_table(analysis: SweepAnalysis) -> Table:
+    """Return the costs of every arm, which may explain a difference."""
+    units = {"model/parameters": 1, "model/flops": 1e6, "time/train_seconds": 1, "time/samples_per_second": 1,
               "memory/peak_bytes": 2**20}  # fmt: skip
-    means = np.array([[mean_and_sd(row)[0] / by for row in analysis.of(key).values] for key, by in scales.items()]).T
+    means = mean_lines(analysis, list(units)) / list(units.values())
     rows = []
     for index, arm in enumerate(analysis.arms):
         numbers = [NONE if math.isnan(value) else f"{value:,.0f}" for value in means[index]]
         fields = {receptive_field(run.metrics.get("model/receptive_field")) for run in analysis.runs[index].values()}
         score = format_number(analysis.scores.means()[index])
         rows.append([str(index + 1), arm.label, score, *numbers[:2], " / ".join(sorted(fields)) or NONE, *numbers[2:]])
-    columns = ["", "arm", title(analysis.metric), "parameters", "MFLOP", "receptive field", "train s", "samples/s",
-               "peak MiB"]  # fmt: skip
+    names = ["parameters", "MFLOP", "receptive field", "train s", "samples/s", "peak MiB"]
+    columns = ["", "arm", metric_title(analysis.metric), *names]
     return Table(columns, rows, "Means over seeds. FLOPs: forward pass of one image. Times include the machine's load.")
 
 
@@ -113,22 +119,22 @@ def receptive_field(field: Any) -> str:
     return " x ".join(map(str, field)) if isinstance(field, list) else str(field or NONE)
 
 
-def further(analysis: SweepAnalysis) -> tuple[Table | None, list[str]]:
-    """Return the diagnostics by arm, and the names of those that no run has."""
-    present, rows, absent = diagnostics.table(analysis)
+def diagnostic_table(analysis: SweepAnalysis) -> tuple[Table | None, list[str]]:
+    """Return the diagnostics of every arm, and the names of those that no run has."""
+    present, rows, absent = diagnostic_curves.table(analysis)
     missing = [f"{diagnostic.heading} ({diagnostic.meaning.split(';')[0]})" for diagnostic in absent]
     if not present:
         return None, missing
     cells = [[str(i + 1), analysis.arms[i].label, *(format_mean_and_sd(*pair) for pair in row)]
              for i, row in enumerate(rows)]  # fmt: skip
-    meanings = " ".join(f"{one.heading[0].upper()}{one.heading[1:]}: {one.meaning}." for one in present)
+    meanings = " ".join(f"{item.heading[0].upper()}{item.heading[1:]}: {item.meaning}." for item in present)
     columns = ["", "arm", *(diagnostic.heading for diagnostic in present)]
     return Table(columns, cells, f"Mean ± sd over seeds. {meanings}"), missing
 
 
-def classes(analysis: SweepAnalysis) -> Table | None:
+def class_table(analysis: SweepAnalysis) -> Table | None:
     """Return the IoU of every class, means over seeds."""
-    names, values = diagnostics.class_scores(analysis)
+    names, values = diagnostic_curves.class_scores(analysis)
     if not names:
         return None
     rows = [[str(i + 1), analysis.arms[i].label, *(format_number(value, 3) for value in row)]
@@ -136,7 +142,7 @@ def classes(analysis: SweepAnalysis) -> Table | None:
     return Table(["", "arm", *names], rows, f"{analysis.split} IoU, means over seeds.")
 
 
-def folklore(evaluated: Sequence[EvaluatedClaim]) -> Table:
+def claim_table(evaluated: Sequence[EvaluatedClaim]) -> Table:
     rows = []
     for entry in evaluated:
         claim, contrast = entry.claim, entry.contrast
@@ -145,13 +151,13 @@ def folklore(evaluated: Sequence[EvaluatedClaim]) -> Table:
             tested = [format_range(contrast.low, contrast.high), f"{contrast.p_adjusted:.3g}"]
             uncertainty = ["exact count", NONE] if is_exact(claim) else tested
             cells = [format_number(contrast.difference), *uncertainty, str(contrast.seeds)]
-        about = [f"{claim.number}. {claim.sentence}", claim.comparison, title(claim.metric)]
+        about = [f"{claim.number}. {claim.sentence}", claim.comparison, metric_title(claim.metric)]
         rows.append([*about, *cells, entry.verdict])
     columns = ["claim", "comparison", "metric", "difference", "95 % interval", "p, corrected", "seeds", "verdict"]
     return Table(columns, rows)
 
 
-def missing_runs(analysis: SweepAnalysis) -> Table:
+def missing_run_table(analysis: SweepAnalysis) -> Table:
     rows = [
         [run.name or NONE, run.arm or NONE, format_seed(run.seed), run.state, run.reason, run.command]
         for run in analysis.missing_runs
@@ -163,19 +169,19 @@ def format_seed(seed: int | None) -> str:
     return NONE if seed is None else str(seed)
 
 
-def provenance(analysis: SweepAnalysis) -> Table:
-    """Return every text among the runs' metrics: commits, versions, machine, data, with the number of runs."""
+def provenance_table(analysis: SweepAnalysis) -> Table:
+    """Return every text in the runs' metrics (commit, versions, machine, data) with the number of runs."""
     runs = [run for run in analysis.sweep.runs if run.metrics]
     keys = sorted({key for run in runs for key, value in run.metrics.items() if isinstance(value, str)})
     rows = []
     for key in keys:
-        counts = Counter(jsonable(run.metrics[key]) for run in runs if key in run.metrics)
+        counts = Counter(to_json(run.metrics[key]) for run in runs if key in run.metrics)
         values = [value if len(counts) == 1 else f"{value} ({n} runs)" for value, n in counts.items()]
         rows.append([key, "; ".join(values)])
     return Table(["key", "value"], rows)
 
 
-def commands(analysis: SweepAnalysis) -> Table:
+def command_table(analysis: SweepAnalysis) -> Table:
     """Return the exact command of every run."""
     arm_of = {run.folder: arm.label for arm in analysis.arms for run in arm.runs}
     rows = [[run.name, arm_of.get(run.folder, NONE), format_seed(run.seed), run.command] for run in analysis.sweep.runs]

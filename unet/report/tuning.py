@@ -6,33 +6,32 @@ from dataclasses import replace
 from pathlib import Path
 
 from unet.errors import UserError, did_you_mean
-from unet.report.arms import format_value, label
-from unet.report.measures import number
-from unet.report.runs import Run, Sweep
+from unet.report.arms import arm_label, format_value
+from unet.report.metrics import as_float
+from unet.report.read_sweep import Run, Sweep
 
 
 def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Sweep, list[str], list[str]]:
     """Keep the runs at the value of ``key`` with which their arm has the best mean validation score.
 
-    Arms that differ only in ``key`` become one; a value without a finished run is not selected. A run whose value is
-    unknown is kept, and reported as missing.
+    Arms that differ only in ``key`` are merged; a value without a finished run is not selected. Runs of unknown value
+    stay, and are reported as missing.
 
     Returns:
-        The sweep with these runs alone, the ``keys`` without ``key``, and a sentence per arm.
+        The sweep with only these runs, the ``keys`` without ``key``, and a sentence for each arm.
 
     Raises:
-        UserError: the sweep did not vary ``key``, or nothing else.
+        UserError: the sweep did not vary ``key``, or varied nothing else.
     """
     others = [other for other in keys if other != key]
     if key not in keys or not others:
-        varied = f"it varied {', '.join(keys) or 'nothing'}"
-        expected = "besides another factor, whose arms are to be tuned"
         raise UserError(
-            f"{sweep.folder}: cannot tune {key}{did_you_mean(key, keys)}: {varied}; expected one of these, {expected}"
+            f"{sweep.folder}: cannot tune {key}{did_you_mean(key, keys)}: it varied {', '.join(keys) or 'nothing'}; "
+            f"expected one of these keys, and at least one other factor to compare"
         )
     if not any(math.isfinite(validation_score(run.metrics)) for run in sweep.runs):
         raise UserError(
-            f"{sweep.folder}: cannot tune {key}: no run has best/val_miou in its metrics.json, by which to choose"
+            f"{sweep.folder}: cannot tune {key}: no run has the validation score best/val_miou in its metrics.json"
         )
     arms: dict[tuple[str, ...], dict[str, list[Run]]] = {}
     for run in sweep.runs:
@@ -45,11 +44,9 @@ def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Swe
         scores = {value: mean_validation(runs) for value, runs in candidates.items()}
         best = max(scores, key=lambda value: -math.inf if math.isnan(scores[value]) else scores[value])
         dropped |= {run.folder for value, runs in candidates.items() if value != best for run in runs}
-        scores_text = ", ".join(f"{value}: {score:.4f}" for value, score in scores.items())
-        sentences.append(
-            f"{label(dict(zip(others, setting, strict=True)))} is compared at {key}={best} (mean validation mIoU by "
-            f"value: {scores_text})."
-        )
+        values = ", ".join(f"{value}: {score:.4f}" for value, score in scores.items())
+        name = arm_label(dict(zip(others, setting, strict=True)))
+        sentences.append(f"{name} is compared at {key}={best} (mean validation mIoU by value: {values}).")
     return replace(sweep, runs=[run for run in sweep.runs if run.folder not in dropped]), others, sentences
 
 
@@ -60,4 +57,4 @@ def mean_validation(runs: Sequence[Run]) -> float:
 
 
 def validation_score(metrics: Mapping[str, object]) -> float:
-    return number(metrics.get("best/val_miou", metrics.get("val/miou")))
+    return as_float(metrics.get("best/val_miou", metrics.get("val/miou")))

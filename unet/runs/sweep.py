@@ -90,13 +90,14 @@ class Sweep(Callback):
 def write_report(folder: Path) -> None:
     """Write the sweep's report and print its summary; print a message where that fails."""
     # These import matplotlib, scipy and torch, which nothing before needs.
-    from unet.report import analyze, save
+    from unet.report import analyze
+    from unet.report import write_report as write_pages
+    from unet.report.conclusions import summary_lines
     from unet.report.hparams import write_hparams_summary
-    from unet.report.sentences import summary_lines
 
     try:
         analysis = analyze(folder)
-        print(save(analysis), *summary_lines(analysis), sep="\n")
+        print(write_pages(analysis), *summary_lines(analysis), sep="\n")
         write_hparams_summary(analysis)
     except Exception as error:  # Hydra would only warn, and the sweep's exit status would be lost
         print(f"the report is not complete: {format_error(error)}", file=sys.stderr)

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from unet.analysis.feature_maps import draw_operator_io, feature_maps
 from unet.data.module import SegmentationData
-from unet.diagnostics.predictions import evaluating
+from unet.diagnostics.predictions import eval_mode
 from unet.labels import IGNORE_INDEX
 from unet.task.metrics import ConfusionMatrix
 from unet.task.module import SegmentationTask
@@ -56,7 +56,7 @@ def predict_panels(
     """Return panels of image, truth, prediction and errors for some items of a split, with evaluation transforms."""
     dataset = data.dataset(split)
     panels = []
-    with evaluating(task):
+    with eval_mode(task):
         for index in indices:
             batch = dataset.eval_item(index)
             pred = task.predict_labels(task.predict(batch["image"].to(task.device)))[0].cpu().numpy()
@@ -103,7 +103,7 @@ class FeatureMaps(ImageLogger):
     def images(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
         (index,) = data.samples["val"].highest_entropy(1)
         image = data.example("val", index).to(task.device)
-        with evaluating(task):
+        with eval_mode(task):
             records = feature_maps(task.net, task.normalize(image))
         for record in records:
             yield f"features/{record.title.replace(' ', '_')}", draw_operator_io(record, self.count)

@@ -1,4 +1,4 @@
-"""Resample the evaluated images by their confusion counts."""
+"""Resample the evaluated images through their confusion counts."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ import numpy as np
 
 import unet.report.statistics as statistics
 from unet.errors import UserError
-from unet.report.measures import FROM_COUNTS
-from unet.report.runs import Run
+from unet.report.metrics import FROM_COUNTS
+from unet.report.read_sweep import Run
 
 Array = np.ndarray
 
@@ -19,21 +19,23 @@ MIN_IMAGES = 10
 
 
 def read_confusions(run: Run) -> tuple[list[str], np.ndarray] | None:
-    """Return names and counts (N, K, K) of the evaluated images, row truth, column prediction; None without the file.
+    """Return names and counts (N, K, K) of the evaluated images, row truth, column prediction; None without a file.
 
     Raises:
-        UserError: a file that holds something else.
+        UserError: the file has other contents.
     """
     path = run.folder / CONFUSIONS
     if not path.is_file():
         return None
     try:
-        with np.load(path) as stored:
-            names, counts = [str(name) for name in stored["names"]], stored["counts"]
+        with np.load(path) as arrays:
+            names, counts = [str(name) for name in arrays["names"]], arrays["counts"]
         if counts.ndim != 3 or counts.shape[1] != counts.shape[2] or len(names) != len(counts):
             raise ValueError(f"{len(names)} names and counts of shape {counts.shape}")
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read ({error}); expected N names and counts (N, K, K); remove it") from None
+        raise UserError(
+            f"{path}: cannot be read ({error}); expected N names and counts (N, K, K); remove the file"
+        ) from None
     return names, counts
 
 
@@ -52,23 +54,23 @@ def resample_images(
     for arm, runs in enumerate(compared):
         for seed, run in runs.items():
             try:
-                stored = read_confusions(run)
+                confusions = read_confusions(run)
             except UserError as error:
                 return None, 0, [f"{error}; only seeds are resampled."]
-            if stored is None:
-                absent = f"{run.name} has no confusions.npz: only seeds are resampled, not images."
-                return None, 0, [absent] if counts else []
-            if names and stored[0] != names:
+            if confusions is None:
+                warning = f"{run.name} has no confusions.npz: only seeds are resampled, not images."
+                return None, 0, [warning] if counts else []
+            if names and confusions[0] != names:
                 return None, 0, [f"{run.name} was evaluated on other images: only seeds are resampled."]
-            names, counts[arm, seeds.index(seed)] = stored
+            names, counts[arm, seeds.index(seed)] = confusions
     if len(names) < MIN_IMAGES:
         return None, 0, []
     score = FROM_COUNTS[metric]
     recomputed = {cell: float(score(c.sum(0))) for cell, c in counts.items()}
     mismatched = [cell for cell, value in recomputed.items() if abs(value - values[cell]) > 1e-3]
     warnings = [
-        f"The counts of {len(mismatched)} runs do not give their {metric}, such as "
-        f"{compared[arm][seeds[column]].name}: {recomputed[arm, column]:.4f}, not {values[arm, column]:.4f}."
+        f"The confusion counts of {len(mismatched)} runs do not match their {metric}, for example "
+        f"{compared[arm][seeds[column]].name}: {recomputed[arm, column]:.4f} instead of {values[arm, column]:.4f}."
         for arm, column in mismatched[:1]
     ]
     draws = statistics.image_counts(len(names)).astype(float)

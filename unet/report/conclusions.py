@@ -1,4 +1,4 @@
-"""The conclusions as sentences. Each follows from a number of the analysis; none is written where that is absent."""
+"""State the conclusions of an analysis as sentences, each from a number of the analysis."""
 
 import math
 
@@ -7,14 +7,14 @@ import numpy as np
 import unet.report.statistics as statistics
 from unet.report.analysis import SweepAnalysis
 from unet.report.comparison import Contrast
-from unet.report.measures import measure, title
+from unet.report.metrics import metric_title, metric_value
 from unet.report.statistics import ALPHA, POWER
 
 NONE = "\N{EN DASH}"
-"""The text of a cell without a number."""
-MAX_LISTED = 5
-"""Claimed differences in sentences; the table of comparisons has all."""
-MAX_ADVISED_SEEDS = 1000
+"""Text of a cell without a number."""
+MAX_SENTENCES = 5
+"""Claimed differences that get a sentence; the table of comparisons has all."""
+MAX_SEEDS = 1000
 
 
 def format_number(value: float, digits: int = 4) -> str:
@@ -48,20 +48,19 @@ def summary_lines(analysis: SweepAnalysis) -> list[str]:
 
 
 def conclusions(analysis: SweepAnalysis) -> list[str]:
-    """Return what the sweep shows, the most important sentence first."""
+    """Return the conclusions, the most important one first."""
     with_runs = sum(bool(runs) for runs in analysis.runs)
     if with_runs == 0:
-        return [f"No run has finished with a {title(analysis.metric)}: there is nothing to compare."]
+        return [f"No run has finished with a {metric_title(analysis.metric)}: there is nothing to compare."]
     if with_runs == 1:
         return [describe_single_arm(analysis)]
-    if not analysis.compared:
+    if not analysis.family:
         return [f"No two arms share a seed ({plural(with_runs, 'arm')} have runs): nothing is compared."]
     sentences = differences(analysis) + main_effects(analysis) + repeats(analysis)
     missing = sum(run.state == "missing" for run in analysis.missing_runs)
-    if excluded := len(analysis.missing_runs) - missing:
-        sentences.append(f"{plural(excluded, 'run')} excluded; the reasons are listed below.")
-    if missing:
-        sentences.append(f"{plural(missing, 'run')} missing; they are listed below.")
+    if analysis.missing_runs:
+        excluded = plural(len(analysis.missing_runs) - missing, "run")
+        sentences.append(f"{excluded} excluded, {missing} missing: see Failures and missing runs.")
     return sentences
 
 
@@ -70,19 +69,19 @@ def describe_single_arm(analysis: SweepAnalysis) -> str:
     values = analysis.scores.values[arm][np.isfinite(analysis.scores.values[arm])]
     deviation = f", standard deviation {format_number(values.std(ddof=1))}" if len(values) > 1 else ""
     return (
-        f"Only one arm has finished runs, {analysis.arms[arm].label}: mean {analysis.split} {title(analysis.metric)} "
+        f"Only one arm has finished runs, {analysis.arms[arm].label}: mean {analysis.metric_name} "
         f"{format_number(values.mean())} over {plural(len(values), 'seed')}{deviation}. There is nothing to compare."
     )
 
 
 def differences(analysis: SweepAnalysis) -> list[str]:
-    """Return the claimed differences; without any, the smallest difference that would have been detected."""
-    metric = f"{analysis.split} {title(analysis.metric)}"
+    """Describe the claimed differences; without any, the minimum detectable effect."""
+    metric = analysis.metric_name
     reference = "" if analysis.reference is None else f" with {analysis.arms[analysis.reference].label}"
-    compared = f"{plural(len(analysis.compared), 'comparison')}{reference}"
+    compared = f"{plural(len(analysis.family), 'comparison')}{reference}"
     if not analysis.can_decide:
-        return too_few_seeds(analysis, metric, compared)
-    claimed = sorted((c for c in analysis.pairs if c[2].claimed), key=lambda c: -abs(c[2].difference))
+        return describe_too_few_seeds(analysis, metric, compared)
+    claimed = sorted((c for c in analysis.pairs if c[2].is_claimed), key=lambda c: -abs(c[2].difference))
     if not claimed:
         first = f"No evidence of a difference in {metric} between {len(analysis.main)} arms ({compared})."
         return [first, *sensitivity(analysis)]
@@ -90,7 +89,7 @@ def differences(analysis: SweepAnalysis) -> list[str]:
         f"{plural(len(claimed), 'difference')} in {metric} can be claimed, out of {compared} between "
         f"{len(analysis.main)} arms."
     ]
-    for a, b, contrast in claimed[:MAX_LISTED]:
+    for a, b, contrast in claimed[:MAX_SENTENCES]:
         better = "better" if contrast.difference * analysis.sign > 0 else "worse"
         sentences.append(
             f"{analysis.arms[a].label} is {better} than {analysis.arms[b].label} by "
@@ -98,19 +97,19 @@ def differences(analysis: SweepAnalysis) -> list[str]:
             f"{format_p(contrast.p_adjusted)} corrected, {plural(contrast.seeds, 'seed')})"
             f"{parameter_note(analysis, a, b)}."
         )
-    if (rest := len(claimed) - MAX_LISTED) > 0:
-        sentences.append(f"The table of comparisons lists {rest} more.")
-    if others := len(analysis.compared) - len(claimed):
-        sentences.append(f"No evidence of a difference in the other {plural(others, 'comparison')}.")
+    if (more := len(claimed) - MAX_SENTENCES) > 0:
+        sentences.append(f"The table of comparisons lists {more} more.")
+    if count := len(analysis.family) - len(claimed):
+        sentences.append(f"No evidence of a difference in the other {plural(count, 'comparison')}.")
         sentences += sensitivity(analysis)
     return sentences
 
 
 def parameter_note(analysis: SweepAnalysis, first: int, second: int) -> str:
-    """Return a note where the first arm has another number of parameters, which may explain the difference."""
+    """Return a note if the first arm has another number of parameters, which may explain the difference."""
 
     def parameters(arm: int) -> float:
-        return measure(next(iter(analysis.runs[arm].values())).metrics, analysis.split, "model/parameters")
+        return metric_value(next(iter(analysis.runs[arm].values())).metrics, analysis.split, "model/parameters")
 
     ratio = parameters(first) / parameters(second) if parameters(second) else math.nan
     if not math.isfinite(ratio) or abs(ratio - 1) < 0.05:
@@ -118,9 +117,9 @@ def parameter_note(analysis: SweepAnalysis, first: int, second: int) -> str:
     return f"; note that it has {ratio:.2g} times the parameters"
 
 
-def too_few_seeds(analysis: SweepAnalysis, metric: str, compared: str) -> list[str]:
-    seeds = max(contrast.seeds for contrast in analysis.compared)
-    largest = max(analysis.compared, key=lambda c: abs(c.difference))
+def describe_too_few_seeds(analysis: SweepAnalysis, metric: str, compared: str) -> list[str]:
+    seeds = max(contrast.seeds for contrast in analysis.family)
+    largest = max(analysis.family, key=lambda c: abs(c.difference))
     return [
         f"No difference can be shown: with {plural(seeds, 'seed')} the smallest possible p is "
         f"{statistics.smallest_possible_p(seeds):.3g}, above {ALPHA:.2g}, however large the difference ({compared}). "
@@ -133,17 +132,18 @@ def too_few_seeds(analysis: SweepAnalysis, metric: str, compared: str) -> list[s
 
 def pooled_deviation(analysis: SweepAnalysis) -> float:
     """Return the root of the mean variance of the paired differences over all compared pairs."""
-    deviations = np.array([contrast.spread for contrast in analysis.compared if contrast.seeds > 1])
+    deviations = np.array([contrast.spread for contrast in analysis.family if contrast.seeds > 1])
     return float(np.sqrt((deviations**2).mean())) if len(deviations) else math.nan
 
 
 def minimum_detectable(analysis: SweepAnalysis) -> float:
     """Return the smallest true difference that this sweep would detect with 80 % power."""
-    unclaimed = [contrast for contrast in analysis.compared if not contrast.claimed] or analysis.compared
-    return statistics.detectable(np.stack([contrast.by_seed for contrast in unclaimed]))
+    unclaimed = [contrast for contrast in analysis.family if not contrast.is_claimed] or analysis.family
+    return statistics.detectable_difference(np.stack([contrast.by_seed for contrast in unclaimed]))
 
 
 def sensitivity(analysis: SweepAnalysis) -> list[str]:
+    """Describe the minimum detectable effect and the seeds needed for more."""
     effect = minimum_detectable(analysis)
     if not math.isfinite(effect):
         return seeds_needed(analysis)
@@ -156,24 +156,24 @@ def sensitivity(analysis: SweepAnalysis) -> list[str]:
 
 
 def seeds_needed(analysis: SweepAnalysis) -> list[str]:
-    """Return how many seeds would detect the largest difference that is not claimed."""
-    unclaimed = [contrast for contrast in analysis.compared if contrast.seeds > 1 and not contrast.claimed]
+    """Describe how many seeds would detect the largest difference that is not claimed."""
+    unclaimed = [contrast for contrast in analysis.family if contrast.seeds > 1 and not contrast.is_claimed]
     if not unclaimed or not pooled_deviation(analysis) > 0:
         return []
     largest = max(unclaimed, key=lambda c: abs(c.difference))
     ratio = minimum_detectable(analysis) / abs(largest.difference) if largest.difference else math.inf
     subject = f"the largest difference that is not claimed ({largest.name}, {format_number(largest.difference)})"
-    if largest.seeds * ratio**2 > MAX_ADVISED_SEEDS:
-        return [f"Detecting {subject} would take more than {MAX_ADVISED_SEEDS} seeds per arm."]
+    if largest.seeds * ratio**2 > MAX_SEEDS:
+        return [f"Detecting {subject} would take more than {MAX_SEEDS} seeds per arm."]
     needed = max(statistics.MIN_SEEDS, math.ceil(largest.seeds * ratio**2))  # a mean's error falls with the root
     if needed <= largest.seeds:
         return []
     more = plural(needed - largest.seeds, "more seed")
-    return [f"Detecting {subject} would take about {more} per arm ({needed} in total), if it is the true one."]
+    return [f"Detecting {subject} would take about {more} per arm ({needed} in total), if it is the true difference."]
 
 
 def main_effects(analysis: SweepAnalysis) -> list[str]:
-    """Describe two crossed factors: the effect of each averaged over the other, and their interaction."""
+    """Describe the main effects of two factors, and their interaction."""
     effects = analysis.effects
     if effects is None or effects.deviations is None:
         return []
@@ -183,14 +183,14 @@ def main_effects(analysis: SweepAnalysis) -> list[str]:
             f"{contrast.name} {format_number(contrast.difference)} ({format_interval(contrast)}, "
             f"{format_p(contrast.p_adjusted)})"
             for contrast in contrasts
-            if contrast.claimed
+            if contrast.is_claimed
         ]
         if claimed:
-            sentences.append(f"Averaged over {other}, {key} makes a difference: {'; '.join(claimed[:MAX_LISTED])}.")
-        elif any(contrast.resolvable for contrast in contrasts):
+            sentences.append(f"Averaged over {other}, {key} makes a difference: {'; '.join(claimed[:MAX_SENTENCES])}.")
+        elif any(contrast.is_resolvable for contrast in contrasts):
             sentences.append(f"Averaged over {other}, there is no evidence that {key} makes a difference.")
     both = [*effects.main[0], *effects.main[1]]
-    if both and not any(contrast.resolvable for contrast in both):
+    if both and not any(contrast.is_resolvable for contrast in both):
         sentences.append(f"Comparing averages over one factor takes {statistics.MIN_SEEDS} seeds.")
     if statistics.smallest_possible_p(effects.seeds) > ALPHA:
         return sentences

@@ -1,4 +1,4 @@
-"""Common claims about resampling, tested on the runs of a sweep."""
+"""Test common claims about resampling on the runs of a sweep."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from unet.report.analysis import SweepAnalysis
 from unet.report.arms import RESAMPLING, Arm
 from unet.report.comparison import Contrast, correct_family, estimate_contrast
-from unet.report.measures import OVERFITTING, SMALLEST_OBJECTS
+from unet.report.metrics import OVERFITTING, SMALLEST_OBJECTS
 
 Array = np.ndarray
 Chooser = Callable[[Sequence[Arm]], Array]
@@ -25,10 +25,10 @@ class Claim:
 
     Attributes:
         number, sentence: the claim; several entries may share a number.
-        comparison: which arms are compared, in words; ``weights``: returns their weights.
-        metric: the metric compared; a pattern is averaged over the keys that match.
-        direction: expected of the first arms: ``HIGHER``, ``LOWER``, or ``EQUAL`` to the second. A test can contradict
-            that two are equal; it cannot support it.
+        comparison: a description of the compared arms. ``weights``: a function that returns their weights.
+        metric: the compared metric; a pattern is averaged over the keys that match.
+        direction: the first arms are expected to be ``HIGHER``, ``LOWER``, or ``EQUAL``. A test can contradict equality
+            but never support it.
     """
 
     number: int
@@ -54,9 +54,9 @@ def operator_name(value: str) -> str:
 
 
 def compare_levels(key: str, first: Sequence[str], second: Sequence[str]) -> Chooser:
-    """Compare arms with a value of ``first`` with arms with one of ``second``, wherever all else is equal.
+    """Return a chooser that compares values of ``first`` with values of ``second``, all else equal.
 
-    Within each setting of the other factors the means of the two groups are compared; all settings weigh the same.
+    The means of the two groups are compared within each setting of the other factors; all settings weigh the same.
     """
 
     def weights(arms: Sequence[Arm]) -> Array:
@@ -78,7 +78,7 @@ def compare_levels(key: str, first: Sequence[str], second: Sequence[str]) -> Cho
 
 
 def largest_vs_smallest(key: str) -> Chooser:
-    """Compare arms with the largest value of a number with those with its smallest, wherever all else is equal."""
+    """Return a chooser that compares the largest value of a number with the smallest, all else equal."""
 
     def weights(arms: Sequence[Arm]) -> Array:
         values = {arm.values[key] for arm in arms if number_in(arm.values.get(key, "")) is not None}
@@ -96,10 +96,10 @@ def number_in(value: str) -> float | None:
 
 
 def matched_vs_crossed(pairs: Mapping[str, Sequence[str]]) -> Chooser:
-    """Compare arms whose up operator matches their down operator with the same operators crossed.
+    """Return a chooser that compares arms of matched up and down operators with the same operators crossed.
 
     For two matched arms (a, A) and (b, B): the mean of both minus the mean of (a, B) and (b, A), so that the quality of
-    each operator by itself cancels out.
+    each operator cancels out.
     """
 
     def weights(arms: Sequence[Arm]) -> Array:
@@ -109,8 +109,8 @@ def matched_vs_crossed(pairs: Mapping[str, Sequence[str]]) -> Chooser:
         for first, second in itertools.combinations(matched, 2):
             crossed = [first | {UP: second[UP]}, second | {UP: first[UP]}]
             indices = [index_of.get(tuple(values.items())) for values in (first, second, *crossed)]
-            elsewhere = {key for key in first if first[key] != second[key]} - set(RESAMPLING)
-            if None not in indices and not elsewhere and not any(map(matches, crossed)):
+            other_keys = {key for key in first if first[key] != second[key]} - set(RESAMPLING)
+            if None not in indices and not other_keys and not any(map(matches, crossed)):
                 row = np.zeros(len(arms))
                 row[np.array(indices, int)] = 0.5, 0.5, -0.5, -0.5
                 rows.append(row)
@@ -175,12 +175,12 @@ CLAIMS = (
 
 
 def evaluate_claims(analysis: SweepAnalysis) -> list[EvaluatedClaim]:
-    """Test every claim that the sweep has arms for; all tests are one family."""
+    """Test every claim that the sweep has arms for, with p corrected over all of them."""
     claims, contrasts = [], []
     for claim in CLAIMS:
         weights = claim.weights(analysis.arms)
         if len(weights):
-            scores = analysis.scores if claim.metric == analysis.metric else analysis.of(claim.metric)
+            scores = analysis.scores if claim.metric == analysis.metric else analysis.scores_of(claim.metric)
             claims.append(claim)
             contrasts.append(estimate_contrast(scores, weights, claim.comparison))
     tested = [index for index, claim in enumerate(claims) if not is_exact(claim)]
@@ -191,7 +191,7 @@ def evaluate_claims(analysis: SweepAnalysis) -> list[EvaluatedClaim]:
 
 
 def is_exact(claim: Claim) -> bool:
-    """Return whether the metric is a count of the network itself, which needs no test."""
+    """Return whether the metric is an exact property of the network, which needs no test."""
     return claim.metric.startswith("model/")
 
 
@@ -199,6 +199,6 @@ def verdict(claim: Claim, contrast: Contrast) -> str:
     """Return ``supported``, ``contradicted``, ``not decided``, or ``not measured``."""
     if not contrast.seeds:
         return "not measured"
-    if not (is_exact(claim) or contrast.claimed):
+    if not (is_exact(claim) or contrast.is_claimed):
         return "not decided"
     return "supported" if np.sign(contrast.difference) == claim.direction else "contradicted"

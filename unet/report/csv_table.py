@@ -4,10 +4,10 @@ import csv
 import io
 
 from unet.report.analysis import SweepAnalysis
-from unet.report.runs import jsonable
+from unet.report.read_sweep import to_json
 
 
-def rows(analysis: SweepAnalysis) -> str:
+def to_csv(analysis: SweepAnalysis) -> str:
     """Return the runs as CSV: arm, state, factors, and every metric unrounded."""
     arms = {run.folder: arm for arm in analysis.arms for run in arm.runs}
     compared = {run.folder for runs in analysis.runs for run in runs.values()}
@@ -30,7 +30,7 @@ def rows(analysis: SweepAnalysis) -> str:
                 run.folder in compared,
                 run.command,
                 *(arm.values[key] if arm else "" for key in analysis.factors),
-                *(jsonable(run.metrics[key]) if key in run.metrics else "" for key in metrics),
+                *(to_json(run.metrics[key]) if key in run.metrics else "" for key in metrics),
             ]
         )
     return buffer.getvalue()

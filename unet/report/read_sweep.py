@@ -27,14 +27,14 @@ class Run:
     """One job of a sweep.
 
     Attributes:
-        folder: where it is, or would be.
-        state: ``pending``, ``running``, ``done``, ``failed``, ``interrupted``; ``missing`` without a trace of it,
-            ``unreadable`` where a file of it is broken.
-        reason: why it is not done.
-        command: that started it.
-        overrides: what the command set, key by key.
-        config: every value by its dotted key; empty where the run left no config.
-        metrics: what ``metrics.json`` holds.
+        folder: the run's folder; of a planned run it may not exist.
+        state: ``pending``, ``running``, ``done``, ``failed``, ``interrupted``; ``missing`` if the run never started,
+            ``unreadable`` if one of its files is broken.
+        reason: why the run is not done.
+        command: the command that started the run.
+        overrides: the values that the command set, by key.
+        config: all values by dotted key; empty without a config file.
+        metrics: the contents of ``metrics.json``.
     """
 
     folder: Path
@@ -55,46 +55,46 @@ class Run:
         return next((seed for seed in sources if isinstance(seed, int)), None)
 
     def setting(self, key: str) -> Any:
-        """Return a value of the config; of a run without one, that of its command."""
+        """Return a value of the config, or of the command if the run has no config."""
         return (self.config or self.overrides).get(key)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The folder, the commands that ran in it (if known), and its runs, planned ones included."""
+    """A folder, the commands that ran in it (if known), and its runs, including planned ones."""
 
     folder: Path
     commands: list[str]
     runs: list[Run]
 
 
-def read(folder: Path) -> Sweep:
-    """Read every run of a sweep's folder, those of its ``sweep.json`` first and in its order.
+def read_sweep(folder: Path) -> Sweep:
+    """Read every run of a sweep's folder, first those of its ``sweep.json``, in its order.
 
     Raises:
-        UserError: no such folder, a run's own folder, or no runs in it.
+        UserError: the folder does not exist, is the folder of a single run, or has no runs in it.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected the folder of a sweep, with one folder a run in it")
+        raise UserError(f"{folder}: no such folder; expected the folder of a sweep, with one folder per run")
     if (folder / METRICS).is_file() or (folder / STATUS).is_file():
-        raise UserError(f"{folder} is the folder of one run; give the folder above it, with one folder a run in it")
+        raise UserError(f"{folder} is the folder of one run; expected the folder above it, with one folder per run")
     try:
         plan = read_json(folder / SWEEP)
-        expected = {name: [str(word) for word in overrides] for name, overrides in plan.get("jobs", {}).items()}
+        jobs = {name: [str(override) for override in overrides] for name, overrides in plan.get("jobs", {}).items()}
         commands = [str(command) for command in plan.get("commands", [])]
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{folder / SWEEP}: cannot be read ({error!r}); expected {{'commands': [...], 'jobs': {{FOLDER: "
-            "[OVERRIDE, ...], ...}}; repair it, or remove it and the runs that are there will be reported"
+            "[OVERRIDE, ...], ...}}; repair it, or remove it to report on the existing runs"
         ) from None
-    leaves = (CONFIG, STATUS, METRICS)
-    found = [path.name for path in folder.iterdir() if any((path / leaf).is_file() for leaf in leaves)]
-    names = [*expected, *(name for name in sorted(found, key=natural_key) if name not in expected)]
+    files = (CONFIG, STATUS, METRICS)
+    existing = [path.name for path in folder.iterdir() if any((path / file).is_file() for file in files)]
+    names = [*jobs, *(name for name in sorted(existing, key=natural_key) if name not in jobs)]
     if not names:
-        raise UserError(f"{folder}: no runs in it; expected one folder a run, each with {CONFIG} and {STATUS}")
-    return Sweep(folder, commands, [read_run(folder / n, expected.get(n, ())) for n in names])
+        raise UserError(f"{folder}: no runs in it; expected one folder per run, each with {CONFIG} and {STATUS}")
+    return Sweep(folder, commands, [read_run(folder / n, jobs.get(n, ())) for n in names])
 
 
 def natural_key(name: str) -> list[tuple[bool, int, str]]:
@@ -104,13 +104,13 @@ def natural_key(name: str) -> list[tuple[bool, int, str]]:
 
 def read_run(folder: Path, overrides: Sequence[str] = ()) -> Run:
     """Read one run; ``overrides`` are those of the sweep's plan."""
-    broken: list[str] = []
+    problems: list[str] = []
 
     def load(name: str, read_file: Callable[[Path], Any], empty: Any) -> Any:
         try:
             return read_file(folder / name)
         except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-            broken.append(f"{name} is broken: {' '.join(str(error).split())}")
+            problems.append(f"{name} is broken: {' '.join(str(error).split())}")
             return empty
 
     status: dict[str, Any] = load(STATUS, read_json, {})
@@ -118,37 +118,37 @@ def read_run(folder: Path, overrides: Sequence[str] = ()) -> Run:
     config: dict[str, Any] = load(CONFIG, read_config, {})
     saved = status.get("command")
     command = [str(word) for word in saved] if isinstance(saved, list) and saved else load(CONFIG, command_comment, [])
-    words = [word for word in command if "=" in word] or list(overrides)
+    values = parse_overrides([word for word in command if "=" in word] or list(overrides))
     state = str(status.get("state") or ("done" if metrics else "missing"))
     reason = str(status.get("reason", ""))
-    if broken:
-        state, reason = "unreadable", "; ".join(broken)
+    if problems:
+        state, reason = "unreadable", "; ".join(problems)
     elif state == "missing":
-        reason = "planned, but not started" if overrides else "no status and no metrics"
+        reason = "planned, but not started" if overrides else "it has no status.json and no metrics.json"
     elif state == "done" and not metrics:
-        state, reason = "unreadable", f"marked done, without {METRICS}"
-    return Run(folder, state, reason, shlex.join(command or [*COMMAND, *overrides]), parsed(words), config, metrics)
+        state, reason = "unreadable", f"marked as done, but without {METRICS}"
+    return Run(folder, state, reason, shlex.join(command or [*COMMAND, *overrides]), values, config, metrics)
 
 
 def command_comment(path: Path) -> list[str]:
-    """Return the command that older runs have as a comment at the head of their config."""
+    """Return the command from the first line of a config, where older runs have it as a comment."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return shlex.split(lines[0].removeprefix("# ")) if lines and lines[0].startswith("# ") else []
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return a config's values by dotted key; none where there is no file."""
+    """Return a config's values by dotted key; empty without a file."""
     if not path.exists():
         return {}
     config = OmegaConf.create(path.read_text(encoding="utf-8"))
     if not isinstance(config, DictConfig):
-        raise ValueError("it holds no mapping")
+        raise ValueError("it is not a mapping")
     values: Any = OmegaConf.to_container(config, resolve=True)
     return flatten(values, operators=True)
 
 
-def parsed(overrides: Sequence[str]) -> dict[str, Any]:
-    """Hydra's overrides as values by key; what its grammar does not know is left out."""
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the values of Hydra overrides by key; texts that are no overrides are ignored."""
     parser, values = OverridesParser.create(), {}
     for text in overrides:
         try:
@@ -159,6 +159,6 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def jsonable(value: Any) -> str:
-    """Return text as it is, anything else as JSON, so that numbers keep all digits."""
+def to_json(value: Any) -> str:
+    """Return text unchanged, anything else as JSON, which keeps all digits of a number."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""Metrics: titles, which direction is better, how to read them from a run or from confusion counts."""
+"""Define the titles of metrics, their better direction, and how to read them from a run or from confusion counts."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unet.report.runs import Run
+from unet.report.read_sweep import Run
 
 Array = np.ndarray
 
@@ -19,7 +19,7 @@ RUN_KEYS = ("model/", "time/", "memory/")
 SMALLEST_OBJECTS, OVERFITTING = "recall of the smallest objects", "train minus evaluated mIoU"
 
 
-def title(metric: str) -> str:
+def metric_title(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
@@ -32,7 +32,7 @@ def evaluated_split(runs: Sequence[Run]) -> str:
     return "test" if any(key.startswith("test/") for run in runs for key in run.metrics) else "val"
 
 
-def number(value: Any) -> float:
+def as_float(value: Any) -> float:
     """Return a number as float, nan for anything else."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
@@ -42,27 +42,27 @@ def metric_key(metric: str, split: str) -> str:
     return metric if metric.startswith(RUN_KEYS) else f"{split}/{metric}"
 
 
-def measure(metrics: Mapping[str, Any], split: str, metric: str) -> float:
+def metric_value(metrics: Mapping[str, Any], split: str, metric: str) -> float:
     """Return a run's value of ``metric``: a key without its split, a pattern (``thin/*``, averaged) or a derived
-    metric; nan if the run does not have it."""
+    metric; nan if the run has no such value."""
     if metric in DERIVED:
         return DERIVED[metric](metrics, split)
     key = metric_key(metric, split)
     if "*" not in key:
-        return number(metrics.get(key))
-    values = [number(value) for name, value in metrics.items() if fnmatchcase(name, key)]
+        return as_float(metrics.get(key))
+    values = [as_float(value) for name, value in metrics.items() if fnmatchcase(name, key)]
     known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else math.nan
 
 
 def object_bins(metrics: Mapping[str, Any], split: str) -> dict[str, list[tuple[float, str, float, Any]]]:
-    """Return by class, small to large: (lower bound of the size, range as text, recall, number of objects)."""
+    """Return the size bins of each class in order: (lower bound, range as text, recall, number of objects)."""
     bins: dict[str, list[tuple[float, str, float, Any]]] = {}
     for key, value in metrics.items():
-        part = key.removeprefix(f"{split}/objects/")
-        if part != key and (match := re.fullmatch(r"(.+)/([\d.]+)-([\w.]*)", part)):
-            count = metrics.get(f"{split}/objects_count/{part}")
-            bins.setdefault(match[1], []).append((float(match[2]), f"{match[2]}-{match[3]}", number(value), count))
+        name = key.removeprefix(f"{split}/objects/")
+        if name != key and (match := re.fullmatch(r"(.+)/([\d.]+)-([\w.]*)", name)):
+            count = metrics.get(f"{split}/objects_count/{name}")
+            bins.setdefault(match[1], []).append((float(match[2]), f"{match[2]}-{match[3]}", as_float(value), count))
     return {name: sorted(entries, key=lambda entry: entry[0]) for name, entries in bins.items()}
 
 
@@ -73,7 +73,7 @@ def smallest_objects(metrics: Mapping[str, Any], split: str) -> float:
 
 
 def overfitting(metrics: Mapping[str, Any], split: str) -> float:
-    return number(metrics.get("train/miou")) - number(metrics.get(f"{split}/miou"))
+    return as_float(metrics.get("train/miou")) - as_float(metrics.get(f"{split}/miou"))
 
 
 DERIVED: dict[str, Callable[[Mapping[str, Any], str], float]] = {
@@ -99,4 +99,4 @@ FROM_COUNTS: dict[str, Callable[[Array], Array]] = {
     "class_accuracy": lambda counts: class_ratio(counts, 1, lambda correct, truth, pred: truth),
     "accuracy": lambda counts: counts.diagonal(axis1=-2, axis2=-1).sum(-1) / counts.sum((-1, -2)),
 }
-"""Metrics of confusion counts (..., K, K), computed as in training: a class without pixels is left out."""
+"""Metrics of confusion counts (..., K, K), computed as in training: classes without pixels do not count."""

@@ -1,4 +1,4 @@
-"""Embed pictures in the page as data URIs, and select the predictions of every arm."""
+"""Embed images in the page as data URIs."""
 
 import base64
 import io
@@ -10,27 +10,28 @@ from PIL import Image, UnidentifiedImageError
 from unet.report.analysis import SweepAnalysis
 
 PREDICTIONS = "predictions.png"
-WIDTH = 640
-"""Largest width in pixels: a page of twenty arms stays a few megabytes."""
+MAX_WIDTH = 640
+"""Pixels; a page with twenty arms has a few megabytes."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A title, a data URI and an alternative text."""
+class EmbeddedImage:
+    """An image as a data URI, with a title and an alternative text."""
 
     title: str
     uri: str
     alt: str
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def data_uri(content: bytes, media_type: str) -> str:
+    """Return a file's contents as a data URI."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def crop_pictures(analysis: SweepAnalysis) -> tuple[list[Picture], list[str]]:
-    """Return the predictions of one seed, one picture per arm, and the arms without any.
+def prediction_images(analysis: SweepAnalysis) -> tuple[list[EmbeddedImage], list[str]]:
+    """Return the predictions of every arm at the seed that most arms have, and the labels of the arms without.
 
-    The seed is the one that most arms have a picture of, so that all show the same images.
+    All images show the same items because they share the seed.
     """
     paths = [
         {seed: path for seed, run in runs.items() if (path := run.folder / PREDICTIONS).is_file()}
@@ -38,25 +39,25 @@ def crop_pictures(analysis: SweepAnalysis) -> tuple[list[Picture], list[str]]:
     ]
     seeds = sorted({seed for by_seed in paths for seed in by_seed})
     seed = max(seeds, key=lambda s: (sum(s in by_seed for by_seed in paths), -s), default=None)
-    pictures, missing = [], []
+    images, missing = [], []
     for arm, by_seed in zip(analysis.arms, paths, strict=True):
         uri = downscaled_uri(by_seed[seed]) if seed in by_seed else None
         if uri is None:
             missing.append(arm.label)
         else:
             alt = f"image, truth and prediction of {arm.label}, seed {seed}"
-            pictures.append(Picture(f"{arm.label}, seed {seed}", uri, alt))
-    return pictures, missing
+            images.append(EmbeddedImage(f"{arm.label}, seed {seed}", uri, alt))
+    return images, missing
 
 
 def downscaled_uri(path: Path) -> str | None:
-    """Return a downscaled picture; None if the file cannot be read."""
+    """Return a downscaled image as a data URI; None if the file cannot be read."""
     try:
-        with Image.open(path) as stored:
-            picture = stored.convert("RGB")
+        with Image.open(path) as file:
+            image = file.convert("RGB")
     except (OSError, UnidentifiedImageError):
         return None
-    picture.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
+    image.thumbnail((MAX_WIDTH, 4 * MAX_WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.quantize(128).save(buffer, "PNG", optimize=True)
+    image.quantize(128).save(buffer, "PNG", optimize=True)
     return data_uri(buffer.getvalue(), "image/png")

@@ -1,4 +1,4 @@
-"""Diagnostics of the runs besides the compared metric: per class, at boundaries, of small objects, under shifts."""
+"""Collect the diagnostics of a sweep's runs: per class, at boundaries, of small objects, under shifts."""
 
 import math
 import re
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from unet.report.analysis import SweepAnalysis
-from unet.report.measures import SMALLEST_OBJECTS, object_bins
+from unet.report.metrics import SMALLEST_OBJECTS, object_bins
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """A metric (a pattern is averaged over its keys), its heading and its meaning."""
+    """A metric (a pattern is averaged over the matching keys) with a heading and a description."""
 
     metric: str
     heading: str
@@ -28,7 +28,7 @@ DIAGNOSTICS = (
     Diagnostic(SMALLEST_OBJECTS, "smallest objects", "recall in each class's smallest size range; higher is better"),
     Diagnostic("shift/agreement", "shift agreement", "labels unchanged by shifts, mean; higher is better"),
     Diagnostic("shift/worst", "worst shift", "labels unchanged by the worst shift; higher is better"),
-    Diagnostic("checkerboard/imbalance", "checkerboard", "variation over grid positions, one colour; lower is better"),
+    Diagnostic("checkerboard/imbalance", "checkerboard", "variation over grid positions, one color; lower is better"),
     Diagnostic("checkerboard/peak/*", "peaks", "power of the logits at the strides' frequencies, relative; about 1"),
     Diagnostic("checkerboard/peak_truth/*", "peaks of the truth", "the same of the true labels, for comparison"),
     Diagnostic("information/*", "information", "R² of a linear read-out of the image, mean over levels"),
@@ -41,8 +41,8 @@ class Curve:
 
     Attributes:
         title, x, y: headings.
-        ticks: texts along the x axis.
-        lines: (A, ticks), means over seeds; nan where an arm has none.
+        ticks: labels of the x axis.
+        lines: (A, ticks), means over seeds; nan without a value.
     """
 
     title: str
@@ -55,15 +55,15 @@ class Curve:
 def table(
     analysis: SweepAnalysis,
 ) -> tuple[list[Diagnostic], list[list[tuple[float, float]]], list[Diagnostic]]:
-    """Return the diagnostics that some run has, per arm their (mean, sd), and those that no run has."""
-    scores = {diagnostic: analysis.of(diagnostic.metric).values for diagnostic in DIAGNOSTICS}
+    """Return the measured diagnostics, their (mean, sd) for each arm, and the diagnostics that no run has."""
+    scores = {diagnostic: analysis.scores_of(diagnostic.metric).values for diagnostic in DIAGNOSTICS}
     present = [diagnostic for diagnostic, values in scores.items() if np.isfinite(values).any()]
     rows = [[mean_and_sd(scores[diagnostic][arm]) for diagnostic in present] for arm in range(len(analysis.arms))]
     return present, rows, [diagnostic for diagnostic in DIAGNOSTICS if diagnostic not in present]
 
 
 def mean_and_sd(values: Array) -> tuple[float, float]:
-    """Return mean and standard deviation of the finite values; nan of too few."""
+    """Return mean and standard deviation of the finite values; nan if there are too few."""
     known = values[np.isfinite(values)]
     mean = float(known.mean()) if len(known) else math.nan
     return mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan
@@ -71,12 +71,12 @@ def mean_and_sd(values: Array) -> tuple[float, float]:
 
 def mean_lines(analysis: SweepAnalysis, metrics: list[str]) -> Array:
     """Return means over seeds (A, metrics)."""
-    columns = [[mean_and_sd(row)[0] for row in analysis.of(metric).values] for metric in metrics]
+    columns = [[mean_and_sd(row)[0] for row in analysis.scores_of(metric).values] for metric in metrics]
     return np.array(columns).reshape(len(metrics), len(analysis.arms)).T
 
 
 def suffixes(analysis: SweepAnalysis, prefix: str) -> list[str]:
-    """Return the ends of the runs' keys that begin with ``prefix``, in the runs' order."""
+    """Return the ends of the metric keys that begin with ``prefix``, in the runs' order."""
     prefix = f"{analysis.split}/{prefix}/"
     keys = (key for runs in analysis.runs for run in runs.values() for key in run.metrics)
     return list(dict.fromkeys(key.removeprefix(prefix) for key in keys if key.startswith(prefix)))
@@ -89,14 +89,14 @@ def class_scores(analysis: SweepAnalysis) -> tuple[list[str], Array]:
 
 
 def curves(analysis: SweepAnalysis) -> list[Curve]:
-    """Return all curves that were measured."""
+    """Return the curves of all diagnostics that the runs have."""
     near = curve_of(analysis, "trimap", "near the boundaries", "distance to a true boundary, up to", "accuracy")
     levels = curve_of(analysis, "information", "information by level", "level", "information")
     return [*object_curves(analysis), *near, *levels]
 
 
 def object_curves(analysis: SweepAnalysis) -> list[Curve]:
-    """Return recall by object size, one panel per class; the ticks give the number of objects."""
+    """Return recall by object size, one panel per class; the ticks show the number of objects."""
     by_run = [object_bins(run.metrics, analysis.split) for runs in analysis.runs for run in runs.values()]
     bins = {name: entries for run in reversed(by_run) for name, entries in run.items()}
     panels = []
@@ -108,7 +108,7 @@ def object_curves(analysis: SweepAnalysis) -> list[Curve]:
 
 
 def curve_of(analysis: SweepAnalysis, key: str, title: str, x: str, y: str) -> list[Curve]:
-    """Return a metric over the number in its keys (``trimap/3``); empty where it was not measured."""
+    """Return a metric over the number in its keys (``trimap/3``); empty if it was not measured."""
     ticks = sorted(suffixes(analysis, key), key=first_number)
     lines = mean_lines(analysis, [f"{key}/{tick}" for tick in ticks])
     return [Curve(title, x, y, ticks, lines)] if ticks else []
