@@ -12,7 +12,14 @@ from torch import nn
 from unet import UNet
 from unet.analysis.receptive_field import receptive_fields
 from unet.errors import UserError
-from unet.inference.tiling import check_tile, gaussian_window, overlap_samples, predict, sliding_window, tiling
+from unet.inference.tiling import (
+    check_tile,
+    gaussian_window,
+    overlap_samples,
+    place_tiles,
+    predict_logits,
+    sliding_window,
+)
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 SIZES = {1: (37,), 2: (23, 31), 3: (9, 14, 11)}
@@ -24,7 +31,7 @@ def test_a_network_that_looks_at_single_samples_gives_what_it_gives_for_the_whol
     size = SIZES[spatial_dims]
     net, image = CONV[spatial_dims](3, 4, 1), torch.randn(2, 3, *size)
     tile = [5, 8, 4][:spatial_dims]
-    torch.testing.assert_close(predict(net, image, tile, overlap), net(image), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(predict_logits(net, image, tile, overlap), net(image), rtol=1e-5, atol=1e-6)
 
 
 def test_the_network_sees_tiles_of_one_size_and_never_more():
@@ -34,15 +41,15 @@ def test_the_network_sees_tiles_of_one_size_and_never_more():
         seen.append(tuple(image.shape))
         return image
 
-    predict(net, torch.zeros(2, 1, 20, 50), [8, 60], 0.5)
+    predict_logits(net, torch.zeros(2, 1, 20, 50), [8, 60], 0.5)
     assert set(seen) == {(2, 1, 8, 50)}, "an axis shorter than the tile is taken whole"
     assert len(seen) == 4  # 12 samples beyond the first tile, in steps of at most 4
 
 
 def test_an_image_that_fits_goes_through_at_once_and_is_the_networks_own():
     net, image = nn.Conv2d(1, 2, 3, padding=1), torch.randn(1, 1, 9, 12)
-    assert torch.equal(predict(net, image, [9, 40]), net(image))
-    assert torch.equal(predict(net, image), net(image))
+    assert torch.equal(predict_logits(net, image, [9, 40]), net(image))
+    assert torch.equal(predict_logits(net, image), net(image))
 
 
 @given(
@@ -52,7 +59,7 @@ def test_an_image_that_fits_goes_through_at_once_and_is_the_networks_own():
 def test_tiles_cover_every_sample_on_the_grid_and_overlap_enough(axes, overlap):
     size, tile, multiple = zip(*axes, strict=True)
     wanted = overlap_samples(tile, overlap)
-    found = tiling(size, tile, wanted, multiple)
+    found = place_tiles(size, tile, wanted, multiple)
     for axis, (n, r) in enumerate(zip(size, multiple, strict=True)):
         begins, m, before = found.starts[axis], found.tile[axis], found.before[axis]
         assert begins[0] == 0 and before == -n % r // 2 and begins[-1] + m == -(-n // r) * r
@@ -74,7 +81,7 @@ def test_tiles_cover_every_sample_on_the_grid_and_overlap_enough(axes, overlap):
 def test_parts_come_once_in_order_and_blend_as_if_all_were_held(axes, overlap, batch):
     """Against the plain sum of weighted tiles over the whole image; the network here depends on the tile."""
     size, tile, multiple = zip(*axes, strict=True)
-    tiles = tiling(size, tile, overlap_samples(tile, overlap), multiple)
+    tiles = place_tiles(size, tile, overlap_samples(tile, overlap), multiple)
     image = torch.rand(1, 1, *size)
 
     def net(image: torch.Tensor) -> torch.Tensor:
@@ -107,7 +114,7 @@ def test_away_from_seams_tiles_say_what_the_whole_image_says():
     net, image = UNet(**settings).eval(), torch.randn(1, 1, 91, 118)
     field = receptive_fields(settings).logits
     reach = int(max(field)) // 2 + 1
-    tiles = tiling((91, 118), (48, 48), (24, 24), net.total_stride)
+    tiles = place_tiles((91, 118), (48, 48), (24, 24), net.total_stride)
     with torch.no_grad():
         whole = net(image)
     parts = torch.zeros_like(whole)
@@ -142,7 +149,7 @@ def test_overlapping_tiles_are_blended_as_by_hand():
     1 / (1 + exp(4)).
     """
     tiles = iter([0.0, 1.0])
-    logits = predict(lambda image: torch.full_like(image, next(tiles)), torch.zeros(1, 1, 6), [4], 0.25)
+    logits = predict_logits(lambda image: torch.full_like(image, next(tiles)), torch.zeros(1, 1, 6), [4], 0.25)
     rim = 1 / (1 + math.exp(4))
     assert logits.flatten().tolist() == pytest.approx([0, 0, rim, 1 - rim, 1, 1])
 
@@ -150,7 +157,7 @@ def test_overlapping_tiles_are_blended_as_by_hand():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_constant_network_stays_constant_in_any_precision(dtype):
     values = torch.tensor([0.3, -7.1, 100.3], dtype=dtype)
-    logits = predict(
+    logits = predict_logits(
         lambda image: values.view(1, 3, 1, 1).expand(1, 3, *image.shape[2:]), torch.zeros(1, 1, 41, 29), [16, 16], 0.5
     )
     assert logits.dtype == torch.float32
@@ -160,7 +167,7 @@ def test_a_constant_network_stays_constant_in_any_precision(dtype):
 def test_bfloat16_tiles_are_summed_in_float32():
     """Summed in bfloat16 these logits would be off by up to a part in 128."""
     net, image = nn.Conv2d(2, 3, 1).bfloat16(), torch.randn(1, 2, 33, 27, dtype=torch.bfloat16)
-    torch.testing.assert_close(predict(net, image, [8, 8], 0.75), net(image).float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(predict_logits(net, image, [8, 8], 0.75), net(image).float(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from unet.errors import UserError
 from unet.inference.image_values import as_tensor
 from unet.inference.options import PredictOptions
 from unet.inference.preprocessing import apply_eval_transforms
-from unet.inference.segmenter import DEFAULT_TILE, Segmenter, field_overlap, tiles
+from unet.inference.segmenter import DEFAULT_TILE, Segmenter, default_overlap, plan_tiles
 from unet.inference.tta import flips_and_rotations, with_tta
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
@@ -44,21 +44,21 @@ def test_tiles_give_the_labels_of_the_whole(tmp_path: Path, spatial_dims: int):
     size, tile = {1: ((4001,), [256]), 2: ((203, 318), [96, 96]), 3: ((50, 61, 70), [48, 48, 48])}[spatial_dims]
     image = noise(*size)
     whole, parts = model.predict(image, **EXACT), model.predict(image, tile=tile, batch=3, **EXACT)
-    assert len(tiles(model, size, PredictOptions(tile=tile))) > 3
+    assert len(plan_tiles(model, size, PredictOptions(tile=tile))) > 3
     assert (whole == parts).mean() > 0.99, "a random network on noise is near a tie everywhere; real ones do better"
 
 
 def test_the_tiles_are_the_evaluation_s_or_as_large_as_a_million_samples_and_overlap_by_the_field(tmp_path: Path):
     model = network(tmp_path)
-    assert tiles(model, (1024, 1024), PredictOptions()).starts == ((0,), (0,))
-    laid = tiles(model, (3000, 500), PredictOptions())
+    assert plan_tiles(model, (1024, 1024), PredictOptions()).starts == ((0,), (0,))
+    laid = plan_tiles(model, (3000, 500), PredictOptions())
     assert laid.tile == (DEFAULT_TILE[2], 500) and 1024 - laid.starts[0][1] >= model.field[0] == 44
     told = network(tmp_path, eval_tile=[64, 32], eval_overlap=0.5)
-    assert tiles(told, (640, 640), PredictOptions()).tile == (64, 32)
-    assert tiles(told, (640, 640), PredictOptions()).starts[1][1] == 16
-    assert tiles(told, (640, 640), PredictOptions(tile=[128, 128])).tile == (128, 128)
-    assert tiles(model, (640, 640), PredictOptions(tile=[64, 64], overlap=0)).starts[0] == tuple(range(0, 640, 64))
-    assert field_overlap([100, 100, 100], [30, 80, float("inf")]) == [30, 50, 25]
+    assert plan_tiles(told, (640, 640), PredictOptions()).tile == (64, 32)
+    assert plan_tiles(told, (640, 640), PredictOptions()).starts[1][1] == 16
+    assert plan_tiles(told, (640, 640), PredictOptions(tile=[128, 128])).tile == (128, 128)
+    assert plan_tiles(model, (640, 640), PredictOptions(tile=[64, 64], overlap=0)).starts[0] == tuple(range(0, 640, 64))
+    assert default_overlap([100, 100, 100], [30, 80, float("inf")]) == [30, 50, 25]
 
 
 def test_grey_is_repeated_and_alpha_dropped_and_nothing_else_is_guessed(tmp_path: Path):

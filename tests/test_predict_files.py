@@ -26,10 +26,10 @@ from unet.prediction.predict_folder import (
     FAILED,
     SKIPPED,
     BatchOptions,
-    files_of,
+    error_message,
+    list_images,
     predict_files,
-    reason,
-    sheet_of,
+    write_contact_sheet,
 )
 from unet.prediction.reading import open_image
 from unet.prediction.writing import PngStreamWriter
@@ -115,14 +115,14 @@ def test_probabilities_and_overlay_stand_beside_the_labels(tmp_path: Path):
     model, image = network(tmp_path), noise(60, 50, 3)
     save(tmp_path / "in" / "a.png", image)
     order = BatchOptions(tmp_path / "out", "x", PredictOptions(precision="32-true"), probabilities=True, overlays=True)
-    rows = predict_files(model, files_of(str(tmp_path / "in")), order)
+    rows = predict_files(model, list_images(str(tmp_path / "in")), order)
     labels, shares = model.predict(image, probabilities=True, precision="32-true")
     found = np.load(tmp_path / "out" / "probabilities" / "a.npy")
     assert found.dtype == np.float16 and np.array_equal(found, shares)
     overlay = picture(tmp_path / "out" / "overlays" / "a.png")
     mixed = 0.55 * image[3, 4] + 0.45 * np.array(model.colors[labels[3, 4]])
     assert np.abs(overlay[3, 4] - mixed).max() <= 0.5
-    sheet = sheet_of(rows, order, model)
+    sheet = write_contact_sheet(rows, order, model)
     assert sheet is not None and picture(sheet).shape[1] > 200
 
 
@@ -130,7 +130,7 @@ def test_a_file_in_other_units_than_the_training_s_is_predicted_with_a_warning(t
     model = network(tmp_path, dtype="uint8", range=[0.0, 255.0])
     save(tmp_path / "in" / "a.png", noise(60, 50, 3))
     np.save(tmp_path / "in" / "b.npy", noise(60, 50, 3) / np.float32(255))
-    good, scaled = predict_files(model, files_of(str(tmp_path / "in")), BatchOptions(tmp_path / "out", "x"))
+    good, scaled = predict_files(model, list_images(str(tmp_path / "in")), BatchOptions(tmp_path / "out", "x"))
     assert (good.state, good.message) == (DONE, "60 x 50")
     assert scaled.state == DONE and scaled.message.startswith(
         "60 x 50; warning: the image holds float32 values from 0 to 1"
@@ -180,20 +180,20 @@ def test_what_is_done_is_not_done_again_unless_something_changed(tmp_path: Path)
     model = network(tmp_path)
     for name in "ab":
         save(tmp_path / "in" / f"{name}.png", noise(40, 40, 3))
-    files = files_of(str(tmp_path / "in"))
+    files = list_images(str(tmp_path / "in"))
 
     def states(*, checkpoint: str = "x", **options) -> list[str]:
         return [row.state for row in predict_files(model, files, BatchOptions(tmp_path / "out", checkpoint, **options))]
 
     assert states() == [DONE, DONE]
     assert states() == [SKIPPED, SKIPPED]
-    assert states(how=PredictOptions(batch=2)) == [SKIPPED, SKIPPED], "the batch changes nothing"
+    assert states(options=PredictOptions(batch=2)) == [SKIPPED, SKIPPED], "the batch changes nothing"
     save(tmp_path / "in" / "b.png", noise(41, 40, 3))
     assert states() == [SKIPPED, DONE]
-    assert states(how=PredictOptions(tta=True)) == [DONE, DONE]
-    assert states(how=PredictOptions(tta=True), checkpoint="y") == [DONE, DONE]
+    assert states(options=PredictOptions(tta=True)) == [DONE, DONE]
+    assert states(options=PredictOptions(tta=True), checkpoint="y") == [DONE, DONE]
     (tmp_path / "out" / "a.png").unlink()
-    assert states(how=PredictOptions(tta=True), checkpoint="y") == [DONE, SKIPPED]
+    assert states(options=PredictOptions(tta=True), checkpoint="y") == [DONE, SKIPPED]
     (tmp_path / "out" / "records" / "b.png.json").write_text("{")
     save(tmp_path / "out" / "a.png", noise(3, 3))
     (tmp_path / "out" / "records" / "a.png.json").unlink()
@@ -201,8 +201,8 @@ def test_what_is_done_is_not_done_again_unless_something_changed(tmp_path: Path)
     assert [row.state for row in rows] == [FAILED, FAILED] and "overwrite=true" in rows[0].message
     assert picture(tmp_path / "out" / "a.png").shape == (3, 3)
     assert states(overwrite=True) == [DONE, DONE]
-    assert states(how=PredictOptions(tile=(32, 48))) == [DONE, DONE]
-    assert states(how=PredictOptions(tile=(32, 48))) == [SKIPPED, SKIPPED]
+    assert states(options=PredictOptions(tile=(32, 48))) == [DONE, DONE]
+    assert states(options=PredictOptions(tile=(32, 48))) == [SKIPPED, SKIPPED]
 
 
 def test_labels_that_were_being_replaced_when_all_stopped_are_made_anew(
@@ -220,7 +220,7 @@ def test_labels_that_were_being_replaced_when_all_stopped_are_made_anew(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(folder, "predict_file", stopped)
-        predict_files(model, files, dataclasses.replace(order, how=EXACT))
+        predict_files(model, files, dataclasses.replace(order, options=EXACT))
     assert np.array_equal(picture(tmp_path / "out" / "a.png"), before)
     assert [row.state for row in predict_files(model, files, order)] == [DONE], "no longer known to be whole"
 
@@ -232,7 +232,9 @@ def test_files_whose_results_would_be_called_alike_are_refused(tmp_path: Path):
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "a.npy", noise(16, 16, 16))
     nibabel.save(nibabel.Nifti1Image(noise(16, 16, 16), np.eye(4)), tmp_path / "in" / "a.nii")
-    rows = predict_files(model, files_of(str(tmp_path / "in")), BatchOptions(tmp_path / "out", "x", probabilities=True))
+    rows = predict_files(
+        model, list_images(str(tmp_path / "in")), BatchOptions(tmp_path / "out", "x", probabilities=True)
+    )
     assert sorted(row.state for row in rows) == [DONE, FAILED]
     assert "would be called as those of" in rows[1].message
 
@@ -263,7 +265,7 @@ def test_a_bad_file_is_named_and_stops_nothing(tmp_path: Path):
         "volume.tif": "an image of 4 x 9 x 9 with 1 channels; the network takes images of 2 axes",
     }
     said |= {"cut.npy": "would be called as those of"}
-    files = sorted(files_of(str(tmp_path / "in")), key=lambda path: path.suffix != ".png")
+    files = sorted(list_images(str(tmp_path / "in")), key=lambda path: path.suffix != ".png")
     rows = {row.path.name: row for row in predict_files(model, files, BatchOptions(tmp_path / "out", "x"))}
     assert rows.pop("good.png").state == DONE and rows.keys() == said.keys()
     for name, row in rows.items():
@@ -297,7 +299,7 @@ def test_nothing_is_left_of_a_prediction_that_stops(tmp_path: Path, monkeypatch:
     model.normalize.register_forward_hook(lambda module, inputs, output: stopping(output))
     order = BatchOptions(tmp_path / "out", "x", EXACT, probabilities=True)
     with pytest.raises(KeyboardInterrupt):
-        predict_files(model, files_of(str(tmp_path / "in")), order)
+        predict_files(model, list_images(str(tmp_path / "in")), order)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
@@ -305,13 +307,13 @@ def test_inputs_and_outputs_that_cannot_be_are_refused_before_anything_is_done(t
     image = save(tmp_path / "in" / "a.png", noise(9, 9, 3))
     for chosen in (tmp_path / "gone", tmp_path / "in" / "*.tif", tmp_path):
         with pytest.raises(UserError, match="no images here"):
-            files_of(str(chosen))
-    assert files_of(str(tmp_path / "**" / "a.*")) == files_of(str(image)) == [image]
+            list_images(str(chosen))
+    assert list_images(str(tmp_path / "**" / "a.*")) == list_images(str(image)) == [image]
     with pytest.raises(UserError, match=r"holds a\.png, an input"):
         predict_files(network(tmp_path), [image], BatchOptions(tmp_path / "in", "x"))
     with pytest.raises(UserError, match="cannot be made"):
         predict_files(network(tmp_path), [image], BatchOptions(image / "out", "x"))
-    assert "smaller tiles" in reason(image, MemoryError())
+    assert "smaller tiles" in error_message(image, MemoryError())
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def main(config: DictConfig) -> None:
     from unet.hardware import channels_last, select_device, to_memory_format
     from unet.inference.options import PredictOptions
     from unet.io.atomic import sha256
-    from unet.prediction.predict_folder import FAILED, BatchOptions, files_of, predict_files, sheet_of
+    from unet.prediction.predict_folder import FAILED, BatchOptions, list_images, predict_files, write_contact_sheet
     from unet.training.config_limits import SWITCH, check_values
 
     check_values(config, dict.fromkeys(SWITCHES, SWITCH))
@@ -32,8 +32,8 @@ def main(config: DictConfig) -> None:
     how = PredictOptions(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
     overlays = config.overlays or config.sheet
     order = BatchOptions(output, sha256(ckpt), how, config.probabilities, overlays, config.overwrite)
-    rows = predict_files(model, files_of(str(config.input)), order, print_row)
-    if config.sheet and (sheet := sheet_of(rows, order, model)):
+    rows = predict_files(model, list_images(str(config.input)), order, print_row)
+    if config.sheet and (sheet := write_contact_sheet(rows, order, model)):
         print(sheet)
     print_counts(rows, output)
     if any(row.state == FAILED for row in rows):

@@ -62,7 +62,7 @@ def as_tensor(image: Any) -> Tensor:
     return torch.as_tensor(image.astype(image.dtype.newbyteorder("="), order="C", copy=copy))
 
 
-def channels_fit(image: Any, channels: int) -> Any:
+def match_channels(image: Any, channels: int) -> Any:
     """Convert (*S, C) to (*S, channels): alpha is dropped and grey repeated, all else raises UserError."""
     n = image.shape[-1]
     if channels in (1, 3) and n == channels + 1:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from unet.analysis.receptive_field import Field, receptive_fields
 from unet.errors import UserError, did_you_mean
 from unet.hardware import native_bf16
-from unet.inference.image_values import ValueRange, as_tensor, channels_fit
+from unet.inference.image_values import ValueRange, as_tensor, match_channels
 from unet.inference.options import PredictOptions
 from unet.inference.preprocessing import apply_eval_transforms
-from unet.inference.tiling import Network, Tiling, Window, overlap_samples, sliding_window, stitch, tiling
+from unet.inference.tiling import Network, Tiling, Window, overlap_samples, place_tiles, sliding_window, stitch
 from unet.inference.tta import with_tta
 from unet.network.geometry import times
 from unet.network.model import UNet
@@ -189,7 +189,7 @@ def predict_windows(
     values = ValueRange()
 
     def read_batch(window: Window) -> Tensor:
-        pixels = channels_fit(as_tensor(read(window)), model.net.in_channels)
+        pixels = match_channels(as_tensor(read(window)), model.net.in_channels)
         values.add(pixels)
         return pixels.movedim(-1, 0)[None]
 
@@ -203,7 +203,7 @@ def predict_windows(
         return (tile if tile.dtype == torch.uint8 else tile.float()).to(model.log_weights.device)
 
     windows = sliding_window(
-        with_precision_and_tta(model, options), read_tile, tiles(model, size, options), options.batch
+        with_precision_and_tta(model, options), read_tile, plan_tiles(model, size, options), options.batch
     )
     if undo is not None:
         windows = [(full, stitch(windows, size, "cpu"))]
@@ -244,31 +244,31 @@ def with_precision_and_tta(model: Segmenter, options: PredictOptions) -> Network
     return with_tta(forward, model.net.spatial_dims) if options.tta else forward
 
 
-def tiles(model: Segmenter, size: Sequence[int], how: PredictOptions) -> Tiling:
+def plan_tiles(model: Segmenter, size: Sequence[int], how: PredictOptions) -> Tiling:
     """Return the tiles of an image of ``size``."""
-    tile, stride = tile_of(model, how), model.net.total_stride
+    tile, stride = tile_size(model, how), model.net.total_stride
     if all(m >= n for m, n in zip(tile, size, strict=True)):
-        return tiling(size, size, [0] * len(size), stride)
-    return tiling(size, tile, overlap_of(model, how), stride)
+        return place_tiles(size, size, [0] * len(size), stride)
+    return place_tiles(size, tile, tile_overlap(model, how), stride)
 
 
-def tile_of(model: Segmenter, how: PredictOptions) -> Sequence[int]:
+def tile_size(model: Segmenter, how: PredictOptions) -> Sequence[int]:
     """Return the size of a tile along each axis."""
     dims = model.net.spatial_dims
     return how.tile or model.description.get("eval_tile") or [DEFAULT_TILE[dims]] * dims
 
 
-def overlap_of(model: Segmenter, how: PredictOptions) -> list[int]:
+def tile_overlap(model: Segmenter, how: PredictOptions) -> list[int]:
     """Return the samples that neighbouring tiles share at least, along each axis."""
-    tile = tile_of(model, how)
+    tile = tile_size(model, how)
     if how.overlap is not None:
         return overlap_samples(tile, how.overlap)
     if how.tile is None and model.description.get("eval_tile"):
         return overlap_samples(tile, model.description["eval_overlap"])
-    return field_overlap(tile, model.field)
+    return default_overlap(tile, model.field)
 
 
-def field_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:
+def default_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:
     """Return the receptive field along each axis, but at most half a tile: the default overlap.
 
     A quarter of a tile if the field is unlimited (a context module that pools the whole image, instance norm).

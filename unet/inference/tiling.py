@@ -90,7 +90,7 @@ class Tiling:
         return [(weight / total[start : start + m]).float() for start in starts]
 
 
-def tiling(
+def place_tiles(
     size: Sequence[int], tile: Sequence[int], overlap: Sequence[int], multiple: Sequence[int] | None = None
 ) -> Tiling:
     """Place tiles over an image of ``size``, along no axis larger than the image.
@@ -109,11 +109,11 @@ def tiling(
         tuple(size),
         tuple(before for before, _ in padding),
         tuple(tile),
-        tuple(tuple(starts(*axis)) for axis in zip(padded, tile, overlap, multiple, strict=True)),
+        tuple(tuple(tile_starts(*axis)) for axis in zip(padded, tile, overlap, multiple, strict=True)),
     )
 
 
-def starts(size: int, tile: int, overlap: int, multiple: int = 1) -> list[int]:
+def tile_starts(size: int, tile: int, overlap: int, multiple: int = 1) -> list[int]:
     """Return the first samples of the tiles along an axis: as few as possible, spread evenly up to the end.
 
     ``size`` and ``tile`` are multiples of ``multiple``, and so is every start.
@@ -209,7 +209,7 @@ def crop_part(part: Tensor, done: Sequence[slice], tiles: Tiling) -> tuple[Windo
 
 
 @torch.no_grad()
-def predict(
+def predict_logits(
     net: Network,
     image: Tensor,
     tile: Sequence[int] | None = None,
@@ -230,7 +230,7 @@ def predict(
     size = image.shape[2:]
     if tile is None or all(m >= n for m, n in zip(tile, size, strict=True)):
         return net(image)
-    tiles = tiling(size, tile, overlap_samples(tile, overlap), multiple)
+    tiles = place_tiles(size, tile, overlap_samples(tile, overlap), multiple)
     return stitch(sliding_window(net, lambda window: image[:, :, *window], tiles), size)
 
 

@@ -38,10 +38,10 @@ class Overlay:
     def close(self) -> None:
         image, labels = np.concatenate(self.images), np.concatenate(self.labels)
         image, labels, _ = to_2d_view(image, labels, labels)
-        Image.fromarray(overlaid(to_rgb(image), labels, self.colors)).save(self.file, "PNG")
+        Image.fromarray(blend_labels(to_rgb(image), labels, self.colors)).save(self.file, "PNG")
 
 
-def overlaid(image: Array, labels: Array, colors: Sequence[Sequence[int]]) -> Array:
+def blend_labels(image: Array, labels: Array, colors: Sequence[Sequence[int]]) -> Array:
     """Blend an RGB image (H, W, 3) with the colours of its labels (H, W); return uint8."""
     mixed = (1 - OPAQUE) * image + OPAQUE * colorize(labels, colors)
     return mixed.round().astype(np.uint8)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.inference.image_values import channels_fit
+from unet.inference.image_values import match_channels
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter, predict_windows
 from unet.io.atomic import atomic_write
@@ -36,7 +36,7 @@ def predict_file(
         UserError: the image cannot be read, or the network cannot take it.
     """
     image = open_image(path, model.net.spatial_dims)
-    channels_fit(np.empty((0, image.channels)), model.net.in_channels)
+    match_channels(np.empty((0, image.channels)), model.net.in_channels)
     with ExitStack() as stack:
         label_file = stack.enter_context(open_label_writer(labels, path, image.size, model.colors))
         score_file = picture = None
@@ -45,7 +45,7 @@ def predict_file(
             score_file = stack.enter_context(open_npy_writer(probabilities, shape, "float16"))
         if overlay is not None:
             picture = Overlay(stack.enter_context(atomic_write(overlay)), image.size, model.colors)
-        for begin, band, scores in bands(model, image, how, score_file is not None, warn):
+        for begin, band, scores in predict_bands(model, image, how, score_file is not None, warn):
             label_file.write(band)
             if score_file is not None and scores is not None:
                 score_file.write(scores)
@@ -56,7 +56,7 @@ def predict_file(
     return image.size
 
 
-def bands(
+def predict_bands(
     model: Segmenter,
     image: ImageReader,
     how: PredictOptions,

@@ -47,7 +47,7 @@ class BatchOptions:
 
     output: Path
     checkpoint: str
-    how: PredictOptions = field(default_factory=PredictOptions)
+    options: PredictOptions = field(default_factory=PredictOptions)
     probabilities: bool = False
     overlays: bool = False
     overwrite: bool = False
@@ -56,8 +56,8 @@ class BatchOptions:
         """Return everything that the results depend on."""
         status = path.stat()
         outputs = {"probabilities": self.probabilities, "overlays": self.overlays}
-        how = {key: value for key, value in asdict(self.how).items() if key != "batch"}
-        how["tile"] = self.how.tile and list(self.how.tile)  # as JSON returns it
+        how = {key: value for key, value in asdict(self.options).items() if key != "batch"}
+        how["tile"] = self.options.tile and list(self.options.tile)  # as JSON returns it
         return {
             "image": {"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns},
             "checkpoint": self.checkpoint,
@@ -65,7 +65,7 @@ class BatchOptions:
         }
 
 
-def files_of(chosen: str, key: str = "input") -> list[Path]:
+def list_images(chosen: str, key: str = "input") -> list[Path]:
     """Return the files that ``input`` (or another ``key``) names: one file, the images of a folder, or a pattern.
 
     Raises:
@@ -97,7 +97,7 @@ def predict_files(
     Raises:
         UserError: the output folder cannot be written to, or holds the images.
     """
-    order.how.check(model.net.spatial_dims)
+    order.options.check(model.net.spatial_dims)
     folders = ["", RECORDS, *[PROBABILITIES] * order.probabilities, *[OVERLAYS] * order.overlays]
     for name in folders:
         make_folder(order.output / name, "output")
@@ -139,7 +139,7 @@ def attempt(model: Segmenter, path: Path, name: str, order: BatchOptions) -> Fil
         size = predict_file(model, path, labels, order.how, shares, overlay, warned.append)
         write_json(record, current)
     except Exception as error:
-        return FileResult(path, FAILED, reason(path, error), time.perf_counter() - begin)
+        return FileResult(path, FAILED, error_message(path, error), time.perf_counter() - begin)
     message = "; ".join([times(size), *(f"warning: {text}" for text in warned)])
     return FileResult(path, DONE, message, time.perf_counter() - begin)
 
@@ -152,7 +152,7 @@ def read_record(path: Path) -> Mapping[str, Any]:
         return {}
 
 
-def reason(path: Path, error: Exception) -> str:
+def error_message(path: Path, error: Exception) -> str:
     """Return the error message of a file in one line that names it."""
     if is_memory(error):
         return f"{path}: not enough memory; give smaller tiles (tile=...) or batch=1"
@@ -162,7 +162,7 @@ def reason(path: Path, error: Exception) -> str:
     return text if str(path) in text else f"{path}: {text}"
 
 
-def sheet_of(rows: Sequence[FileResult], order: BatchOptions, model: Segmenter) -> Path | None:
+def write_contact_sheet(rows: Sequence[FileResult], order: BatchOptions, model: Segmenter) -> Path | None:
     """Write the contact sheet of all files that are done, now or earlier."""
     overlays = [
         order.output / OVERLAYS / f"{name_parts(row.path)[0]}.png" for row in rows if row.state in (DONE, SKIPPED)

@@ -90,7 +90,7 @@ def open_image(path: Path, spatial_dims: int) -> ImageReader:
 def read_at_once(path: Path, spatial_dims: int) -> ImageReader:
     """Read a whole image file into memory."""
     if name_parts(path)[1] not in PICTURES:
-        return of_array(path, read_numbers(path), spatial_dims, spatial_dims)
+        return array_reader(path, read_numbers(path), spatial_dims, spatial_dims)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
@@ -102,10 +102,10 @@ def read_at_once(path: Path, spatial_dims: int) -> ImageReader:
                 f"{path}: too large to be read at once; save it as TIFF (tiled, or uncompressed) or .npy, "
                 f"which are read in parts"
             ) from None
-    return of_array(path, pixels, axes, spatial_dims)
+    return array_reader(path, pixels, axes, spatial_dims)
 
 
-def of_array(path: Path, pixels: Array, axes: int, spatial_dims: int) -> ImageReader:
+def array_reader(path: Path, pixels: Array, axes: int, spatial_dims: int) -> ImageReader:
     """Return an image in memory as a reader; ``axes`` of its axes are spatial."""
     pixels = pixels[..., None] if pixels.ndim == axes else pixels
     check_shape(path, pixels.shape, axes, spatial_dims)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unet.analysis.nonfinite import first_nonfinite
 from unet.errors import UserError
-from unet.inference.tiling import predict
+from unet.inference.tiling import predict_logits
 from unet.network.normalization import Normalize, adjust_logits
 from unet.task.metrics import ConfusionMatrix
 from unet.task.schedules import make_schedule
@@ -30,7 +30,7 @@ class SegmentationTask(L.LightningModule):
         optim: ``lr``, ``weight_decay``, ``betas``, ``schedule`` and ``warmup``.
         description: plain values kept in every checkpoint, enough to rebuild network and preprocessing.
         seed: keys what the network draws while training (dropout), batch by batch: a resumed run draws the same.
-        tile, overlap: how evaluation sees an image, see :func:`unet.inference.tiling.predict`.
+        tile, overlap: how evaluation sees an image, see :func:`unet.inference.tiling.predict_logits`.
         log_weights: one number a class, which :meth:`decide` takes from the logits; None: zeros.
     """
 
@@ -66,7 +66,7 @@ class SegmentationTask(L.LightningModule):
     def predict(self, image: Tensor) -> Tensor:
         """:meth:`forward` in evaluation: tile by tile where that is chosen."""
         net: Any = self.net
-        return predict(self, image, self.tile, self.overlap, net.total_stride)
+        return predict_logits(self, image, self.tile, self.overlap, net.total_stride)
 
     def predict_labels(self, logits: Tensor) -> Tensor:
         """logits (B, K, *S) -> labels (B, *S): the largest, less the log weights."""
