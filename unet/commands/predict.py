@@ -29,9 +29,9 @@ def main(config: DictConfig) -> None:
     model = load(ckpt).to(device)
     to_memory_format(model, channels_last)
     tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile
-    how = PredictOptions(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
+    options = PredictOptions(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
     overlays = config.overlays or config.sheet
-    order = BatchOptions(output, sha256(ckpt), how, config.probabilities, overlays, config.overwrite)
+    order = BatchOptions(output, sha256(ckpt), options, config.probabilities, overlays, config.overwrite)
     rows = predict_files(model, list_images(str(config.input)), order, print_row)
     if config.sheet and (sheet := write_contact_sheet(rows, order, model)):
         print(sheet)
