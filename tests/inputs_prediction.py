@@ -317,7 +317,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         predicted("a tile of no rows", photo, "tile=[0,32]", gets=r"tile: expected null or 2 .*, found \[0, 32\]"),
         predicted("a tile of one axis", photo, "tile=[32]", gets=r"tile: expected null or 2 integers .*, found \[32\]"),
         right("a tile below the stride: made a multiple", photo, tile=[1, 1]),
-        predicted("tiles that overlap wholly", photo, "overlap=1.0", gets="overlap: expected a share .*, found 1.0"),
+        predicted("tiles that overlap wholly", photo, "overlap=1.0", gets="overlap: expected a fraction .* 1.0"),
         predicted("no tile at a time", photo, "batch=0", gets="batch: expected an integer of at least 1, found 0"),
         predicted("half precision", photo, "precision=half", gets="precision: expected one of auto, .*, found 'half'"),
         without_gpu(predicted("no such device", photo, "device=cuda", gets="device=cuda: not here; .* auto, cpu$")),
@@ -325,7 +325,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         predicted("no threads", photo, "threads=0", gets="threads: expected null or an integer of 1 to 1024, found 0"),
         predicted("threads that are true", photo, "threads=true", gets="threads: .* of 1 to 1024, found True"),
         predicted("a yes that is no true", photo, "tta=yes", gets="tta: expected true or false, found 'yes'"),
-        predicted("a picture for a checkpoint", photo, "ckpt=photos/x.png", gets="x.png: damaged, no checkpoint, or"),
+        predicted("a picture for a checkpoint", photo, "ckpt=photos/x.png", gets="x.png: damaged, not a checkpoint"),
     ],
     "Evaluation": [
         typed("no checkpoint", "scripts/evaluate.py", gets="ckpt: is required; see python scripts/evaluate.py"),
