@@ -1,12 +1,33 @@
-"""Small networks saved as a training saves them."""
+"""Single operators, and small networks saved as a training saves them."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from unet import load
+from unet import CONTEXT, DOWN, UP, load
 from unet.inference.segmenter import Segmenter
+
+SHARED = {"norm": "batch", "act": "relu"}
+
+
+def down(spec, channels: int = 1, stride: tuple[int, ...] = (2, 2), **shared: str) -> nn.Module:
+    return DOWN.build(spec, SHARED | shared, channels=channels, spatial_dims=len(stride), stride=stride)
+
+
+def up(spec, in_channels: int = 1, out_channels: int = 1, stride: tuple[int, ...] = (2, 2)) -> nn.Module:
+    return UP.build(
+        spec, SHARED, in_channels=in_channels, out_channels=out_channels, spatial_dims=len(stride), stride=stride
+    )
+
+
+def context(spec, channels: int = 6, spatial_dims: int = 2) -> nn.Module:
+    return CONTEXT.build(spec, SHARED, channels=channels, spatial_dims=spatial_dims)
+
+
+def fine_size(coarse: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n * r for n, r in zip(coarse, stride, strict=True))
 
 
 def checkpoint(folder: Path, spatial_dims: int = 2, channels: int = 3, **description: Any) -> Path:
