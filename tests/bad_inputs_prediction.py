@@ -267,7 +267,7 @@ PAGES: dict[str, Any] = {"suffix": ".tif", "photometric": "minisblack"}
 OTHER_CLASSES = ("data=folder", "data.root=data", "data.source.classes=[sky,sea]")
 HUGE = bad_png(2**31 - 1, 2**31 - 1)
 NAN = np.full((24, 32, 3), np.nan, "float32")
-NO_IMAGES = r"no images here; expected a folder with images \(\.bmp"
+NO_IMAGES = r"no images found; expected a folder with images \(\.bmp"
 
 # The table
 
@@ -275,23 +275,27 @@ EVERY: dict[str, list[Input]] = INPUTS | {
     "Prediction": [
         typed("no input", "scripts/predict.py", "ckpt=best.ckpt", "output=labels", gets="input: is required; see"),
         predicted("a misspelt key", photo, "overlp=0.5", gets="overlp: no such key; did you mean overlap"),
-        predicted("no such input", list, given="gone", gets="input=gone: no images here; expected a file, a folder"),
-        predicted("a pattern that matches nothing", photo, given="photos/*.tif", gets=r"\*\.tif: no images here; exp"),
+        predicted("no such input", list, given="gone", gets="input=gone: no images found; expected a file, a folder"),
+        predicted("a pattern that matches nothing", photo, given="photos/*.tif", gets=r"\*\.tif: no images found; exp"),
         predicted("an empty folder", list, gets=NO_IMAGES),
-        predicted("a text", lambda: write(NOTES, "x"), given=str(NOTES), gets=r"notes\.txt: no format .*; convert it"),
-        predicted("an animated GIF", gif, given="photos/x.gif", gets=r"x\.gif: no format that is read .*; convert it"),
+        predicted("a text", lambda: write(NOTES, "x"), given=str(NOTES), gets=r"notes\.txt: unsupported format"),
+        predicted("an animated GIF", gif, given="photos/x.gif", gets=r"x\.gif: unsupported format .*; convert it"),
         predicted("a PNG cut off", halved, gets=rf"x\.png: {NONE_READ}"),
-        predicted("a TIFF cut off", lambda: halved(suffix=".tif", photometric="rgb"), gets=r"x\.tif: cut short; save"),
+        predicted(
+            "a TIFF cut off",
+            lambda: halved(suffix=".tif", photometric="rgb"),
+            gets=r"x\.tif: .* is truncated",
+        ),
         predicted("a packed TIFF cut off", lambda: halved(**STRIPS), gets=r"x\.tif: rows 0 to 24 cannot .*; replace"),
         predicted("a file of no bytes", lambda: write(PHOTO, b""), gets=rf"x\.png: {NONE_READ} \(the file is empty"),
         predicted("a text called .png", lambda: write(PHOTO, "hello"), gets=rf"x\.png: {NONE_READ} \(it holds no"),
         predicted("a TIFF of NaN", lambda: photo(NAN, ".tif", photometric="rgb"), gets=r"x\.tif: the image holds NaN"),
-        predicted("values of 1e300", lambda: photo(PIXELS * 1e300, ".npy"), gets=r"x\.npy: values beyond .*; rescale"),
+        predicted("values of 1e300", lambda: photo(PIXELS * 1e300, ".npy"), gets=r"x\.npy: values exceed .*; rescale"),
         predicted("five channels", lambda: photo(noise(24, 32, 5), ".npy"), gets="5 channels, .* trained on 3"),
         predicted("colour for a network of grey", photo, net=(2, 1), gets="3 channels, .* on 1; convert it to grey"),
         right("grey with alpha for a network of colour", lambda: photo(Image.fromarray(noise(24, 32, 2), "LA"))),
         right("CMYK", lambda: photo(Image.fromarray(noise(24, 32, 4), "CMYK"), ".tif")),
-        predicted("a TIFF of three pages", lambda: photo(noise(3, 24, 32), **PAGES), gets="takes images of 2 axes"),
+        predicted("a TIFF of three pages", lambda: photo(noise(3, 24, 32), **PAGES), gets="takes images with 2 axes"),
         predicted("4 000 000 000 000 000 000 pixels, by its header", lambda: write(PHOTO, HUGE), gets="too large to"),
         predicted(
             "-1 rows",
@@ -307,13 +311,13 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         predicted("complex numbers", lambda: photo(PIXELS * 1j, ".npy"), gets="complex128, expected one of real"),
         predicted("five axes", lambda: photo(noise(2, 2, 24, 32, 3), ".npy"), gets="of 2 x 2 x 24 x 32 x 3 with"),
         predicted("output is a file", lambda: (photo(), write(LABELS, "x")), gets="output=labels: cannot be made"),
-        predicted("output is input", photo, "output=photos", gets=r"output=photos: holds x\.png, an input; choose"),
+        predicted("output is input", photo, "output=photos", gets=r"output=photos: contains x\.png, an input; choose"),
         predicted("labels/x.png is somebody's", lambda: others(LABELS / "x.png"), gets="; overwrite=true re"),
         predicted("two images of one stem", lambda: (photo(), photo(RGB(), ".jpg")), gets=r"x\.png: .* of .*x\.jpg"),
         predicted("a tile of no rows", photo, "tile=[0,32]", gets=r"tile: expected null or 2 .*, found \[0, 32\]"),
         predicted("a tile of one axis", photo, "tile=[32]", gets=r"tile: expected null or 2 integers .*, found \[32\]"),
         right("a tile below the stride: made a multiple", photo, tile=[1, 1]),
-        predicted("tiles that overlap wholly", photo, "overlap=1.0", gets="overlap: expected a share .*, found 1.0"),
+        predicted("tiles that overlap wholly", photo, "overlap=1.0", gets="overlap: expected a fraction .* 1.0"),
         predicted("no tile at a time", photo, "batch=0", gets="batch: expected an integer of at least 1, found 0"),
         predicted("half precision", photo, "precision=half", gets="precision: expected one of auto, .*, found 'half'"),
         without_gpu(
@@ -323,7 +327,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         predicted("no threads", photo, "threads=0", gets="threads: expected null or an integer of 1 to 1024, found 0"),
         predicted("threads that are true", photo, "threads=true", gets="threads: .* of 1 to 1024, found True"),
         predicted("a yes that is no true", photo, "tta=yes", gets="tta: expected true or false, found 'yes'"),
-        predicted("a picture for a checkpoint", photo, "ckpt=photos/x.png", gets="x.png: damaged, no checkpoint, or"),
+        predicted("a picture for a checkpoint", photo, "ckpt=photos/x.png", gets="x.png: damaged, not a checkpoint"),
     ],
     "Evaluation": [
         typed("no checkpoint", "scripts/evaluate.py", gets="ckpt: is required; see python scripts/evaluate.py"),

@@ -1,4 +1,4 @@
-"""The newer operator families against values worked by hand and plain references: slow loops that say what is meant."""
+"""Values of the newer operators, by hand and against slow reference loops."""
 
 import math
 from itertools import product
@@ -7,35 +7,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import SHARED, down, fine_size, up
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unet import CONTEXT, DOWN, UP
+from unet import CONTEXT
 from unet.errors import UserError
 from unet.network.ops.interpolation import ResizeConv
 from unet.network.ops.wavelet import haar, inverse_haar
 from unet.network.ops.windows import join_windows, split_windows
 
-SHARED = {"norm": "batch", "act": "relu"}
 STRIDES = [(2,), (3,), (2, 2), (3, 2), (1, 2), (2, 2, 2), (1, 2, 2)]
 
 
-def down(spec, channels: int = 1, stride: tuple[int, ...] = (2, 2), **shared) -> nn.Module:
-    return DOWN.build(spec, SHARED | shared, channels=channels, spatial_dims=len(stride), stride=stride)
-
-
-def up(spec, in_channels: int = 1, out_channels: int = 1, stride: tuple[int, ...] = (2, 2)) -> nn.Module:
-    return UP.build(
-        spec, SHARED, in_channels=in_channels, out_channels=out_channels, spatial_dims=len(stride), stride=stride
-    )
-
-
-def finer(coarse: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n * r for n, r in zip(coarse, stride, strict=True))
-
-
 def windows_by_loop(x: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """(B, C, P, *S), one window after the other."""
+    """Return the windows (B, C, P, *S), computed in a loop."""
     coarse = tuple(n // r for n, r in zip(x.shape[2:], stride, strict=True))
     result = x.new_empty(*x.shape[:2], math.prod(stride), *coarse)
     for place in product(*map(range, coarse)):
@@ -123,7 +109,7 @@ def test_max_blur_by_hand():
 
 @pytest.mark.parametrize("stride", [(2,), (3,), (2, 2), (3, 2), (2, 2, 2)], ids=str)
 @pytest.mark.parametrize("name", ["blur", "max_blur"])
-def test_a_blur_leaves_a_constant_alone_and_has_no_weights(name: str, stride: tuple[int, ...]):
+def test_a_blur_keeps_a_constant_and_has_no_weights(name: str, stride: tuple[int, ...]):
     operator = down(name, 2, stride)
     x = torch.full((1, 2, *(6,) * len(stride)), 3.5)
     y = operator(x)
@@ -161,7 +147,7 @@ def test_soft_pooling_by_hand():
 
 @pytest.mark.parametrize("stride", STRIDES, ids=str)
 def test_the_generalized_mean_runs_from_the_mean_to_the_maximum(stride: tuple[int, ...]):
-    x = torch.rand(2, 3, *finer((3, 2, 2)[: len(stride)], stride)) + 0.1
+    x = torch.rand(2, 3, *fine_size((3, 2, 2)[: len(stride)], stride)) + 0.1
     torch.testing.assert_close(down({"name": "gem", "p": 1}, 3, stride)(x), down("avg", 3, stride)(x))
     torch.testing.assert_close(
         down({"name": "gem", "p": 500}, 3, stride)(x), down("max", 3, stride)(x), rtol=0.01, atol=0
@@ -174,7 +160,7 @@ def test_the_generalized_mean_by_hand():
     assert down("gem", stride=(2,))(torch.tensor([[[-5.0, 2.0]]])).item() == pytest.approx((8 / 2) ** (1 / 3))
 
 
-def test_the_generalized_mean_survives_large_and_vanishing_values():
+def test_the_generalized_mean_is_finite_for_large_and_zero_values():
     x = torch.tensor([1e30, 1e30, 0.0, 0.0], requires_grad=True)
     y = down("gem", stride=(2,))(x[None, None])
     y.sum().backward()
@@ -194,7 +180,7 @@ def test_mixed_pooling_is_half_and_half_at_first():
     torch.testing.assert_close(operator(x), down("max", 3)(x))
 
 
-def test_local_importance_pooling_weighs_by_what_its_convolution_says():
+def test_local_importance_pooling_equals_a_weighted_average():
     operator, x = down("lip", 3).eval(), torch.randn(2, 3, 4, 6)
     weights = windows_by_loop((12 * operator.get_submodule("importance")(x).sigmoid()).exp(), (2, 2))
     expected = (windows_by_loop(x, (2, 2)) * weights).sum(2) / weights.sum(2)
@@ -212,32 +198,25 @@ def test_local_importance_pooling_weighs_by_what_its_convolution_says():
     stride=st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple),
 )
 @settings(deadline=None, max_examples=40)
-def test_the_fast_form_equals_the_plain_one_in_values_and_gradients(
+def test_interpolating_operators_equal_a_resize_and_a_convolution_in_values_and_gradients(
     name: str, kernel_size: int, stride: tuple[int, ...]
 ):
     operator = up({"name": name, "kernel_size": kernel_size}, 3, 2, stride).double()
     assert isinstance(operator, ResizeConv)
     coarse = (4, 3, 2)[: len(stride)]
     x = torch.randn(2, 3, *coarse, dtype=torch.float64, requires_grad=True)
-    seed = torch.randn(2, 2, *finer(coarse, stride), dtype=torch.float64)
+    seed = torch.randn(2, 2, *fine_size(coarse, stride), dtype=torch.float64)
     inputs = [x, *operator.parameters()]
-    fast, plain = operator(x, None), operator.plain(x)
-    torch.testing.assert_close(fast, plain)
-    for got, expected in zip(
-        torch.autograd.grad((fast * seed).sum(), inputs), torch.autograd.grad((plain * seed).sum(), inputs), strict=True
-    ):
-        torch.testing.assert_close(got, expected)
-
-
-def test_a_folded_kernel_keeps_the_names_and_shapes_of_the_plain_one():
-    state = {key: tuple(value.shape) for key, value in up("nearest", 3, 2).state_dict().items()}
-    assert state == {"conv.weight": (2, 3, 3, 3), "conv.bias": (2,)}
+    output, expected = operator(x, None), operator.conv(operator.resize(x))
+    torch.testing.assert_close(output, expected)
+    gradients = [torch.autograd.grad((values * seed).sum(), inputs) for values in (output, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 # Interpolation and reassembly -----------------------------------------------------------------------------------------
 
 
-def test_bicubic_weighs_four_samples_by_a_cubic():
+def test_bicubic_uses_the_cubic_of_keys():
     """A unit step between columns: at a quarter the weights of Keys' cubic (a = -3/4) add up to what overshoots."""
 
     def cubic(t: float, a: float = -0.75) -> float:
@@ -258,12 +237,12 @@ def test_bicubic_weighs_four_samples_by_a_cubic():
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5])
-def test_carafe_against_a_loop(kernel_size: int):
+def test_carafe_equals_a_loop(kernel_size: int):
     operator = up({"name": "carafe", "kernel_size": kernel_size}, 6, 4).eval()
     x = torch.randn(2, 6, 4, 5)
-    mixed, weights = operator.get_submodule("mix")(x), operator.get_submodule("predict")(x)
-    reach = kernel_size // 2
-    padded = F.pad(mixed, [reach] * 4, mode="replicate")
+    values, weights = operator.get_submodule("mix")(x), operator.get_submodule("predict")(x)
+    half_width = kernel_size // 2
+    padded = F.pad(values, [half_width] * 4, mode="replicate")
     y = operator(x, None)
     for i, j in product(range(8), range(10)):
         near = padded[:, :, i // 2 : i // 2 + kernel_size, j // 2 : j // 2 + kernel_size].flatten(2)
@@ -272,7 +251,7 @@ def test_carafe_against_a_loop(kernel_size: int):
     torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
 
 
-def test_sapa_takes_from_the_neighbour_that_is_like_the_skip():
+def test_sapa_places_the_edge_where_the_skip_has_it():
     """Two flat regions: with embeddings that tell them apart, the edge comes out where the skip has it."""
     operator = up({"name": "sapa", "kernel_size": 3, "embedding": 1}, 1, 1, (2,)).eval()
     operator.key, operator.query = nn.Identity(), nn.Identity()
@@ -283,15 +262,15 @@ def test_sapa_takes_from_the_neighbour_that_is_like_the_skip():
     torch.testing.assert_close(operator(x, skip), 40 * skip.sign())
 
 
-def test_sapa_against_a_loop():
+def test_sapa_equals_a_loop():
     operator = up({"name": "sapa", "kernel_size": 3}, 6, 4).eval()
     x, skip = torch.randn(2, 6, 4, 5), torch.randn(2, 4, 8, 10)
-    mixed, keys = (F.pad(operator.get_submodule(part)(x), [1] * 4, mode="replicate") for part in ("mix", "key"))
+    values, keys = (F.pad(operator.get_submodule(part)(x), [1] * 4, mode="replicate") for part in ("mix", "key"))
     queries, y = operator.get_submodule("query")(skip), operator(x, skip)
     for i, j in product(range(8), range(10)):
         near = (..., slice(i // 2, i // 2 + 3), slice(j // 2, j // 2 + 3))
         weights = torch.einsum("bek,be->bk", keys[near].flatten(2), queries[:, :, i, j]).softmax(1)
-        torch.testing.assert_close(y[:, :, i, j], torch.einsum("bck,bk->bc", mixed[near].flatten(2), weights))
+        torch.testing.assert_close(y[:, :, i, j], torch.einsum("bck,bk->bc", values[near].flatten(2), weights))
 
 
 @pytest.mark.parametrize("stride", STRIDES, ids=str)
@@ -300,8 +279,8 @@ def test_dysample_starts_at_the_places_of_linear_interpolation(stride: tuple[int
     nn.init.zeros_(operator.get_parameter("offset.weight"))
     x = torch.randn(2, 6, *(5, 4, 3)[: len(stride)])
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(stride)]
-    mixed = operator.get_submodule("mix")(x)
-    expected = F.interpolate(mixed, scale_factor=[float(r) for r in stride], mode=mode, align_corners=False)
+    values = operator.get_submodule("mix")(x)
+    expected = F.interpolate(values, scale_factor=[float(r) for r in stride], mode=mode, align_corners=False)
     torch.testing.assert_close(operator(x, None), expected)
 
 
@@ -317,7 +296,7 @@ def test_an_offset_moves_dysamples_places_by_quarters_of_a_coarse_sample():
 
 
 @pytest.mark.parametrize("groups", [0, 1.5, "4"])
-def test_dysample_refuses_groups_that_are_no_positive_integer(groups: object):
+def test_dysample_groups_that_are_not_positive_integers_are_refused(groups: object):
     with pytest.raises(UserError, match="up=dysample: groups"):
         up({"name": "dysample", "groups": groups}, 4, 4)
 
@@ -325,18 +304,18 @@ def test_dysample_refuses_groups_that_are_no_positive_integer(groups: object):
 # Context --------------------------------------------------------------------------------------------------------------
 
 
-def test_aspp_looks_as_far_as_its_rates_and_at_the_whole_image():
+def test_aspp_depends_on_the_pixels_at_its_rates():
     operator = CONTEXT.build({"name": "aspp", "rates": [2, 5]}, SHARED | {"act": "elu"}, channels=8, spatial_dims=1)
     operator.eval()
     nn.init.zeros_(operator.get_parameter("image.weight"))
     x = torch.randn(1, 8, 31, requires_grad=True)
     operator(x)[0, :, 15].sum().backward()
     assert x.grad is not None
-    seen = x.grad.abs().sum((0, 1)).nonzero().flatten() - 15
-    assert seen.tolist() == [-5, -2, 0, 2, 5]
+    offsets = x.grad.abs().sum((0, 1)).nonzero().flatten() - 15
+    assert offsets.tolist() == [-5, -2, 0, 2, 5]
 
 
-def test_aspp_of_one_image_one_sample_wide_can_be_trained_without_batch_statistics():
+def test_aspp_with_group_norm_can_be_trained_on_a_single_pixel():
     operator = CONTEXT.build("aspp", {"norm": "group", "act": "relu"}, channels=20, spatial_dims=2).train()
     assert operator(torch.randn(1, 20, 1, 1)).isfinite().all()
 
@@ -345,8 +324,3 @@ def test_aspp_of_one_image_one_sample_wide_can_be_trained_without_batch_statisti
 def test_rates_that_are_not_positive_integers_are_refused(rates: object):
     with pytest.raises(UserError, match="rates must be positive integers"):
         CONTEXT.build({"name": "aspp", "rates": rates}, SHARED, channels=8, spatial_dims=2)
-
-
-def test_ppm_is_the_pyramid_with_the_papers_grids():
-    operator = CONTEXT.build("ppm", SHARED, channels=8, spatial_dims=2)
-    assert operator.bins == (1, 2, 3, 6)

@@ -1,4 +1,4 @@
-"""Names to operators: selection, options, and messages that name the nearest valid choice."""
+"""Registries: lookup, options, and error messages with the nearest valid name."""
 
 import pytest
 from torch import nn
@@ -10,7 +10,7 @@ from unet.network.registry import Registry
 
 @pytest.fixture
 def table() -> Registry:
-    """A small table of its own, so that the real ones stay as they are."""
+    """Return a small registry of two operators."""
     table = Registry("thing")
 
     @table.register("plain")
@@ -28,13 +28,7 @@ def table() -> Registry:
     return table
 
 
-def test_the_operators_of_the_foundation_are_registered():
-    assert {"max", "avg", "strided"} <= set(DOWN)
-    assert {"transposed", "linear", "nearest", "unpool"} <= set(UP)
-    assert {"none", "spp"} <= set(CONTEXT)
-
-
-def test_a_registered_class_is_found_under_its_name_and_in_order(table: Registry):
+def test_iteration_and_lookup_of_registered_classes(table: Registry):
     assert list(table) == ["plain", "normed"]
     assert len(table) == 2
     assert "plain" in table and "Plain" not in table and None not in table
@@ -52,27 +46,27 @@ def test_a_name_builds_with_the_defaults_and_a_mapping_with_its_options(table: R
     assert (built.channels, built.taps) == (5, 7)
 
 
-def test_building_leaves_the_mapping_as_it_was(table: Registry):
+def test_building_does_not_change_the_mapping(table: Registry):
     spec = {"name": "normed", "taps": 7}
     table.build(spec, {}, channels=5)
     assert spec == {"name": "normed", "taps": 7}
 
 
-def test_shared_settings_reach_only_operators_that_name_them_and_an_option_beats_them(table: Registry):
+def test_shared_settings_are_passed_to_operators_that_have_them_and_options_take_precedence(table: Registry):
     shared = {"norm": "group", "act": "relu"}
     assert table.build("normed", shared, channels=5).norm == "group"
     assert table.build({"name": "normed", "norm": "none"}, shared, channels=5).norm == "none"
     assert not hasattr(table.build("plain", shared, channels=5), "norm")
 
 
-def test_an_alias_is_understood_and_not_listed():
+def test_an_alias_can_be_looked_up_and_is_not_listed():
     assert UP["bilinear"] is UP["trilinear"] is UP["linear"]
     assert "bilinear" in UP and "bilinear" not in list(UP)
     table = Registry("down")
     table.register("a", "b")(nn.Identity)
-    for taken in ("a", "b"):
-        with pytest.raises(ValueError, match=f"{taken!r} is registered twice"):
-            table.register("c", taken)(nn.Identity)
+    for alias in ("a", "b"):
+        with pytest.raises(ValueError, match=f"{alias!r} is registered twice"):
+            table.register("c", alias)(nn.Identity)
     assert list(table) == ["a"]
 
 
@@ -103,13 +97,13 @@ def test_an_unknown_option_is_refused_with_the_nearest_and_all_valid_ones(table:
         table.build({"name": "plain", "taps": 5}, {}, channels=5)
 
 
-def test_an_option_cannot_replace_an_argument_of_the_contract(table: Registry):
+def test_an_option_cannot_replace_a_required_argument(table: Registry):
     with pytest.raises(UserError, match="no option 'channels'"):
         table.build({"name": "normed", "channels": 6}, {}, channels=5)
 
 
 @pytest.mark.parametrize("spec", [None, 3, ["plain"], {}, {"taps": 3}, {"name": None}])
-def test_a_choice_that_is_neither_a_name_nor_a_mapping_with_one_is_refused(table: Registry, spec: object):
+def test_a_spec_without_a_name_is_refused(table: Registry, spec: object):
     with pytest.raises(UserError, match=r"model\.thing: expected a name or \{name"):
         table.build(spec, {}, channels=5)  # type: ignore[arg-type]
 
@@ -120,6 +114,6 @@ def test_did_you_mean_proposes_near_names_only():
 
 
 @pytest.mark.parametrize("table", [DOWN, UP, CONTEXT], ids=lambda table: table.kind)
-def test_every_operator_says_what_it_is_in_its_first_line(table: Registry):
+def test_the_docstring_of_every_operator_begins_with_a_sentence(table: Registry):
     undocumented = [name for name, cls in table.items() if not (cls.__doc__ or "").strip().split("\n")[0].endswith(".")]
     assert not undocumented

@@ -21,7 +21,7 @@ def main(config: DictConfig) -> None:
     from unet.hardware import channels_last, select_device, to_memory_format
     from unet.inference.options import PredictOptions
     from unet.io.atomic import sha256
-    from unet.prediction.predict_folder import FAILED, BatchOptions, files_of, predict_files, sheet_of
+    from unet.prediction.predict_folder import FAILED, BatchOptions, list_images, predict_files, write_contact_sheet
     from unet.training.config_limits import BOOLEAN, check_values
 
     check_values(config, dict.fromkeys(SWITCHES, BOOLEAN))
@@ -33,8 +33,8 @@ def main(config: DictConfig) -> None:
     options = PredictOptions(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
     overlays = config.overlays or config.sheet
     batch = BatchOptions(output, sha256(ckpt), options, config.probabilities, overlays, config.overwrite)
-    results = predict_files(model, files_of(str(config.input)), batch, print_result)
-    if config.sheet and (path := sheet_of(results, batch, model)):
+    results = predict_files(model, list_images(str(config.input)), batch, print_result)
+    if config.sheet and (path := write_contact_sheet(results, batch, model)):
         print(path)
     print_counts(results, output)
     if any(result.state == FAILED for result in results):

@@ -24,17 +24,17 @@ from unet.data.source import Array
 from unet.data.targets import check_targets
 from unet.errors import UserError
 from unet.hardware import channels_last, select_device, to_memory_format
-from unet.inference.image_values import channels_fit
+from unet.inference.image_values import match_channels
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter
 from unet.io.image_formats import PILLOW_SUFFIXES, name_parts
 from unet.io.run_folder import CHECKPOINTS, load_run_config
 from unet.labels import IGNORE_INDEX, label_entropy
 from unet.network.geometry import times
-from unet.prediction.overlay import overlaid
-from unet.prediction.predict_file import bands
-from unet.prediction.predict_folder import files_of, reason
-from unet.prediction.reading import ImageReader, of_array, open_image
+from unet.prediction.overlay import blend_labels
+from unet.prediction.predict_file import predict_bands
+from unet.prediction.predict_folder import error_message, list_images
+from unet.prediction.reading import ImageReader, array_reader, open_image
 from unet.visualization import draw_errors, to_rgb
 
 MAX_SIDE, THUMBNAIL = 1024, 240
@@ -136,7 +136,7 @@ def open_limited(path: Path, max_megapixels: float) -> ImageReader:
 def folder_samples(images: str, max_megapixels: float) -> list[ImageReader]:
     """Return the first images of a folder or a pattern; print a message for each that cannot be read."""
     samples = []
-    for path in [path for path in files_of(images, "images") if name_parts(path)[1] in SUFFIXES][:MAX_SAMPLES]:
+    for path in [path for path in list_images(images, "images") if name_parts(path)[1] in SUFFIXES][:MAX_SAMPLES]:
         try:
             samples.append(open_limited(path, max_megapixels))
         except UserError as error:
@@ -158,7 +158,7 @@ def run_samples(checkpoint: Path) -> list[ImageReader]:
         pairs = [(Path(items[index].name), *items[index].read()) for index in indices]
         counts = np.stack([np.bincount(mask.ravel(), minlength=256)[:IGNORE_INDEX] for _, _, mask in pairs])
         ranking = np.argsort(-label_entropy(counts), kind="stable")[:MAX_SAMPLES]
-        return [of_array(pairs[index][0], pairs[index][1], 2, 2) for index in ranking]
+        return [array_reader(pairs[index][0], pairs[index][1], 2, 2) for index in ranking]
     except Exception as error:
         message = " ".join(str(error.__cause__ or error).split())
         print(f"no sample images ({message}); choose some with images=FOLDER", flush=True)
@@ -187,14 +187,16 @@ def predict_image(networks: Sequence[tuple[str, Segmenter]], image: ImageReader)
     """Return the outputs of the page: summary, legend, image, overlays and, for two networks, their difference."""
     start, labels, model = time.perf_counter(), [], networks[0][1]
     for _, network in networks:
-        channels_fit(np.empty((0, image.channels)), network.net.in_channels)
+        match_channels(np.empty((0, image.channels)), network.net.in_channels)
         labels.append(
-            np.concatenate([band for _, band, _ in bands(network, image, PredictOptions(), probabilities=False)])
+            np.concatenate(
+                [band for _, band, _ in predict_bands(network, image, PredictOptions(), probabilities=False)]
+            )
         )
     summary = f"<b>{escape(image.path.name)}</b>: {times(image.size[::-1])} pixels, {time.perf_counter() - start:.2f} s"
     picture = to_rgb(resize(image.rows(0, image.size[0]), MAX_SIDE))
     resized = [resize(array, MAX_SIDE) for array in labels]
-    images = [picture, *(overlaid(picture, array, model.colors) for array in resized)]
+    images = [picture, *(blend_labels(picture, array, model.colors) for array in resized)]
     if len(labels) == 2:
         summary += f"; A and B differ in <b>{(labels[0] != labels[1]).mean():.1%}</b> of the pixels"
         images.append(draw_errors(picture, *resized))
@@ -209,7 +211,7 @@ def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[Imag
         try:
             return predict_image(networks, image or open_limited(path, max_megapixels))
         except Exception as error:
-            message = reason(path, error).replace(str(path), path.name)  # without the folder on the server
+            message = error_message(path, error).replace(str(path), path.name)  # without the folder on the server
             raise gr.Error(escape(message), duration=None, print_exception=False) from None
 
     def predict_sample(event: gr.SelectData) -> list[Any]:  # type: ignore[reportInvalidTypeForm]

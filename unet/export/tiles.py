@@ -6,8 +6,8 @@ from typing import Any
 
 from unet.analysis.receptive_field import Field
 from unet.inference.options import PredictOptions
-from unet.inference.segmenter import Segmenter, overlap_of, tile_of
-from unet.inference.tiling import Tiling, tiling
+from unet.inference.segmenter import Segmenter, tile_overlap, tile_size
+from unet.inference.tiling import Tiling, place_tiles
 
 MAX_PIXELS = 2**19
 """Pixels of the image on which tiled and full prediction are compared."""
@@ -36,7 +36,7 @@ class TileSpec:
 
     def tiling(self, size: tuple[int, ...]) -> Tiling:
         """Return the tiles of an image of ``size``."""
-        return tiling(size, self.tile, self.overlap, self.total_stride)
+        return place_tiles(size, self.tile, self.overlap, self.total_stride)
 
     def to_json(self) -> dict[str, Any]:
         """Return the entries of ``bundle.json``."""
@@ -59,5 +59,5 @@ class TileSpec:
 def tile_spec(segmenter: Segmenter) -> TileSpec:
     """Return the default tiles of :meth:`unet.inference.segmenter.Segmenter.predict`."""
     stride, options = segmenter.net.total_stride, PredictOptions()
-    tile = tuple(-(-n // r) * r for n, r in zip(tile_of(segmenter, options), stride, strict=True))
-    return TileSpec(tile, tuple(overlap_of(segmenter, options)), tuple(stride), segmenter.field)
+    tile = tuple(-(-n // r) * r for n, r in zip(tile_size(segmenter, options), stride, strict=True))
+    return TileSpec(tile, tuple(tile_overlap(segmenter, options)), tuple(stride), segmenter.field)

@@ -1,1 +1,1 @@
-"""Prediction with a trained network: checkpoints, preprocessing, tiles. Needs torch alone."""
+"""Load checkpoints and predict images with them. Needs torch alone."""

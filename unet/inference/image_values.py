@@ -1,28 +1,23 @@
-"""The values of an image to predict: type, channels, range."""
-
-from __future__ import annotations
+"""Conversions and checks of the values of an image: data type, channels, range."""
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unet.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
 
 class ValueRange:
-    """The data type and the range of the values of an image that is read in windows."""
+    """The data type and the range of the values of an image, collected window by window."""
 
     def __init__(self) -> None:
         self.dtype, self.low, self.high = torch.float32, math.inf, -math.inf
 
     def add(self, pixels: Tensor) -> None:
-        """Include a window. Raises UserError if it holds values that no network can take."""
+        """Add the pixels of a window; raise UserError if any is NaN or infinite."""
         low, high = (value.item() for value in pixels.float().aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise UserError("the image holds NaN or infinite values; replace them")
@@ -31,23 +26,23 @@ class ValueRange:
     def mismatch(self, description: Mapping[str, Any]) -> str | None:
         """Return a warning if the values are unlikely to be in the units of the training images, else None.
 
-        Dark images of the right type pass. A checkpoint that does not record its training's values gives no warning.
+        Dark images of the right type pass, and so do all images if the checkpoint lacks ``dtype`` and ``range``.
         """
-        trained, (first, last) = description.get("dtype"), description.get("range") or (-math.inf, math.inf)
-        if trained is None or not math.isfinite(last):
+        trained, (minimum, maximum) = description.get("dtype"), description.get("range") or (-math.inf, math.inf)
+        if trained is None or not math.isfinite(maximum):
             return None
         unit = (self.dtype.is_floating_point or self.dtype == torch.bool) and self.low >= 0 and 0 < self.high <= 1
         if trained == "float32":
-            wrong = (unit and last >= 255) or (last <= 1 and self.high >= 2)
+            differs = (unit and maximum >= 255) or (maximum <= 1 and self.high >= 2)
         else:
             limit = torch.iinfo(getattr(torch, trained)).max
-            narrow = self.dtype == torch.uint8 and last > 255
-            wrong = (unit and last > 1) or self.low < 0 or self.high > limit or narrow
-        if not wrong:
+            narrower = self.dtype == torch.uint8 and maximum > 255
+            differs = (unit and maximum > 1) or self.low < 0 or self.high > limit or narrower
+        if not differs:
             return None
         return (
             f"the image holds {str(self.dtype).removeprefix('torch.')} values from {self.low:g} to {self.high:g}, but "
-            f"the network was trained on {trained} images with values from {first:g} to {last:g}: the labels are "
+            f"the network was trained on {trained} images with values from {minimum:g} to {maximum:g}: the labels are "
             f"likely to be wrong; rescale the image to the units of the training images"
         )
 
@@ -57,13 +52,14 @@ def as_tensor(image: Any) -> Tensor:
     if isinstance(image, Tensor):
         return image
     if getattr(getattr(image, "dtype", None), "kind", "") not in tuple("buif"):
-        raise UserError(f"an image of {getattr(image, 'dtype', type(image).__name__)}: expected an array of numbers")
-    copy = not image.flags.writeable  # torch would warn
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise UserError(f"an image of type {kind}: expected an array of real numbers")
+    copy = not image.flags.writeable  # torch warns about read-only arrays
     return torch.as_tensor(image.astype(image.dtype.newbyteorder("="), order="C", copy=copy))
 
 
-def channels_fit(image: Any, channels: int) -> Any:
-    """Convert (*S, C) to (*S, channels): alpha is dropped and grey repeated, all else raises UserError."""
+def match_channels(image: Any, channels: int) -> Any:
+    """Convert (*S, C) to (*S, channels): drop alpha or repeat grey; raise UserError for any other difference."""
     n = image.shape[-1]
     if channels in (1, 3) and n == channels + 1:
         return image[..., :channels]

@@ -1,24 +1,17 @@
 """The options of a prediction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from unet.errors import UserError
 from unet.inference.tiling import check_tile
-
-if TYPE_CHECKING:
-    pass
-
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """The options of a prediction, see :meth:`unet.inference.segmenter.Segmenter.predict`."""
+    """The options of :meth:`unet.inference.segmenter.Segmenter.predict`."""
 
     tile: Sequence[int] | None = None
     overlap: float | None = None
@@ -29,7 +22,7 @@ class PredictOptions:
 
     def check(self, spatial_dims: int) -> None:
         """Raise UserError, naming the option, for an invalid value."""
-        check_tile(self.tile, 0.0 if self.overlap is None else self.overlap, spatial_dims, keys="")
+        check_tile(self.tile, 0.0 if self.overlap is None else self.overlap, spatial_dims, prefix="")
         if not isinstance(self.batch, int) or isinstance(self.batch, bool) or self.batch < 1:
             raise UserError(f"batch: expected an integer of at least 1, found {self.batch!r}")
         if self.precision not in PRECISIONS:

@@ -1,7 +1,6 @@
-"""Apply the transforms of the evaluation (resize, padding) to an image with torch, and undo them on the predictions.
+"""Apply the evaluation transforms of a training (resizing, padding) with torch, and undo them on predictions.
 
-A checkpoint names these transforms. The names are looked up in a table here and never imported; unknown ones are
-refused.
+The names of transforms in a checkpoint are looked up in a table and never imported; unknown names are an error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,14 +18,14 @@ LINEAR, CONSTANT = 1, 0
 
 
 def apply_eval_transforms(image: Tensor, transforms: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Undo]:
-    """Return an image (1, C, H, W) after the transforms, and the function that undoes them.
+    """Return an image after the transforms, and the function that undoes them.
 
     Args:
-        image: as stored.
+        image: (1, C, H, W) as stored.
         transforms: albumentations' names and arguments: ``{"_target_": "albumentations.Resize", "height": 256, ...}``.
 
     Raises:
-        UserError: a transform, or an argument of one, is not supported.
+        UserError: a transform or one of its arguments is not supported.
     """
     undos: list[Undo] = []
     for transform in transforms:
@@ -34,36 +33,36 @@ def apply_eval_transforms(image: Tensor, transforms: Sequence[Mapping[str, Any]]
         name = str(transform.get("_target_"))
         try:
             if arguments.pop("p", 1) not in (1, True):
-                raise TypeError("one that is left to chance")
+                raise TypeError("random transforms are not supported")
             image, undo = TRANSFORMS[name](image, **arguments)
         except KeyError:
-            raise refusal(name, f"which is none of {', '.join(TRANSFORMS)}") from None
+            raise unsupported(name, f"(supported: {', '.join(TRANSFORMS)})") from None
         except TypeError as error:
-            raise refusal(name, f"with {arguments} ({error})") from None
+            raise unsupported(name, f"with {arguments} ({error})") from None
         undos.insert(0, undo)
 
-    def back(maps: Tensor) -> Tensor:
+    def undo_all(maps: Tensor) -> Tensor:
         for undo in undos:
             maps = undo(maps)
         return maps
 
-    return image, back
+    return image, undo_all
 
 
-def refusal(name: str, why: str) -> UserError:
+def unsupported(name: str, details: str) -> UserError:
     return UserError(
-        f"the checkpoint's data.eval_transforms has {name}, {why}: predictions could not be brought back to the image; "
-        f"evaluate with scripts/evaluate.py, or leave these transforms out with transforms=false"
+        f"the checkpoint's data.eval_transforms contains {name}, which prediction does not support {details}; evaluate "
+        f"with scripts/evaluate.py, or predict without these transforms (transforms=false)"
     )
 
 
 def resize_to(image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Undo]:
-    before = image.shape[2:]
-    if tuple(before) == size:
+    original_size = image.shape[2:]
+    if tuple(original_size) == size:
         return image, lambda maps: maps
     output = interpolate(image.float(), size)
     # OpenCV returns integers for integers.
-    return (output if image.is_floating_point() else output.round()), lambda maps: interpolate(maps, before)
+    return (output if image.is_floating_point() else output.round()), lambda maps: interpolate(maps, original_size)
 
 
 def interpolate(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -105,7 +104,7 @@ def require_default(**arguments: tuple[Any, Any]) -> None:
     """Raise TypeError unless every argument, given as (value, supported value), has the supported value."""
     for name, (value, supported) in arguments.items():
         if value != supported:
-            raise TypeError(f"{name}={value!r} is not known, only {supported!r}")
+            raise TypeError(f"{name}={value!r}, expected {supported!r}")
 
 
 TRANSFORMS: dict[str, Callable[..., tuple[Tensor, Undo]]] = {

@@ -1,4 +1,4 @@
-"""Load a trained network and predict with it; needs torch alone, and no code in a checkpoint is executed."""
+"""A trained network with its preprocessing, and prediction of images of any size. Needs torch alone."""
 
 import math
 import warnings
@@ -13,28 +13,39 @@ from torch import Tensor, nn
 from unet.analysis.receptive_field import Field, receptive_fields
 from unet.errors import UserError, did_you_mean
 from unet.hardware import native_bf16
-from unet.inference.image_values import ValueRange, as_tensor, channels_fit
+from unet.inference.image_values import ValueRange, as_tensor, match_channels
 from unet.inference.options import PredictOptions
 from unet.inference.preprocessing import apply_eval_transforms
-from unet.inference.tiling import Network, Tiling, Window, overlap_samples, sliding_window, stitch, tiling
+from unet.inference.tiling import Network, Tiling, Window, overlap_samples, place_tiles, sliding_window, stitch
 from unet.inference.tta import with_tta
 from unet.network.geometry import times
 from unet.network.model import UNet
 from unet.network.normalization import Normalize, adjust_logits
 
+DEFAULT_TILE = {1: 2**18, 2: 1024, 3: 96}
+"""Size of a tile along each axis, by the number of axes: about a million pixels."""
+MAX_OVERLAP = 0.5
+"""The largest default overlap, as a fraction of a tile."""
+FALLBACK_OVERLAP = 0.25
+"""The default overlap, as a fraction of a tile, if the receptive field is unlimited."""
+
 
 class Segmenter(nn.Module):
-    """A trained network: image as stored (B, C, *S) -> logits (B, K, *S), the largest of which is the label.
+    """A trained network with its preprocessing: image as stored (B, C, *S) -> logits (B, K, *S).
+
+    The label of a pixel is the class with the largest logit.
 
     Args:
         description: the description in a checkpoint: ``model`` (the arguments of :class:`UNet`), ``classes``,
-            ``colors``, ``mean`` and ``std`` per channel, ``log_weights``; and, except in older ones, ``dtype`` and
-            ``range`` of the training images, ``eval_transforms``, ``eval_tile``, ``eval_overlap``, and the receptive
-            ``field``.
+            ``colors``, ``mean`` and ``std`` of each channel, ``log_weights``; and, except in older checkpoints,
+            ``dtype`` and ``range`` of the training images, ``eval_transforms``, ``eval_tile``, ``eval_overlap`` and the
+            receptive ``field``.
 
     Attributes:
-        net, normalize: modules with the names they have in training.
-        classes, colors: names, and RGB values of 0 to 255.
+        net: the :class:`UNet`.
+        normalize: the normalization of its input.
+        classes: names of the K classes.
+        colors: their RGB colours, 0 to 255.
     """
 
     log_weights: Tensor
@@ -60,9 +71,9 @@ class Segmenter(nn.Module):
 
     @cached_property
     def field(self) -> Field:
-        """Return the receptive field of a logit along each axis, measured if the checkpoint does not record it."""
-        known = self.description.get("field")
-        return tuple(known) if known else receptive_fields(self.description["model"]).logits
+        """Return the receptive field of a logit along each axis, in pixels; measured if the checkpoint lacks it."""
+        field = self.description.get("field")
+        return tuple(field) if field else receptive_fields(self.description["model"]).logits
 
     @property
     def eval_transforms(self) -> list[dict[str, Any]]:
@@ -82,28 +93,33 @@ class Segmenter(nn.Module):
         transforms: bool = True,
         **unknown: Never,
     ) -> Any:
-        """Return the labels of one image of any size; a large image is predicted in overlapping tiles.
+        """Return the labels of one image of any size; large images are predicted in overlapping tiles.
 
-        The labels are the same as those written by scripts/predict.py. A warning is issued if the image's values are
-        unlikely to be in the units of the training images.
+        The labels are identical to those that ``unet-lab predict`` writes. A warning is issued if the values of the
+        image are unlikely to be in the units of the training images.
 
         Args:
-            image: (*S) or (*S, C) as stored (8-bit, 16-bit or float), a numpy array or a tensor.
-            probabilities: return (labels, probabilities) instead, the second (*S, K) float16.
-            tile: size of a tile along each axis; None: ``data.eval_tile`` of the training, or about a million pixels.
-            overlap: fraction of a tile that neighbours share; None: ``data.eval_overlap`` of the training if its tile
-                is used, else the receptive field, at most half a tile.
-            tta: average over flips, and for 2-D images over quarter turns as well.
-            batch: tiles that go through the network together.
-            precision: ``auto`` (bfloat16 if the hardware supports it natively), ``32-true`` or ``bf16-mixed``.
-            transforms: whether the transforms of the evaluation (``data.eval_transforms``) are applied.
+            image: a numpy array or a tensor of shape (*S), or (*S, C) with channels last, with values as stored in the
+                image file: 8-bit or 16-bit integers or floats, not rescaled. Grey images are repeated to the network's
+                channels, and an alpha channel is dropped.
+            probabilities: if True, also return the probability of every class.
+            tile: size of a tile along each axis, in pixels. Default: ``data.eval_tile`` of the training, or about a
+                million pixels.
+            overlap: fraction of a tile that adjacent tiles share, 0 to below 1. Default: ``data.eval_overlap`` of the
+                training if its tile is used, else the receptive field, at most half a tile.
+            tta: test-time augmentation: average the logits over flips and, for 2-D images, rotations by 90 degrees.
+            batch: number of tiles in one forward pass.
+            precision: ``"auto"`` (bfloat16 if the hardware supports it natively), ``"32-true"`` or ``"bf16-mixed"``.
+            transforms: whether to apply the evaluation transforms of the training (``data.eval_transforms``).
 
         Returns:
-            labels (*S) uint8, a numpy array (a tensor if ``image`` is one).
+            The labels (*S) as uint8, or with ``probabilities`` a tuple of the labels and the probabilities (*S, K) as
+            float16: numpy arrays, or CPU tensors if ``image`` is a tensor.
 
         Raises:
-            UserError: the network cannot take an image of this shape, number of channels or with these values.
-            TypeError: an unknown option.
+            UserError: the network does not support the shape, the channels or the values of the image, or an option has
+                an invalid value.
+            TypeError: an option is unknown.
         """
         options = PredictOptions(tile, overlap, tta, batch, precision, transforms)
         for name in unknown:
@@ -115,38 +131,19 @@ class Segmenter(nn.Module):
         return (labels, scores) if probabilities else labels
 
 
-DEFAULT_TILE = {1: 2**18, 2: 1024, 3: 96}
-"""Samples of a tile along each axis, by the number of axes: about a million."""
-
-
-MAX_OVERLAP = 0.5
-"""The largest default overlap, as a fraction of a tile."""
-
-
-FALLBACK_OVERLAP = 0.25
-"""The default overlap, as a fraction of a tile, if the receptive field is the whole image."""
-
-
 def predict_array(
     model: Segmenter, image: Any, options: PredictOptions, probabilities: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Return the labels (*S) uint8 of an image in memory and, if requested, its probabilities (*S, K) float16.
 
-    Args:
-        model: the network.
-        image: (*S) or (*S, C) as stored, a numpy array or a tensor.
-        options: see :class:`PredictOptions`.
-        probabilities: whether probabilities are returned as well.
-
-    Raises:
-        UserError: the network cannot take an image of this shape, or with these values.
+    Arguments and errors are those of :meth:`Segmenter.predict`.
     """
     spatial_dims = model.net.spatial_dims
     image = as_tensor(image)
     if image.ndim not in (spatial_dims, spatial_dims + 1) or 0 in image.shape:
         raise UserError(
-            f"an image of {times(image.shape)}: expected {spatial_dims} axes, or one more for channels, last, none of "
-            f"them empty"
+            f"an image of {times(image.shape)}: expected {spatial_dims} axes, or {spatial_dims + 1} with the channels "
+            f"last, none of them empty"
         )
     image = image[..., None] if image.ndim == spatial_dims else image
     size = image.shape[:-1]
@@ -171,25 +168,25 @@ def predict_windows(
 ) -> Iterator[tuple[Window, Tensor, Tensor | None]]:
     """Yield (window, labels (*window) uint8, probabilities (*window, K) float16 or None) of an image, on the CPU.
 
-    The windows cover the image once, in raster order, see :func:`unet.inference.tiling.sliding_window`. Evaluation
-    transforms need the whole image: it is then read at once and returned as one window.
+    The windows cover the image once, in raster order, see :func:`unet.inference.tiling.sliding_window`. With evaluation
+    transforms the image is read at once and returned as one window.
 
     Args:
         model: the network.
-        read: returns a window of the image (*window, C) as stored, a numpy array or a tensor.
+        read: window -> pixels (*window, C) as stored, a numpy array or a tensor.
         size: of the image, along each axis.
-        options: see :class:`PredictOptions`.
-        probabilities: whether probabilities are computed.
-        warn: receives a message after the last window if the image's values do not fit those of the training.
+        options: see :meth:`Segmenter.predict`.
+        probabilities: whether to compute probabilities.
+        warn: called with a message after the last window if the values are unlikely to be in the training's units.
 
     Raises:
-        UserError: the network cannot take an image of this shape, or with these values.
+        UserError: an option is invalid, or the network does not support the channels or the values of the image.
     """
     options.check(model.net.spatial_dims)
     values = ValueRange()
 
     def read_batch(window: Window) -> Tensor:
-        pixels = channels_fit(as_tensor(read(window)), model.net.in_channels)
+        pixels = match_channels(as_tensor(read(window)), model.net.in_channels)
         values.add(pixels)
         return pixels.movedim(-1, 0)[None]
 
@@ -203,36 +200,54 @@ def predict_windows(
         return (tile if tile.dtype == torch.uint8 else tile.float()).to(model.log_weights.device)
 
     windows = sliding_window(
-        with_precision_and_tta(model, options), read_tile, tiles(model, size, options), options.batch
+        with_precision_and_tta(model, options), read_tile, plan_tiles(model, size, options), options.batch
     )
     if undo is not None:
         windows = [(full, stitch(windows, size, "cpu"))]
     for window, logits in windows:
-        labels, scores = decode(logits, undo or (lambda maps: maps), probabilities)
+        labels, scores = decode_logits(logits, undo or (lambda maps: maps), probabilities)
         yield window, labels.cpu(), None if scores is None else scores.cpu()
     if message := values.mismatch(model.description):
         warn(message)
 
 
-def decode(logits: Tensor, undo: Callable[[Tensor], Tensor], probabilities: bool) -> tuple[Tensor, Tensor | None]:
-    """Return labels (*S) uint8 and probabilities (*S, K) float16 of logits (1, K, *S').
+def plan_tiles(model: Segmenter, size: Sequence[int], options: PredictOptions) -> Tiling:
+    """Return the tiles of an image of ``size``."""
+    tile, stride = tile_size(model, options), model.net.total_stride
+    if all(m >= n for m, n in zip(tile, size, strict=True)):
+        return place_tiles(size, size, [0] * len(size), stride)
+    return place_tiles(size, tile, tile_overlap(model, options), stride)
 
-    Maps of single classes are resized by ``undo``: those of all classes at the image's size may not fit into memory.
+
+def tile_size(model: Segmenter, options: PredictOptions) -> Sequence[int]:
+    """Return the size of a tile along each axis, in pixels."""
+    dims = model.net.spatial_dims
+    return options.tile or model.description.get("eval_tile") or [DEFAULT_TILE[dims]] * dims
+
+
+def tile_overlap(model: Segmenter, options: PredictOptions) -> list[int]:
+    """Return the minimum overlap of adjacent tiles along each axis, in pixels."""
+    tile = tile_size(model, options)
+    if options.overlap is not None:
+        return overlap_samples(tile, options.overlap)
+    if options.tile is None and model.description.get("eval_tile"):
+        return overlap_samples(tile, model.description["eval_overlap"])
+    return default_overlap(tile, model.field)
+
+
+def default_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:
+    """Return the default overlap along each axis, in pixels: the receptive field, at most half a tile.
+
+    A quarter of a tile if the field is unlimited (a context module that pools the whole image, instance norm).
     """
-    best = undo(logits[:, :1])[0, 0]
-    labels = torch.zeros_like(best, dtype=torch.uint8)
-    for k in range(1, logits.shape[1]):
-        other = undo(logits[:, k : k + 1])[0, 0]
-        labels.masked_fill_(other > best, k)
-        best = torch.maximum(best, other)
-    if not probabilities:
-        return labels, None
-    scores = logits.softmax(1)
-    return labels, torch.stack([undo(scores[:, k : k + 1])[0, 0].half() for k in range(logits.shape[1])], -1)
+    return [
+        int(m * FALLBACK_OVERLAP) if math.isinf(n) else min(int(n), int(m * MAX_OVERLAP))
+        for m, n in zip(tile, field, strict=True)
+    ]
 
 
 def with_precision_and_tta(model: Segmenter, options: PredictOptions) -> Network:
-    """Return the network function with the precision and the test-time augmentation of ``options``."""
+    """Return the forward function (B, C, *S) -> (B, K, *S) with the precision and the augmentation of ``options``."""
     device = model.log_weights.device.type
     bf16 = options.precision == "bf16-mixed" or (options.precision == "auto" and native_bf16(device))
 
@@ -244,36 +259,20 @@ def with_precision_and_tta(model: Segmenter, options: PredictOptions) -> Network
     return with_tta(forward, model.net.spatial_dims) if options.tta else forward
 
 
-def tiles(model: Segmenter, size: Sequence[int], how: PredictOptions) -> Tiling:
-    """Return the tiles of an image of ``size``."""
-    tile, stride = tile_of(model, how), model.net.total_stride
-    if all(m >= n for m, n in zip(tile, size, strict=True)):
-        return tiling(size, size, [0] * len(size), stride)
-    return tiling(size, tile, overlap_of(model, how), stride)
+def decode_logits(
+    logits: Tensor, undo: Callable[[Tensor], Tensor], probabilities: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return labels (*S) uint8 and probabilities (*S, K) float16 of logits (1, K, *S').
 
-
-def tile_of(model: Segmenter, how: PredictOptions) -> Sequence[int]:
-    """Return the size of a tile along each axis."""
-    dims = model.net.spatial_dims
-    return how.tile or model.description.get("eval_tile") or [DEFAULT_TILE[dims]] * dims
-
-
-def overlap_of(model: Segmenter, how: PredictOptions) -> list[int]:
-    """Return the samples that neighbouring tiles share at least, along each axis."""
-    tile = tile_of(model, how)
-    if how.overlap is not None:
-        return overlap_samples(tile, how.overlap)
-    if how.tile is None and model.description.get("eval_tile"):
-        return overlap_samples(tile, model.description["eval_overlap"])
-    return field_overlap(tile, model.field)
-
-
-def field_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:
-    """Return the receptive field along each axis, but at most half a tile: the default overlap.
-
-    A quarter of a tile if the field is unlimited (a context module that pools the whole image, instance norm).
+    ``undo`` resizes one class at a time: all classes at the size of the image may not fit into memory.
     """
-    return [
-        int(m * FALLBACK_OVERLAP) if math.isinf(n) else min(int(n), int(m * MAX_OVERLAP))
-        for m, n in zip(tile, field, strict=True)
-    ]
+    maximum = undo(logits[:, :1])[0, 0]
+    labels = torch.zeros_like(maximum, dtype=torch.uint8)
+    for k in range(1, logits.shape[1]):
+        class_logits = undo(logits[:, k : k + 1])[0, 0]
+        labels.masked_fill_(class_logits > maximum, k)
+        maximum = torch.maximum(maximum, class_logits)
+    if not probabilities:
+        return labels, None
+    scores = logits.softmax(1)
+    return labels, torch.stack([undo(scores[:, k : k + 1])[0, 0].half() for k in range(logits.shape[1])], -1)

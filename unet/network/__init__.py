@@ -1,1 +1,1 @@
-"""The network: operators, blocks, the U-Net itself. Needs torch alone."""
+"""The U-Net, its blocks and its resampling operators. Needs torch alone."""

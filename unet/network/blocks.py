@@ -1,4 +1,4 @@
-"""Convolution, normalization and activation by name, and the block of two convolutions of every stage."""
+"""Convolutions, normalizations and activations by name, the convolution block, and checks of operators' options."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +15,7 @@ def conv(spatial_dims: int) -> Callable[..., nn.Conv1d | nn.Conv2d | nn.Conv3d]:
 
 
 def odd_kernel(operator: str, kernel_size: int) -> int:
-    """Return ``kernel_size``; raise UserError unless it is odd, so that a convolution keeps the size."""
+    """Return ``kernel_size``; raise UserError unless it is odd, as a convolution that keeps the size requires."""
     if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
         raise UserError(f"model.{operator}: kernel_size must be a positive odd integer, found {kernel_size!r}")
     return kernel_size
@@ -29,24 +29,25 @@ def positive_integer(operator: str, option: str, value: int) -> int:
 
 
 def covering_kernel(operator: str, kernel_size: int, stride: Sequence[int]) -> int:
-    """Return ``kernel_size``; raise UserError if it is smaller than the stride and would skip samples."""
+    """Return ``kernel_size``; raise UserError if it is smaller than the stride and would skip pixels."""
     if not isinstance(kernel_size, int) or kernel_size < max(stride):
         raise UserError(
             f"model.{operator}: kernel_size must be an integer of at least the stride ({max(stride)}), "
-            f"found {kernel_size!r}: a smaller one would leave samples out"
+            f"found {kernel_size!r}: a smaller kernel skips pixels"
         )
     return kernel_size
 
 
 def full_precision(x: Tensor) -> AbstractContextManager:
-    """Return a context without autocast, for values that need more than 8 bits: powers and positions."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)  # nothing to cast on meta
+    """Return a context without autocast, for values that need more than 8 bits, such as powers and positions."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)  # meta has no autocast
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm (Wu & He 2018, https://arxiv.org/abs/1803.08494): up to 32 equal groups of at least two channels.
+    """Return a group norm with up to 32 groups of equal size and at least two channels.
 
-    A group of one channel would be instance norm, which has nothing to normalise over in a 1 x 1 bottleneck.
+    A group of one channel would be instance norm, which cannot normalize a 1 x 1 bottleneck.
+    Source: Wu & He 2018, https://arxiv.org/abs/1803.08494.
     """
     return nn.GroupNorm(next((groups for groups in (32, 16, 8, 4, 2) if channels % (2 * groups) == 0), 1), channels)
 
@@ -66,17 +67,17 @@ ACTS = {
 }
 
 
-def choose(table: dict, key: str, name: str):
-    """Return ``table[name]``; raise UserError with the valid names of ``model.<key>`` if it is missing."""
+def look_up(table: dict, key: str, name: str):
+    """Return ``table[name]``; raise UserError with the valid values of ``model.<key>`` if the name is unknown."""
     if not isinstance(name, str) or name not in table:
         raise UserError(f"model.{key}: unknown {name!r}{did_you_mean(str(name), table)} (valid: {', '.join(table)})")
     return table[name]
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution, normalisation, activation. x (B, Cin, *S) -> (B, Cout, *S') with S' as the convolution makes it.
+    """Convolution, normalization and activation. x (B, Cin, *S) -> (B, Cout, *S'), S' the convolution's output size.
 
-    The convolution has a bias only where no normalisation follows to absorb it.
+    The convolution has a bias only without normalization, which would cancel it.
     """
 
     def __init__(
@@ -92,16 +93,16 @@ class ConvNormAct(nn.Sequential):
         dilation: int = 1,
     ):
         padding = dilation * (kernel_size - 1) // 2 if padding is None else padding
-        make = conv(spatial_dims)
+        bias = norm == "none"
         super().__init__(
-            make(in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, bias=norm == "none"),
-            choose(NORMS, "norm", norm)(out_channels, spatial_dims),
-            choose(ACTS, "act", act)(),
+            conv(spatial_dims)(in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, bias=bias),
+            look_up(NORMS, "norm", norm)(out_channels, spatial_dims),
+            look_up(ACTS, "act", act)(),
         )
 
 
 class ConvBlock(nn.Sequential):
-    """Two 3-wide convolutions, each normalised and activated. x (B, Cin, *S) -> (B, Cout, *S)."""
+    """Two convolutions of width 3, each with normalization and activation. x (B, Cin, *S) -> (B, Cout, *S)."""
 
     def __init__(
         self, in_channels: int, out_channels: int, spatial_dims: int, norm: str, act: str, dropout: float = 0.0

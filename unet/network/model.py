@@ -1,4 +1,4 @@
-"""The U-Net: an encoder, a decoder and skip connections between them (Ronneberger et al. 2015)."""
+"""The U-Net: an encoder and a decoder with skip connections (Ronneberger et al. 2015)."""
 
 import math
 import warnings
@@ -10,43 +10,47 @@ from torch import Tensor, nn
 
 import unet.network.ops  # noqa: F401  (importing the operators registers them)
 from unet.errors import UserError
-from unet.network.blocks import ConvBlock, choose, conv
+from unet.network.blocks import ConvBlock, conv, look_up
 from unet.network.geometry import Stride, crop, pad, padding_to_multiple, per_axis, times
 from unet.network.registry import CONTEXT, DOWN, UP, Spec
 
 SMALL_BOTTLENECK = 8
-"""Samples along an axis of the bottleneck below which small objects vanish."""
+"""Minimum size of the bottleneck along an axis, in pixels; a warning is issued below it."""
 
 MAX_WIDTH = 2**16
-"""The largest number of channels: a convolution with as many has 150 GiB of weights."""
+"""Maximum number of channels: the weights of such a convolution take 150 GiB."""
 
 SKIPS = {"concat": 2, "add": 1, "none": 1}
-"""How a skip connection joins the decoder, and the input channels of the decoder block as a multiple of the width."""
+"""The kinds of skip connections, and the input channels of the decoder block as a multiple of the width."""
 
 
 class UNet(nn.Module):
-    """A U-Net with selectable resampling (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597; same-padded).
+    """A U-Net with selectable downsampling and upsampling operators, for images of 1, 2 or 3 spatial axes.
 
-    image (B, in_channels, *S) -> logits (B, num_classes, *S), for any S of at least the total stride: the input is
-    padded once to a multiple of the total stride, the logits are cropped once.
+    image (B, in_channels, *S) -> logits (B, num_classes, *S), for any S of at least the total stride along each axis.
+    The input is padded by replication to a multiple of the total stride, and the logits are cropped to its size.
 
     Args:
         in_channels: channels of the image.
         num_classes: channels of the logits, background included.
-        width: channels at full resolution, doubled at every level; or a list, one number per level (depth + 1).
+        width: channels at full resolution, doubled at every level; or a list with depth + 1 numbers, one per level.
         depth: number of downsampling stages.
-        down: an operator of ``DOWN``, by name or ``{"name": ..., option: ...}``; or a list, fine to coarse.
-        up: an operator of ``UP``, given like ``down`` (also fine to coarse).
-        context: the module on the bottleneck, an operator of ``CONTEXT``.
-        skip: ``concat``, ``add`` or ``none``: how skip connections join the decoder.
-        stride: downsampling factor of each stage: a number, or a list with a number or one number per axis per stage.
-        spatial_dims: 1, 2 or 3.
-        norm: ``batch``, ``instance``, ``group`` or ``none``.
-        act: ``relu``, ``leaky_relu``, ``elu``, ``gelu`` or ``silu``.
-        dropout: probability of dropping a whole channel at the end of every block.
+        down: an operator of ``DOWN``: a name or ``{"name": ..., option: value}``; or a list, one per stage, fine to
+            coarse.
+        up: an operator of ``UP``, in the same forms as ``down`` (a list is also fine to coarse).
+        context: the module in the bottleneck, an operator of ``CONTEXT``.
+        skip: how the decoder uses skip connections: ``concat``, ``add`` or ``none``.
+        stride: downsampling factor of every stage; or a list, one per stage, each a number or one number per axis.
+        spatial_dims: number of spatial axes, 1, 2 or 3.
+        norm: normalization: ``batch``, ``instance``, ``group`` or ``none``.
+        act: activation: ``relu``, ``leaky_relu``, ``elu``, ``gelu`` or ``silu``.
+        dropout: probability of dropping a channel at the end of every block, 0 to below 1.
 
     Raises:
-        UserError: a name, option or number is invalid; the message lists the valid ones.
+        UserError: an argument is invalid, or an input has the wrong number of channels or axes or is too small.
+
+    Source: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597. The defaults are the network of that paper with
+    same padding and batch norm.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class UNet(nn.Module):
         self.widths = level_widths(width, depth)
         self.strides = [stage_stride(value, spatial_dims) for value in per_stage("stride", stride, depth)]
         self.total_stride = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * spatial_dims
-        factor = choose(SKIPS, "skip", skip)
+        factor = look_up(SKIPS, "skip", skip)
 
         shared = {"norm": norm, "act": act}
         block: dict[str, Any] = {"spatial_dims": spatial_dims, **shared, "dropout": dropout}
@@ -86,10 +90,10 @@ class UNet(nn.Module):
         operators = zip(per_stage("down", down, depth), per_stage("up", up, depth), strict=True)
         for level, (down_spec, up_spec) in enumerate(operators):
             fine, coarse = self.widths[level : level + 2]
-            place = {"spatial_dims": spatial_dims, "stride": self.strides[level]}
-            self.downs.append(DOWN.build(down_spec, shared, channels=fine, **place))
+            resampling = {"spatial_dims": spatial_dims, "stride": self.strides[level]}
+            self.downs.append(DOWN.build(down_spec, shared, channels=fine, **resampling))
             self.encoder.append(ConvBlock(fine, coarse, **block))
-            self.ups.append(UP.build(up_spec, shared, in_channels=coarse, out_channels=fine, **place))
+            self.ups.append(UP.build(up_spec, shared, in_channels=coarse, out_channels=fine, **resampling))
             self.decoder.append(ConvBlock(factor * fine, fine, **block))
         self.context = CONTEXT.build(context, shared, channels=self.widths[-1], spatial_dims=spatial_dims)
         self.head = conv(spatial_dims)(self.widths[0], num_classes, 1)
@@ -110,7 +114,7 @@ class UNet(nn.Module):
         return crop(self.head(x), padding, size)
 
     def join(self, skip: Tensor, x: Tensor) -> Tensor:
-        """Join a skip connection (B, C, *S) with the upsampled features (B, C, *S)."""
+        """Combine a skip connection (B, C, *S) with the upsampled features (B, C, *S)."""
         if self.skip == "concat":
             return torch.cat([skip, x], dim=1)
         return skip + x if self.skip == "add" else x
@@ -119,42 +123,42 @@ class UNet(nn.Module):
         """Raise UserError for an invalid input; warn once if the bottleneck is too small for small objects."""
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             raise UserError(
-                f"the network takes (B, {self.in_channels}, {', '.join('*' * self.spatial_dims)}): a batch of images "
+                f"the network takes (B, {self.in_channels}, {', '.join('*' * self.spatial_dims)}), a batch of images "
                 f"with {self.in_channels} channels and {self.spatial_dims} spatial axes; found {tuple(image.shape)}"
             )
         size, least = image.shape[2:], self.total_stride
         if any(n < m for n, m in zip(size, least, strict=True)):
             raise UserError(
                 f"input of {times(size)} is too small for depth {len(self.strides)}: "
-                f"the smallest that works is {times(least)}; give larger images or a smaller model.depth"
+                f"the smallest that works is {times(least)}; use larger images or a smaller model.depth"
             )
         bottleneck = [-(-n // m) for n, m in zip(size, least, strict=True)]
         values = math.prod(bottleneck) * (image.shape[0] if self.norm == "batch" else 1)
-        # Batch norm takes its statistics from the input in training, instance norm always.
+        # Batch norm computes statistics from the input in training only, instance norm always.
         if values == 1 and (self.norm == "instance" or (self.norm == "batch" and self.training)):
             raise UserError(
                 f"{'training with ' if self.training else ''}model.norm={self.norm} on {times(size)} leaves a "
-                f"single value per channel at the bottleneck, which cannot be normalised: the smallest that works is "
+                f"single value per channel at the bottleneck, which cannot be normalized; the smallest that works is "
                 f"{times(m + 1 for m in least)}, or use model.norm=group"
             )
         if min(bottleneck) < SMALL_BOTTLENECK and not self._warned:
             self._warned = True
             warnings.warn(
                 f"the bottleneck is {times(bottleneck)} for an input of {times(size)}: "
-                f"below {SMALL_BOTTLENECK} samples an axis small objects vanish; "
+                f"below {SMALL_BOTTLENECK} pixels along an axis, small objects may be lost; "
                 f"consider a smaller model.depth or larger crops",
                 stacklevel=3,
             )
 
 
 def level_widths(width: int | Sequence[int], depth: int) -> list[int]:
-    """Return the channels of every level: ``width`` doubled at every level, or the list itself once checked."""
+    """Return the channels of every level: ``width`` doubled at every level, or the validated list."""
     if isinstance(width, int):
         check_integer("width", width, least=1)
         if depth >= MAX_WIDTH.bit_length() or width * 2**depth > MAX_WIDTH:
             raise UserError(
-                f"model.depth={depth}: model.width={width} doubled so often makes more than {MAX_WIDTH:,} channels at "
-                f"the bottleneck; lower either, or give a width for every level"
+                f"model.depth={depth}: model.width={width} doubled at every level is more than {MAX_WIDTH:,} channels "
+                f"at the bottleneck; reduce one of them, or give a width for every level"
             )
         return [width * 2**level for level in range(depth + 1)]
     if isinstance(width, str) or not isinstance(width, Sequence) or len(width) != depth + 1:
@@ -168,7 +172,7 @@ def level_widths(width: int | Sequence[int], depth: int) -> list[int]:
 
 
 def per_stage(key: str, value: Any, depth: int) -> list[Any]:
-    """Return one setting for every stage: a list is checked for its length, anything else is repeated."""
+    """Return a list with one setting per stage; a single setting is repeated."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != depth:
             raise UserError(
@@ -179,7 +183,7 @@ def per_stage(key: str, value: Any, depth: int) -> list[Any]:
 
 
 def stage_stride(value: Any, spatial_dims: int) -> tuple[int, ...]:
-    """Return the stride of a stage as a tuple with one integer per axis."""
+    """Return the stride of a stage as a tuple with one integer per axis; raise UserError if it is invalid."""
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != spatial_dims:
         raise UserError(f"model.stride: a stage has {spatial_dims} axes, found {list(value)}")
     if not isinstance(value, int | list | tuple):
@@ -191,5 +195,6 @@ def stage_stride(value: Any, spatial_dims: int) -> tuple[int, ...]:
 
 
 def check_integer(key: str, value: Any, least: int) -> None:
+    """Raise UserError unless ``value`` is an integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"model.{key}: expected an integer of at least {least}, found {value!r}")

@@ -1,4 +1,4 @@
-"""What training and inference share around the network: input normalisation and logit adjustment."""
+"""Input normalization and logit adjustment, shared by training and inference."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Normalize(nn.Module):
-    """Standardize each channel to zero mean and unit deviation. image (B, C, *S) of any dtype -> float32."""
+    """Standardization of each channel to zero mean and unit deviation. image (B, C, *S) of any dtype -> float32."""
 
     mean: Tensor
     std: Tensor
@@ -25,7 +25,7 @@ class Normalize(nn.Module):
 def adjust_logits(logits: Tensor, log_weights: Tensor) -> Tensor:
     """Subtract the log class weights (K,) from logits (B, K, *S).
 
-    With class weights w the loss is minimal at probabilities proportional to w p. Dividing by w restores p, so that
+    With class weights w, the loss is minimal at probabilities proportional to w p. Division by w restores p, so that
     classes with large weights are not predicted too often. Source: Menon et al. 2021, Long-tail learning via logit
     adjustment, https://arxiv.org/abs/2007.07314.
     """

@@ -1,17 +1,17 @@
-"""Registries of operators by name: ``DOWN``, ``UP`` and ``CONTEXT``, and the signatures of their operators.
+"""The registries of operators, ``DOWN``, ``UP`` and ``CONTEXT``, and the signatures of their operators.
 
-``*S`` is any number of spatial axes (1, 2 or 3) and ``r`` the stage's stride: a tuple with one integer per axis.
+``*S`` are 1, 2 or 3 spatial axes, and ``r`` is the stride of the stage: a tuple with one integer per axis.
 
 ======== ======================================================== ==================================================
-table    factory                                                  forward
+registry factory                                                  forward
 ======== ======================================================== ==================================================
 DOWN     (channels, spatial_dims, stride, **options)              x (B, C, *rS) -> (B, C, *S)
 UP       (in_channels, out_channels, spatial_dims, stride, ...)   x (B, Cin, *S), skip (B, Cout, *rS) -> (B, Cout, *rS)
 CONTEXT  (channels, spatial_dims, **options)                      x (B, C, *S) -> (B, C, *S)
 ======== ======================================================== ==================================================
 
-A down operator keeps the width; an up operator brings ``Cin`` channels to ``Cout``. The network pads its input so that
-operators only ever see sizes that divide.
+A down operator keeps the number of channels; an up operator changes it from ``Cin`` to ``Cout``. The network pads its
+input so that the input size of every operator is divisible by the stride.
 """
 
 import inspect
@@ -31,6 +31,8 @@ Spec = str | Mapping[str, Any]
 class Registry(Mapping[str, type[nn.Module]]):
     """A mapping of names to operators of one kind.
 
+    Iteration yields the names; lookup also accepts aliases such as ``bilinear``.
+
     Args:
         kind: the kind of operator, which is also the config key (``model.<kind>``).
     """
@@ -38,18 +40,19 @@ class Registry(Mapping[str, type[nn.Module]]):
     def __init__(self, kind: str):
         self.kind = kind
         self._classes: dict[str, type[nn.Module]] = {}
-        self.aliases: dict[str, str] = {}  # other names an operator is known by -> its own
+        self.aliases: dict[str, str] = {}  # alias -> name
 
     def register(self, name: str, *aliases: str) -> Callable[[T], T]:
-        """Return a class decorator that adds an operator under ``name``; a name can be registered once.
+        """Return a class decorator that adds an operator under ``name``.
 
-        Iteration yields names without aliases; lookup accepts both.
+        Raises:
+            ValueError: the name or an alias is already registered.
         """
 
         def add(cls: T) -> T:
-            for known in (name, *aliases):
-                if known in self:
-                    raise ValueError(f"{self.kind} operator {known!r} is registered twice")
+            for key in (name, *aliases):
+                if key in self:
+                    raise ValueError(f"{self.kind} operator {key!r} is registered twice")
             self._classes[name] = cls
             self.aliases |= dict.fromkeys(aliases, name)
             return cls
@@ -57,12 +60,12 @@ class Registry(Mapping[str, type[nn.Module]]):
         return add
 
     def build(self, spec: Spec, /, shared: Mapping[str, Any], **arguments: Any) -> nn.Module:
-        """Build the operator that ``spec`` names.
+        """Build an operator.
 
         Args:
             spec: a name, or a mapping with ``name`` and the operator's options.
-            shared: settings of the whole network (norm, act) that an operator receives only if it names them.
-            **arguments: the contract's arguments.
+            shared: settings of the network (norm, act) that are passed if the operator has an argument of that name.
+            **arguments: the arguments of every operator of this kind (channels, stride, ...).
 
         Raises:
             UserError: the name or an option is unknown; the message lists the valid ones.
@@ -99,11 +102,14 @@ class Registry(Mapping[str, type[nn.Module]]):
 
 
 DOWN = Registry("down")
+"""The downsampling operators by name, values of ``model.down``. x (B, C, *rS) -> (B, C, *S)."""
 UP = Registry("up")
+"""The upsampling operators by name, values of ``model.up``. x (B, Cin, *S), skip (B, Cout, *rS) -> (B, Cout, *rS)."""
 CONTEXT = Registry("context")
+"""The modules for the bottleneck by name, values of ``model.context``. x (B, C, *S) -> (B, C, *S)."""
 
 
 def operator_name(module: nn.Module) -> str | None:
-    """Return the name of an operator in a config; None for any other module."""
+    """Return the name of an operator in its registry; None for any other module."""
     tables = (DOWN, UP, CONTEXT)
     return next((name for table in tables for name, cls in table.items() if type(module) is cls), None)

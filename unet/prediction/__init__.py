@@ -1,1 +1,1 @@
-"""Prediction of files: read in bands, labelled tile by tile, written in bands, over whole folders."""
+"""Predict files and folders of files; large images are read, predicted and written in bands of rows."""

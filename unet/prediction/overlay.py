@@ -1,4 +1,4 @@
-"""Draw predictions: an image under its labels' colours, and a contact sheet of many."""
+"""Draw predictions: the class colours over the image, and a contact sheet of thumbnails."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,40 +11,40 @@ from unet.io.atomic import atomic_write
 from unet.io.image_formats import Array
 from unet.visualization import colorize, draw_legend, layout_legend, to_2d_view, to_rgb
 
-LONGEST = 2048
+MAX_SIDE = 2048
 """Pixels along the longer side of an overlay; larger images are subsampled."""
-OPAQUE = 0.45
+OPACITY = 0.45
+"""Opacity of the class colours in an overlay."""
 THUMBNAIL, COLUMNS, MAX_THUMBNAILS, LINE = 240, 5, 40, 18
 
 
-class Overlay:
-    """Collect the pixels of an overlay band by band, and save it to ``file`` as PNG."""
+class OverlayWriter:
+    """A writer of an overlay in bands of rows; :meth:`close` saves it to ``file`` as PNG."""
 
     def __init__(self, file: IO[bytes], size: Sequence[int], colors: Sequence[Sequence[int]]):
         self.file, self.colors = file, colors
-        self.step = -(-max(size) // LONGEST) if len(size) == 2 else 1
+        self.step = -(-max(size) // MAX_SIDE) if len(size) == 2 else 1
         self.images: list[Array] = []
         self.labels: list[Array] = []
-        self.seen = 0
+        self.num_rows = 0
 
     def write(self, image: Array, labels: Array) -> None:
         """Add rows (n, *S[1:], C) of the image and (n, *S[1:]) of its labels."""
-        first = -self.seen % self.step
+        first = -self.num_rows % self.step
         subsampled = (slice(first, None, self.step), slice(None, None, self.step))[: labels.ndim]
         self.images.append(image[subsampled].copy())
         self.labels.append(labels[subsampled].copy())
-        self.seen += len(labels)
+        self.num_rows += len(labels)
 
     def close(self) -> None:
         image, labels = np.concatenate(self.images), np.concatenate(self.labels)
         image, labels, _ = to_2d_view(image, labels, labels)
-        Image.fromarray(overlaid(to_rgb(image), labels, self.colors)).save(self.file, "PNG")
+        Image.fromarray(blend_labels(to_rgb(image), labels, self.colors)).save(self.file, "PNG")
 
 
-def overlaid(image: Array, labels: Array, colors: Sequence[Sequence[int]]) -> Array:
+def blend_labels(image: Array, labels: Array, colors: Sequence[Sequence[int]]) -> Array:
     """Blend an RGB image (H, W, 3) with the colours of its labels (H, W); return uint8."""
-    mixed = (1 - OPAQUE) * image + OPAQUE * colorize(labels, colors)
-    return mixed.round().astype(np.uint8)
+    return ((1 - OPACITY) * image + OPACITY * colorize(labels, colors)).round().astype(np.uint8)
 
 
 def contact_sheet(
@@ -52,21 +52,21 @@ def contact_sheet(
 ) -> None:
     """Write thumbnails of the first ``MAX_THUMBNAILS`` overlays with their names, and a legend of the classes."""
     font = ImageFont.load_default(size=12)
-    shown_overlays = overlays[:MAX_THUMBNAILS]
-    columns = min(COLUMNS, len(shown_overlays))
+    overlays = overlays[:MAX_THUMBNAILS]
+    columns = min(COLUMNS, len(overlays))
     width = columns * (THUMBNAIL + 6) + 6
     legend = layout_legend(classes, font, width)
-    rows = -(-len(shown_overlays) // columns)
+    rows = -(-len(overlays) // columns)
     top = 20 * (1 + max(row for row, _ in legend)) + 8
     page = Image.new("RGB", (width, top + rows * (THUMBNAIL + LINE + 6)), "white")
     draw = ImageDraw.Draw(page)
     draw_legend(draw, 0, legend, classes, colors, font)
-    for number, overlay in enumerate(shown_overlays):
-        x = 6 + number % columns * (THUMBNAIL + 6)
-        y = top + number // columns * (THUMBNAIL + LINE + 6)
-        with Image.open(overlay) as picture:
-            picture.thumbnail((THUMBNAIL, THUMBNAIL))
-            page.paste(picture.convert("RGB"), (x, y + LINE))
+    for index, overlay in enumerate(overlays):
+        x = 6 + index % columns * (THUMBNAIL + 6)
+        y = top + index // columns * (THUMBNAIL + LINE + 6)
+        with Image.open(overlay) as image:
+            image.thumbnail((THUMBNAIL, THUMBNAIL))
+            page.paste(image.convert("RGB"), (x, y + LINE))
         draw.text((x, y + 2), overlay.stem[-36:], "black", font)
     with atomic_write(path) as file:
         page.save(file, "PNG")

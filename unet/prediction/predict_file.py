@@ -1,4 +1,4 @@
-"""Predict one image file: read in bands, labelled tile by tile, written in bands."""
+"""Predict one image file band by band, so that neither the image nor its labels need fit into memory."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.inference.image_values import channels_fit
+from unet.inference.image_values import match_channels
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter, predict_windows
 from unet.io.atomic import atomic_write
 from unet.io.image_formats import Array
-from unet.prediction.overlay import Overlay
+from unet.prediction.overlay import OverlayWriter
 from unet.prediction.reading import ImageReader, open_image
 from unet.prediction.writing import open_label_writer, open_npy_writer
 
@@ -22,12 +22,12 @@ def predict_file(
     model: Segmenter,
     path: Path,
     labels: Path,
-    how: PredictOptions,
+    options: PredictOptions,
     probabilities: Path | None = None,
     overlay: Path | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[int, ...]:
-    """Write the labels of an image file, and the other outputs that have a path; no partial file is left behind.
+    """Write the labels of an image file, and the other outputs that have a path; no partial file remains.
 
     Returns:
         The size of the image along each axis.
@@ -36,30 +36,30 @@ def predict_file(
         UserError: the image cannot be read, or the network cannot take it.
     """
     image = open_image(path, model.net.spatial_dims)
-    channels_fit(np.empty((0, image.channels)), model.net.in_channels)
+    match_channels(np.empty((0, image.channels)), model.net.in_channels)
     with ExitStack() as stack:
-        label_file = stack.enter_context(open_label_writer(labels, path, image.size, model.colors))
-        score_file = picture = None
+        label_writer = stack.enter_context(open_label_writer(labels, path, image.size, model.colors))
+        probability_writer = overlay_writer = None
         if probabilities is not None:
             shape = (*image.size, len(model.classes))
-            score_file = stack.enter_context(open_npy_writer(probabilities, shape, "float16"))
+            probability_writer = stack.enter_context(open_npy_writer(probabilities, shape, "float16"))
         if overlay is not None:
-            picture = Overlay(stack.enter_context(atomic_write(overlay)), image.size, model.colors)
-        for begin, band, scores in bands(model, image, how, score_file is not None, warn):
-            label_file.write(band)
-            if score_file is not None and scores is not None:
-                score_file.write(scores)
-            if picture is not None:
-                picture.write(image.rows(begin, begin + len(band)), band)
-        if picture is not None:
-            picture.close()
+            overlay_writer = OverlayWriter(stack.enter_context(atomic_write(overlay)), image.size, model.colors)
+        for begin, band, scores in predict_bands(model, image, options, probability_writer is not None, warn):
+            label_writer.write(band)
+            if probability_writer is not None and scores is not None:
+                probability_writer.write(scores)
+            if overlay_writer is not None:
+                overlay_writer.write(image.rows(begin, begin + len(band)), band)
+        if overlay_writer is not None:
+            overlay_writer.close()
     return image.size
 
 
-def bands(
+def predict_bands(
     model: Segmenter,
     image: ImageReader,
-    how: PredictOptions,
+    options: PredictOptions,
     probabilities: bool,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Iterator[tuple[int, Array, Array | None]]:
@@ -67,15 +67,15 @@ def bands(
 
     The bands follow each other from the first row to the last, each as soon as its labels are final.
     """
-    windows = predict_windows(model, image.window, image.size, how, probabilities, warn)
-    for begin, row in groupby(windows, key=lambda part: part[0][0].start):
-        band, scores = np.empty(0, np.uint8), None
-        for window, window_labels, window_scores in row:
-            if not band.size:
+    windows = predict_windows(model, image.window, image.size, options, probabilities, warn)
+    for begin, band_windows in groupby(windows, key=lambda item: item[0][0].start):
+        labels, scores = np.empty(0, np.uint8), None
+        for window, window_labels, window_scores in band_windows:
+            if not labels.size:
                 shape = (window[0].stop - begin, *image.size[1:])
-                band = np.empty(shape, np.uint8)
+                labels = np.empty(shape, np.uint8)
                 scores = np.empty((*shape, len(model.classes)), np.float16) if probabilities else None
-            band[:, *window[1:]] = window_labels.numpy()
+            labels[:, *window[1:]] = window_labels.numpy()
             if scores is not None and window_scores is not None:
                 scores[:, *window[1:]] = window_scores.numpy()
-        yield begin, band, scores
+        yield begin, labels, scores

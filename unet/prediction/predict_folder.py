@@ -1,4 +1,4 @@
-"""Predict many files into a folder: files that are done are skipped, a file that fails does not stop the others."""
+"""Predict many files into a folder; completed files are skipped, and a file that fails does not stop the others."""
 
 import glob
 import time
@@ -19,15 +19,15 @@ from unet.prediction.overlay import contact_sheet
 from unet.prediction.predict_file import predict_file
 from unet.prediction.writing import label_name
 
-RECORDS, PROBABILITIES, OVERLAYS, SHEET = "records", "probabilities", "overlays", "sheet.png"
-DONE, SKIPPED, FAILED = "done", "was done", "failed"
-BEGUN = {"state": "begun"}
+RECORDS, PROBABILITIES, OVERLAYS, CONTACT_SHEET = "records", "probabilities", "overlays", "sheet.png"
+DONE, SKIPPED, FAILED = "done", "already done", "failed"
+IN_PROGRESS = {"state": "begun"}
 """The record of a file whose labels are being replaced."""
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """The outcome of one file: :data:`DONE`, :data:`SKIPPED` or :data:`FAILED`; its size and warnings, or its error."""
+    """The result of one file: its state, and a message with its size and warnings, or with its error."""
 
     path: Path
     state: str
@@ -47,31 +47,34 @@ class BatchOptions:
 
     output: Path
     checkpoint: str
-    how: PredictOptions = field(default_factory=PredictOptions)
+    prediction: PredictOptions = field(default_factory=PredictOptions)
     probabilities: bool = False
     overlays: bool = False
     overwrite: bool = False
 
     def record(self, path: Path) -> dict[str, Any]:
-        """Return everything that the results depend on."""
+        """Return everything that the results of a file depend on."""
         status = path.stat()
-        outputs = {"probabilities": self.probabilities, "overlays": self.overlays}
-        how = {key: value for key, value in asdict(self.how).items() if key != "batch"}
-        how["tile"] = self.how.tile and list(self.how.tile)  # as JSON returns it
+        options = {key: value for key, value in asdict(self.prediction).items() if key != "batch"}
+        options["tile"] = self.prediction.tile and list(self.prediction.tile)  # as JSON returns it
         return {
             "image": {"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns},
             "checkpoint": self.checkpoint,
-            "options": {**how, **outputs},
+            "options": {**options, "probabilities": self.probabilities, "overlays": self.overlays},
         }
 
 
-def files_of(chosen: str, key: str = "input") -> list[Path]:
-    """Return the files that ``input`` (or another ``key``) names: one file, the images of a folder, or a pattern.
+def list_images(pattern: str, key: str = "input") -> list[Path]:
+    """Return the image files of a path: one file, the images of a folder, or the matches of a pattern.
+
+    Args:
+        pattern: the path.
+        key: the config key of the path, for error messages.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no such files.
     """
-    path = Path(chosen).expanduser()
+    path = Path(pattern).expanduser()
     if path.is_dir():
         files = [file for file in path.iterdir() if file.is_file() and name_parts(file)[1] in SUFFIXES]
         expected = f"a folder with images ({', '.join(sorted(SUFFIXES))})"
@@ -82,65 +85,62 @@ def files_of(chosen: str, key: str = "input") -> list[Path]:
         expected = "a file, a folder, or a pattern such as 'scans/*.tif'"
     files = [file for file in files if not file.name.startswith(".")]
     if not files:
-        raise UserError(f"{key}={chosen}: no images here; expected {expected}")
+        raise UserError(f"{key}={pattern}: no images found; expected {expected}")
     return sorted(files, key=lambda file: (str(file.parent), natural_key(file)))
 
 
 def predict_files(
     model: Segmenter,
     files: Sequence[Path],
-    order: BatchOptions,
-    report: Callable[[FileResult], None] = lambda row: None,
+    options: BatchOptions,
+    report: Callable[[FileResult], None] = lambda result: None,
 ) -> list[FileResult]:
     """Predict every file and call ``report`` after each. Only errors that concern all files are raised.
 
     Raises:
-        UserError: the output folder cannot be written to, or holds the images.
+        UserError: an option is invalid, or the output folder cannot be written to or holds the images.
     """
-    order.how.check(model.net.spatial_dims)
-    folders = ["", RECORDS, *[PROBABILITIES] * order.probabilities, *[OVERLAYS] * order.overlays]
-    for name in folders:
-        make_folder(order.output / name, "output")
+    options.prediction.check(model.net.spatial_dims)
+    for name in ["", RECORDS, *[PROBABILITIES] * options.probabilities, *[OVERLAYS] * options.overlays]:
+        make_folder(options.output / name, "output")
     for path in files:
-        if path.parent.resolve() == order.output.resolve():
-            raise UserError(f"output={order.output}: holds {path.name}, an input; choose another folder")
-    rows: list[FileResult] = []
+        if path.parent.resolve() == options.output.resolve():
+            raise UserError(f"output={options.output}: contains {path.name}, an input; choose another folder")
+    results: list[FileResult] = []
     stems: dict[str, Path] = {}
     for path in files:
         first = stems.setdefault(name_parts(path)[0], path)
         if first is not path:
-            row = FileResult(path, FAILED, f"{path}: its results would be called as those of {first} are; rename one")
+            message = f"{path}: its output files would have the same names as those of {first}; rename one of the two"
+            result = FileResult(path, FAILED, message)
         else:
-            row = attempt(model, path, label_name(path, model.net.spatial_dims), order)
-        report(row)
-        rows.append(row)
-    return rows
+            result = predict_unless_done(model, path, options)
+        report(result)
+        results.append(result)
+    return results
 
 
-def attempt(model: Segmenter, path: Path, name: str, order: BatchOptions) -> FileResult:
-    """Predict one file unless it is done; return an error as a result."""
+def predict_unless_done(model: Segmenter, path: Path, options: BatchOptions) -> FileResult:
+    """Predict one file unless its outputs are up to date; return an error as a result."""
     begin = time.perf_counter()
-    labels, record = order.output / name, order.output / RECORDS / f"{name}.json"
-    stem = name_parts(path)[0]
-    shares = order.output / PROBABILITIES / f"{stem}.npy" if order.probabilities else None
-    overlay = order.output / OVERLAYS / f"{stem}.png" if order.overlays else None
+    stem, name = name_parts(path)[0], label_name(path, model.net.spatial_dims)
+    labels, record = options.output / name, options.output / RECORDS / f"{name}.json"
+    probabilities = options.output / PROBABILITIES / f"{stem}.npy" if options.probabilities else None
+    overlay = options.output / OVERLAYS / f"{stem}.png" if options.overlays else None
+    warnings: list[str] = []
     try:
-        current = order.record(path)
-        previous = read_record(record)
-        if previous == current and all(file.is_file() for file in (labels, shares, overlay) if file is not None):
+        current, previous = options.record(path), read_record(record)
+        if previous == current and all(file is None or file.is_file() for file in (labels, probabilities, overlay)):
             return FileResult(path, SKIPPED)
-        if labels.exists() and not previous and not order.overwrite:
-            raise UserError(
-                f"{labels}: is there already and was not written by this command; overwrite=true replaces it"
-            )
         if labels.exists():
-            write_json(record, BEGUN)  # not done, but written by this command
-        warned: list[str] = []
-        size = predict_file(model, path, labels, order.how, shares, overlay, warned.append)
+            if not previous and not options.overwrite:
+                raise UserError(f"{labels}: exists and was not written by this command; overwrite=true replaces it")
+            write_json(record, IN_PROGRESS)  # incomplete, but written by this command
+        size = predict_file(model, path, labels, options.prediction, probabilities, overlay, warnings.append)
         write_json(record, current)
     except Exception as error:
-        return FileResult(path, FAILED, reason(path, error), time.perf_counter() - begin)
-    message = "; ".join([times(size), *(f"warning: {text}" for text in warned)])
+        return FileResult(path, FAILED, error_message(path, error), time.perf_counter() - begin)
+    message = "; ".join([times(size), *(f"warning: {text}" for text in warnings)])
     return FileResult(path, DONE, message, time.perf_counter() - begin)
 
 
@@ -152,22 +152,21 @@ def read_record(path: Path) -> Mapping[str, Any]:
         return {}
 
 
-def reason(path: Path, error: Exception) -> str:
-    """Return the error message of a file in one line that names it."""
+def error_message(path: Path, error: Exception) -> str:
+    """Return an error in one line that names the file."""
     if is_out_of_memory(error):
-        return f"{path}: not enough memory; give smaller tiles (tile=...) or batch=1"
+        return f"{path}: out of memory; use smaller tiles (tile=...) or batch=1"
     text = one_line(error) or type(error).__name__
     if not isinstance(error, UserError | OSError):
         text = f"{type(error).__name__}: {text}"
     return text if str(path) in text else f"{path}: {text}"
 
 
-def sheet_of(rows: Sequence[FileResult], order: BatchOptions, model: Segmenter) -> Path | None:
-    """Write the contact sheet of all files that are done, now or earlier."""
-    overlays = [
-        order.output / OVERLAYS / f"{name_parts(row.path)[0]}.png" for row in rows if row.state in (DONE, SKIPPED)
-    ]
-    if not overlays:
+def write_contact_sheet(results: Sequence[FileResult], options: BatchOptions, model: Segmenter) -> Path | None:
+    """Write the contact sheet of all files that succeeded in this or an earlier call; return its path."""
+    stems = [name_parts(result.path)[0] for result in results if result.state in (DONE, SKIPPED)]
+    if not stems:
         return None
-    contact_sheet(order.output / SHEET, overlays, model.classes, model.colors)
-    return order.output / SHEET
+    path = options.output / CONTACT_SHEET
+    contact_sheet(path, [options.output / OVERLAYS / f"{stem}.png" for stem in stems], model.classes, model.colors)
+    return path

@@ -24,18 +24,21 @@ from unet.io.image_formats import (
 from unet.network.geometry import times
 
 MAX_SEGMENT = 2**28
-"""Bytes of an unpacked TIFF strip or tile above which the file is read at once."""
+"""Bytes of a decompressed TIFF strip or tile above which the file is read at once."""
 NATIVE_DTYPES = (np.uint8, np.uint16, np.float32)
-"""Data types that are passed on as stored; all others become float32."""
+"""Data types that are returned as stored; all others are converted to float32."""
 
 
 @dataclass
 class ImageReader:
-    """An image file: its size along each axis, its channels, and its rows (the slices of a volume).
+    """An image file that is read in rows (the slices of a volume).
 
     Attributes:
+        path: of the file.
+        size: of the image, along each axis.
+        channels: number of channels.
         read: (begin, end) -> rows (end - begin, *S[1:], channels) of any data type.
-        cache: the rows requested last, and the first of them; neighbouring tiles share rows.
+        cache: index of the first of the last requested rows, and these rows; neighbouring tiles share rows.
     """
 
     path: Path
@@ -74,31 +77,33 @@ class ImageReader:
             with np.errstate(over="raise"):
                 return rows.astype(np.float32)
         except FloatingPointError:
-            raise UserError(f"{self.path}: values beyond those of float32 (3.4e38); rescale them") from None
+            raise UserError(f"{self.path}: values exceed the range of float32 (3.4e38); rescale them") from None
 
 
 def open_image(path: Path, spatial_dims: int) -> ImageReader:
     """Open an image for a network with ``spatial_dims`` axes.
 
-    Read in bands are .npy and TIFF of one page (uncompressed, or in strips or tiles compressed with deflate, zstd, LZMA
-    or PackBits; more with the package imagecodecs). All other formats are read at once, as a data set reads them.
+    .npy files and TIFF files of one page are read in bands (uncompressed, or in strips or tiles compressed with
+    deflate, zstd, LZMA or PackBits; more with the package imagecodecs). All other formats are read at once, as by a
+    data set.
 
     Raises:
-        UserError: the file is missing, damaged, of an unknown format, too large to be read at once, or has other axes.
+        UserError: the file is missing, damaged, of an unsupported format, too large to be read at once, or has another
+            number of axes.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     suffix = name_parts(path)[1]
     if suffix not in SUFFIXES:
-        raise UserError(f"{path}: no format that is read ({', '.join(sorted(SUFFIXES))}); convert it")
-    image = STREAMED[suffix](path, spatial_dims) if suffix in STREAMED else None
+        raise UserError(f"{path}: unsupported format (supported: {', '.join(sorted(SUFFIXES))}); convert it")
+    image = BAND_READERS[suffix](path, spatial_dims) if suffix in BAND_READERS else None
     return image or read_at_once(path, spatial_dims)
 
 
 def read_at_once(path: Path, spatial_dims: int) -> ImageReader:
     """Read a whole image file into memory."""
     if name_parts(path)[1] not in PILLOW_SUFFIXES:
-        return of_array(path, read_array(path), spatial_dims, spatial_dims)
+        return array_reader(path, read_array(path), spatial_dims, spatial_dims)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
@@ -107,38 +112,38 @@ def read_at_once(path: Path, spatial_dims: int) -> ImageReader:
             if "decompression bomb" not in str(error):
                 raise
             raise UserError(
-                f"{path}: too large to be read at once; save it as TIFF (tiled, or uncompressed) or .npy, "
+                f"{path}: too large to be read at once; save it as TIFF (tiled or uncompressed) or .npy, "
                 f"which are read in parts"
             ) from None
-    return of_array(path, pixels, axes, spatial_dims)
+    return array_reader(path, pixels, axes, spatial_dims)
 
 
-def of_array(path: Path, pixels: Array, axes: int, spatial_dims: int) -> ImageReader:
-    """Return an image in memory as a reader; ``axes`` of its axes are spatial."""
+def array_reader(path: Path, pixels: Array, axes: int, spatial_dims: int) -> ImageReader:
+    """Return a reader of an image in memory with ``axes`` spatial axes."""
     pixels = pixels[..., None] if pixels.ndim == axes else pixels
     check_shape(path, pixels.shape, axes, spatial_dims)
     return ImageReader(path, pixels.shape[:-1], pixels.shape[-1], lambda begin, end: pixels[begin:end])
 
 
 def check_shape(path: Path, shape: Sequence[int], axes: int, spatial_dims: int) -> None:
-    """Raise UserError unless ``shape`` is ``spatial_dims`` axes and channels, none of them empty."""
+    """Raise UserError unless ``shape`` has ``spatial_dims`` axes and channels, none of them empty."""
     if axes != spatial_dims or len(shape) != axes + 1 or any(n < 1 for n in shape):
         size = f"{times(shape[:axes])} with {shape[axes]} channels" if len(shape) == axes + 1 else times(shape)
         raise UserError(
-            f"{path}: an image of {size}; the network takes images of {spatial_dims} axes and channels, last, none of "
-            f"them empty"
+            f"{path}: an image of {size}; the network takes images with {spatial_dims} axes, none of them empty, "
+            f"followed by the channels"
         )
 
 
 def read_mapped(path: Path, shape: Sequence[int], open_map: Callable[[Path], Array]) -> ImageReader:
-    """Return a reader of an array that ``open_map`` maps into memory; the map is closed after each read."""
+    """Return a reader of an array that ``open_map`` maps into memory; every read opens and closes the map."""
     return ImageReader(
         path, tuple(shape[:-1]), shape[-1], lambda begin, end: np.array(open_map(path).reshape(shape)[begin:end])
     )
 
 
 def open_npy(path: Path, spatial_dims: int) -> ImageReader | None:
-    """Open an array file; None if it cannot be mapped, in which case the other reader reports why."""
+    """Open an array file; return None if it cannot be mapped: :func:`read_at_once` then reports the reason."""
 
     def open_map(path: Path) -> Array:
         return np.load(path, mmap_mode="r")
@@ -155,7 +160,7 @@ def open_npy(path: Path, spatial_dims: int) -> ImageReader | None:
 
 
 def open_tiff(path: Path, spatial_dims: int) -> ImageReader | None:
-    """Open a TIFF; None if tifffile cannot read it in bands as it is displayed: Pillow may still read it at once."""
+    """Open a TIFF; return None if it cannot be read in bands: :func:`read_at_once` then reads it or reports why not."""
     try:
         with tifffile.TiffFile(path) as tiff:
             if len(tiff.pages) != 1 or spatial_dims != 2:
@@ -172,7 +177,7 @@ def open_tiff(path: Path, spatial_dims: int) -> ImageReader | None:
             check_shape(path, shape, 2, spatial_dims)
             if page.is_memmappable:
                 if page.dataoffsets[0] + math.prod(shape) * page.dtype.itemsize > path.stat().st_size:
-                    raise UserError(f"{path}: cut short; save it anew")
+                    raise UserError(f"{path}: the file is truncated; save it again")
                 return read_mapped(path, shape, lambda path: tifffile.memmap(path, page=0, mode="r"))
             if math.prod(page.chunks) * page.dtype.itemsize > MAX_SEGMENT:
                 return None
@@ -182,24 +187,24 @@ def open_tiff(path: Path, spatial_dims: int) -> ImageReader | None:
     except UserError:
         raise
     except Exception:
-        return None  # no TIFF, or one that tifffile cannot unpack: the other reader reports what is wrong with it
+        return None  # not a TIFF, or a compression that tifffile does not support
 
 
 def read_segments(path: Path, shape: tuple[int, ...]) -> Callable[[int, int], Array]:
-    """Return a function that reads rows of a TIFF in strips or tiles and unpacks only those that hold the rows."""
+    """Return a function that reads rows of a TIFF and decompresses only the strips or tiles that contain them."""
 
     def read(begin: int, end: int) -> Array:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
             length, width = page.chunks[:2]
-            across = -(-shape[1] // width)
+            columns = -(-shape[1] // width)
             rows = np.zeros((end - begin, *shape[1:]), page.dtype)
-            for index in range(begin // length * across, -(-end // length) * across):
+            for index in range(begin // length * columns, -(-end // length) * columns):
                 tiff.filehandle.seek(page.dataoffsets[index])
-                packed = tiff.filehandle.read(page.databytecounts[index])
-                pixels, position, _ = page.decode(packed, index, jpegtables=page.jpegtables)
+                compressed = tiff.filehandle.read(page.databytecounts[index])
+                pixels, position, _ = page.decode(compressed, index, jpegtables=page.jpegtables)
                 if pixels is None:
-                    continue  # a tile that was never written is empty
+                    continue  # a tile without data is empty
                 top, left = position[2:4]
                 pixels = pixels[0, : shape[0] - top, : shape[1] - left]
                 first, last = max(begin, top), min(end, top + len(pixels))
@@ -209,9 +214,9 @@ def read_segments(path: Path, shape: tuple[int, ...]) -> Callable[[int, int], Ar
     return read
 
 
-STREAMED: dict[str, Callable[[Path, int], ImageReader | None]] = {
+BAND_READERS: dict[str, Callable[[Path, int], ImageReader | None]] = {
     ".npy": open_npy,
     ".tif": open_tiff,
     ".tiff": open_tiff,
 }
-"""How a file with that suffix is read in bands."""
+"""The functions that open a file for reading in bands, by suffix."""

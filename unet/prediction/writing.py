@@ -1,4 +1,4 @@
-"""Write labels and probabilities in bands of rows; a file appears only when it is complete."""
+"""Write labels and probabilities in bands of rows; a file appears only once it is complete."""
 
 import gzip
 import math
@@ -16,11 +16,11 @@ from unet.io.atomic import atomic_write
 from unet.io.image_formats import NIFTI, Array, name_parts
 
 ZLIB_LEVEL = 3
-"""On real labels a third larger than the default 6, in a third of the time."""
+"""Compared to the default 6, files of labels are a third larger and take a third of the time."""
 
 
 class BandWriter(Protocol):
-    """A writer of bands of rows, in order."""
+    """A writer of consecutive bands of rows."""
 
     def write(self, band: Array) -> None: ...
 
@@ -28,13 +28,13 @@ class BandWriter(Protocol):
 
 
 class PngStreamWriter:
-    """Write bands of labels (rows, W) as an 8-bit palette PNG of any size.
+    """A writer of bands of labels (rows, W) as an 8-bit palette PNG of any size.
 
-    Pillow needs the whole image at once. Source: the PNG specification, https://www.w3.org/TR/png-3.
+    Pillow requires the complete image in memory. Source: the PNG specification, https://www.w3.org/TR/png-3.
     """
 
     def __init__(self, file: IO[bytes], size: Sequence[int], colors: Sequence[Sequence[int]]):
-        self.file, self.packer = file, zlib.compressobj(ZLIB_LEVEL)
+        self.file, self.compressor = file, zlib.compressobj(ZLIB_LEVEL)
         file.write(b"\x89PNG\r\n\x1a\n")
         height, width = size
         self.chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
@@ -44,17 +44,17 @@ class PngStreamWriter:
         self.file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
 
     def write(self, band: Array) -> None:
-        unfiltered = np.pad(band.astype(np.uint8), ((0, 0), (1, 0)))  # each row begins with its filter: 0, none
-        if data := self.packer.compress(unfiltered.tobytes()):
+        rows = np.pad(band.astype(np.uint8), ((0, 0), (1, 0)))  # each row begins with its filter: 0, none
+        if data := self.compressor.compress(rows.tobytes()):
             self.chunk(b"IDAT", data)
 
     def close(self) -> None:
-        self.chunk(b"IDAT", self.packer.flush())
+        self.chunk(b"IDAT", self.compressor.flush())
         self.chunk(b"IEND", b"")
 
 
 class NpyStreamWriter:
-    """Write bands along the first axis as an .npy file of a known shape."""
+    """A writer of bands along the first axis as an .npy file of a known shape."""
 
     def __init__(self, file: IO[bytes], shape: Sequence[int], dtype: str):
         self.file, self.dtype, self.remaining = file, np.dtype(dtype), math.prod(shape)
@@ -70,7 +70,7 @@ class NpyStreamWriter:
 
 
 class VolumeWriter:
-    """Collect all bands for a format that is written at once."""
+    """A writer that collects all bands and saves them at once."""
 
     def __init__(self, save: Callable[[Array], None]):
         self.save, self.bands = save, []
@@ -116,8 +116,8 @@ def open_npy_writer(path: Path, shape: Sequence[int], dtype: str) -> Iterator[Ba
         writer.close()
 
 
-def save_nifti(file: IO[bytes], labels: Array, image: Path, packed: bool) -> None:
-    """Write labels with the affine and the units of the image."""
+def save_nifti(file: IO[bytes], labels: Array, image: Path, compressed: bool) -> None:
+    """Write labels as NIfTI with the affine and the units of the image."""
     import nibabel
 
     source: Any = nibabel.load(image)  # type: ignore[attr-defined]
@@ -125,11 +125,11 @@ def save_nifti(file: IO[bytes], labels: Array, image: Path, packed: bool) -> Non
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
     data = nibabel.Nifti1Image(labels, source.affine, header).to_bytes()
-    file.write(gzip.compress(data, 6, mtime=0) if packed else data)
+    file.write(gzip.compress(data, 6, mtime=0) if compressed else data)
 
 
 def save_tiff(file: IO[bytes], labels: Array, colors: Sequence[Sequence[int]]) -> None:
-    """Write the slices of a volume as pages with the classes' colours."""
+    """Write the slices of a volume as TIFF pages with a colour map of the classes."""
     table = np.zeros((3, 256), np.uint16)
     table[:, : len(colors)] = np.array(colors, np.uint16).T * 257
     tifffile.imwrite(file, labels, photometric="palette", colormap=table, compression="zlib", metadata=None)

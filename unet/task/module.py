@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unet.analysis.nonfinite import first_nonfinite
 from unet.errors import UserError
-from unet.inference.tiling import predict
+from unet.inference.tiling import predict_logits
 from unet.network.normalization import Normalize, adjust_logits
 from unet.task.metrics import ConfusionMatrix
 from unet.task.schedules import make_schedule
@@ -30,7 +30,7 @@ class SegmentationTask(L.LightningModule):
         optim: ``lr``, ``weight_decay``, ``betas``, ``schedule`` and ``warmup``.
         description: plain values saved in every checkpoint, from which network and preprocessing are rebuilt.
         seed: seeds dropout at every batch, so that a resumed run draws the same numbers.
-        tile, overlap: tiles of the evaluation, see :func:`unet.inference.tiling.predict`.
+        tile, overlap: tiles of the evaluation, see :func:`unet.inference.tiling.predict_logits`.
         log_weights: one number per class, which :meth:`adjust_logits` subtracts from the logits; None: zeros.
     """
 
@@ -66,7 +66,7 @@ class SegmentationTask(L.LightningModule):
     def predict(self, image: Tensor) -> Tensor:
         """Return the logits of images in evaluation, by tiles if ``tile`` is set."""
         net: Any = self.net
-        return predict(self, image, self.tile, self.overlap, net.total_stride)
+        return predict_logits(self, image, self.tile, self.overlap, net.total_stride)
 
     def predict_labels(self, logits: Tensor) -> Tensor:
         """Return the labels (B, *S) of logits (B, K, *S): the largest adjusted logit."""

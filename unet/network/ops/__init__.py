@@ -1,6 +1,6 @@
-"""The operators, one family a file, a down beside the up that undoes it. Importing this package registers them all.
+"""The resampling operators, one family per file. Importing this package registers all of them.
 
-The tables list them in the order of these imports, the classical ones first.
+The registries and the README's tables list the operators in the order of these imports.
 """
 # ruff: noqa: I001
 

@@ -1,4 +1,4 @@
-"""Convolutions that change the resolution themselves: strided down, transposed up."""
+"""Strided and transposed convolutions."""
 
 from torch import Tensor, nn
 
@@ -9,10 +9,10 @@ from unet.network.registry import DOWN, UP
 
 @DOWN.register("strided")
 class StridedDown(nn.Module):
-    """A convolution with the stage's stride, normalised and activated. x (B, C, *rS) -> (B, C, *S).
+    """Strided convolution with normalization and activation. x (B, C, *rS) -> (B, C, *S).
 
-    Learns what to keep, for ``k^d C^2`` weights; padded so that sizes divide exactly. An odd kernel is centred on a
-    sample and not between two, so its output lies half a sample off a 2-wide pooling's: the weights absorb it.
+    ``k^d C^2`` weights; padded so that the size is divided exactly. An odd kernel is centred on a pixel, half a pixel
+    from the centre of a pooling window of 2; the weights can compensate for the shift.
     Source: Springenberg et al. 2015, Striving for simplicity, https://arxiv.org/abs/1412.6806.
     """
 
@@ -36,13 +36,12 @@ class StridedDown(nn.Module):
 
 @UP.register("transposed")
 class TransposedUp(nn.Module):
-    """The transpose of a strided convolution: every sample paints a ``kernel_size`` patch, overlaps add up.
+    """Transposed convolution. x (B, Cin, *S), skip unused -> (B, Cout, *rS).
 
-    x (B, Cin, *S), skip unused -> (B, Cout, *rS).
-
-    ``k^d Cin Cout`` weights. With the default kernel, the stride's, patches tile without overlap, as in U-Net's paper.
-    A kernel the stride does not divide overlaps unevenly and paints a checkerboard (Odena et al. 2016,
-    https://distill.pub/2016/deconv-checkerboard). It restores a size; it does not invert a convolution.
+    Every input pixel adds a weighted copy of the kernel to the output. ``k^d Cin Cout`` weights. By default the kernel
+    has the size of the stride, so that copies do not overlap, as in the U-Net paper. A kernel size that is not a
+    multiple of the stride overlaps unevenly, which causes checkerboard artifacts (Odena et al. 2016,
+    https://distill.pub/2016/deconv-checkerboard).
     Source: Long et al. 2015, https://arxiv.org/abs/1411.4038, after Zeiler et al. 2010; in U-Net,
     https://arxiv.org/abs/1505.04597.
     """
@@ -56,14 +55,14 @@ class TransposedUp(nn.Module):
         kernel_size: int | None = None,
     ):
         super().__init__()
-        # (n - 1) r - 2p + k + o = r n, the size wanted, gives o = 2p - (k - r).
+        # (n - 1) r - 2p + k + o = r n gives the output padding o = 2p - (k - r).
         kernel: tuple[int, ...] = stride
         if kernel_size is not None:
             kernel = (covering_kernel("up=transposed", kernel_size, stride),) * spatial_dims
         padding = tuple(same_padding(k, (r,))[0] for k, r in zip(kernel, stride, strict=True))
-        extra = tuple(2 * p - (k - r) for p, k, r in zip(padding, kernel, stride, strict=True))
+        output_padding = tuple(2 * p - (k - r) for p, k, r in zip(padding, kernel, stride, strict=True))
         transposed = getattr(nn, f"ConvTranspose{spatial_dims}d")
-        self.conv = transposed(in_channels, out_channels, kernel, stride, padding, output_padding=extra)
+        self.conv = transposed(in_channels, out_channels, kernel, stride, padding, output_padding=output_padding)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.conv(x)

@@ -1,4 +1,4 @@
-"""Resize by interpolation, then convolve (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard)."""
+"""Interpolation followed by a convolution (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard)."""
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,14 @@ from unet.network.blocks import conv, odd_kernel
 from unet.network.registry import UP
 
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
-"""torch's name of linear interpolation along every spatial axis."""
+"""torch's name of linear interpolation, by the number of spatial axes."""
 
 
 class ResizeConv(nn.Module):
-    """Interpolate to the skip's size, then a convolution. x (B, Cin, *S), skip unused -> (B, Cout, *rS).
+    """Interpolation to the size of the skip, then a convolution. x (B, Cin, *S), skip unused -> (B, Cout, *rS).
 
-    ``k^d Cin Cout`` weights, applied at the fine resolution. Every output sample is made the same way, so no
-    checkerboard is built in. ``kernel_size`` is odd; 1 only mixes channels, which interpolation leaves alone, so that
-    the convolution may as well come first and cost ``prod(r)`` times less.
+    ``k^d Cin Cout`` weights, applied at the fine resolution. No checkerboard artifacts by construction. A convolution
+    with ``kernel_size`` 1 commutes with the interpolation and is computed first, with ``prod(r)`` times fewer FLOPs.
     """
 
     def __init__(
@@ -31,12 +30,8 @@ class ResizeConv(nn.Module):
     def resize(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def plain(self, x: Tensor) -> Tensor:
-        """What the operator is, as it is written in the papers: the reference of every faster form."""
-        return self.conv(self.resize(x))
-
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.resize(self.conv(x)) if max(self.conv.kernel_size) == 1 else self.plain(x)
+        return self.resize(self.conv(x)) if max(self.conv.kernel_size) == 1 else self.conv(self.resize(x))
 
     def interpolate(self, x: Tensor, mode: str, **options: bool) -> Tensor:
         return F.interpolate(x, scale_factor=[float(r) for r in self.stride], mode=mode, **options)
@@ -44,12 +39,9 @@ class ResizeConv(nn.Module):
 
 @UP.register("nearest")
 class NearestUp(ResizeConv):
-    """Copy every sample r times along each axis, then convolve.
+    """Nearest-neighbour upsampling, then a convolution. x (B, Cin, *S), skip unused -> (B, Cout, *rS).
 
-    x (B, Cin, *S), skip unused -> (B, Cout, *rS). Keeps edges hard, in steps that the convolution smooths.
-
-    Computed as one transposed convolution: copying is the transpose of summing windows, and two linear maps in a row
-    are one. Each output sample then costs the taps that fall on different inputs: (2/3)^d of all at stride 2, kernel 3.
+    Computed as one equivalent transposed convolution, which needs (2/3)^d of the FLOPs at stride 2 and kernel size 3.
     """
 
     def resize(self, x: Tensor) -> Tensor:
@@ -59,12 +51,12 @@ class NearestUp(ResizeConv):
         if max(self.conv.kernel_size) == 1:
             return self.resize(self.conv(x))
         transposed = getattr(F, f"conv_transpose{len(self.stride)}d")
-        weight = fold(self.conv.weight, self.stride)
+        weight = nearest_kernel(self.conv.weight, self.stride)
         return transposed(x, weight, self.conv.bias, stride=self.stride, padding=self.conv.padding)
 
 
-def fold(weight: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """The transposed convolution's kernel that equals nearest resizing by ``stride`` and then ``weight``.
+def nearest_kernel(weight: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """Return the kernel of the transposed convolution that equals nearest-neighbour upsampling and a convolution.
 
     weight (Cout, Cin, *k) -> (Cin, Cout, *(k + r - 1)): along each axis the flipped kernel convolved with r ones.
     """
@@ -77,24 +69,24 @@ def fold(weight: Tensor, stride: tuple[int, ...]) -> Tensor:
 
 @UP.register("linear", "bilinear", "trilinear")
 class LinearUp(ResizeConv):
-    """Weigh the two nearest samples along each axis, then convolve: bilinear in 2-D, trilinear in 3-D.
+    """Linear, bilinear or trilinear interpolation, then a convolution. x (B, Cin, *S), skip unused -> (B, Cout, *rS).
 
-    x (B, Cin, *S), skip unused -> (B, Cout, *rS). Smooth; sample centres stay where they were
-    (``align_corners=False``), so nothing shifts.
+    Pixel centres keep their positions (``align_corners=False``), so that nothing is shifted.
     """
 
     def resize(self, x: Tensor) -> Tensor:
         fine = self.interpolate(x, LINEAR[len(self.stride)], align_corners=False)
         if fine.requires_grad and not torch.compiler.is_compiling():
-            fine.register_hook(torch.clone)  # a slice of the concatenation's gradient made dense: the backward of the
-        return fine  # interpolation is three times slower on the slice
+            # The gradient is a slice of that of the concatenation; the backward pass is three times faster on a copy.
+            fine.register_hook(torch.clone)
+        return fine
 
 
 @UP.register("bicubic")
 class BicubicUp(ResizeConv):
-    """Weigh the four nearest samples along each axis by a cubic, then convolve. 2-D only.
+    """Bicubic interpolation, then a convolution. x (B, Cin, H, W), skip unused -> (B, Cout, rH, rW), 2-D only.
 
-    x (B, Cin, H, W), skip unused -> (B, Cout, rH, rW). Sharper than linear; overshoots beside edges.
+    Sharper than linear interpolation, with overshoots at edges.
     Source: Keys 1981, Cubic convolution interpolation, https://doi.org/10.1109/TASSP.1981.1163711 (torch's a = -0.75).
     """
 
@@ -102,7 +94,7 @@ class BicubicUp(ResizeConv):
         self, in_channels: int, out_channels: int, spatial_dims: int, stride: tuple[int, ...], kernel_size: int = 3
     ):
         if spatial_dims != 2:
-            raise UserError(f"model.up=bicubic: for images of 2 axes, found {spatial_dims}; use linear")
+            raise UserError(f"model.up=bicubic: supports 2 spatial axes only, found {spatial_dims}; use linear")
         super().__init__(in_channels, out_channels, spatial_dims, stride, kernel_size)
 
     def resize(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Upsampling by content: every output sample gathers a mixture of the input of its own."""
+"""Content-aware upsampling: the interpolation weights or positions are computed from the features."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from unet.network.registry import UP
 
 
 def neighbourhoods(x: Tensor, kernel_size: int) -> Tensor:
-    """The ``kernel_size`` neighbours of every sample along each axis, borders repeated.
+    """Return the neighbourhood of every pixel, with replication padding.
 
     x (B, C, *S) -> (B, C, K, *S) with K = kernel_size ** d.
     """
@@ -30,22 +30,22 @@ def neighbourhoods(x: Tensor, kernel_size: int) -> Tensor:
 
 
 def reassemble(x: Tensor, weights: Tensor, stride: Sequence[int], kernel_size: int) -> Tensor:
-    """Mix each neighbourhood of x (B, C, *S) by weights (B, K, P, *S), one set for each of P = prod(r) places.
+    """Return the weighted sum of the neighbourhood of every output pixel.
 
-    -> (B, C, *rS).
+    x (B, C, *S), weights (B, K, P, *S) with P = prod(r) output pixels per input pixel -> (B, C, *rS).
     """
     return join_windows(torch.einsum("bck...,bkp...->bcp...", neighbourhoods(x, kernel_size), weights), stride)
 
 
 @UP.register("carafe")
 class CarafeUp(nn.Module):
-    """A small network looks at the content and predicts, for every output sample, the weights of its neighbourhood.
+    """Weighted sum of the neighbourhood of every output pixel, with weights predicted from the features.
 
     x (B, Cin, *S), skip unused -> (B, Cout, *rS).
 
-    ``Cin Cout`` weights for the mixing of channels, and ``3^d m prod(r) k^d`` for the prediction from m compressed
-    channels. The channels are mixed first: weights that sum to one commute with it, and the coarse map is smaller.
-    Borders are repeated where the paper puts zeros. Source: Wang et al. 2019, https://arxiv.org/abs/1905.02188.
+    ``Cin Cout`` weights for the pointwise convolution, and ``3^d m prod(r) k^d`` for the prediction from m compressed
+    channels. The pointwise convolution comes first, at the coarse resolution: it commutes with weights that sum to one.
+    Borders have replication padding instead of the paper's zeros. Source: Wang et al. 2019, https://arxiv.org/abs/1905.02188.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class CarafeUp(nn.Module):
         positive_integer("up=carafe", "compressed", compressed)
         self.stride, self.kernel_size = stride, kernel_size
         self.mix = conv(spatial_dims)(in_channels, out_channels, 1)
-        places, neighbours = math.prod(stride), kernel_size**spatial_dims
+        num_positions, num_neighbours = math.prod(stride), kernel_size**spatial_dims
         self.predict = nn.Sequential(
             conv(spatial_dims)(in_channels, compressed, 1),
-            conv(spatial_dims)(compressed, neighbours * places, 3, padding=1),
-            nn.Unflatten(1, (neighbours, places)),
+            conv(spatial_dims)(compressed, num_neighbours * num_positions, 3, padding=1),
+            nn.Unflatten(1, (num_neighbours, num_positions)),
             nn.Softmax(dim=1),
         )
 
@@ -74,8 +74,8 @@ class CarafeUp(nn.Module):
         return reassemble(self.mix(x), self.predict(x), self.stride, self.kernel_size)
 
 
-class SampleNorm(nn.LayerNorm):
-    """Layer norm over the channels of every sample. x (B, C, *S) -> (B, C, *S)."""
+class PixelNorm(nn.LayerNorm):
+    """Layer norm over the channels of every pixel. x (B, C, *S) -> (B, C, *S)."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
@@ -83,12 +83,12 @@ class SampleNorm(nn.LayerNorm):
 
 @UP.register("sapa")
 class SimilarityUp(nn.Module):
-    """Every output sample takes from its coarse neighbours in proportion to how alike they are to the skip there.
+    """Weighted sum of the neighbourhood of every output pixel, with weights from the similarity to the skip.
 
     x (B, Cin, *S), skip (B, Cout, *rS) -> (B, Cout, *rS).
 
-    ``Cin Cout`` weights for the mixing of channels, and ``(Cin + Cout) e`` for the two embeddings that are compared.
-    The encoder's fine map decides where an edge runs; the coarse map says what lies on either side.
+    ``Cin Cout`` weights for the pointwise convolution, and ``(Cin + Cout) e`` for the two embeddings that are compared.
+    Edges follow the skip, values come from the coarse features.
     Source: Lu et al. 2022, SAPA: similarity-aware point affiliation, https://arxiv.org/abs/2209.12866.
     """
 
@@ -107,8 +107,8 @@ class SimilarityUp(nn.Module):
         self.stride, self.kernel_size = stride, kernel_size
         make = conv(spatial_dims)
         self.mix = make(in_channels, out_channels, 1)
-        self.key = nn.Sequential(SampleNorm(in_channels), make(in_channels, embedding, 1, bias=False))
-        self.query = nn.Sequential(SampleNorm(out_channels), make(out_channels, embedding, 1))
+        self.key = nn.Sequential(PixelNorm(in_channels), make(in_channels, embedding, 1, bias=False))
+        self.query = nn.Sequential(PixelNorm(out_channels), make(out_channels, embedding, 1))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         queries = split_windows(self.query(skip), self.stride)  # (B, E, P, *S)
@@ -119,16 +119,14 @@ class SimilarityUp(nn.Module):
 
 @UP.register("dysample")
 class DySampleUp(nn.Module):
-    """Linear interpolation at places that are moved by what the content asks for.
+    """Linear interpolation at positions with learned offsets. x (B, Cin, *S), skip unused -> (B, Cout, *rS).
 
-    x (B, Cin, *S), skip unused -> (B, Cout, *rS).
-
-    ``Cin Cout`` weights for the mixing of channels, and ``Cin g d prod(r)`` for the offsets of g groups of channels,
-    which start near zero: at first this is linear interpolation. An offset of one moves a place by a quarter of a
-    coarse sample. Source: Liu et al. 2023, Learning to upsample by learning to sample, https://arxiv.org/abs/2308.15085.
+    ``Cin Cout`` weights for the pointwise convolution, and ``Cin g d prod(r)`` for the offsets of g groups of channels,
+    which are initialized near zero (linear interpolation). An offset of 1 is a quarter of a coarse pixel.
+    Source: Liu et al. 2023, Learning to upsample by learning to sample, https://arxiv.org/abs/2308.15085.
     """
 
-    scope = 0.25
+    offset_scale = 0.25
 
     def __init__(
         self, in_channels: int, out_channels: int, spatial_dims: int, stride: tuple[int, ...], groups: int = 4
@@ -143,23 +141,23 @@ class DySampleUp(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         dims, size = len(self.stride), x.shape[2:]
-        offset = self.offset(x).float().unflatten(1, (self.groups * dims, -1)) * self.scope
+        offset = self.offset(x).float().unflatten(1, (self.groups * dims, -1)) * self.offset_scale
         offset = join_windows(offset, self.stride).unflatten(1, (self.groups, dims)).flatten(0, 1)  # (B g, d, *rS)
-        places = []  # along each axis, in coarse samples from the first one's edge
+        coordinates = []  # along each axis, in coarse pixels from the edge of the first
         for axis, (n, r) in enumerate(zip(size, self.stride, strict=True)):
             centres = (torch.arange(n * r, device=x.device) + 0.5) / r
-            place = offset[:, axis] + centres.view(-1, *[1] * (dims - 1 - axis))
-            places.append(place * (2 / n) - 1)  # -1 and 1 are the first and the last edge
-        grid = torch.stack(places[::-1], dim=-1)  # grid_sample names the last axis first
+            position = offset[:, axis] + centres.view(-1, *[1] * (dims - 1 - axis))
+            coordinates.append(position * (2 / n) - 1)  # -1 and 1 are the outer edges
+        grid = torch.stack(coordinates[::-1], dim=-1)  # grid_sample expects the last axis first
         values = self.mix(x).unflatten(1, (self.groups, -1)).flatten(0, 1)
-        fine = sample(values.float(), grid).to(values.dtype)
+        fine = grid_sample(values.float(), grid).to(values.dtype)
         return fine.unflatten(0, (-1, self.groups)).flatten(1, 2)
 
 
-def sample(values: Tensor, grid: Tensor) -> Tensor:
-    """``grid_sample`` for 1, 2 or 3 axes. values (N, C, *S), grid (N, *S', d) in -1 to 1 -> (N, C, *S').
+def grid_sample(values: Tensor, grid: Tensor) -> Tensor:
+    """Sample 1, 2 or 3 axes linearly. values (N, C, *S), grid (N, *S', d) in -1 to 1 -> (N, C, *S').
 
-    A line is sampled as an image one sample high. Kept in float32: bfloat16 has 8 bits for a place.
+    A sequence is sampled as an image of height 1. Computed in float32: bfloat16 has only 8 bits for a position.
     """
     options = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
     with full_precision(values):

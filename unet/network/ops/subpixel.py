@@ -1,4 +1,4 @@
-"""Resolution traded for channels and back: nothing is computed away, samples only change places."""
+"""Pixel shuffle and unshuffle: rearrangement of pixels into channels and back."""
 
 import math
 
@@ -12,11 +12,11 @@ from unet.network.registry import DOWN, UP
 
 @DOWN.register("pixel_unshuffle")
 class PixelUnshuffleDown(nn.Module):
-    """Every window's samples become channels, a 1-wide convolution brings the width back. x (B, C, *rS) -> (B, C, *S).
+    """Pixel unshuffle, then a pointwise convolution. x (B, C, *rS) -> (B, C, *S).
 
-    ``prod(r) C^2`` weights. Keeps every sample up to the convolution, which learns what to drop: a strided convolution
-    with the stride's kernel, in other words. Source: Shi et al. 2016 (the shuffle), https://arxiv.org/abs/1609.05158;
-    as a down operator Sunkara & Luo 2022, https://arxiv.org/abs/2208.03641.
+    The pixels of every window become channels. ``prod(r) C^2`` weights. Equivalent to a strided convolution with a
+    kernel of the size of the stride. Source: Shi et al. 2016 (pixel shuffle), https://arxiv.org/abs/1609.05158; as a
+    down operator, Sunkara & Luo 2022, https://arxiv.org/abs/2208.03641.
     """
 
     def __init__(
@@ -32,12 +32,11 @@ class PixelUnshuffleDown(nn.Module):
 
 @UP.register("pixel_shuffle")
 class PixelShuffleUp(nn.Module):
-    """A convolution makes prod(r) channels for each one wanted, which become its window of samples.
+    """Convolution, then pixel shuffle (sub-pixel convolution). x (B, Cin, *S), skip unused -> (B, Cout, *rS).
 
-    x (B, Cin, *S), skip unused -> (B, Cout, *rS).
-
-    ``prod(r) k^d Cin Cout`` weights, applied at the coarse resolution. Kernels of one window drawn apart would paint a
-    checkerboard, so they start as copies of one another (ICNR): at first this is nearest-neighbour resizing.
+    The convolution computes prod(r) channels for each output channel, which become the pixels of a window.
+    ``prod(r) k^d Cin Cout`` weights, applied at the coarse resolution. The kernels of one window are initialized as
+    copies (ICNR), which equals nearest-neighbour upsampling and avoids checkerboard artifacts.
     Source: Shi et al. 2016, https://arxiv.org/abs/1609.05158; ICNR: Aitken et al. 2017, https://arxiv.org/abs/1707.02937.
     """
 
@@ -46,13 +45,13 @@ class PixelShuffleUp(nn.Module):
     ):
         super().__init__()
         odd_kernel("up=pixel_shuffle", kernel_size)
-        self.stride, self.places = stride, math.prod(stride)
+        self.stride, self.num_positions = stride, math.prod(stride)
         make = conv(spatial_dims)
-        start = make(in_channels, out_channels, kernel_size)
-        self.conv = make(in_channels, out_channels * self.places, kernel_size, padding=kernel_size // 2)
-        with torch.no_grad():  # the places of one output channel are consecutive, so each kernel is repeated in place
+        initial = make(in_channels, out_channels, kernel_size)
+        self.conv = make(in_channels, out_channels * self.num_positions, kernel_size, padding=kernel_size // 2)
+        with torch.no_grad():  # the kernels of one output channel are consecutive
             for name in ("weight", "bias"):
-                getattr(self.conv, name).copy_(getattr(start, name).repeat_interleave(self.places, dim=0))
+                getattr(self.conv, name).copy_(getattr(initial, name).repeat_interleave(self.num_positions, dim=0))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return join_windows(self.conv(x).unflatten(1, (-1, self.places)), self.stride)
+        return join_windows(self.conv(x).unflatten(1, (-1, self.num_positions)), self.stride)

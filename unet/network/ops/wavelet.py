@@ -1,4 +1,4 @@
-"""The Haar wavelet: sums and differences of neighbours, which lose nothing and can be undone exactly."""
+"""Haar wavelet transform: sums and differences of neighbours, an invertible rearrangement into bands."""
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +9,14 @@ from unet.network.registry import DOWN, UP
 
 
 def halved_axes(operator: str, stride: tuple[int, ...]) -> list[int]:
-    """The tensor axes that are halved; a stride other than 1 or 2 is refused: the Haar wavelet halves."""
+    """Return the tensor axes with stride 2; raise UserError for a stride other than 1 or 2."""
     if any(r not in (1, 2) for r in stride):
-        raise UserError(
-            f"model.{operator}: the Haar wavelet halves an axis or leaves it: stride 1 or 2, found {stride}"
-        )
+        raise UserError(f"model.{operator}: the Haar wavelet supports strides of 1 and 2, found {stride}")
     return [axis for axis, r in enumerate(stride, start=2) if r == 2]
 
 
 def haar(x: Tensor, axes: list[int]) -> Tensor:
-    """One level of the orthonormal transform along ``axes``: (B, C, *2S) -> (B, 2^a C, *S), the means first."""
+    """Apply one level of the orthonormal transform along ``axes``: (B, C, *2S) -> (B, 2^a C, *S), means first."""
     for axis in axes:
         even, odd = x.unflatten(axis, (-1, 2)).unbind(axis + 1)
         x = torch.cat([even + odd, even - odd], dim=1) * 0.5**0.5
@@ -26,7 +24,7 @@ def haar(x: Tensor, axes: list[int]) -> Tensor:
 
 
 def inverse_haar(x: Tensor, axes: list[int]) -> Tensor:
-    """The inverse of :func:`haar`: (B, 2^a C, *S) -> (B, C, *2S)."""
+    """Invert :func:`haar`: (B, 2^a C, *S) -> (B, C, *2S)."""
     for axis in reversed(axes):
         low, high = x.chunk(2, dim=1)
         x = torch.stack([low + high, low - high], dim=axis + 1).flatten(axis, axis + 1) * 0.5**0.5
@@ -35,10 +33,10 @@ def inverse_haar(x: Tensor, axes: list[int]) -> Tensor:
 
 @DOWN.register("haar")
 class HaarDown(nn.Module):
-    """Local means and differences along every axis become channels, a 1-wide convolution brings the width back.
+    """Haar wavelet transform, then a pointwise convolution. x (B, C, *2S) -> (B, C, *S).
 
-    x (B, C, *2S) -> (B, C, *S). ``2^d C^2`` weights. Keeps everything up to the convolution, sorted by frequency: what
-    average pooling keeps is one of 2^d bands. Source: Xu et al. 2023, Haar wavelet downsampling,
+    The 2^d frequency bands of every channel become channels; average pooling keeps only the first band.
+    ``2^d C^2`` weights. Source: Xu et al. 2023, Haar wavelet downsampling,
     https://doi.org/10.1016/j.patcog.2023.109819.
     """
 
@@ -55,12 +53,11 @@ class HaarDown(nn.Module):
 
 @UP.register("haar")
 class HaarUp(nn.Module):
-    """A convolution makes the 2^d bands of every output channel, the inverse wavelet puts them together.
+    """Convolution, then the inverse Haar wavelet transform. x (B, Cin, *S), skip unused -> (B, Cout, *2S).
 
-    x (B, Cin, *S), skip unused -> (B, Cout, *2S).
-
-    ``2^d k^d Cin Cout`` weights, at the coarse resolution. With ``kernel_size: 1`` it can do what a 2-wide transposed
-    convolution can, in other coordinates. Source: Liu et al. 2018, Multi-level wavelet-CNN, https://arxiv.org/abs/1805.07071.
+    The convolution computes 2^d frequency bands for every output channel. ``2^d k^d Cin Cout`` weights, applied at the
+    coarse resolution. With ``kernel_size: 1``, equivalent to a transposed convolution with a kernel of 2.
+    Source: Liu et al. 2018, Multi-level wavelet-CNN, https://arxiv.org/abs/1805.07071.
     """
 
     def __init__(
