@@ -70,7 +70,7 @@ def test_a_folder_without_a_checkpoint_may_be_used_again(tmp_path: Path):
 def test_a_checkpoint_with_code_is_not_resumed(composed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"description": {}, "state_dict": {}, "loops": Evil()}, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match="could run code and is not loaded"):
+    with pytest.raises(UserError, match="could run code and are not loaded"):
         train(composed(f"ckpt_path={tmp_path / 'last.ckpt'}"), tmp_path / "run")
     assert not (tmp_path / "ran").exists()
 

@@ -86,7 +86,7 @@ def test_the_columns_of_the_operator_table():
     assert table.is_deterministic(DOWN, "avg", 2) and not table.is_deterministic(DOWN, "avg", 3)
     assert table.options(UP["carafe"]) == "`kernel_size=5` `compressed=64`" and table.options(DOWN["soft"]) == ""
     assert table.options(DOWN["max"]) == "`kernel_size`" and table.options(DOWN["strided"]) == "`kernel_size=3`"
-    assert table.served(UP, "bicubic") == [2] and table.served(UP, "linear") == [1, 2, 3]
+    assert table.supported_dims(UP, "bicubic") == [2] and table.supported_dims(UP, "linear") == [1, 2, 3]
     assert [table.field(DOWN, name) for name in ("max", "strided", "blur")] == ["2", "3", "4"]
     assert table.flops(UP, "transposed") == 2 * 4 * 128 * 64 * 32 * 32
 

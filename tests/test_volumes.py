@@ -174,5 +174,5 @@ def test_missing_nibabel_is_an_error_with_the_command_to_install_it(tmp_path, mo
 
 
 def test_a_picture_mode_is_refused_for_arrays(tmp_path):
-    with pytest.raises(UserError, match=r"\.npy: data\.source\.mode=RGB converts pictures"):
+    with pytest.raises(UserError, match=r"\.npy: data\.source\.mode=RGB does not convert arrays"):
         scanned(arrays_folder(tmp_path, (12, 10), ".npy", ".npy"), mode="RGB", splits={"train": 1, "val": 1})
