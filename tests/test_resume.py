@@ -12,8 +12,9 @@ import pytest
 import torch
 from conftest import ROOT, config
 from omegaconf import OmegaConf
-from test_command_line import assert_same, error_of, interrupt, run, start
+from test_command_line import interrupt, run, start
 from test_segmenter import Evil
+from test_training import assert_same, weights
 
 from unet.errors import UserError
 from unet.io.run_folder import ensure_new_or_resuming
@@ -70,7 +71,7 @@ def test_a_folder_without_a_checkpoint_may_be_used_again(tmp_path: Path):
 def test_a_checkpoint_with_code_is_not_resumed(composed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"description": {}, "state_dict": {}, "loops": Evil()}, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match="could run code and is not loaded"):
+    with pytest.raises(UserError, match="could run code and are not loaded"):
         train(composed(f"ckpt_path={tmp_path / 'last.ckpt'}"), tmp_path / "run")
     assert not (tmp_path / "ran").exists()
 
@@ -80,10 +81,9 @@ def test_a_run_is_not_resumed_with_another_network(tmp_path: Path):
     (tmp_path / "checkpoints").mkdir()
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.touch()
-    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=r"its run has model.width=16, this one has model.width=8; resume with"):
         execute(train, config(f"ckpt_path={last}", "model.width=8"), tmp_path, [])
-    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "config.yaml"]
 
 
 @pytest.mark.parametrize("program", ["python train.py", "unet-lab train"])
@@ -134,7 +134,7 @@ def test_the_same_command_resumes_after_sigterm_and_then_reports_that_the_run_is
     assert 8 <= torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] < 48
     again = run(stack, tmp_path, *reversed(LONGER))
     assert again.returncode == 0 and "resuming from" in again.stdout and "epoch 1/" not in again.stdout
-    assert_same(folder, tmp_path / "uninterrupted")
+    assert_same(weights(folder), weights(tmp_path / "uninterrupted"))
     third = run(stack, tmp_path, *LONGER)
     assert third.returncode == 0 and "this run is finished, validation mIoU" in third.stdout
     assert third.stdout.count("\n") == 1
@@ -150,4 +150,5 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(stack, tmp_path):
     again = run(stack, tmp_path, *longer)
     assert again.returncode == 0 and "epoch 1/12" in again.stdout
     assert len(list((tmp_path / "resumed").glob("events*"))) == 3
-    assert "holds a run with seed=0, this one has seed=1" in error_of(stack, tmp_path, *longer, "seed=1")
+    other = run(stack, tmp_path, *longer, "seed=1")
+    assert other.returncode == 1 and "holds a run with seed=0, this one has seed=1" in other.stderr

@@ -43,14 +43,14 @@ def print_summary(summary: Any) -> None:
     padded = [n + sum(pads) for n, pads in zip(summary.size, summary.padding, strict=True)]
     padding = ", ".join(f"{start} before and {end} after" for start, end in summary.padding)
     console.print(f"Input {times(summary.size)}, padded to {times(padded)} ({padding}); the logits are cropped")
-    table = Table(title="U-Net", title_justify="left")
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("part", "operator", "size") else "right")
+    table = Table(*COLUMNS[:3], title="U-Net", title_justify="left")
+    for name in COLUMNS[3:]:
+        table.add_column(name, justify="right")
     for cells in table_rows(summary):
         table.add_row(*cells)
     table.add_section()
     totals = f"{summary.parameters:,}", f"{summary.flops / 1e6:,.1f}", f"{summary.memory / 2**20:,.1f}"
-    table.add_row("total", "", "", "", "", "", "", *totals)
+    table.add_row("total", *[""] * 6, *totals)
     console.print(table)
     console.print("Sizes for a kernel of k samples, stride s, dilation d and padding p on each side:")
     for layer in summary.layers:

@@ -58,13 +58,9 @@ def reset_run_folder(folder: Path) -> None:
 
 
 def write_status(folder: Path, state: str, reason: str = "", command: Sequence[str] = ()) -> None:
-    """Write the state of a run.
+    """Write the state of a run: ``pending``, ``running``, ``done``, ``failed`` or ``interrupted``.
 
-    Args:
-        folder: the run's folder.
-        state: ``pending``, ``running``, ``done``, ``failed`` or ``interrupted``.
-        reason: the error message, in one line.
-        command: the words that started the run; by default those saved before.
+    ``command`` are the words that started the run, by default those saved before.
     """
     command = list(command) or read_json(folder / STATUS).get("command", [])
     write_json(folder / STATUS, {"state": state, "reason": reason, "command": command})

@@ -30,16 +30,17 @@ if "OMP_WAIT_POLICY" not in os.environ:
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 """Whether the user asked for tracebacks; read before this module sets the variable for Hydra itself."""
 
-SCRIPTS = {"check": "check_data"}
-"""Commands whose script has another name."""
-
 
 def program_name(command: str) -> str:
     """Return how a command is called in this process: ``unet-lab train``, or ``python train.py``."""
     program = Path(sys.argv[0])
     if program.stem == "unet-lab" or program.parts[-2:] == ("unet", "__main__.py"):
         return f"unet-lab {command}"
-    return "python train.py" if command == "train" else f"python scripts/{SCRIPTS.get(command, command)}.py"
+    return (
+        "python train.py"
+        if command == "train"
+        else f"python scripts/{'check_data' if command == 'check' else command}.py"
+    )
 
 
 OmegaConf.register_new_resolver("program_name", program_name, replace=True)
@@ -53,11 +54,11 @@ class RefuseSweep(Callback):
         sys.exit(2)
 
 
-def hydra_script(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+def hydra_script(config_name: str, positional: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Decorate a command, a function of the config that Hydra composes.
 
     An error becomes a message of one line and exit status 1, wrong usage exit status 2. ``HYDRA_FULL_ERROR=1`` brings
-    the traceback back.
+    the traceback back. The first argument may be the value of the key ``positional``: ``report outputs/SWEEP``.
     """
 
     def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -74,6 +75,9 @@ def hydra_script(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Ca
 
         @functools.wraps(main)
         def run() -> None:
+            word = sys.argv[1] if positional and len(sys.argv) > 1 else "-"
+            if not word.startswith("-") and ("=" not in word or Path(word).exists()):
+                sys.argv[1] = as_override(positional, word)
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is written here
             try:
                 configured()
@@ -91,13 +95,6 @@ def hydra_script(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Ca
         return run
 
     return decorate
-
-
-def accept_positional(key: str) -> None:
-    """Rewrite a first argument without a key as ``key=argument``: ``report outputs/SWEEP``."""
-    word = sys.argv[1] if len(sys.argv) > 1 else "-"
-    if not word.startswith("-") and ("=" not in word or Path(word).exists()):
-        sys.argv[1] = as_override(key, word)
 
 
 def require_keys(config: DictConfig, keys: Sequence[str], command: str) -> None:

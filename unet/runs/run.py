@@ -27,8 +27,6 @@ from unet.runs.error_messages import exit_with_error, format_error
 from unet.runs.resume import check_same_config, check_same_network, last_checkpoint, resume_hint
 from unet.runs.run_names import AUTO, as_override
 
-OBJECTIVES = ("best/val_miou", "val/miou")
-"""Keys of ``metrics.json``: a sweep compares the first one that exists."""
 NO_SCORE = float("nan")
 """The objective of a job that did not finish."""
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
@@ -106,7 +104,9 @@ def require_common_folder(config: DictConfig) -> None:
 
 def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     """Start or resume a job of a sweep unless it is done; wait for another process that runs it."""
-    settings: dict[str, Any] = job_settings(config)
+    settings: dict[str, Any] = {"trainer.devices": 1} if config.trainer.devices == "auto" else {}
+    if config.threads is None and "joblib" in HydraConfig.get().launcher._target_:  # jobs run in parallel
+        settings["threads"] = 1
     with lock_folder(folder, wait=True) as running:
         status = read_json(folder / STATUS)
         if status.get("state") == "done":
@@ -231,14 +231,6 @@ def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[
     return NO_SCORE
 
 
-def job_settings(config: DictConfig) -> dict[str, int]:
-    """Return a sweep's settings for values left open: one device, and one thread where jobs run in parallel."""
-    settings = {"trainer.devices": 1} if config.trainer.devices == "auto" else {}
-    if config.threads is None and "joblib" in HydraConfig.get().launcher._target_:
-        settings["threads"] = 1
-    return settings
-
-
 @contextmanager
 def lock_folder(folder: Path, wait: bool = False) -> Iterator[FileLock]:
     """Lock a run's folder, so that no two processes run one job, and yield the lock ``.running``.
@@ -251,8 +243,9 @@ def lock_folder(folder: Path, wait: bool = False) -> Iterator[FileLock]:
     Raises:
         UserError: another process has locked it and ``wait`` is false.
     """
-    names = (".running",) if is_locked_by_parent() else (".lock", ".running")
-    locks = [FileLock(folder / name) for name in names]
+    holder = int(os.environ.get(LOCKED_BY, "-1"))
+    is_locked_by_sweep = holder in {process.pid for process in psutil.Process().parents()}  # and the sweep is alive
+    locks = [FileLock(folder / name) for name in (".lock", ".running")][is_locked_by_sweep:]
     with ExitStack() as stack:
         for lock in locks:
             try:
@@ -266,12 +259,6 @@ def lock_folder(folder: Path, wait: bool = False) -> Iterator[FileLock]:
         yield locks[-1]
 
 
-def is_locked_by_parent() -> bool:
-    """Return whether the sweep that started this process is alive: then it has locked the folder."""
-    holder = os.environ.get(LOCKED_BY)
-    return holder is not None and int(holder) in {process.pid for process in psutil.Process().parents()}
-
-
 def objective(metrics: Mapping[str, Any]) -> float:
     """Return the validation mIoU of the best epoch; the test split is never used for selection."""
-    return next((float(metrics[key]) for key in OBJECTIVES if key in metrics), NO_SCORE)
+    return float(metrics.get("best/val_miou", metrics.get("val/miou", NO_SCORE)))
