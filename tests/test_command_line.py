@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -39,14 +38,6 @@ def environment() -> dict[str, str]:
 
 def run(stack: Path, cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return processes.run(arguments(stack, *overrides), cwd)
-
-
-def test_a_damaged_file_is_named_before_training_starts(stack, tmp_path):
-    copy = Path(shutil.copytree(stack, tmp_path / "copy"))
-    image = copy / "image" / "8.png"  # in the test split
-    image.write_bytes(image.read_bytes()[:100])
-    result = run(copy, tmp_path)
-    assert result.returncode == 1 and str(image) in result.stderr and "epoch 1" not in result.stdout
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(stack, tmp_path):

@@ -68,22 +68,20 @@ def in_optimizer(task) -> None:
     task.trainer.optimizers[0].register_step_post_hook(exhaust_memory)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted() -> dict[tuple[str, ...], tuple[Path, dict]]:
-    """Return folder and metrics of uninterrupted runs by their overrides."""
-    return {}
+UNINTERRUPTED: dict[tuple[str, ...], tuple[Path, dict]] = {}
+"""Folder and metrics of uninterrupted runs by their overrides."""
 
 
 @pytest.fixture
-def fail_and_resume(composed, tmp_path, tmp_path_factory, monkeypatch, uninterrupted):
+def fail_and_resume(composed, tmp_path, tmp_path_factory, monkeypatch):
     """Return a function that fails a run, resumes it and compares it to an uninterrupted one; it returns the step."""
 
     def fail_and_resume(hook: str, step: int, action: Callable[..., None], *overrides: str) -> int:
         config = composed("num_logged_images=0", "feature_maps=0", *overrides)
-        if overrides not in uninterrupted:
+        if overrides not in UNINTERRUPTED:
             folder = tmp_path_factory.mktemp("uninterrupted")
-            uninterrupted[overrides] = folder, train(config, folder)
-        folder, metrics = uninterrupted[overrides]
+            UNINTERRUPTED[overrides] = folder, train(config, folder)
+        folder, metrics = UNINTERRUPTED[overrides]
         with monkeypatch.context() as patch:
             at(patch, hook, step, action)
             with pytest.raises(RuntimeError, match="can't allocate memory"):

@@ -46,6 +46,7 @@ def test_the_folder_is_named_by_the_overrides_and_a_hash_of_the_configuration():
     assert name == folder_of("model.down=avg", "resume=auto")
     assert name.rpartition("_")[2] == folder_of("model.down=avg", "seed=0").rpartition("_")[2], "the same configuration"
     assert name != folder_of("model.down=avg", "optim.lr=0.5") and name != folder_of("model.down=avg", "seed=1")
+    assert folder_of("++data.source.values={0: a, 255: b, x: b}").startswith("outputs/"), "keys of several types"
 
 
 def test_hydra_run_dir_has_to_hold_the_same_run(tmp_path: Path):
@@ -98,13 +99,8 @@ def test_the_status_of_a_run_and_the_command_to_resume_have_the_name_of_the_prog
     assert resume_hint(tmp_path, config(), ["seed=1"]).startswith(f"to resume: {program} seed=1 ckpt_path=")
 
 
-def test_a_mapping_with_keys_of_several_types_has_a_name():
-    assert folder_of("++data.source.values={0: a, 255: b, x: b}").startswith("outputs/")
-
-
 @pytest.mark.slow
 def test_a_stopped_run_prints_the_command_that_resumes_it(stack, tmp_path):
-
     def stop(epoch: int, *overrides: str) -> list[str]:
         process = start(stack, tmp_path, epoch, *LONGER[:-1], "trainer.max_epochs=40", *overrides)
         os.kill(process.pid, signal.SIGTERM)

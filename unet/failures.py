@@ -21,8 +21,6 @@ MEMORY = re.compile(
 )
 """Messages of torch, CUDA, the system and oneDNN; on the CPU torch raises them as a plain RuntimeError."""
 WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal: (?P<signal>[\w ]+)|exited unexpectedly)")
-IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
-WRITER = "PytorchStreamWriter"
 
 
 class Failure(NamedTuple):
@@ -51,7 +49,7 @@ def classify_failure(
             return Failure(f"{cause.filename or folder or 'writing'}: the disk is full; free some space")
         if isinstance(cause, OSError) and cause.strerror and cause.filename:
             return Failure(f"{cause.filename}: {cause.strerror}")
-        if WRITER in str(cause):  # torch does not pass on the system's reason
+        if "PytorchStreamWriter" in str(cause):  # torch does not pass on the system's reason
             return Failure(f"{folder or 'writing'}: cannot be written ({one_line(cause)}); check the disk's space")
         if match := WORKER.search(str(cause)):
             if match["signal"] and "Bus error" in match["signal"]:
@@ -69,7 +67,7 @@ def classify_failure(
 def one_line(error: BaseException) -> str:
     """Return an error's message in one line; of an error in a loader process, without its traceback."""
     lines = str(error).strip().splitlines()
-    if lines and IN_WORKER.match(lines[0]):
+    if lines and re.match(r"Caught \w+ in DataLoader worker process", lines[0]):
         return lines[-1].partition(": ")[2]
     return " ".join(str(error).split())
 

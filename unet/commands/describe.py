@@ -13,8 +13,12 @@ def main(config: DictConfig) -> None:
     """Print the network for the input: channels, then its size along one, two or three axes."""
     import warnings
 
-    from unet.analysis.network_summary import summarize_network
+    from rich.console import Console
+    from rich.table import Table
+
+    from unet.analysis.network_summary import COLUMNS, summarize_network, table_rows
     from unet.analysis.width_matching import match_width
+    from unet.network.geometry import times
     from unet.training.config_limits import validate_config
 
     validate_config(config)
@@ -27,17 +31,7 @@ def main(config: DictConfig) -> None:
     model |= {"in_channels": channels, "num_classes": config.num_classes, "spatial_dims": len(size)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the bottleneck is")  # printed below
-        print_summary(summarize_network(match_width(model, size), size, object_size=config.object))
-
-
-def print_summary(summary: Any) -> None:
-    """Print the table, the formulas of the sizes, the receptive fields and the warnings."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from unet.analysis.network_summary import COLUMNS, table_rows
-    from unet.network.geometry import times
-
+        summary = summarize_network(match_width(model, size), size, object_size=config.object)
     console = Console(highlight=False)
     console.width = max(console.width, 132)  # a table that is too wide is easier to scroll than to read wrapped
     padded = [n + sum(pads) for n, pads in zip(summary.size, summary.padding, strict=True)]

@@ -22,9 +22,6 @@ DISPLAY_MODES = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB
 # Pillow warns from half of the size on that it refuses; such an image is read.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-HIGH_BIT_DEPTH = ("I", "F")
-"""First letters of Pillow's modes with more than 8 bits per channel: I;16, I;16B, I, F."""
-
 
 def name_parts(path: Path) -> tuple[str, str]:
     """Return stem and lower-case suffix of a file name: ``a.b.nii.gz`` -> ``a.b``, ``.nii.gz``."""
@@ -72,19 +69,15 @@ def errors_of_reading(path: Path, kind: str, advice: str = "replace or remove th
             f"bomb; divide the image into smaller ones"
         ) from None
     except Exception as error:  # a decoder of a damaged file may raise anything
-        raise UserError(f"{path}: cannot be read as {kind} ({reason_of(error, path)}); {advice}") from None
-
-
-def reason_of(error: Exception, path: Path) -> str:
-    """Return the reason why a library could not read a file, without the file's name."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if path.is_file() and path.stat().st_size == 0:
-        return "the file is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "it holds no image"
-    message = str(error).strip()
-    return message.splitlines()[0].rstrip(".") if message else type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        elif path.is_file() and path.stat().st_size == 0:
+            reason = "the file is empty"
+        elif isinstance(error, UnidentifiedImageError):
+            reason = "it holds no image"
+        else:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{path}: cannot be read as {kind} ({reason}); {advice}") from None
 
 
 def read_array(path: Path) -> Array:
@@ -119,7 +112,7 @@ def image_mode(path: Path, file_mode: str, mode: str | None) -> str:
     """Return the Pillow mode to read an image in, from the mode in the file and the configured one."""
     if mode is None:
         return DISPLAY_MODES.get(file_mode, file_mode)
-    if file_mode.startswith(HIGH_BIT_DEPTH) and file_mode != mode:
+    if file_mode.startswith(("I", "F")) and file_mode != mode:  # I;16, I;16B, I, F
         raise UserError(
             f"{path}: more than 8 bits a channel (Pillow's {file_mode}), which data.source.mode={mode} would truncate; "
             f"leave the mode out, or convert the file"

@@ -51,9 +51,8 @@ def ensure_new_or_resuming(folder: Path, ckpt_path: str | None) -> None:
 
 def reset_run_folder(folder: Path) -> None:
     """Remove the files of a run without a checkpoint, and no others, so that it can start again."""
-    for pattern in ("events.out.tfevents.*", "error.txt"):
-        for path in folder.glob(pattern):
-            path.unlink()
+    for path in [*folder.glob("events.out.tfevents.*"), folder / "error.txt"]:
+        path.unlink(missing_ok=True)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 

@@ -88,7 +88,7 @@ def hydra_script(config_name: str, positional: str = "") -> Callable[[Callable[[
                 exit_with_error(error, config_name)
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
-                sys.exit(signal_status(signal.SIGINT))
+                sys.exit(128 + signal.SIGINT)
             finally:
                 os.environ["HYDRA_FULL_ERROR"] = str(int(FULL_ERROR))
 
@@ -122,8 +122,3 @@ def parse_size(key: str, value: Any, example: str) -> list[int]:
     if not all(number.isdecimal() and int(number) > 0 for number in numbers):
         raise UserError(f"{key}={value}: expected positive numbers joined by x, such as {example}")
     return [int(number) for number in numbers]
-
-
-def signal_status(signum: int) -> int:
-    """Return the exit status of a process that a signal stopped: 130 for SIGINT, 143 for SIGTERM."""
-    return 128 + signal.Signals(signum)

@@ -22,7 +22,7 @@ from unet.errors import Interrupted, UserError
 from unet.failures import classify_failure
 from unet.io.atomic import read_json, remove_partials, write_text
 from unet.io.run_folder import CONFIG, METRICS, STATUS, ensure_new_or_resuming, reset_run_folder, write_status
-from unet.runs.cli import FULL_ERROR, program_name, signal_status
+from unet.runs.cli import FULL_ERROR, program_name
 from unet.runs.error_messages import exit_with_error, format_error
 from unet.runs.resume import check_same_config, check_same_network, last_checkpoint, resume_hint
 from unet.runs.run_names import AUTO, as_override
@@ -57,11 +57,7 @@ def run_job(job: Job, config: DictConfig) -> float:
 
 
 def run_or_resume(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
-    """Run a single job; with ``resume=auto`` start it, resume it, or report that it is finished.
-
-    Raises:
-        UserError: the folder holds a run of another configuration (with ``hydra.run.dir``).
-    """
+    """Run a single job; with ``resume=auto`` start it, resume it, or report that it is finished."""
     if config.resume not in (None, AUTO):
         raise UserError(f"resume={config.resume}: expected {AUTO} or null")
     require_common_folder(config)
@@ -145,12 +141,12 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
     except Interrupted as error:
         write_status(folder, "interrupted", str(error))
         print(f"{error}; {resume_hint(folder, config, overrides)}", file=sys.stderr)
-        sys.exit(signal_status(error.signum))
+        sys.exit(128 + error.signum)
     except (KeyboardInterrupt, SystemExit) as error:  # a second SIGINT: Lightning turns it into an exit
         write_status(folder, "interrupted", "stopped without saving")
         print(f"stopped without saving; {resume_hint(folder, config, overrides)}", file=sys.stderr)
-        sigterm = signal_status(signal.SIGTERM)
-        sys.exit(sigterm if getattr(error, "code", None) == sigterm else signal_status(signal.SIGINT))
+        sigterm = 128 + signal.SIGTERM
+        sys.exit(sigterm if getattr(error, "code", None) == sigterm else 128 + signal.SIGINT)
     except Exception as error:
         failure = classify_failure(error, config, folder)
         reason = format_error(error)
@@ -179,7 +175,7 @@ def handle_signals(handler: Callable[[int, FrameType | None], Any], *signums: in
 
 def exit_on_signal(signum: int, frame: FrameType | None) -> NoReturn:
     """Exit as on an error, so that child processes are ended."""
-    sys.exit(signal_status(signum))
+    sys.exit(128 + signum)
 
 
 @contextmanager
@@ -220,7 +216,7 @@ def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[
     with handle_signals(forward, signal.SIGINT, signal.SIGTERM):
         code = child.wait()
     if forwarded:
-        sys.exit(signal_status(forwarded[0]))
+        sys.exit(128 + forwarded[0])
     running.acquire()  # another sweep's process of this job may have started meanwhile; then its state is read
     state = read_json(folder / STATUS).get("state")
     if state == "done":
@@ -233,15 +229,12 @@ def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[
 
 @contextmanager
 def lock_folder(folder: Path, wait: bool = False) -> Iterator[FileLock]:
-    """Lock a run's folder, so that no two processes run one job, and yield the lock ``.running``.
+    """Lock a run's folder, so that no two processes run one job, and yield the lock ``.running``. Raises UserError.
 
     There are two locks. A process has ``.lock`` from reading the state to the end of the job, and the process that runs
     the job has ``.running``. A sweep takes the first, releases the second for the process of its job, and passes
     its own id to that process. If the sweep is killed, its job has the second until it ends. The system releases both
     when a process ends; filelock closes them in forked processes, such as those of a data loader.
-
-    Raises:
-        UserError: another process has locked it and ``wait`` is false.
     """
     holder = int(os.environ.get(LOCKED_BY, "-1"))
     is_locked_by_sweep = holder in {process.pid for process in psutil.Process().parents()}  # and the sweep is alive
