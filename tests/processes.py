@@ -53,13 +53,7 @@ def run_script(words: Sequence[str], cwd: Path, stdout: Connection, stderr: str)
 
 
 class Command:
-    """A running command with the methods of ``subprocess.Popen`` that the tests use.
-
-    Attributes:
-        pid: id of the process, which leads a session and process group of its own.
-        stdout: its output, line by line.
-        returncode: its exit status once it has ended, negative after a signal.
-    """
+    """A running command, which leads a session and process group of its own, like ``subprocess.Popen``."""
 
     def __init__(self, words: Sequence[str], cwd: Path):
         reader, writer = CONTEXT.Pipe(duplex=False)
@@ -75,9 +69,6 @@ class Command:
     @property
     def returncode(self) -> int | None:
         return self.process.exitcode
-
-    def terminate(self) -> None:
-        self.process.terminate()
 
     def communicate(self, timeout: float) -> tuple[str, str]:
         """Wait for its end, with SIGKILL after ``timeout`` seconds; return the rest of its output and its errors."""

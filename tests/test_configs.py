@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, config
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.errors import ConfigCompositionException
 from lightning import Trainer
 from omegaconf import OmegaConf
 
+from unet import CONTEXT, DOWN, UP
 from unet.data.module import SAMPLING
 from unet.errors import UserError
 from unet.io.run_folder import load_run_config
 from unet.runs.error_messages import format_error
+from unet.runs.run_names import parse
 from unet.training.build import build_data, check_network
 from unet.training.config_limits import LIMITS, validate_config
 
@@ -49,8 +52,6 @@ def test_the_trainer_config_has_all_arguments_of_lightning():
 
 
 def test_train_yaml_names_every_operator():
-    from unet import CONTEXT, DOWN, UP
-
     page = (CONFIGS / "train.yaml").read_text()
     for key, table in (("down", DOWN), ("up", UP), ("context", CONTEXT)):
         (line,) = [line for line in page.splitlines() if line.startswith(f"  {key}: ")]
@@ -59,35 +60,22 @@ def test_train_yaml_names_every_operator():
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_sweep_composes_and_has_its_command_and_number_of_runs(path: Path):
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     comment = " ".join(line.lstrip("# ") for line in path.read_text().split("hydra:")[0].splitlines()[1:])
     assert f"python train.py -m sweep={path.stem}" in comment
-    params = OmegaConf.load(path).hydra.sweeper.params
-    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
-    (jobs,) = BasicSweeper.split_arguments(parsed, None)
+    (jobs,) = BasicSweeper.split_arguments(parse([], OmegaConf.load(path).hydra.sweeper.params), None)
     assert f": {len(jobs)} runs" in comment
     for job in (jobs[0], jobs[-1]):
         config(*job)
 
 
 def test_the_sweeps_down_and_up_have_every_operator():
-    from unet import DOWN, UP
-
     for key, table in (("down", DOWN), ("up", UP)):
         params = OmegaConf.load(CONFIGS / "sweep" / f"{key}.yaml").hydra.sweeper.params
         assert params[f"model.{key}"].split(",") == list(table)
 
 
 def test_the_command_line_overrides_an_experiment():
-    composed = config("experiment=icbm152")
-    assert (composed.data.name, composed.model.norm, composed.model.depth, composed.optim.lr) == (
-        "icbm152",
-        "none",
-        3,
-        2e-3,
-    )
+    assert config("experiment=icbm152").model.norm == "none"
     assert config("experiment=icbm152", "model.norm=group").model.norm == "group"
 
 
@@ -115,11 +103,6 @@ def test_an_invalid_value_is_refused_before_data_are_read(override, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted((CONFIGS / "data").glob("*.yaml"))])
-def test_every_data_set_passes_the_checks(name):
-    validate_config(config(f"data={name}"))
-
-
 def test_the_values_of_sampling_are_those_of_the_data_module():
     assert LIMITS["data.sampling"].names == list(SAMPLING)
 
@@ -133,8 +116,5 @@ def test_an_old_key_is_answered_with_the_new_one(old, new):
 
 def test_the_config_of_an_old_run_is_read_with_the_new_names(tmp_path):
     (tmp_path / "config.yaml").write_text("pictures: 2\nisolate: false\ndata: {draw: by_class}\n")
-    assert load_run_config(tmp_path) == {
-        "num_logged_images": 2,
-        "subprocess_per_job": False,
-        "data": {"sampling": "class_balanced"},
-    }
+    renamed = {"num_logged_images": 2, "subprocess_per_job": False, "data": {"sampling": "class_balanced"}}
+    assert load_run_config(tmp_path) == renamed

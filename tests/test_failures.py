@@ -68,22 +68,20 @@ def in_optimizer(task) -> None:
     task.trainer.optimizers[0].register_step_post_hook(exhaust_memory)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted() -> dict[tuple[str, ...], tuple[Path, dict]]:
-    """Return folder and metrics of uninterrupted runs by their overrides."""
-    return {}
+UNINTERRUPTED: dict[tuple[str, ...], tuple[Path, dict]] = {}
+"""Folder and metrics of uninterrupted runs by their overrides."""
 
 
 @pytest.fixture
-def fail_and_resume(composed, tmp_path, tmp_path_factory, monkeypatch, uninterrupted):
+def fail_and_resume(composed, tmp_path, tmp_path_factory, monkeypatch):
     """Return a function that fails a run, resumes it and compares it to an uninterrupted one; it returns the step."""
 
     def fail_and_resume(hook: str, step: int, action: Callable[..., None], *overrides: str) -> int:
         config = composed("num_logged_images=0", "feature_maps=0", *overrides)
-        if overrides not in uninterrupted:
+        if overrides not in UNINTERRUPTED:
             folder = tmp_path_factory.mktemp("uninterrupted")
-            uninterrupted[overrides] = folder, train(config, folder)
-        folder, metrics = uninterrupted[overrides]
+            UNINTERRUPTED[overrides] = folder, train(config, folder)
+        folder, metrics = UNINTERRUPTED[overrides]
         with monkeypatch.context() as patch:
             at(patch, hook, step, action)
             with pytest.raises(RuntimeError, match="can't allocate memory"):
@@ -143,9 +141,8 @@ def test_a_signal_in_a_validation_stops_it_and_it_is_repeated(composed, tmp_path
 
 
 def test_an_error_in_the_final_evaluation_does_not_change_the_last_checkpoint(composed, tmp_path, monkeypatch):
-    config = composed(
-        "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=3", "num_logged_images=0", "feature_maps=0"
-    )
+    epochs = ("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=3")
+    config = composed(*epochs, "num_logged_images=0", "feature_maps=0")
     train(config, tmp_path / "uninterrupted")
 
     def fail(*_: object) -> None:
@@ -189,10 +186,9 @@ def test_a_second_sigterm_changes_nothing_and_a_sigint_after_it_stops_at_once():
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
-    try:
+    with pytest.raises(type(error)) as caught:
         raise error from cause
-    except BaseException as caught:
-        return caught
+    return caught.value
 
 
 class OutOfMemoryError(RuntimeError):
@@ -338,12 +334,8 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".lock", "last.ckpt"]
 
 
-MIN_CHECKPOINTS = 6
-"""The training writes at least as many: the last of each of its four epochs, and the best."""
-
-
-def kill_while_writing(number: int, fraction: float) -> None:
-    """Kill this process once a fraction of its ``number``-th checkpoint is written."""
+def train_until_killed(words: list[str], cwd: Path, number: int, fraction: float) -> None:
+    """Run ``train.py`` here until a fraction of the ``number``-th checkpoint is written and it is killed; 0: never."""
     save, count = torch.save, itertools.count(1)
 
     def save_or_die(checkpoint: Any, file: Any) -> None:
@@ -356,12 +348,7 @@ def kill_while_writing(number: int, fraction: float) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     torch.save = save_or_die
-
-
-def train_until_killed(words: list[str], cwd: Path, number: int, fraction: float) -> None:
-    """Run ``train.py`` in this new process until it is killed in the middle of a checkpoint; number 0: never."""
     os.chdir(cwd)
-    kill_while_writing(number, fraction)
     multiprocessing.set_start_method(None, force=True)  # loader processes start as they do elsewhere
     sys.argv = words
     runpy.run_path(words[0], run_name="__main__")
@@ -390,7 +377,7 @@ def test_a_training_killed_at_random_moments_ends_like_an_uninterrupted_one(stac
     start = time.perf_counter()
     assert run("uninterrupted") == 0
     duration = time.perf_counter() - start
-    assert run("killed", number=rng.randint(1, MIN_CHECKPOINTS)) == -signal.SIGKILL
+    assert run("killed", number=rng.randint(1, 6)) == -signal.SIGKILL  # it writes at least six checkpoints
     run("killed", seconds=rng.uniform(0, duration))
     assert run("killed") == 0
     folders = tmp_path / "uninterrupted", tmp_path / "killed"

@@ -1,6 +1,5 @@
 """The wheel works without the repository; a run records the commit of this repository only."""
 
-import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -15,18 +14,10 @@ import unet
 from unet.io import provenance
 
 
-def setuptools_builds() -> bool:
-    """Return whether the installed setuptools satisfies pyproject.toml."""
-    (minimum,) = re.findall(r"setuptools>=(\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    try:
-        return int(importlib.metadata.version("setuptools").partition(".")[0]) >= int(minimum)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not setuptools_builds(), reason="needs the setuptools of pyproject.toml: pip install -U setuptools")
 def test_the_wheel_has_the_configs_and_the_command(tmp_path: Path):
+    (minimum,) = re.findall(r"setuptools>=(\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    pytest.importorskip("setuptools", minversion=minimum)
     source = tmp_path / "source"
     source.mkdir()
     for name in ("unet", "configs"):

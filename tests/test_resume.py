@@ -12,8 +12,9 @@ import pytest
 import torch
 from conftest import ROOT, config
 from omegaconf import OmegaConf
-from test_command_line import assert_same, error_of, interrupt, run, start
+from test_command_line import interrupt, run, start
 from test_segmenter import Evil
+from test_training import assert_same, weights
 
 from unet.errors import UserError
 from unet.io.run_folder import ensure_new_or_resuming
@@ -45,6 +46,7 @@ def test_the_folder_is_named_by_the_overrides_and_a_hash_of_the_configuration():
     assert name == folder_of("model.down=avg", "resume=auto")
     assert name.rpartition("_")[2] == folder_of("model.down=avg", "seed=0").rpartition("_")[2], "the same configuration"
     assert name != folder_of("model.down=avg", "optim.lr=0.5") and name != folder_of("model.down=avg", "seed=1")
+    assert folder_of("++data.source.values={0: a, 255: b, x: b}").startswith("outputs/"), "keys of several types"
 
 
 def test_hydra_run_dir_has_to_hold_the_same_run(tmp_path: Path):
@@ -80,10 +82,9 @@ def test_a_run_is_not_resumed_with_another_network(tmp_path: Path):
     (tmp_path / "checkpoints").mkdir()
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.touch()
-    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=r"its run has model.width=16, this one has model.width=8; resume with"):
         execute(train, config(f"ckpt_path={last}", "model.width=8"), tmp_path, [])
-    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "config.yaml"]
 
 
 @pytest.mark.parametrize("program", ["python train.py", "unet-lab train"])
@@ -98,13 +99,8 @@ def test_the_status_of_a_run_and_the_command_to_resume_have_the_name_of_the_prog
     assert resume_hint(tmp_path, config(), ["seed=1"]).startswith(f"to resume: {program} seed=1 ckpt_path=")
 
 
-def test_a_mapping_with_keys_of_several_types_has_a_name():
-    assert folder_of("++data.source.values={0: a, 255: b, x: b}").startswith("outputs/")
-
-
 @pytest.mark.slow
 def test_a_stopped_run_prints_the_command_that_resumes_it(stack, tmp_path):
-
     def stop(epoch: int, *overrides: str) -> list[str]:
         process = start(stack, tmp_path, epoch, *LONGER[:-1], "trainer.max_epochs=40", *overrides)
         os.kill(process.pid, signal.SIGTERM)
@@ -134,7 +130,7 @@ def test_the_same_command_resumes_after_sigterm_and_then_reports_that_the_run_is
     assert 8 <= torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] < 48
     again = run(stack, tmp_path, *reversed(LONGER))
     assert again.returncode == 0 and "resuming from" in again.stdout and "epoch 1/" not in again.stdout
-    assert_same(folder, tmp_path / "uninterrupted")
+    assert_same(weights(folder), weights(tmp_path / "uninterrupted"))
     third = run(stack, tmp_path, *LONGER)
     assert third.returncode == 0 and "this run is finished, validation mIoU" in third.stdout
     assert third.stdout.count("\n") == 1
@@ -150,4 +146,5 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(stack, tmp_path):
     again = run(stack, tmp_path, *longer)
     assert again.returncode == 0 and "epoch 1/12" in again.stdout
     assert len(list((tmp_path / "resumed").glob("events*"))) == 3
-    assert "holds a run with seed=0, this one has seed=1" in error_of(stack, tmp_path, *longer, "seed=1")
+    other = run(stack, tmp_path, *longer, "seed=1")
+    assert other.returncode == 1 and "holds a run with seed=0, this one has seed=1" in other.stderr

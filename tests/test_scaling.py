@@ -21,8 +21,6 @@ from unet.runs.run import RANKS, is_follower, require_common_folder
 from unet.runs.sweep import require_one_device
 
 pytestmark = pytest.mark.slow
-
-
 TWO_PROCESSES = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "model.norm=group")
 
 
@@ -107,7 +105,7 @@ def test_a_launcher_runs_the_jobs_of_a_sweep(stack, tmp_path, launcher):
     assert result.returncode == 0, result.stderr
     states = [json.loads(path.read_text())["state"] for path in (tmp_path / "sweep").glob("*/status.json")]
     assert states == ["done", "done"]
-    assert {metrics(path.parent)["seed"] for path in (tmp_path / "sweep").glob("*/metrics.json")} == {0, 1}
+    assert {metrics(path)["seed"] for path in (tmp_path / "sweep").glob("*/")} == {0, 1}
 
 
 @pytest.mark.parametrize("override", ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.devices=-1"])
@@ -141,7 +139,7 @@ def test_ending_a_sweep_ends_its_launchers_processes(stack, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     jobs = ("-m", "hydra.sweep.dir=sweep", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
     process = start(stack, tmp_path, 1, *jobs, "subprocess_per_job=false", "trainer.max_epochs=4000")
-    process.terminate()  # only the first process, as in a shutdown
+    os.kill(process.pid, signal.SIGTERM)  # only the first process, as in a shutdown
     process.communicate(timeout=60)  # returns when no process has its output open
     assert process.returncode == 143
     states = [json.loads(path.read_text())["state"] for path in (tmp_path / "sweep").glob("*/status.json")]

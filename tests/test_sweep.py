@@ -13,7 +13,8 @@ import pytest
 import torch
 from conftest import ROOT
 from omegaconf import OmegaConf, open_dict
-from test_command_line import assert_same, run, start
+from test_command_line import run, start
+from test_training import assert_same, weights
 
 from unet.errors import UserError
 from unet.io.run_folder import reset_run_folder
@@ -27,10 +28,6 @@ SHORT = ("-m", "hydra.sweep.dir=sweep", "subprocess_per_job=false", "trainer.max
 
 def jobs(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/status.json")}
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def times(folder: Path) -> dict[str, float]:
@@ -72,8 +69,8 @@ def test_a_killed_sweep_ends_like_an_uninterrupted_one(stack, tmp_path):
     assert run(stack, tmp_path, *sweep, "hydra.sweep.dir=uninterrupted", "subprocess_per_job=false").returncode == 0
     assert jobs(tmp_path / "killed").keys() == jobs(tmp_path / "uninterrupted").keys()
     for name in states:
-        assert_same(tmp_path / "killed" / name, tmp_path / "uninterrupted" / name)
-        folders = (tmp_path / root / name for root in ("killed", "uninterrupted"))
+        folders = [tmp_path / root / name for root in ("killed", "uninterrupted")]
+        assert_same(*map(weights, folders))
         killed, expected = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
         keys = [key for key in expected if key.startswith(("test/", "steps"))]
         assert [killed[key] for key in keys] == [expected[key] for key in keys]
@@ -120,7 +117,7 @@ subprocess.Popen = lambda command, **options: popen([sys.executable, "-c", {job!
 with lock_folder(Path({str(tmp_path)!r})) as running:
     run_in_subprocess(Path({str(tmp_path)!r}), [], {{}}, running)
 """
-    sweep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment())
+    sweep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert sweep.stdout is not None
     pid = int(sweep.stdout.readline())
     for kill in (sweep.kill, lambda: os.kill(pid, signal.SIGKILL)):
@@ -145,7 +142,7 @@ with lock_folder(Path({str(tmp_path)!r})):
     sys.stdin.read()
 """
     command = [sys.executable, "-c", code]
-    parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+    parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     with pytest.raises(UserError, match="another process is running this job"), lock_folder(tmp_path):

@@ -24,12 +24,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 class Interrupted(Exception):
-    """The end of a training by a signal, between two steps and after ``last.ckpt`` was saved.
-
-    Attributes:
-        signum: the signal.
-        checkpoint: the saved checkpoint.
-    """
+    """The end of a training by a signal, between two steps and after ``last.ckpt``, the checkpoint, was saved."""
 
     def __init__(self, signum: int, step: int, checkpoint: Path):
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")

@@ -7,7 +7,6 @@ names and texts.
 import errno
 import re
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,17 +21,10 @@ MEMORY = re.compile(
 )
 """Messages of torch, CUDA, the system and oneDNN; on the CPU torch raises them as a plain RuntimeError."""
 WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal: (?P<signal>[\w ]+)|exited unexpectedly)")
-IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
-WRITER = "PytorchStreamWriter"
 
 
 class Failure(NamedTuple):
-    """A failure of the machine.
-
-    Attributes:
-        message: what happened and what to do, in one line.
-        overrides: overrides that would avert it in a new run.
-    """
+    """A failure of the machine: its message of one line, and overrides that would avert it in a new run."""
 
     message: str
     overrides: tuple[str, ...] = ()
@@ -43,12 +35,10 @@ def classify_failure(
 ) -> Failure | None:
     """Return the failure that caused ``error``, or an error it was raised from; None where the machine did not fail.
 
-    Args:
-        error: the error that ended a run or a command.
-        config: the config of a training, from which the message takes smaller values.
-        folder: the folder of the run, for errors that name no file.
+    From the config of a training the message takes smaller values; the run's folder is for errors that name no file.
     """
-    for cause in cause_chain(error):
+    cause: BaseException | None = error
+    while cause is not None:
         if isinstance(cause, DataUnavailable):
             return Failure(one_line(cause))
         if isinstance(cause, UserError):
@@ -59,24 +49,25 @@ def classify_failure(
             return Failure(f"{cause.filename or folder or 'writing'}: the disk is full; free some space")
         if isinstance(cause, OSError) and cause.strerror and cause.filename:
             return Failure(f"{cause.filename}: {cause.strerror}")
-        if WRITER in str(cause):  # torch does not pass on the system's reason
+        if "PytorchStreamWriter" in str(cause):  # torch does not pass on the system's reason
             return Failure(f"{folder or 'writing'}: cannot be written ({one_line(cause)}); check the disk's space")
         if match := WORKER.search(str(cause)):
-            return Failure(worker_failure(match["signal"]))
+            if match["signal"] and "Bus error" in match["signal"]:
+                return Failure(
+                    "a loader process had no shared memory (/dev/shm is full); enlarge it, or set data.num_workers=0"
+                )
+            end = f"was killed ({match['signal'].strip()})" if match["signal"] else "ended"
+            return Failure(
+                f"a loader process {end}, most often because memory ran out; set data.num_workers=0 to use none"
+            )
+        cause = cause.__cause__ or cause.__context__
     return None
-
-
-def cause_chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error, the one it was raised from, and so on."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def one_line(error: BaseException) -> str:
     """Return an error's message in one line; of an error in a loader process, without its traceback."""
     lines = str(error).strip().splitlines()
-    if lines and IN_WORKER.match(lines[0]):
+    if lines and re.match(r"Caught \w+ in DataLoader worker process", lines[0]):
         return lines[-1].partition(": ")[2]
     return " ".join(str(error).split())
 
@@ -94,18 +85,17 @@ def memory_failure(error: BaseException, config: DictConfig | None) -> Failure:
     reason = re.sub(r"^\[.*?\] (\. |err == 0\. )?", "", one_line(error)).split(". ")[0] or type(error).__name__
     if config is None:
         return Failure(f"memory ran out ({reason}); try smaller batches, tiles or files")
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     predicting = [frame for frame in frames if frame.f_code.co_name == "predict"]
     if predicting:  # every evaluation calls it, no training step does
         image = next((frame.f_locals["image"] for frame in predicting if "image" in frame.f_locals), None)
+        overrides = ()
         if config.data.eval_batch_size > 1:
             overrides = ("data.eval_batch_size=1",)
         elif image is not None:
             size = tuple(image.shape[2:])  # of the whole image (B, C, *S)
             tile = [max(1, min(axis) // 2) for axis in zip(size, config.data.eval_tile or size, strict=True)]
             overrides = (f"data.eval_tile=[{','.join(map(str, tile))}]",)
-        else:
-            overrides = ()
         change = overrides[0] if overrides else "a smaller data.eval_tile"
         return Failure(f"memory ran out in evaluation ({reason}); {change} needs less memory", overrides)
     if config.data.batch_size == 1:
@@ -113,23 +103,11 @@ def memory_failure(error: BaseException, config: DictConfig | None) -> Failure:
             f"memory ran out in training ({reason}), with one image in a batch: start a new run with smaller crops "
             f"(data.train_transforms) or a smaller model.width"
         )
-    factor = smallest_factor(config.data.batch_size)
-    batch, steps = config.data.batch_size // factor, config.trainer.accumulate_grad_batches * factor
+    size = config.data.batch_size
+    factor = next(factor for factor in range(2, size + 1) if size % factor == 0)
+    batch, steps = size // factor, config.trainer.accumulate_grad_batches * factor
     return Failure(
         f"memory ran out in training ({reason}): a new run with data.batch_size={batch} "
         f"trainer.accumulate_grad_batches={steps} needs less memory for as many images in every optimizer step; "
         f"if another program used the memory, change nothing"
     )
-
-
-def smallest_factor(number: int) -> int:
-    """Return the smallest prime factor of a number above 1: 2 of 8, 3 of 9."""
-    return next(factor for factor in range(2, number + 1) if number % factor == 0)
-
-
-def worker_failure(signal: str | None) -> str:
-    """Return the message for a loader process that ended; ``signal`` is the name of the signal that killed it."""
-    if signal and "Bus error" in signal:
-        return "a loader process had no shared memory (/dev/shm is full); enlarge it, or set data.num_workers=0"
-    end = f"was killed ({signal.strip()})" if signal else "ended"
-    return f"a loader process {end}, most often because memory ran out; set data.num_workers=0 to use none"

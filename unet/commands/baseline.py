@@ -11,8 +11,6 @@ from omegaconf import DictConfig
 
 from unet.runs.cli import hydra_script
 
-Span = tuple[float, float]
-
 
 @hydra_script("baseline")
 def main(config: DictConfig) -> None:
@@ -38,8 +36,7 @@ def score(config: DictConfig) -> dict[str, Any]:
     span = value_span(train)
     votes = colour_votes(train, data.source.num_classes, span)
     confusion = ConfusionMatrix(data.source.num_classes)
-    for index in range(len(evaluation)):
-        image, target = evaluation[index]
+    for image, target in (evaluation[index] for index in range(len(evaluation))):
         pred = votes.argmax(1)[colour_codes(image, span)]
         confusion.update(torch.from_numpy(pred), torch.from_numpy(target.ravel().astype("int64")))
     values = {name: float(value) for name, value in confusion.scores(data.source.classes).items()}
@@ -51,16 +48,15 @@ def levels(channels: int) -> int:
     return 256 if channels == 1 else 32
 
 
-def value_span(samples: Any) -> Span:
+def value_span(samples: Any) -> tuple[float, float]:
     """Return the range of values that is divided into levels: 0 to 256 of 8-bit images, else minimum to maximum."""
     if samples[0][0].dtype == np.uint8:
         return 0, 256
     ranges = [(image.min(), image.max()) for image, _ in (samples[index] for index in range(len(samples)))]
-    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-    return float(low), float(np.nextafter(np.float32(high), np.float32(np.inf)))
+    return float(np.min(ranges)), float(np.nextafter(np.float32(np.max(ranges)), np.float32(np.inf)))
 
 
-def colour_codes(image: np.ndarray, span: Span = (0, 256)) -> np.ndarray:
+def colour_codes(image: np.ndarray, span: tuple[float, float] = (0, 256)) -> np.ndarray:
     """Return the colour code of every pixel of an image (*S, C), from its first three channels, clipped to ``span``."""
     values = image.reshape(-1, image.shape[-1])[:, :3].astype(np.float64)
     number = levels(image.shape[-1])
@@ -68,11 +64,10 @@ def colour_codes(image: np.ndarray, span: Span = (0, 256)) -> np.ndarray:
     return steps @ number ** np.arange(steps.shape[1])
 
 
-def colour_votes(samples: Any, num_classes: int, span: Span = (0, 256)) -> np.ndarray:
+def colour_votes(samples: Any, num_classes: int, span: tuple[float, float] = (0, 256)) -> np.ndarray:
     """Return the counts (colours, classes) of every colour in every class."""
     votes = np.zeros((levels(samples.channels) ** min(3, samples.channels), num_classes), np.int64)
-    for index in range(len(samples)):
-        image, target = samples[index]
+    for image, target in (samples[index] for index in range(len(samples))):
         known = target.ravel() < num_classes
         np.add.at(votes, (colour_codes(image, span)[known], target.ravel()[known]), 1)
     return votes

@@ -8,44 +8,23 @@ slow down and their ratios do not change.
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from unet.errors import UserError
-from unet.runs.cli import accept_positional, hydra_script, parse_size
+from unet.runs.cli import as_path, hydra_script, parse_size
 
-SMALLEST = 64
-"""Smallest size: after the five downsamplings of smp's networks more than one pixel is left."""
 SIZES = {1: (12288,), 2: (96, 128), 3: (16, 24, 32)}
 """Default sizes of an operator's fine map, by axes; in 2-D that of the second level of the compared networks."""
 
 
-def main() -> None:
-    """Measure ``what``, which may be the first argument without its key."""
-    accept_positional("what")
-    benchmark()
-
-
-@hydra_script("benchmark")
-def benchmark(config: DictConfig) -> None:
-    """Measure, print, and write every number where a file is named."""
-    check_options(config)
-    file = config.json and Path(str(config.json)).expanduser()
-    if file and (file.is_dir() or not file.parent.is_dir()):  # checked before minutes of measuring
-        raise UserError(f"json={file}: expected a file in a folder that exists")
-    results = measure(config)
-    if file:
-        file.write_text(json.dumps(results, indent=1) + "\n")
-
-
-def check_options(config: DictConfig) -> None:
-    """Raise UserError at the first invalid value."""
+@hydra_script("benchmark", positional="what")
+def main(config: DictConfig) -> None:
+    """Measure ``what``, print it, and write every number where a file is named."""
     from unet.benchmark.tensor_format import DTYPES
     from unet.training.config_limits import check_values, integer_range, one_of, or_null
 
-    counts = dict.fromkeys(("rounds", "batch", "width", "depth", "channels"), integer_range(1))
     limits = {
         "what": or_null(one_of("network", "loader", "operators")),
         "threads": or_null(integer_range(1)),
@@ -53,18 +32,25 @@ def check_options(config: DictConfig) -> None:
         "precision": or_null(one_of(*DTYPES.values())),
         "memory_format": or_null(one_of("contiguous", "channels_last")),
     }
+    counts = dict.fromkeys(("rounds", "batch", "width", "depth", "channels"), integer_range(1))
     check_values(config, counts | limits)
+    file = as_path(config.json)
+    if file and (file.is_dir() or not file.parent.is_dir()):  # checked before minutes of measuring
+        raise UserError(f"json={file}: expected a file in a folder that exists")
+    results = measure(config)
+    if file:
+        file.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def image_size(config: DictConfig) -> tuple[int, int]:
+def image_size(config: DictConfig) -> tuple[int, ...]:
     """Return the image size of the networks. Raises UserError."""
     size = parse_size("size", config.size or "192x256", "192x256")
-    least = max(SMALLEST, 4 * 2**config.depth)
+    least = max(64, 4 * 2**config.depth)  # more than one pixel is left after the five downsamplings of smp's networks
     if len(size) != 2:
         raise UserError(f"size={config.size}: expected HEIGHTxWIDTH, such as 192x256")
     if min(size) < least:
         raise UserError(f"size={config.size} is too small for depth={config.depth}: give {least}x{least} or more")
-    return size[0], size[1]
+    return tuple(size)
 
 
 def map_size(config: DictConfig) -> tuple[int, ...]:
@@ -85,44 +71,35 @@ def measure(config: DictConfig) -> dict[str, Any]:
     """Measure and print the network, the loader or the operators; return every number."""
     import torch
 
-    from unet.benchmark.baselines import Workload
+    from unet.benchmark.baselines import Workload, available_networks
     from unet.benchmark.loader import compare_loader, default_training
-    from unet.benchmark.tables import loader_line
+    from unet.benchmark.networks import compare_networks
+    from unet.benchmark.tables import loader_line, network_table
     from unet.benchmark.timing import environment
 
-    operators = config.what == "operators"
-    size = map_size(config) if operators else image_size(config)
+    size = map_size(config) if config.what == "operators" else image_size(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     results: dict[str, Any] = {"environment": environment()}
     print_facts(results["environment"])
-    if operators:
+    if config.what == "operators":
         return results | measure_operators(config, size, device)
     workload = Workload(config.width, config.depth, config.batch, size, device)  # type: ignore[arg-type]
     results["problem"] = asdict(workload)
     if config.what in (None, "network"):
         print_facts(results["problem"])
-        results |= measure_networks(workload, config.rounds)
+        networks, messages = available_networks(workload)
+        print(*messages, sep="\n", end="\n" if messages else "", file=sys.stderr)
+        speeds, peaks = compare_networks(workload, networks, config.rounds)
+        print(network_table(speeds, peaks))
+        results |= {"networks": [asdict(s) for s in speeds], "peaks": [asdict(p) for p in peaks]}
     if config.what in (None, "loader"):
         speed = compare_loader(*default_training(), config.rounds, device)
         print(loader_line(speed))
         results["loader"] = asdict(speed)
     return results
-
-
-def measure_networks(workload: Any, rounds: int) -> dict[str, Any]:
-    """Time the network and its installed peers."""
-    from unet.benchmark.baselines import available_networks
-    from unet.benchmark.networks import compare_networks
-    from unet.benchmark.tables import network_table
-
-    networks, messages = available_networks(workload)
-    print(*messages, sep="\n", end="\n" if messages else "", file=sys.stderr)
-    speeds, peaks = compare_networks(workload, networks, rounds)
-    print(network_table(speeds, peaks))
-    return {"networks": [asdict(s) for s in speeds], "peaks": [asdict(p) for p in peaks]}
 
 
 def measure_operators(config: DictConfig, size: tuple[int, ...], device: str) -> dict[str, Any]:

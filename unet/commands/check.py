@@ -9,6 +9,9 @@ from omegaconf import DictConfig
 
 from unet.runs.cli import hydra_script
 
+LAYOUT = ("data.root", *(f"data.source.{key}" for key in ("classes", "values", "mask_stem", "mode", "splits")))
+"""Keys of the layout of a folder's files, which differs in the corrected copy."""
+
 
 @hydra_script("check_data")
 def main(config: DictConfig) -> None:
@@ -19,9 +22,7 @@ def main(config: DictConfig) -> None:
 def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     """Print the report, write the corrected copy of ``fix``, and return whether no error would stop a training.
 
-    Args:
-        config: the composed config.
-        overrides: its overrides, for the commands that are printed.
+    ``overrides`` are those of the config, for the commands that are printed.
     """
     from rich.console import Console
 
@@ -36,7 +37,10 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, 120)
     overrides = [override for override in overrides if not override.startswith("fix=")]
-    named = ensure_class_names(config)
+    source = config.data.source
+    named = "classes" not in source or source.classes is not None or source.get("values") is not None
+    if not named:
+        source.classes = ["background", "foreground"]
     data = survey_data(build_data(config).source, named)
     stride, depth = config.model.stride, config.model.depth
     min_size = stride**depth if isinstance(stride, int) and isinstance(depth, int) else 1
@@ -49,7 +53,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
         copy = write_corrected_copy(data, Path(str(config.fix)))
         for message in copy.exclusions:
             console.print(f"left out: {message}", markup=False)
-        overrides = [override for override in overrides if not is_layout_override(override)]
+        overrides = [override for override in overrides if not override.startswith(LAYOUT)]
         overrides += [f"data.root={config.fix}", *copy.overrides]
         data = survey_data(copy.source)
         results, suggested = collect_findings(data, training), suggest_settings(data)
@@ -64,18 +68,3 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     )
     console.print(f"  {sweep}\n  ({structure.reason}; docs/operators.md)", markup=False)
     return valid
-
-
-def ensure_class_names(config: DictConfig) -> bool:
-    """Return whether the user named the classes; if not, set two default names."""
-    source = config.data.source
-    if "classes" not in source or source.classes is not None or source.get("values") is not None:
-        return True
-    source.classes = ["background", "foreground"]
-    return False
-
-
-def is_layout_override(override: str) -> bool:
-    """Return whether an override describes the layout of a folder's files, which differs in the corrected copy."""
-    keys = ("root", "source.classes", "source.values", "source.mask_stem", "source.mode", "source.splits")
-    return override.startswith(tuple(f"data.{key}" for key in keys))

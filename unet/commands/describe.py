@@ -13,8 +13,12 @@ def main(config: DictConfig) -> None:
     """Print the network for the input: channels, then its size along one, two or three axes."""
     import warnings
 
-    from unet.analysis.network_summary import summarize_network
+    from rich.console import Console
+    from rich.table import Table
+
+    from unet.analysis.network_summary import COLUMNS, summarize_network, table_rows
     from unet.analysis.width_matching import match_width
+    from unet.network.geometry import times
     from unet.training.config_limits import validate_config
 
     validate_config(config)
@@ -27,30 +31,20 @@ def main(config: DictConfig) -> None:
     model |= {"in_channels": channels, "num_classes": config.num_classes, "spatial_dims": len(size)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the bottleneck is")  # printed below
-        print_summary(summarize_network(match_width(model, size), size, object_size=config.object))
-
-
-def print_summary(summary: Any) -> None:
-    """Print the table, the formulas of the sizes, the receptive fields and the warnings."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from unet.analysis.network_summary import COLUMNS, table_rows
-    from unet.network.geometry import times
-
+        summary = summarize_network(match_width(model, size), size, object_size=config.object)
     console = Console(highlight=False)
     console.width = max(console.width, 132)  # a table that is too wide is easier to scroll than to read wrapped
     padded = [n + sum(pads) for n, pads in zip(summary.size, summary.padding, strict=True)]
     padding = ", ".join(f"{start} before and {end} after" for start, end in summary.padding)
     console.print(f"Input {times(summary.size)}, padded to {times(padded)} ({padding}); the logits are cropped")
-    table = Table(title="U-Net", title_justify="left")
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("part", "operator", "size") else "right")
+    table = Table(*COLUMNS[:3], title="U-Net", title_justify="left")
+    for name in COLUMNS[3:]:
+        table.add_column(name, justify="right")
     for cells in table_rows(summary):
         table.add_row(*cells)
     table.add_section()
     totals = f"{summary.parameters:,}", f"{summary.flops / 1e6:,.1f}", f"{summary.memory / 2**20:,.1f}"
-    table.add_row("total", "", "", "", "", "", "", *totals)
+    table.add_row("total", *[""] * 6, *totals)
     console.print(table)
     console.print("Sizes for a kernel of k samples, stride s, dilation d and padding p on each side:")
     for layer in summary.layers:

@@ -7,13 +7,11 @@ from omegaconf import DictConfig
 
 from unet.runs.cli import as_path, check_single_values, hydra_script, require_keys
 
-RUN_PREFIXES = ("data=", "data.", "trainer.")
-"""Prefixes of the arguments that change the run's config; Hydra checks the others."""
-
 
 def main() -> None:
     """Evaluate a checkpoint on the data of its run, which the command line may change."""
-    changes = [arg for arg in sys.argv[1:] if arg.startswith(RUN_PREFIXES)]
+    # These arguments change the run's config; Hydra checks the others.
+    changes = [arg for arg in sys.argv[1:] if arg.startswith(("data=", "data.", "trainer."))]
     sys.argv[1:] = [arg for arg in sys.argv[1:] if arg not in changes]
 
     @hydra_script("evaluate")

@@ -1,6 +1,7 @@
 """Export a checkpoint as a folder that runs without this project and is checked against the network."""
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,9 @@ def main(config: DictConfig) -> None:
 
     from unet.export.bundle import BUNDLE, EXAMPLE, ExportOptions, export
 
-    values: Any = config["values"]
-    values = OmegaConf.to_container(values) if OmegaConf.is_config(values) else values
-    options = ExportOptions(
-        format=config.format,
-        labels=config.labels,
-        variant=config.variant,
-        calibration=as_path(config.calibration),
-        values=values,
-        min_label_agreement=config.min_label_agreement,
-        dtype=config.dtype,
-    )
+    values: Any = OmegaConf.to_container(config)
+    values["calibration"] = as_path(config.calibration)
+    options = ExportOptions(**{field.name: values[field.name] for field in fields(ExportOptions)})
     folder, bundle = export(Path(str(config.ckpt)).expanduser(), as_path(config.output), options)
     checks, tiling = bundle["checked_against_torch"], bundle["tiling_error"]
     accuracy, difference, model = bundle["variant"]["against_float32"], checks["largest_difference"], bundle["model"]

@@ -17,11 +17,22 @@ def main(config: DictConfig) -> None:
     """Predict every file of ``input``; exit with status 1 where one failed."""
     require_keys(config, ("ckpt", "input", "output"), "predict")
 
+    from rich.console import Console
+    from rich.table import Table
+
     from unet import load
     from unet.hardware import channels_last, select_device, to_memory_format
     from unet.inference.options import PredictOptions
     from unet.io.atomic import sha256
-    from unet.prediction.predict_folder import FAILED, BatchOptions, list_images, predict_files, write_contact_sheet
+    from unet.prediction.predict_folder import (
+        DONE,
+        FAILED,
+        SKIPPED,
+        BatchOptions,
+        list_images,
+        predict_files,
+        write_contact_sheet,
+    )
     from unet.training.config_limits import BOOLEAN, check_values
 
     check_values(config, dict.fromkeys(SWITCHES, BOOLEAN))
@@ -36,8 +47,14 @@ def main(config: DictConfig) -> None:
     results = predict_files(model, list_images(str(config.input)), batch, print_result)
     if config.sheet and (path := write_contact_sheet(results, batch, model)):
         print(path)
-    print_counts(results, output)
-    if any(result.state == FAILED for result in results):
+    table = Table("files", "count", title=f"labels in {output}", title_justify="left")
+    for state in (DONE, SKIPPED, FAILED):
+        table.add_row(state, str(sum(result.state == state for result in results)))
+    Console(highlight=False).print(table)
+    errors = [result.message for result in results if result.state == FAILED]
+    for message in errors:
+        print(f"error: {message}", file=sys.stderr)
+    if errors:
         sys.exit(1)
 
 
@@ -45,19 +62,3 @@ def print_result(result: Any) -> None:
     """Print the result of one file."""
     time = f" in {result.seconds:.1f} s" if result.seconds else ""
     print(f"{result.path}: {result.state}{time}{f', {result.message}' if result.message else ''}", flush=True)
-
-
-def print_counts(results: list[Any], output: Path) -> None:
-    """Print the numbers of files done, skipped and failed, and the error messages."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from unet.prediction.predict_folder import DONE, FAILED, SKIPPED
-
-    table = Table("files", "count", title=f"labels in {output}", title_justify="left")
-    for state in (DONE, SKIPPED, FAILED):
-        table.add_row(state, str(sum(result.state == state for result in results)))
-    Console(highlight=False).print(table)
-    for result in results:
-        if result.state == FAILED:
-            print(f"error: {result.message}", file=sys.stderr)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from unet.runs.cli import accept_positional, hydra_script, require_keys
+from unet.runs.cli import hydra_script, require_keys
 
 
-@hydra_script("report")
-def report(config: DictConfig) -> None:
+@hydra_script("report", positional="folder")
+def main(config: DictConfig) -> None:
     """Write report.html, report.md and results.csv into the sweep's folder and print the verdict."""
     require_keys(config, ["folder"], "report")
 
@@ -17,9 +17,3 @@ def report(config: DictConfig) -> None:
 
     analysis = analyze(Path(str(config.folder)).expanduser(), config.metric, config.reference, config.tune)
     print(write_report(analysis), *summary_lines(analysis), sep="\n")
-
-
-def main() -> None:
-    """Report on ``folder``, which may be the first argument without its key."""
-    accept_positional("folder")
-    report()

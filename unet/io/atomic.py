@@ -18,8 +18,7 @@ PARTIAL = ".partial"
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that is renamed to ``path`` once it is complete and on the disk; remove it after an error.
 
-    Raises:
-        OSError: the file cannot be written; the error names ``path``.
+    An OSError of writing names ``path``.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:

@@ -51,10 +51,7 @@ def rename_old_keys(config: DictConfig) -> None:
 def flatten(config: Mapping[Any, Any], operators: bool = False, prefix: str = "") -> dict[str, Any]:
     """Return the values of nested mappings by dotted key; an empty mapping is a value.
 
-    Args:
-        config: plain containers.
-        operators: keep a mapping with a ``name`` below the top level as one value, such as an operator's options.
-        prefix: what every key begins with.
+    With ``operators`` a mapping with a ``name`` below the top level is one value, such as an operator's options.
     """
     flat: dict[str, Any] = {}
     for key, value in config.items():

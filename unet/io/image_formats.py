@@ -1,7 +1,8 @@
 """Read image files: 2-D images with Pillow, arrays from .npy, volumes from NIfTI or a multi-page TIFF."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,6 @@ DISPLAY_MODES = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB
 # Pillow warns from half of the size on that it refuses; such an image is read.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-HIGH_BIT_DEPTH = ("I", "F")
-"""First letters of Pillow's modes with more than 8 bits per channel: I;16, I;16B, I, F."""
-
 
 def name_parts(path: Path) -> tuple[str, str]:
     """Return stem and lower-case suffix of a file name: ``a.b.nii.gz`` -> ``a.b``, ``.nii.gz``."""
@@ -36,32 +34,19 @@ def name_parts(path: Path) -> tuple[str, str]:
 def read_with_pillow(path: Path, mode: Callable[[str], str] = str) -> tuple[Array, int]:
     """Return the pixels of an image file and the number of their spatial axes.
 
-    (H, W) or (H, W, C) and 2; of a TIFF of several pages (D, H, W) or (D, H, W, C) and 3.
-
-    Args:
-        path: the file.
-        mode: a function from the stored Pillow mode to the one to convert to; by default the stored mode is kept.
+    (H, W) or (H, W, C) and 2; of a TIFF of several pages (D, H, W) or (D, H, W, C) and 3. ``mode`` maps the stored
+    Pillow mode to the one to convert to; by default the stored mode is kept.
     """
-    try:
-        with path.open("rb") as file, Image.open(file) as image:  # Pillow does not close every file
-            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-            frames = []
-            for page in range(pages):
-                image.seek(page)
-                frames.append(convert_mode(image, mode(image.mode)))
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise missing_file(path) from None
-    except Image.DecompressionBombError:
-        raise UserError(
-            f"{path}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which Pillow refuses as a decompression "
-            f"bomb; divide the image into smaller ones"
-        ) from None
-    except Exception as error:  # a decoder may raise anything
-        raise UserError(
-            f"{path}: cannot be read as an image ({reason_of(error, path)}); replace or remove the file"
-        ) from None
+    # Pillow does not close every file.
+    with errors_of_reading(path, "an image"), path.open("rb") as file, Image.open(file) as image:
+        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        frames = []
+        for page in range(pages):
+            image.seek(page)
+            target = mode(image.mode)
+            # Pillow warns where it converts another image with transparency.
+            frame = image.convert("RGBA") if target != image.mode and "transparency" in image.info else image
+            frames.append(np.asarray(frame if target == frame.mode else frame.convert(target)))
     if len({frame.shape for frame in frames}) > 1:
         raise UserError(
             f"{path}: {pages} pages of different sizes or kinds, expected the slices of one volume; divide it"
@@ -69,46 +54,38 @@ def read_with_pillow(path: Path, mode: Callable[[str], str] = str) -> tuple[Arra
     return (frames[0], 2) if pages == 1 else (np.stack(frames), 3)
 
 
-def missing_file(path: Path) -> UserError:
-    """Return the error for a file that does not exist."""
-    return UserError(f"{path}: {'a broken link' if path.is_symlink() else 'no such file'}")
-
-
-def reason_of(error: Exception, path: Path) -> str:
-    """Return the reason why a library could not read a file, without the file's name."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if path.is_file() and path.stat().st_size == 0:
-        return "the file is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "it holds no image"
-    message = str(error).strip()
-    return message.splitlines()[0].rstrip(".") if message else type(error).__name__
-
-
-def convert_mode(image: Image.Image, mode: str) -> Array:
-    """Return the pixels of an image in a Pillow mode."""
-    if mode != image.mode and "transparency" in image.info:
-        image = image.convert("RGBA")  # otherwise Pillow warns
-    return np.asarray(image if mode == image.mode else image.convert(mode))
+@contextmanager
+def errors_of_reading(path: Path, kind: str, advice: str = "replace or remove the file") -> Iterator[None]:
+    """Raise UserError where a file cannot be read as ``kind``."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: {'a broken link' if path.is_symlink() else 'no such file'}") from None
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"{path}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which Pillow refuses as a decompression "
+            f"bomb; divide the image into smaller ones"
+        ) from None
+    except Exception as error:  # a decoder of a damaged file may raise anything
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        elif path.is_file() and path.stat().st_size == 0:
+            reason = "the file is empty"
+        elif isinstance(error, UnidentifiedImageError):
+            reason = "it holds no image"
+        else:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{path}: cannot be read as {kind} ({reason}); {advice}") from None
 
 
 def read_array(path: Path) -> Array:
     """Return the stored values of an array file, .npy or NIfTI."""
-    return read_npy(path) if name_parts(path)[1] == ".npy" else read_nifti(path)
-
-
-def read_npy(path: Path) -> Array:
-    """Return the array of a .npy file."""
-    try:
-        with path.open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except FileNotFoundError:
-        raise missing_file(path) from None
-    except Exception as error:  # a damaged header may raise anything
-        raise UserError(
-            f"{path}: cannot be read as an array of numbers ({reason_of(error, path)}); save it again with numpy.save"
-        ) from None
+    if name_parts(path)[1] != ".npy":
+        return read_nifti(path)
+    with errors_of_reading(path, "an array of numbers", "save it again with numpy.save"), path.open("rb") as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
     return check_numeric(array, path)
 
 
@@ -118,14 +95,8 @@ def read_nifti(path: Path) -> Array:
         import nibabel
     except ImportError:
         raise UserError(f"{path}: reading NIfTI needs nibabel; run: pip install -e '.[volumes]'") from None
-    try:
+    with errors_of_reading(path, "NIfTI"):
         array = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
-    except FileNotFoundError:
-        raise missing_file(path) from None
-    except Exception as error:  # a damaged file may raise anything
-        raise UserError(
-            f"{path}: cannot be read as NIfTI ({reason_of(error, path)}); replace or remove the file"
-        ) from None
     return check_numeric(array, path)
 
 
@@ -141,7 +112,7 @@ def image_mode(path: Path, file_mode: str, mode: str | None) -> str:
     """Return the Pillow mode to read an image in, from the mode in the file and the configured one."""
     if mode is None:
         return DISPLAY_MODES.get(file_mode, file_mode)
-    if file_mode.startswith(HIGH_BIT_DEPTH) and file_mode != mode:
+    if file_mode.startswith(("I", "F")) and file_mode != mode:  # I;16, I;16B, I, F
         raise UserError(
             f"{path}: more than 8 bits a channel (Pillow's {file_mode}), which data.source.mode={mode} would truncate; "
             f"leave the mode out, or convert the file"
@@ -152,10 +123,8 @@ def image_mode(path: Path, file_mode: str, mode: str | None) -> str:
 def read_image(path: Path, mode: str | None = None, spatial_dims: int | None = None) -> Array:
     """Return an image file as (*S, C), uint8, uint16 or float32; a palette image in its colours.
 
-    Args:
-        path: the file.
-        mode: a Pillow mode, such as ``L`` or ``RGB``, to which a 2-D image is converted; not for arrays.
-        spatial_dims: axes of the mask. An array may have one axis more, its channels.
+    A 2-D image is converted to the Pillow mode, such as ``L`` or ``RGB``. ``spatial_dims`` are the axes of the mask; an
+    array may have one axis more, its channels.
     """
     if name_parts(path)[1] in PILLOW_SUFFIXES:
         pixels, axes = read_with_pillow(path, lambda file_mode: image_mode(path, file_mode, mode))

@@ -10,8 +10,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository, or the folder of an installed package."""
-PROC = Path("/proc/self")
-"""Linux's files about this process: psutil has no peak memory there."""
+PROC = Path("/proc/self")  # on Linux psutil has no peak memory
 
 
 def commit() -> str:

@@ -51,20 +51,15 @@ def ensure_new_or_resuming(folder: Path, ckpt_path: str | None) -> None:
 
 def reset_run_folder(folder: Path) -> None:
     """Remove the files of a run without a checkpoint, and no others, so that it can start again."""
-    for pattern in ("events.out.tfevents.*", "error.txt"):
-        for path in folder.glob(pattern):
-            path.unlink()
+    for path in [*folder.glob("events.out.tfevents.*"), folder / "error.txt"]:
+        path.unlink(missing_ok=True)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def write_status(folder: Path, state: str, reason: str = "", command: Sequence[str] = ()) -> None:
-    """Write the state of a run.
+    """Write the state of a run: ``pending``, ``running``, ``done``, ``failed`` or ``interrupted``.
 
-    Args:
-        folder: the run's folder.
-        state: ``pending``, ``running``, ``done``, ``failed`` or ``interrupted``.
-        reason: the error message, in one line.
-        command: the words that started the run; by default those saved before.
+    ``command`` are the words that started the run, by default those saved before.
     """
     command = list(command) or read_json(folder / STATUS).get("command", [])
     write_json(folder / STATUS, {"state": state, "reason": reason, "command": command})

@@ -30,16 +30,17 @@ if "OMP_WAIT_POLICY" not in os.environ:
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 """Whether the user asked for tracebacks; read before this module sets the variable for Hydra itself."""
 
-SCRIPTS = {"check": "check_data"}
-"""Commands whose script has another name."""
-
 
 def program_name(command: str) -> str:
     """Return how a command is called in this process: ``unet-lab train``, or ``python train.py``."""
     program = Path(sys.argv[0])
     if program.stem == "unet-lab" or program.parts[-2:] == ("unet", "__main__.py"):
         return f"unet-lab {command}"
-    return "python train.py" if command == "train" else f"python scripts/{SCRIPTS.get(command, command)}.py"
+    return (
+        "python train.py"
+        if command == "train"
+        else f"python scripts/{'check_data' if command == 'check' else command}.py"
+    )
 
 
 OmegaConf.register_new_resolver("program_name", program_name, replace=True)
@@ -53,11 +54,11 @@ class RefuseSweep(Callback):
         sys.exit(2)
 
 
-def hydra_script(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+def hydra_script(config_name: str, positional: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Decorate a command, a function of the config that Hydra composes.
 
     An error becomes a message of one line and exit status 1, wrong usage exit status 2. ``HYDRA_FULL_ERROR=1`` brings
-    the traceback back.
+    the traceback back. The first argument may be the value of the key ``positional``: ``report outputs/SWEEP``.
     """
 
     def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -74,6 +75,9 @@ def hydra_script(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Ca
 
         @functools.wraps(main)
         def run() -> None:
+            word = sys.argv[1] if positional and len(sys.argv) > 1 else "-"
+            if not word.startswith("-") and ("=" not in word or Path(word).exists()):
+                sys.argv[1] = as_override(positional, word)
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is written here
             try:
                 configured()
@@ -84,20 +88,13 @@ def hydra_script(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Ca
                 exit_with_error(error, config_name)
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
-                sys.exit(signal_status(signal.SIGINT))
+                sys.exit(128 + signal.SIGINT)
             finally:
                 os.environ["HYDRA_FULL_ERROR"] = str(int(FULL_ERROR))
 
         return run
 
     return decorate
-
-
-def accept_positional(key: str) -> None:
-    """Rewrite a first argument without a key as ``key=argument``: ``report outputs/SWEEP``."""
-    word = sys.argv[1] if len(sys.argv) > 1 else "-"
-    if not word.startswith("-") and ("=" not in word or Path(word).exists()):
-        sys.argv[1] = as_override(key, word)
 
 
 def require_keys(config: DictConfig, keys: Sequence[str], command: str) -> None:
@@ -125,8 +122,3 @@ def parse_size(key: str, value: Any, example: str) -> list[int]:
     if not all(number.isdecimal() and int(number) > 0 for number in numbers):
         raise UserError(f"{key}={value}: expected positive numbers joined by x, such as {example}")
     return [int(number) for number in numbers]
-
-
-def signal_status(signum: int) -> int:
-    """Return the exit status of a process that a signal stopped: 130 for SIGINT, 143 for SIGTERM."""
-    return 128 + signal.Signals(signum)

@@ -22,13 +22,11 @@ from unet.errors import Interrupted, UserError
 from unet.failures import classify_failure
 from unet.io.atomic import read_json, remove_partials, write_text
 from unet.io.run_folder import CONFIG, METRICS, STATUS, ensure_new_or_resuming, reset_run_folder, write_status
-from unet.runs.cli import FULL_ERROR, program_name, signal_status
+from unet.runs.cli import FULL_ERROR, program_name
 from unet.runs.error_messages import exit_with_error, format_error
 from unet.runs.resume import check_same_config, check_same_network, last_checkpoint, resume_hint
 from unet.runs.run_names import AUTO, as_override
 
-OBJECTIVES = ("best/val_miou", "val/miou")
-"""Keys of ``metrics.json``: a sweep compares the first one that exists."""
 NO_SCORE = float("nan")
 """The objective of a job that did not finish."""
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
@@ -59,11 +57,7 @@ def run_job(job: Job, config: DictConfig) -> float:
 
 
 def run_or_resume(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
-    """Run a single job; with ``resume=auto`` start it, resume it, or report that it is finished.
-
-    Raises:
-        UserError: the folder holds a run of another configuration (with ``hydra.run.dir``).
-    """
+    """Run a single job; with ``resume=auto`` start it, resume it, or report that it is finished."""
     if config.resume not in (None, AUTO):
         raise UserError(f"resume={config.resume}: expected {AUTO} or null")
     require_common_folder(config)
@@ -106,7 +100,9 @@ def require_common_folder(config: DictConfig) -> None:
 
 def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     """Start or resume a job of a sweep unless it is done; wait for another process that runs it."""
-    settings: dict[str, Any] = job_settings(config)
+    settings: dict[str, Any] = {"trainer.devices": 1} if config.trainer.devices == "auto" else {}
+    if config.threads is None and "joblib" in HydraConfig.get().launcher._target_:  # jobs run in parallel
+        settings["threads"] = 1
     with lock_folder(folder, wait=True) as running:
         status = read_json(folder / STATUS)
         if status.get("state") == "done":
@@ -145,12 +141,12 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
     except Interrupted as error:
         write_status(folder, "interrupted", str(error))
         print(f"{error}; {resume_hint(folder, config, overrides)}", file=sys.stderr)
-        sys.exit(signal_status(error.signum))
+        sys.exit(128 + error.signum)
     except (KeyboardInterrupt, SystemExit) as error:  # a second SIGINT: Lightning turns it into an exit
         write_status(folder, "interrupted", "stopped without saving")
         print(f"stopped without saving; {resume_hint(folder, config, overrides)}", file=sys.stderr)
-        sigterm = signal_status(signal.SIGTERM)
-        sys.exit(sigterm if getattr(error, "code", None) == sigterm else signal_status(signal.SIGINT))
+        sigterm = 128 + signal.SIGTERM
+        sys.exit(sigterm if getattr(error, "code", None) == sigterm else 128 + signal.SIGINT)
     except Exception as error:
         failure = classify_failure(error, config, folder)
         reason = format_error(error)
@@ -179,7 +175,7 @@ def handle_signals(handler: Callable[[int, FrameType | None], Any], *signums: in
 
 def exit_on_signal(signum: int, frame: FrameType | None) -> NoReturn:
     """Exit as on an error, so that child processes are ended."""
-    sys.exit(signal_status(signum))
+    sys.exit(128 + signum)
 
 
 @contextmanager
@@ -220,7 +216,7 @@ def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[
     with handle_signals(forward, signal.SIGINT, signal.SIGTERM):
         code = child.wait()
     if forwarded:
-        sys.exit(signal_status(forwarded[0]))
+        sys.exit(128 + forwarded[0])
     running.acquire()  # another sweep's process of this job may have started meanwhile; then its state is read
     state = read_json(folder / STATUS).get("state")
     if state == "done":
@@ -231,28 +227,18 @@ def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[
     return NO_SCORE
 
 
-def job_settings(config: DictConfig) -> dict[str, int]:
-    """Return a sweep's settings for values left open: one device, and one thread where jobs run in parallel."""
-    settings = {"trainer.devices": 1} if config.trainer.devices == "auto" else {}
-    if config.threads is None and "joblib" in HydraConfig.get().launcher._target_:
-        settings["threads"] = 1
-    return settings
-
-
 @contextmanager
 def lock_folder(folder: Path, wait: bool = False) -> Iterator[FileLock]:
-    """Lock a run's folder, so that no two processes run one job, and yield the lock ``.running``.
+    """Lock a run's folder, so that no two processes run one job, and yield the lock ``.running``. Raises UserError.
 
     There are two locks. A process has ``.lock`` from reading the state to the end of the job, and the process that runs
     the job has ``.running``. A sweep takes the first, releases the second for the process of its job, and passes
     its own id to that process. If the sweep is killed, its job has the second until it ends. The system releases both
     when a process ends; filelock closes them in forked processes, such as those of a data loader.
-
-    Raises:
-        UserError: another process has locked it and ``wait`` is false.
     """
-    names = (".running",) if is_locked_by_parent() else (".lock", ".running")
-    locks = [FileLock(folder / name) for name in names]
+    holder = int(os.environ.get(LOCKED_BY, "-1"))
+    is_locked_by_sweep = holder in {process.pid for process in psutil.Process().parents()}  # and the sweep is alive
+    locks = [FileLock(folder / name) for name in (".lock", ".running")][is_locked_by_sweep:]
     with ExitStack() as stack:
         for lock in locks:
             try:
@@ -266,12 +252,6 @@ def lock_folder(folder: Path, wait: bool = False) -> Iterator[FileLock]:
         yield locks[-1]
 
 
-def is_locked_by_parent() -> bool:
-    """Return whether the sweep that started this process is alive: then it has locked the folder."""
-    holder = os.environ.get(LOCKED_BY)
-    return holder is not None and int(holder) in {process.pid for process in psutil.Process().parents()}
-
-
 def objective(metrics: Mapping[str, Any]) -> float:
     """Return the validation mIoU of the best epoch; the test split is never used for selection."""
-    return next((float(metrics[key]) for key in OBJECTIVES if key in metrics), NO_SCORE)
+    return float(metrics.get("best/val_miou", metrics.get("val/miou", NO_SCORE)))

@@ -67,17 +67,14 @@ def sweep_name(overrides: Sequence[str]) -> str:
     ``["sweep=up", "model.down=max,avg", "seed=0,1"]`` -> ``up_model.down-max-avg``. Overrides whose slugs could be
     equal, such as ``[1,2],3`` and ``1,2,3``, are part of the hash too.
     """
-    overrides = [override for override in overrides if override_key(override) != "seed" and not is_runtime(override)]
+    overrides = [
+        override for override in overrides if not is_runtime_key(key := override_key(override)) and key != "seed"
+    ]
     keys = ("sweep", *swept_keys(overrides, None))
     sweep_overrides = [override for override in overrides if override.partition("=")[0] in keys]
     hashed = [word for word in overrides if word not in sweep_overrides or re.search(r"[^\w.,=-]", word)]
     name = override_slug("", [override.removeprefix("sweep=") for override in sweep_overrides]) or "seeds"
     return f"{name}_{short_hash(sorted(hashed))}" if hashed else name
-
-
-def is_runtime(override: str) -> bool:
-    """Return whether an override sets a runtime key."""
-    return is_runtime_key(override_key(override))
 
 
 def override_key(override: str) -> str:
@@ -145,7 +142,7 @@ def run_dir(
     if ckpt_path and path.parent.name == "checkpoints":
         return str(path.parent.parent)
     if resume == AUTO:
-        overrides = [override for override in overrides if not is_runtime(override)]
+        overrides = [override for override in overrides if not is_runtime_key(override_key(override))]
         return str(Path(new).parent / run_folder_name(Path(new).parent, overrides, _root_))
     return new
 

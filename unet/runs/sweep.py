@@ -26,14 +26,10 @@ from unet.runs.run_names import parse
 
 
 class Sweep(Callback):
-    """A Hydra callback that writes the list of jobs before a sweep and prints their results after it.
-
-    Attributes:
-        names: the folders of this command's jobs; the sweep's folder may hold jobs of earlier commands too.
-    """
+    """A Hydra callback that writes the list of jobs before a sweep and prints their results after it."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
+        self.names: list[str] = []  # of this command's jobs; the sweep's folder may hold jobs of earlier commands too
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         signal.signal(signal.SIGTERM, exit_on_signal)  # replaced during a job in this process
@@ -90,14 +86,13 @@ class Sweep(Callback):
 def write_report(folder: Path) -> None:
     """Write the sweep's report and print its summary; print a message where that fails."""
     # These import matplotlib, scipy and torch, which nothing before needs.
-    from unet.report import analyze
-    from unet.report import write_report as write_pages
+    from unet import report
     from unet.report.conclusions import summary_lines
     from unet.report.hparams import write_hparams_summary
 
     try:
-        analysis = analyze(folder)
-        print(write_pages(analysis), *summary_lines(analysis), sep="\n")
+        analysis = report.analyze(folder)
+        print(report.write_report(analysis), *summary_lines(analysis), sep="\n")
         write_hparams_summary(analysis)
     except Exception as error:  # Hydra would only warn, and the sweep's exit status would be lost
         print(f"the report is not complete: {format_error(error)}", file=sys.stderr)
@@ -107,8 +102,7 @@ def require_one_device(config: DictConfig) -> None:
     """Raise UserError where a job would train on several devices: each of its processes would run the sweep again."""
     trainer = config.trainer
     devices = list(trainer.devices) if OmegaConf.is_list(trainer.devices) else trainer.devices
-    is_single = devices in (1, "1", "auto") or (isinstance(devices, list) and len(devices) == 1)
-    if not is_single or trainer.num_nodes != 1:
+    if not (devices in (1, "1", "auto") or (isinstance(devices, list) and len(devices) == 1)) or trainer.num_nodes != 1:
         raise UserError(
             f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}: a job of a sweep trains on one "
             f"device; run several jobs at once instead (hydra/launcher=joblib or slurm), or one training without -m"
@@ -126,11 +120,8 @@ def progress_line(jobs: Mapping[str, Mapping[str, Any]]) -> str:
     counts = Counter(values["state"] for values in jobs.values())
     parts = [f"{counts[state]} {state}" for state in ("done", "running", "failed") if counts[state]]
     waiting = counts["pending"] + counts["interrupted"]
-    seconds = [
-        values["time/train_seconds"] + values.get("time/diagnostics_seconds", 0)
-        for values in jobs.values()
-        if values["state"] == "done"
-    ]
+    done = [values for values in jobs.values() if values["state"] == "done"]
+    seconds = [values["time/train_seconds"] + values.get("time/diagnostics_seconds", 0) for values in done]
     estimate = ""
     if seconds and waiting:
         estimate = f", about {format_duration(fmean(seconds) * waiting / (counts['running'] + 1))} left"
