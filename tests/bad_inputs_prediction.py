@@ -50,7 +50,8 @@ PHOTO = Path("photos") / "x.png"
 """The image that is predicted, and its array where nothing is wrong with it."""
 PIXELS = noise(24, 32, 3)
 RUN, LABELS, NOTES = Path("run"), Path("labels"), Path("photos") / "notes.txt"
-CONFIG, BEST, B = RUN / "config.yaml", RUN / "checkpoints" / "best.ckpt", Path("b.ckpt")
+CONFIG, SCORES = RUN / "config.yaml", RUN / "metrics.json"
+BEST, B = RUN / "checkpoints" / "best.ckpt", Path("b.ckpt")
 
 # How an input is given
 
@@ -212,10 +213,6 @@ def photo(pixels: Any = PIXELS, suffix: str = ".png", **options: Any) -> Array:
     return pixels
 
 
-def gif() -> None:
-    photo(RGB(), ".gif", save_all=True, append_images=[RGB((9, 9, 9))])
-
-
 def halved(pixels: Any = PIXELS, suffix: str = ".png", **options: Any) -> None:
     """Write the first half of a file."""
     photo(pixels, suffix, **options)
@@ -249,12 +246,8 @@ def small() -> None:
     swap(M, noise(3, 3, below=2))
 
 
-def scores() -> None:
-    write(RUN / "metrics.json", "{}")
-
-
-def configured(text: str | bytes) -> Callable[[], None]:
-    return lambda: write(CONFIG, text)
+def written(path: Path, text: str | bytes) -> Callable[[], None]:
+    return lambda: write(path, text)
 
 
 def saved(path: Path = CHECKPOINT, *network: Any, **options: Any) -> Callable[[], None]:
@@ -279,13 +272,9 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         predicted("a pattern that matches nothing", photo, given="photos/*.tif", gets=r"\*\.tif: no images found; exp"),
         predicted("an empty folder", list, gets=NO_IMAGES),
         predicted("a text", lambda: write(NOTES, "x"), given=str(NOTES), gets=r"notes\.txt: unsupported format"),
-        predicted("an animated GIF", gif, given="photos/x.gif", gets=r"x\.gif: unsupported format .*; convert it"),
+        predicted("a GIF", lambda: photo(RGB(), ".gif"), given="photos/x.gif", gets="unsupported .*; convert it"),
         predicted("a PNG cut off", halved, gets=rf"x\.png: {NONE_READ}"),
-        predicted(
-            "a TIFF cut off",
-            lambda: halved(suffix=".tif", photometric="rgb"),
-            gets=r"x\.tif: .* is truncated",
-        ),
+        predicted("a TIFF cut off", lambda: halved(suffix=".tif", photometric="rgb"), gets=r"x\.tif: .* is truncated"),
         predicted("a packed TIFF cut off", lambda: halved(**STRIPS), gets=r"x\.tif: rows 0 to 24 cannot .*; replace"),
         predicted("a file of no bytes", lambda: write(PHOTO, b""), gets=rf"x\.png: {NONE_READ} \(the file is empty"),
         predicted("a text called .png", lambda: write(PHOTO, "hello"), gets=rf"x\.png: {NONE_READ} \(it holds no"),
@@ -297,11 +286,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         right("CMYK", lambda: photo(Image.fromarray(noise(24, 32, 4), "CMYK"), ".tif")),
         predicted("a TIFF of three pages", lambda: photo(noise(3, 24, 32), **PAGES), gets="takes images with 2 axes"),
         predicted("4 000 000 000 000 000 000 pixels, by its header", lambda: write(PHOTO, HUGE), gets="too large to"),
-        predicted(
-            "-1 rows",
-            lambda: write(PHOTO.with_suffix(".npy"), bad_npy("(-1, 3)")),
-            gets=r"x\.npy: cannot be read as an array of numbers",
-        ),
+        predicted("-1 rows", lambda: write(PHOTO.with_suffix(".npy"), bad_npy("(-1, 3)")), gets="of numbers"),
         predicted("one pixel", lambda: photo(PIXELS[:1, :1]), gets="1 x 1 labels", status=0),
         right("16-bit grey: read with all 16", lambda: photo(GREY16)),
         right("true and false", lambda: photo(PIXELS[..., 0] > 99, ".npy")),
@@ -315,7 +300,6 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         predicted("labels/x.png is somebody's", lambda: others(LABELS / "x.png"), gets="; overwrite=true re"),
         predicted("two images of one stem", lambda: (photo(), photo(RGB(), ".jpg")), gets=r"x\.png: .* of .*x\.jpg"),
         predicted("a tile of no rows", photo, "tile=[0,32]", gets=r"tile: expected null or 2 .*, found \[0, 32\]"),
-        predicted("a tile of one axis", photo, "tile=[32]", gets=r"tile: expected null or 2 integers .*, found \[32\]"),
         right("a tile below the stride: made a multiple", photo, tile=[1, 1]),
         predicted("tiles that overlap wholly", photo, "overlap=1.0", gets="overlap: expected a fraction .* 1.0"),
         predicted("no tile at a time", photo, "batch=0", gets="batch: expected an integer of at least 1, found 0"),
@@ -323,9 +307,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         without_gpu(
             predicted("no such device", photo, "device=cuda", gets="device=cuda: not available; .* auto, cpu$")
         ),
-        without_gpu(predicted("no GPU at all", photo, "device=gpu", gets="device=gpu: not available; .* auto, cpu$")),
         predicted("no threads", photo, "threads=0", gets="threads: expected null or an integer of 1 to 1024, found 0"),
-        predicted("threads that are true", photo, "threads=true", gets="threads: .* of 1 to 1024, found True"),
         predicted("a yes that is no true", photo, "tta=yes", gets="tta: expected true or false, found 'yes'"),
         predicted("a picture for a checkpoint", photo, "ckpt=photos/x.png", gets="x.png: damaged, not a checkpoint"),
     ],
@@ -334,16 +316,15 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         evaluated("a misspelt key", "splt=val", gets="splt: no such key; did you mean split"),
         evaluated("a misspelt key of the data", "data.rot=other", gets="data.rot: no such key .*; did you mean dat"),
         evaluated("a split that is none", "split=nonsense", gets=r"split=nonsense: .*no such split \(valid: train, "),
-        evaluated("a split that is a number", "split=3", gets=r"split=3: .*no such split \(valid: train, val\)"),
         evaluated("no config of the run", gets="run/config.yaml: no such .* data=NAME", spoil=CONFIG.unlink),
-        evaluated("a config of no bytes", gets="run/config.yaml: no key seed; expected the", spoil=configured("")),
+        evaluated("a config of no bytes", gets="run/config.yaml: no key seed; expected the", spoil=written(CONFIG, "")),
         evaluated("a config cut off", gets="config.yaml: no key trainer.precision; expected", spoil=without_trainer),
-        evaluated("a config that is no text", gets="run/config.yaml: cannot be read", spoil=configured(b"\xff\xfe\0")),
+        evaluated("a config that is no text", gets="config.yaml: cannot be read", spoil=written(CONFIG, b"\xff\xfe\0")),
         evaluated("NaN weights", gets="best.ckpt: net.head.bias holds NaN .*; take an earlier", spoil=weights_of_nan),
         evaluated("data of other classes", *OTHER_CLASSES, gets="classes sky, sea, but .* was trained for back"),
         evaluated("data of other channels", gets="images of 1 channels .*on 3", spoil=lambda: every(X, noise(12, 10))),
         evaluated("half precision", "trainer.precision=half", gets="trainer: Lightning refuses .*half"),
-        evaluated("output holds scores", "output=run", gets="metrics.json: .*exists already; choose", spoil=scores),
+        evaluated("output holds scores", "output=run", gets="exists already; choose", spoil=written(SCORES, "{}")),
     ],
     "Export": [
         exported("a misspelt key", "fromat=pt2", gets="fromat: no such key; did you mean format"),
@@ -351,12 +332,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         exported("labels that are no boolean", "labels=maybe", gets="labels: expected true or false, found 'maybe'"),
         exported("no such variant", "variant=int4", gets="variant: unknown 'int4'; did you mean int8"),
         exported("nothing to calibrate on", "variant=int8", gets="variant=int8: add calibration=FOLDER"),
-        exported(
-            "a variant of the other format",
-            "variant=int8",
-            "format=pt2",
-            gets="variant=int8 format=pt2: .*; use format=onnx",
-        ),
+        exported("a variant of the other format", "variant=int8", "format=pt2", gets="pt2: .*; use format=onnx"),
         exported("output is there", "format=pt2", "output=data", gets="data: exists and is not overwritten"),
         exported("an agreement in percent", "format=pt2", "min_label_agreement=98", gets="agreement: .*, found 98"),
         exported("another type than the training's", "format=pt2", "dtype=uint16", gets="dtype=uint16: .* on uint8 im"),
@@ -374,7 +350,6 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         opened("classes", "ckpt=[best.ckpt,b.ckpt]", gets="b.ckpt was .* air, .* but", make=saved(B, first="air")),
         opened("sequences", "ckpt=best.ckpt", gets="best.ckpt: a network for sequences, ", make=saved(CHECKPOINT, 1)),
         opened("a port that cannot be", "ckpt=best.ckpt", "port=99999", gets="port: expected an .*, found 99999"),
-        opened("a port that is a word", "ckpt=best.ckpt", "port=http", gets="port: expected an integer .*'http'"),
         opened("no picture is small enough", "ckpt=best.ckpt", "max_megapixels=0", gets="max_meg.* above 0, found 0"),
         opened("an empty folder", "ckpt=best.ckpt", "images=photos", gets="photos: no images", make=PHOTO.parent.mkdir),
         uploaded("a picture too large", lambda: photo(noise(1000, 1000)), "x.png: 1000 x 1000 pixels, more than .*0.5"),

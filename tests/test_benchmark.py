@@ -71,7 +71,7 @@ def test_monai_has_the_widths_of_this_network(monkeypatch):
 
 
 def test_a_training_step_trains_a_copy():
-    network = baselines.this_project(SMALL)
+    network = baselines.in_training_format(SMALL.network(), "cpu")
     weights = [p.clone() for p in network.network.parameters()]
     step = network.training_step(SMALL.image(), SMALL.target())
     losses = [float(step()) for _ in range(4)]
@@ -94,36 +94,26 @@ def test_monai_is_left_out_at_another_depth():
     assert any("MONAI" in message and "always 4, not 3" in message for message in messages)
 
 
-class Clock:
-    """A clock that only the loader advances."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class FakeLoader:
-    """Epochs of 4, 4 and 1 images; each batch takes 0.1 s, the first epoch 5 s more."""
+    """Epochs of 4, 4 and 1 images; each batch takes 0.1 s of a clock, the first epoch 5 s more."""
 
-    def __init__(self, clock: Clock, num_workers: int = 0, prefetch_factor: int | None = None):
-        self.clock, self.epochs = clock, 0
+    def __init__(self, num_workers: int = 0, prefetch_factor: int | None = None):
+        self.now, self.epochs = 100.0, 0
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
 
     def __iter__(self):
-        self.clock.now += 5.0 * (self.epochs == 0)
+        self.now += 5.0 * (self.epochs == 0)
         self.epochs += 1
         for size in (4, 4, 1):
-            self.clock.now += 0.1
-            yield {"image": torch.zeros(size, 3, 8, 8), "target": torch.zeros(size, 8, 8)}
+            self.now += 0.1
+            yield {"image": torch.zeros(size, 3, 8, 8)}
 
 
 @pytest.mark.parametrize("queue", [{}, {"num_workers": 2, "prefetch_factor": 2}])
 def test_loader_rate_excludes_the_start(queue):
-    clock = Clock()
-    source = FakeLoader(clock, **queue)
-    assert loader.loader_rate(source, seconds=30.0, clock=clock) == pytest.approx(30.0, rel=0.02)  # 9 in 0.3 s
+    source = FakeLoader(**queue)
+    rate = loader.loader_rate(source, seconds=30.0, clock=lambda: source.now)
+    assert rate == pytest.approx(30.0, rel=0.02)  # 9 in 0.3 s
     assert source.epochs >= 100
 
 

@@ -23,7 +23,7 @@ from unet.diagnostics.checkerboard import (
 )
 from unet.diagnostics.information import Moments, blocks, r_squared, record_levels
 from unet.diagnostics.probe_images import center_window, probe_images
-from unet.diagnostics.shift import compared_window, grid_offsets, predict_shifted, shift
+from unet.diagnostics.shift import compared_window, predict_shifted, shift
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
@@ -162,12 +162,6 @@ def test_labels_of_a_shifted_image_are_rolled_back():
     assert predict_shifted(block_sums, image, (1,)).tolist() == [5, 3, 3, 7, 7, 5]
 
 
-def test_grid_offsets_are_all_or_a_fixed_sample():
-    assert grid_offsets((2, 2), 9) == [(0, 1), (1, 0), (1, 1)]
-    assert grid_offsets((1, 1), 9) == []
-    assert len(set(grid_offsets((16, 16), 32))) == 32 and grid_offsets((16, 16), 32) == grid_offsets((16, 16), 32)
-
-
 @given(st.integers(1, 16), st.integers(0, 60))
 def test_the_compared_window_is_away_from_the_borders(stride: int, extra: int):
     n = 2 * stride + extra
@@ -252,12 +246,6 @@ def test_peaks_are_reported_for_logits_and_truth():
     assert result["checkerboard/peak/4"] < 2 and result["checkerboard/peak_truth/4"] < 2
 
 
-def test_noise_has_no_peaks():
-    maps = torch.randn(4, 3, 64, 64)
-    result = peaks_by_stride(maps, [(2, 2), (2, 2), (2, 2)])
-    assert all(0.8 < value < 1.25 for value in result.values()) and list(result) == [(2,), (4,), (8,)]
-
-
 def test_strides_that_differ_by_axis_name_each_axis_and_flat_maps_have_no_peaks():
     assert list(peaks_by_stride(torch.randn(1, 1, 32, 32), [(1, 2), (2, 2)])) == [(1, 2), (2, 4)]
     assert peaks_by_stride(torch.ones(1, 1, 32, 32), [(2, 2)]) == {}
@@ -298,13 +286,6 @@ def moments(features: np.ndarray, targets: np.ndarray) -> Moments:
     for part in np.array_split(np.arange(len(features)), 3):  # several images
         result.add(features[part], targets[part])
     return result
-
-
-def test_r_squared_by_hand():
-    # Train: y = 2 x. Test: 1 is predicted as 2 (true: 2), 3 as 6 (true: 8). Error 4, deviation from the mean 5: 18.
-    train = moments(np.array([[0.0], [1], [2], [3]]), np.array([[0.0], [2], [4], [6]]))
-    test = moments(np.array([[1.0], [3]]), np.array([[2.0], [8]]))
-    assert r_squared(train, test, 1e-6) == pytest.approx(1 - 4 / 18, abs=1e-5)
 
 
 def test_the_penalty_by_hand():

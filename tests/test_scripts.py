@@ -5,14 +5,12 @@ import json
 import re
 
 import numpy as np
-import pytest
 from conftest import ROOT, script
 from sweeps import leave_run, metrics_of
 
 from unet import CONTEXT, DOWN, UP
 from unet.data.samples import Samples
 from unet.data.source import Item
-from unet.errors import UserError
 
 
 def test_the_colour_baseline_counts_the_classes_of_every_colour():
@@ -89,25 +87,3 @@ def test_the_columns_of_the_operator_table():
     assert table.supported_dims(UP, "bicubic") == [2] and table.supported_dims(UP, "linear") == [1, 2, 3]
     assert [table.field(DOWN, name) for name in ("max", "strided", "blur")] == ["2", "3", "4"]
     assert table.flops(UP, "transposed") == 2 * 4 * 128 * 64 * 32 * 32
-
-
-def test_screenshots_need_events_and_a_browser(tmp_path, monkeypatch, capsys):
-    screenshots = script("screenshots")
-    sweep, pictures = tmp_path / "sweep", tmp_path / "pictures"
-    sweep.mkdir()
-    monkeypatch.setattr(screenshots, "BROWSERS", ("no-browser-of-this-name",))
-    monkeypatch.setattr(screenshots.sys, "argv", ["screenshots.py", str(sweep), str(pictures)])
-    with pytest.raises(SystemExit, match=f"{sweep}: no TensorBoard events"):
-        screenshots.main()
-    (sweep / "events.out.tfevents.0").touch()
-    with pytest.raises(SystemExit, match="expected one of no-browser-of-this-name"):
-        screenshots.main()
-    assert not pictures.exists()
-
-
-def test_a_failed_screenshot_keeps_the_old_picture(tmp_path):
-    path = tmp_path / "tensorboard_images.png"
-    path.write_bytes(b"an older one")
-    with pytest.raises(UserError, match="wrote no screenshot"):
-        script("screenshots").take_screenshot("true", "http://127.0.0.1:1", (80, 60), path, 1)
-    assert path.read_bytes() == b"an older one"

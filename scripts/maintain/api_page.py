@@ -1,10 +1,5 @@
-"""Write docs/api.md from the docstrings of the public names.
+"""Write docs/api.md from the docstrings of the public names."""
 
-python scripts/maintain/api_page.py          write the page
-python scripts/maintain/api_page.py --print  only print it
-"""
-
-import argparse
 import inspect
 import re
 from collections.abc import Callable
@@ -31,7 +26,6 @@ FACTORIES = {
     "(B, Cout, *rS)",
     "CONTEXT": "(channels, spatial_dims, **options): x (B, C, *S) -> (B, C, *S)",
 }
-MAX_LINE = 90
 
 
 def function_section(name: str, function: Callable[..., Any]) -> str:
@@ -44,20 +38,11 @@ def format_signature(signature: inspect.Signature) -> str:
     """Return a signature without ``self``, ``**kwargs`` and module names, one parameter per line if it is long."""
     hidden = inspect.Parameter.VAR_KEYWORD
     parameters = [p for p in signature.parameters.values() if p.name != "self" and p.kind is not hidden]
-    line = without_modules(str(signature.replace(parameters=parameters)))
-    if len(line) <= MAX_LINE:
+    line = re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", str(signature.replace(parameters=parameters)))
+    if len(line) <= 90:
         return line
-    texts = [without_modules(str(parameter)) for parameter in parameters]
-    keyword_only = [parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters]
-    if any(keyword_only):
-        texts.insert(keyword_only.index(True), "*")
-    output = line.rpartition(")")[2]
-    return "(\n" + "".join(f"    {text},\n" for text in texts) + f"){output}"
-
-
-def without_modules(text: str) -> str:
-    """Remove the module names from annotations."""
-    return re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", text)
+    arguments, _, output = line[1:].rpartition(")")
+    return "(\n" + "".join(f"    {text},\n" for text in re.split(r", (?=\w+:|\*)|(?<=\*), ", arguments)) + f"){output}"
 
 
 def registry_section(name: str, registry: Registry) -> str:
@@ -84,14 +69,5 @@ def api_page() -> str:
     return "\n".join([HEAD, *sections, *(registry_section(name, registry) for name, registry in registries.items())])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--print", action="store_true", help="print the page and leave the file unchanged")
-    if parser.parse_args().print:
-        print(api_page())
-    else:
-        write_text(PAGE, api_page())
-
-
 if __name__ == "__main__":
-    main()
+    write_text(PAGE, api_page())

@@ -12,6 +12,7 @@ The pictures are written to docs/pictures, or to the folder named by --out.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -199,25 +200,19 @@ def features(run: Path, count: int = 5) -> Image.Image:
     return draw_grid(dict(zip(places, images, strict=True)))
 
 
-def save(page: Image.Image, path: Path) -> None:
-    """Write a picture and print its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        page.save(file, "PNG", optimize=True)
-    print(path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path, help="folder of a finished run; default: the gallery")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures", help="folder of the pictures")
     args = parser.parse_args()
     try:
-        if args.run is not None:
-            save(features(args.run), args.out / "features.png")
-            return
-        for draw in (downsampled, upsampled, pairs):
-            save(draw(), args.out / f"{draw.__name__}.png")
+        pictures = {draw.__name__: draw for draw in (downsampled, upsampled, pairs)}
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name, draw in ({"features": partial(features, args.run)} if args.run else pictures).items():
+            path = args.out / f"{name}.png"
+            with atomic_write(path) as file:
+                draw().save(file, "PNG", optimize=True)
+            print(path)
     except UserError as error:
         sys.exit(f"error: {error}")
 

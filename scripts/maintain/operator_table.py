@@ -1,7 +1,6 @@
 """Write the README's table of operators, measured on the registered operators.
 
-    python scripts/maintain/operator_table.py          write the table into the README
-    python scripts/maintain/operator_table.py --print  only print it
+    python scripts/maintain/operator_table.py
 
 Parameters and FLOPs are those of an operator between 64 x 64 and 32 x 32 with 64 channels (an up operator: 128 to 64).
 ``field`` is the receptive field along an axis. ``CUDA`` lists the dimensions with a deterministic implementation on a
@@ -33,8 +32,6 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- operators: scripts/maintain/operator_table.py -->", "<!-- end of operators -->"
 CHANNELS, SIZE = 64, 64
 TABLES = {"model.down": DOWN, "model.up": UP, "model.context": CONTEXT}
-INHERITED = ("norm", "act")
-"""Options that an operator inherits from the network."""
 NONDETERMINISTIC = re.compile(
     r"avg_pool3d_backward|adaptive_\w+_backward|upsample_(linear1d|bilinear2d|trilinear3d|bicubic2d)_backward|"
     r"reflection_pad\w*_backward|grid_sampler\w*_backward|max_unpool"
@@ -54,9 +51,8 @@ def flops(table: Registry, name: str) -> int:
 
 def field(table: Registry, name: str) -> str:
     """Return the receptive field of an operator in pixels of its (coarse, for an up operator) input, or ``all``."""
-    operator = build_operator(table, name, supported_dims(table, name)[0], channels=2)
-    operator.double().eval()
     dims = supported_dims(table, name)[0]
+    operator = build_operator(table, name, dims, channels=2).double().eval()
     unit, stride = (1,) * dims, (2,) * dims
     if table is UP:
         interval = measure_interval(partial(apply_up, operator, stride, 2, 4, "x"), 4, unit, 2, 0)
@@ -90,8 +86,7 @@ def is_deterministic(table: Registry, name: str, dims: int) -> bool:
 
 def first_sentence(cls: type) -> str:
     """Return the first sentence of a class's docstring."""
-    text = " ".join((inspect.getdoc(cls) or "").split())
-    return re.split(r"(?<=[.:])\s", text)[0].rstrip(".:")
+    return re.split(r"(?<=[.:])\s", " ".join((inspect.getdoc(cls) or "").split()))[0].rstrip(".:")
 
 
 def source(cls: type) -> str:
@@ -107,11 +102,11 @@ def source(cls: type) -> str:
 
 
 def options(cls: type) -> str:
-    """Return the options of an operator with their defaults, such as ``kernel_size=3``."""
+    """Return the options that an operator does not inherit, with their defaults, such as ``kernel_size=3``."""
     parameters = inspect.signature(cls).parameters.values()
-    own = [option for option in parameters if option.default is not option.empty and option.name not in INHERITED]
-    texts = ["" if option.default is None else f"={str(option.default).replace(' ', '')}" for option in own]
-    return " ".join(f"`{option.name}{text}`" for option, text in zip(own, texts, strict=True))
+    own = {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in ("norm", "act")}
+    texts = (name if value is None else f"{name}={value}".replace(" ", "") for name, value in own.items())
+    return " ".join(f"`{text}`" for text in texts)
 
 
 def table_lines(key: str, table: Registry) -> Iterator[str]:
@@ -138,24 +133,12 @@ def table_lines(key: str, table: Registry) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def operator_tables() -> str:
-    """Return the tables of the three registries."""
-    return "\n\n".join("\n".join(table_lines(key, registry)) for key, registry in TABLES.items())
-
-
 def update(readme: str) -> str:
-    """Return the README with current tables."""
-    return replace_block(readme, BEGIN, operator_tables(), END)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--print", action="store_true", help="print the table and leave the README unchanged")
-    if parser.parse_args().print:
-        print(operator_tables())
-    else:
-        write_text(README, update(README.read_text(encoding="utf-8")))
+    """Return the README with current tables of the three registries."""
+    tables = ("\n".join(table_lines(key, registry)) for key, registry in TABLES.items())
+    return replace_block(readme, BEGIN, "\n\n".join(tables), END)
 
 
 if __name__ == "__main__":
-    main()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    write_text(README, update(README.read_text(encoding="utf-8")))

@@ -97,12 +97,9 @@ def mask_paths(text: str) -> str:
 
 def drop_column(text: str, name: str) -> str:
     """Remove a column from CSV text."""
-    records = list(csv.DictReader(io.StringIO(text)))
-    buffer = io.StringIO()
-    columns = [column for column in records[0] if column != name]
-    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    rows, buffer = list(csv.reader(io.StringIO(text))), io.StringIO()
+    kept = [index for index, column in enumerate(rows[0]) if column != name]
+    csv.writer(buffer, lineterminator="\n").writerows([row[index] for index in kept] for row in rows)
     return buffer.getvalue()
 
 

@@ -96,22 +96,8 @@ def in_training_format(network: nn.Module, device: str) -> BenchmarkNetwork:
     return BenchmarkNetwork(REFERENCE, network, training_format(device), fused=device == "cuda" or None)
 
 
-def this_project(workload: Workload) -> BenchmarkNetwork:
-    """Return the network of this project as it is trained."""
-    return in_training_format(workload.network(), workload.device)
-
-
-def this_project_plain(workload: Workload) -> BenchmarkNetwork:
-    """Return the network of this project in fp32 and contiguous."""
-    return BenchmarkNetwork("this network, plain", workload.network())
-
-
 def monai_basic_unet(workload: Workload) -> BenchmarkNetwork:
-    """Return the BasicUNet of MONAI with its defaults, at the widths of this project's network.
-
-    ``features`` are the five widths of the encoder, fine to coarse, and the width after the last upsampling, which
-    keeps 2 ``width`` channels where the others halve them: somewhat more FLOPs at equal widths.
-    """
+    """Return MONAI's BasicUNet at the widths of this project's network; the last one is that of the last upsampling."""
     if workload.depth != MONAI_DEPTH:
         raise UserError(f"MONAI's BasicUNet is left out: its depth is always {MONAI_DEPTH}, not {workload.depth}")
     features = (*(workload.width * 2**level for level in range(MONAI_DEPTH + 1)), workload.width)
@@ -142,7 +128,8 @@ PEERS = (monai_basic_unet, smp_unet)
 
 def available_networks(workload: Workload) -> tuple[list[BenchmarkNetwork], list[str]]:
     """Return the available networks, this project's first, and an error message for each unavailable one."""
-    networks, messages = [this_project(workload), this_project_plain(workload)], []
+    plain, messages = BenchmarkNetwork("this network, plain", workload.network()), []  # in fp32 and contiguous
+    networks = [in_training_format(workload.network(), workload.device), plain]
     for build in PEERS:
         try:
             networks.append(build(workload))

@@ -29,12 +29,9 @@ class LoaderSpeed:
 def loader_rate(
     loader: Iterable[Mapping[str, Any]], seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Return the images per second of a loader alone, over about ``seconds`` and as many epochs as that takes.
+    """Return the images per second of a loader of ``{"image": (B, C, *S), ...}``, epoch after epoch, over ``seconds``.
 
-    Args:
-        loader: a DataLoader, or any iterable of ``{"image": (B, C, *S), ...}``.
-        seconds: duration, after the workers are started and the batches they prepare ahead are used up.
-        clock: monotonic clock in seconds.
+    The time begins when the workers are started and the batches they prepare ahead are used up.
     """
     batches = repeat_epochs(loader)
     prefetched = getattr(loader, "num_workers", 0) * (getattr(loader, "prefetch_factor", 0) or 0)

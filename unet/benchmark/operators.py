@@ -43,12 +43,7 @@ class OperatorShape:
 
 @dataclass(frozen=True)
 class OperatorCost:
-    """The cost of one operator: median times in ms, and medians of the ratios to the reference within a round.
-
-    Attributes:
-        saved_bytes: saved for the backward pass, the input included, parameters and buffers not.
-        peak_bytes: on a GPU, the largest additional memory during the forward and the backward pass.
-    """
+    """The cost of one operator: median times in ms, and medians of the ratios to the reference within a round."""
 
     kind: str
     name: str
@@ -61,13 +56,7 @@ class OperatorCost:
 
 
 class MeasuredOperator:
-    """An operator with its inputs.
-
-    Args:
-        operator: in training mode; a copy is measured in evaluation mode.
-        inputs: its arguments, leaves that require a gradient.
-        tensor_format: dtype of the computation, and memory format of weights and gradients.
-    """
+    """An operator with its inputs, leaves that require a gradient; a copy is measured in evaluation mode."""
 
     def __init__(self, operator: nn.Module, inputs: Sequence[Tensor], tensor_format: TensorFormat):
         self.inputs, self.format = inputs, tensor_format

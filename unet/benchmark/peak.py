@@ -42,20 +42,15 @@ class Convolution:
         return f"{self.in_channels} to {self.out_channels} channels at {self.size[0]}x{self.size[1]}"
 
 
-def network_convolutions(workload: Workload) -> list[Convolution]:
-    """Return both 3x3 convolutions of every level: width to width, and in the decoder twice the width to width."""
-    levels = [
-        (workload.width * 2**level, (max(1, workload.size[0] >> level), max(1, workload.size[1] >> level)))
-        for level in range(workload.depth + 1)
-    ]
-    return [Convolution(factor * width, width, size) for width, size in levels for factor in (1, 2)]
-
-
 def fastest_convolution(workload: Workload, dtype: torch.dtype) -> Convolution:
     """Return the convolution of the network with the most GFLOP/s, forward, channels_last, in ``dtype``."""
+    (height, width), convolutions = workload.size, []
+    for level in range(workload.depth + 1):
+        channels, size = workload.width << level, (max(1, height >> level), max(1, width >> level))
+        convolutions += [Convolution(channels, channels, size), Convolution(2 * channels, channels, size)]
 
     def rate(convolution: Convolution) -> float:
         timings = measure({0: convolution.call(workload, dtype)}, rounds=3)
         return convolution.flops(workload.batch) / min(timings[0])
 
-    return max(network_convolutions(workload), key=rate)
+    return max(convolutions, key=rate)

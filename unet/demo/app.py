@@ -188,11 +188,8 @@ def predict_image(networks: Sequence[tuple[str, Segmenter]], image: ImageReader)
     start, labels, model = time.perf_counter(), [], networks[0][1]
     for _, network in networks:
         match_channels(np.empty((0, image.channels)), network.net.in_channels)
-        labels.append(
-            np.concatenate(
-                [band for _, band, _ in predict_bands(network, image, PredictOptions(), probabilities=False)]
-            )
-        )
+        bands = predict_bands(network, image, PredictOptions(), probabilities=False)
+        labels.append(np.concatenate([band for _, band, _ in bands]))
     summary = f"<b>{escape(image.path.name)}</b>: {times(image.size[::-1])} pixels, {time.perf_counter() - start:.2f} s"
     picture = to_rgb(resize(image.rows(0, image.size[0]), MAX_SIDE))
     resized = [resize(array, MAX_SIDE) for array in labels]
@@ -235,11 +232,8 @@ def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[Imag
                 gr.Markdown("  \n".join(f"`{title}`" for title, _ in networks))
                 summary = gr.HTML("<p>No image yet.</p>", elem_id="summary")
                 with gr.Row():
-                    images = [
-                        add_image("Image"),
-                        *map(add_image, ("Labels A", "Labels B") if two else ("Labels",)),
-                    ]
-                    images += [add_image("Difference of A and B, in red")] * two
+                    titles = ["Labels A", "Labels B", "Difference of A and B, in red"] if two else ["Labels"]
+                    images = [add_image(title) for title in ("Image", *titles)]
         outputs = [summary, class_legend, *images]
         options = {"concurrency_id": "networks", "concurrency_limit": 1, "show_progress_on": images}
         upload.upload(lambda path: predict(Path(path)), upload, outputs, api_name="predict", **options)

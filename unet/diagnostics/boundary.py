@@ -12,10 +12,8 @@ from scipy import ndimage
 
 from unet.labels import IGNORE_INDEX
 
-Array = np.ndarray
 
-
-def boundary_mask(labels: Array) -> Array:
+def boundary_mask(labels: np.ndarray) -> np.ndarray:
     """Return the pixels (*S) bool that share a face with a pixel of another class."""
     boundary = np.zeros(labels.shape, bool)
     for axis in range(labels.ndim):
@@ -26,7 +24,7 @@ def boundary_mask(labels: Array) -> Array:
     return boundary
 
 
-def distance_to(mask: Array) -> Array:
+def distance_to(mask: np.ndarray) -> np.ndarray:
     """Return the Euclidean distance of every pixel (*S) to the nearest pixel of a mask (*S) that is not empty."""
     return np.asarray(ndimage.distance_transform_edt(~mask))
 
@@ -43,7 +41,7 @@ class BoundaryIoU:
         self.ratio = ratio
         self.intersection, self.union, self.true = np.zeros((3, num_classes), np.int64)
 
-    def update(self, target: Array, pred: Array) -> None:
+    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
         width = max(1, round(self.ratio * math.hypot(*target.shape)))
         ignored = target == IGNORE_INDEX
         for label in np.union1d(target[~ignored], pred[~ignored]):
@@ -60,7 +58,7 @@ class BoundaryIoU:
         return mean | {f"boundary/iou/{name}": value for name, value in iou.items()}
 
 
-def inner_rim(mask: Array, ignored: Array, width: int) -> Array:
+def inner_rim(mask: np.ndarray, ignored: np.ndarray, width: int) -> np.ndarray:
     """Return a mask (*S) minus its erosion by ``width`` pixels; ignored pixels are inside, the frame is outside."""
     inside = ndimage.minimum_filter((mask | ignored).astype(np.uint8), 2 * width + 1, mode="constant", cval=0)
     return mask & (inside == 0)
@@ -79,7 +77,7 @@ class BoundaryF1:
         self.ratio = ratio
         self.image_scores: list[float] = []
 
-    def update(self, target: Array, pred: Array) -> None:
+    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
         tolerance = self.ratio * math.hypot(*target.shape)
         target_boundary, pred_boundary = boundary_mask(target), boundary_mask(pred)
         f1 = []
@@ -95,7 +93,7 @@ class BoundaryF1:
         return {"boundary/bf": float(np.mean(self.image_scores))} if self.image_scores else {}
 
 
-def fraction_near(mask: Array, reference: Array, tolerance: float) -> float:
+def fraction_near(mask: np.ndarray, reference: np.ndarray, tolerance: float) -> float:
     """Return the fraction of a mask within ``tolerance`` of the ``reference`` mask; 0 if either is empty."""
     if not mask.any() or not reference.any():
         return 0.0
@@ -115,7 +113,7 @@ class Trimap:
     def __init__(self, num_classes: int):
         self.correct, self.total = np.zeros((2, len(self.radii)), np.int64)
 
-    def update(self, target: Array, pred: Array) -> None:
+    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
         boundary = boundary_mask(target)
         if not boundary.any():
             return

@@ -17,7 +17,6 @@ from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 from unet.task.module import SegmentationTask
 
-Array = np.ndarray
 NUM_IMAGES = 16
 CONSTANTS = (-1, 0, 1)
 """Values of the constant images: standard deviations of the training images from their mean."""
@@ -61,7 +60,7 @@ def border_margin(field: float, stride: int, spatial_dims: int) -> int:
     return stride * max(1, min(limit, math.ceil(min(field, 2 * limit) / 2) + stride - 1) // stride)
 
 
-def relative_std(maps: Array, scale: Array) -> float:
+def relative_std(maps: np.ndarray, scale: np.ndarray) -> float:
     """Return the standard deviation over the pixels of maps (B, K, *S), in units of ``scale`` (K,), averaged.
 
     Channels whose scale is zero do not count. Raises UserError if all are zero.
@@ -139,7 +138,7 @@ def logits_and_truth(task: SegmentationTask, data: SegmentationData, split: str)
         yield logits, truth.movedim(-1, 0)[None].float()
 
 
-def power_spectrum(maps: Array, axis: int) -> Array:
+def power_spectrum(maps: np.ndarray, axis: int) -> np.ndarray:
     """Return the power along one axis of maps (C, *S) at 0, 1, ..., n/2 cycles per n pixels, averaged over the others.
 
     Each line is centered and multiplied by a Hann window, which spreads a frequency to its two neighbors only.
@@ -151,7 +150,7 @@ def power_spectrum(maps: Array, axis: int) -> Array:
     return np.mean(np.abs(transformed) ** 2, axis=tuple(range(maps.ndim - 1)))
 
 
-def prominences(power: Array, n: int, stride: int, finer: int, total_stride: int) -> Iterator[float]:
+def prominences(power: np.ndarray, n: int, stride: int, finer: int, total_stride: int) -> Iterator[float]:
     """Yield power (n // 2 + 1,) over the median around it, at each k / stride that is no multiple of 1 / finer.
 
     The median is geometric: a spectrum that falls by equal factors has no peaks. It is taken half-way to the next

@@ -8,8 +8,6 @@ import torch
 from unet.io.atomic import atomic_write
 from unet.task.metrics import ConfusionMatrix
 
-Array = np.ndarray
-
 
 class ImageConfusions:
     """The confusion matrices of single images."""
@@ -17,9 +15,9 @@ class ImageConfusions:
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
         self.names: list[str] = []
-        self.counts: list[Array] = []
+        self.counts: list[np.ndarray] = []
 
-    def update(self, name: str, target: Array, pred: Array) -> None:
+    def update(self, name: str, target: np.ndarray, pred: np.ndarray) -> None:
         """Count one image's labels (*S); pixels whose target is ``IGNORE_INDEX`` do not count."""
         confusion = ConfusionMatrix(self.num_classes)
         confusion.update(*(torch.from_numpy(labels.astype(np.int64)) for labels in (pred, target)))

@@ -1,11 +1,8 @@
 """Compute all diagnostics of a split; each is an entry of one of two tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
 
 from unet.data.module import SegmentationData
 from unet.diagnostics.best_effort import skip_on_error
@@ -21,30 +18,21 @@ from unet.diagnostics.train_score import train_score
 from unet.io.run_folder import CONFUSIONS
 from unet.task.module import SegmentationTask
 
-Array = np.ndarray
 Scores = dict[str, float]
 
 
-class LabelMetric(Protocol):
-    """A metric of true and predicted labels, accumulated image by image."""
-
-    def update(self, target: Array, pred: Array) -> None:
-        """Add the labels (*S) uint8 of one image, both ``IGNORE_INDEX`` where the target is."""
-        ...
-
-    def scores(self, classes: Sequence[str]) -> Scores:
-        """Return the scores by name, without the split; none of classes that do not occur."""
-        ...
-
-
-LABEL_METRICS: dict[str, Callable[[int], LabelMetric]] = {
+LABEL_METRICS = {
     "boundary/iou": BoundaryIoU,
     "boundary/bf": BoundaryF1,
     "trimap": Trimap,
     "objects": ObjectRecall,
     "thin": SkeletonRecall,
 }
-"""Diagnostics of labels alone: a factory that takes the number of classes."""
+"""Diagnostics of labels alone: classes whose argument is the number of classes.
+
+``update(target, pred)`` adds the labels (*S) uint8 of one image, both ``IGNORE_INDEX`` where the target is.
+``scores(classes)`` returns the scores by name, without the split; none of classes that do not occur.
+"""
 
 MODEL_PROBES: dict[str, Callable[[SegmentationTask, SegmentationData, str], Scores]] = {
     "shift": shift,

@@ -15,7 +15,6 @@ from unet.diagnostics.best_effort import skip_on_error
 from unet.errors import UserError
 from unet.task.module import SegmentationTask
 
-Array = np.ndarray
 NUM_IMAGES = 128
 RIDGES = [10.0**power for power in range(-6, 2)]
 """Penalties to choose from, in units of the features' mean variance."""
@@ -60,7 +59,7 @@ def collect_moments(task: SegmentationTask, data: SegmentationData, split: str) 
     return moments
 
 
-def to_array(batch: Tensor) -> Array:
+def to_array(batch: Tensor) -> np.ndarray:
     """Return the first item of a batch as float64."""
     return batch[0].cpu().double().numpy()
 
@@ -81,7 +80,7 @@ def record_levels(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tupl
             hook.remove()
 
 
-def blocks(image: Array, grid_size: Sequence[int]) -> Array:
+def blocks(image: np.ndarray, grid_size: Sequence[int]) -> np.ndarray:
     """Return an image (C, *S) as the blocks of a grid with ``grid_size`` cells per axis: (blocks, C * block size)."""
     split = [length for n, m in zip(image.shape[1:], grid_size, strict=True) for length in (m, n // m)]
     grid, inner = range(1, 2 * len(grid_size), 2), range(2, 2 * len(grid_size) + 1, 2)
@@ -92,19 +91,16 @@ def blocks(image: Array, grid_size: Sequence[int]) -> Array:
 class Moments:
     """Sums over positions from which a linear regression can be fitted or scored without storing the positions.
 
-    Attributes:
-        count: number of positions.
-        gram: X^T X of the features with a leading 1, (1 + P, 1 + P).
-        cross: X^T Y of those with the targets, (1 + P, Q).
-        square: the sum of the squared targets.
+    ``gram`` is X^T X of the features with a leading 1, (1 + P, 1 + P), ``cross`` X^T Y of those with the targets,
+    (1 + P, Q), and ``square`` the sum of the squared targets.
     """
 
     count: int = 0
-    gram: Array | float = 0.0
-    cross: Array | float = 0.0
+    gram: np.ndarray | float = 0.0
+    cross: np.ndarray | float = 0.0
     square: float = 0.0
 
-    def add(self, features: Array, targets: Array) -> None:
+    def add(self, features: np.ndarray, targets: np.ndarray) -> None:
         """Add features (N, P) and targets (N, Q)."""
         inputs = np.concatenate([np.ones((len(features), 1)), features], axis=1)
         self.count += len(inputs)

@@ -6,13 +6,12 @@ from itertools import pairwise
 import numpy as np
 from scipy import ndimage
 
-Array = np.ndarray
 BIN_STARTS = 4 ** np.arange(7)
 """Smallest size of each bin in pixels; the last bin is open."""
 BIN_NAMES = [*(f"{low}-{high}" for low, high in pairwise(BIN_STARTS)), f"{BIN_STARTS[-1]}-inf"]
 
 
-def components(mask: Array) -> Array:
+def components(mask: np.ndarray) -> np.ndarray:
     """Return the number (*S) int32 of each pixel's connected component of a mask, 0 outside; corners connect."""
     numbers = np.empty(mask.shape, np.int32)
     ndimage.label(mask, np.ones((3,) * mask.ndim), numbers)
@@ -31,7 +30,7 @@ class ObjectRecall:
     def __init__(self, num_classes: int):
         self.detected, self.total = np.zeros((2, num_classes, len(BIN_STARTS)), np.int64)
 
-    def update(self, target: Array, pred: Array) -> None:
+    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
         for label in range(len(self.total)):
             objects = components(target == label)
             sizes = np.bincount(objects.ravel())[1:]

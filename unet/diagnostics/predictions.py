@@ -11,8 +11,6 @@ from unet.data.module import SegmentationData
 from unet.labels import IGNORE_INDEX
 from unet.task.module import SegmentationTask
 
-Array = np.ndarray
-
 
 @contextmanager
 def eval_mode(task: SegmentationTask) -> Iterator[None]:
@@ -26,7 +24,9 @@ def eval_mode(task: SegmentationTask) -> Iterator[None]:
         task.train(training)
 
 
-def predict_split(task: SegmentationTask, data: SegmentationData, split: str) -> Iterator[tuple[str, Array, Array]]:
+def predict_split(
+    task: SegmentationTask, data: SegmentationData, split: str
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield (name, target (*S), prediction (*S)) of every item of a split in order, labels as uint8.
 
     The batches are those of the evaluation, limits of the trainer included, so the predictions are identical. A

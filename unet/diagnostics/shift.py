@@ -44,19 +44,15 @@ def shift(task: SegmentationTask, data: SegmentationData, split: str) -> dict[st
         known = truth != IGNORE_INDEX
         image = image.to(task.device)
         unshifted = predict(image)[window]
-        equal += [
-            int((predict_shifted(predict, image, offset)[window] == unshifted)[known].sum()) for offset in offsets
-        ]
+        for index, offset in enumerate(offsets):
+            equal[index] += int((predict_shifted(predict, image, offset)[window] == unshifted)[known].sum())
         correct += int((unshifted == truth)[known].sum())
         total += int(known.sum())
     if not total:
         raise UserError("all pixels away from the image borders are ignored; expected some with a label")
     agreement = equal / total
-    return {
-        "shift/agreement": float(agreement.mean()),
-        "shift/worst": float(agreement.min()),
-        "shift/accuracy": correct / total,
-    }
+    mean, worst = float(agreement.mean()), float(agreement.min())
+    return {"shift/agreement": mean, "shift/worst": worst, "shift/accuracy": correct / total}
 
 
 def grid_offsets(total_stride: Sequence[int], count: int = MAX_OFFSETS) -> list[tuple[int, ...]]:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from skimage.morphology import skeletonize
 
-Array = np.ndarray
-
 
 class SkeletonRecall:
     """The fraction of the skeleton pixels of a class's true regions that are predicted as the class.
@@ -19,7 +17,7 @@ class SkeletonRecall:
     def __init__(self, num_classes: int):
         self.correct, self.total = np.zeros((2, num_classes), np.int64)
 
-    def update(self, target: Array, pred: Array) -> None:
+    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
         if target.ndim == 1:
             return
         for label in range(len(self.total)):

@@ -33,11 +33,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The options of an export, the keys of ``configs/export.yaml``.
-
-    Raises:
-        UserError: an unknown value, or options that exclude each other.
-    """
+    """The keys of ``configs/export.yaml``. Raises UserError: an unknown value, or options that exclude each other."""
 
     format: str = "onnx"
     labels: bool = False
@@ -71,15 +67,9 @@ class ExportOptions:
 
 
 def export(checkpoint: Path, output: Path | None, options: ExportOptions) -> tuple[Path, dict[str, Any]]:
-    """Write the bundle of a checkpoint and verify it.
+    """Write the bundle of a checkpoint and verify it; return the folder and the content of its ``bundle.json``.
 
-    Args:
-        checkpoint: a checkpoint of a training.
-        output: the folder, which must not exist; None: :func:`default_output`.
-        options: the options.
-
-    Returns:
-        The folder and the content of its ``bundle.json``.
+    ``output`` must not exist; None: :func:`default_output`.
 
     Raises:
         UserError: an unusable checkpoint, image or folder, a network that cannot be exported, or an exported model

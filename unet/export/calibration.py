@@ -1,10 +1,10 @@
 """Read the images, and masks if there are any, for the calibration and the test of an int8 network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ MAX_IMAGES = 32
 """Images for calibration, and the same number for the test."""
 MAX_SIDE = {1: 2**16, 2: 512, 3: 64}
 """Largest side of a calibration image by the number of axes: every activation stays in memory."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,15 @@ def calibration_images(
 ) -> tuple[list[LabelledImage], list[LabelledImage]]:
     """Return calibration images and test images, every second image of a folder each, at most ``MAX_IMAGES``.
 
-    Args:
-        folder: images like the training images, or ``images/`` and, optionally, ``masks/`` matched by stem.
-        spec: the input of the network; an image that differs raises UserError.
-        classes: names of the classes.
-        values: value of a mask -> class name or ``ignore``; None: the label, and 255 for ignored pixels.
+    ``folder`` has images, or ``images/`` and, optionally, ``masks/`` matched by stem. ``values`` maps the value of a
+    mask to a class name or ``ignore``; None: the label, and 255 for ignored pixels.
     """
     require_folders([folder], "calibration=FOLDER holds images like the training images")
     image_folder, masks = folder / "images", folder / "masks"
     if image_folder.is_dir() and masks.is_dir():
         class_names = {**dict(enumerate(classes)), IGNORE_INDEX: "ignore"} if values is None else values
-        labels = rename_key(partial(LabelMap, class_names, classes))
+        with rename_key():
+            labels = LabelMap(class_names, classes)
         items = list(pair_files(image_folder, masks, labels).values())
     else:
         items = list(image_files(image_folder if image_folder.is_dir() else folder).values())
@@ -61,10 +58,11 @@ def calibration_images(
     return images[::2], images[1::2]
 
 
-def rename_key(make: Callable[[], T]) -> T:
-    """Call ``make`` and replace the key ``data.source.values`` in an error message by ``values``."""
+@contextmanager
+def rename_key() -> Iterator[None]:
+    """Replace the key ``data.source.values`` in an error message by ``values``."""
     try:
-        return make()
+        yield
     except UserError as error:
         raise UserError(str(error).replace("data.source.values", "values")) from None
 
@@ -75,7 +73,8 @@ def read_example(item: Item | Path, spec: InputSpec, num_classes: int) -> Labell
     if isinstance(item, Path):
         path, pixels, target = item, read_image(item, spatial_dims=dims), None
     else:
-        path, (pixels, target) = Path(item.name), rename_key(partial(read_item, item, num_classes, dims))
+        with rename_key():
+            path, (pixels, target) = Path(item.name), read_item(item, num_classes, dims)
     if pixels.ndim != dims + 1 or pixels.shape[-1] != spec.channels or pixels.dtype != spec.dtype:
         raise UserError(
             f"{path}: {times(pixels.shape)} (channels last) of {pixels.dtype}, expected {spec.channels} channels of "

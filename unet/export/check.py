@@ -39,16 +39,10 @@ def parity_sizes(spec: InputSpec) -> list[tuple[int, ...]]:
 
 @torch.no_grad()
 def check_parity(program: Program, net: Program, spec: InputSpec) -> dict[str, Any]:
-    """Compare a program with the network it was made from, at every test size and batch size.
+    """Compare a program with the network it was made from, and return sizes, tolerance and largest difference.
 
-    Args:
-        program: returns probabilities (B, K, *S) or labels (B, *S).
-        net: returns probabilities.
-        spec: the input of both.
-
-    Returns:
-        The sizes, the tolerance, and the largest difference. Labels differ only at near ties, where the label of the
-        program is at most twice the tolerance less probable than that of the network.
+    The program returns probabilities (B, K, *S) or labels (B, *S). Labels differ only at near ties, where the label of
+    the program is at most twice the tolerance less probable than that of the network.
 
     Raises:
         UserError: outputs differ; the message has the size and the difference.

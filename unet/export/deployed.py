@@ -88,12 +88,9 @@ class InputSpec:
 
 
 def input_spec(segmenter: Segmenter, dtype: str | None = None, allows_size_one: bool = True) -> InputSpec:
-    """Return the specification of a network's input.
+    """Return the specification of a network's input; ``dtype`` is for a checkpoint of an older version, which lacks it.
 
-    Args:
-        segmenter: the network.
-        dtype: dtype of its images; only for a checkpoint of an older version, which lacks it.
-        allows_size_one: whether the format supports a bottleneck of size 1 along an axis.
+    ``allows_size_one``: whether the format supports a bottleneck of size 1 along an axis.
 
     Raises:
         UserError: an unknown dtype, one that contradicts the checkpoint, or none at all.

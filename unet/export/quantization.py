@@ -49,13 +49,7 @@ def write_int8(path: Path, images: Sequence[Tensor]) -> None:
 
 @torch.no_grad()
 def quantization_error(program: Program, net: DeployedModel, images: Sequence[LabelledImage]) -> dict[str, Any]:
-    """Compare a quantized program with the float32 network on images that were not used for calibration.
-
-    Args:
-        program: returns probabilities or labels.
-        net: returns probabilities.
-        images: test images; if any has a mask, mIoU is measured too.
-    """
+    """Compare a program with the float32 network on test images; if any has a mask, mIoU is measured too."""
     classes, num_different, count = net.segmenter.classes, 0, 0
     confusions = {name: ConfusionMatrix(len(classes)) for name in ("float32", "variant")}
     for item in images:
