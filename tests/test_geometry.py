@@ -16,7 +16,6 @@ from unet.network.geometry import (
     level_sizes,
     pad,
     padding_to_multiple,
-    per_axis,
     same_padding,
 )
 
@@ -66,11 +65,6 @@ def test_same_padding_divides_the_size_by_the_stride_exactly(kernel: int, stride
     (padding,) = same_padding(kernel, (stride,))
     x = torch.zeros(1, 1, stride * samples)
     assert nn.functional.conv1d(x, torch.zeros(1, 1, kernel), stride=stride, padding=padding).shape[2] == samples
-
-
-def test_a_stride_is_one_integer_per_axis():
-    assert per_axis(2, 3) == (2, 2, 2)
-    assert per_axis([1, 2, 2], 3) == (1, 2, 2)
 
 
 @pytest.mark.parametrize(

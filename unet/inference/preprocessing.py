@@ -70,13 +70,13 @@ def interpolate(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize(image: Tensor, height: int, width: int, interpolation: int = LINEAR) -> tuple[Tensor, Undo]:
-    require_default(interpolation=(interpolation, LINEAR))
+    require_default("interpolation", interpolation, LINEAR)
     return resize_to(image, (height, width))
 
 
 def resize_side(side: Callable[..., int]) -> Callable[..., tuple[Tensor, Undo]]:
     def scale(image: Tensor, max_size: int, interpolation: int = LINEAR) -> tuple[Tensor, Undo]:
-        require_default(interpolation=(interpolation, LINEAR))
+        require_default("interpolation", interpolation, LINEAR)
         height, width = image.shape[2:]
         factor = max_size / side(height, width)
         return resize_to(image, (max(1, round(height * factor)), max(1, round(width * factor))))
@@ -92,7 +92,8 @@ def pad_if_needed(
     border_mode: int = CONSTANT,
     fill: float = 0,
 ) -> tuple[Tensor, Undo]:
-    require_default(position=(position, "center"), border_mode=(border_mode, CONSTANT))
+    require_default("position", position, "center")
+    require_default("border_mode", border_mode, CONSTANT)
     height, width = image.shape[2:]
     top, left = max(0, min_height - height) // 2, max(0, min_width - width) // 2
     below, right = max(0, min_height - height) - top, max(0, min_width - width) - left
@@ -100,11 +101,10 @@ def pad_if_needed(
     return padded, lambda maps: maps[:, :, top : top + height, left : left + width]
 
 
-def require_default(**arguments: tuple[Any, Any]) -> None:
-    """Raise TypeError unless every argument, given as (value, supported value), has the supported value."""
-    for name, (value, supported) in arguments.items():
-        if value != supported:
-            raise TypeError(f"{name}={value!r}, expected {supported!r}")
+def require_default(name: str, value: Any, supported: Any) -> None:
+    """Raise TypeError unless an argument has the supported value."""
+    if value != supported:
+        raise TypeError(f"{name}={value!r}, expected {supported!r}")
 
 
 TRANSFORMS: dict[str, Callable[..., tuple[Tensor, Undo]]] = {

@@ -42,8 +42,6 @@ class Segmenter(nn.Module):
             receptive ``field``.
 
     Attributes:
-        net: the :class:`UNet`.
-        normalize: the normalization of its input.
         classes: names of the K classes.
         colors: their RGB colours, 0 to 255.
     """
@@ -172,11 +170,7 @@ def predict_windows(
     transforms the image is read at once and returned as one window.
 
     Args:
-        model: the network.
         read: window -> pixels (*window, C) as stored, a numpy array or a tensor.
-        size: of the image, along each axis.
-        options: see :meth:`Segmenter.predict`.
-        probabilities: whether to compute probabilities.
         warn: called with a message after the last window if the values are unlikely to be in the training's units.
 
     Raises:
@@ -199,9 +193,8 @@ def predict_windows(
         tile = read_batch(window) if undo is None else image[:, :, *window]
         return (tile if tile.dtype == torch.uint8 else tile.float()).to(model.log_weights.device)
 
-    windows = sliding_window(
-        with_precision_and_tta(model, options), read_tile, plan_tiles(model, size, options), options.batch
-    )
+    net, tiles = with_precision_and_tta(model, options), plan_tiles(model, size, options)
+    windows = sliding_window(net, read_tile, tiles, options.batch)
     if undo is not None:
         windows = [(full, stitch(windows, size, "cpu"))]
     for window, logits in windows:
