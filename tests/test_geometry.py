@@ -80,17 +80,6 @@ def test_level_sizes_by_hand(size: tuple[int, ...], strides: list, expected: lis
     assert level_sizes(size, strides) == expected
 
 
-@given(
-    size=st.lists(st.integers(1, 70), min_size=2, max_size=2),
-    strides=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), max_size=4),
-)
-def test_every_level_is_the_one_above_divided_by_its_stride(size: list[int], strides: list[tuple[int, int]]):
-    sizes = level_sizes(size, strides)
-    assert len(sizes) == len(strides) + 1
-    for fine, coarse, stride in zip(sizes, sizes[1:], strides, strict=False):
-        assert fine == tuple(n * r for n, r in zip(coarse, stride, strict=True))
-
-
 def test_only_trainable_parameters_are_counted():
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))  # the norm's running statistics are no parameters
     assert count_parameters(model) == 5 * 3 * 9 + 5 + 5 + 5
