@@ -4,6 +4,7 @@ The names of transforms in a checkpoint are looked up in a table and never impor
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from torch import Tensor
@@ -29,7 +30,8 @@ def apply_eval_transforms(image: Tensor, transforms: Sequence[Mapping[str, Any]]
     """
     undos: list[Undo] = []
     for transform in transforms:
-        arguments = {key: value for key, value in transform.items() if key not in (*MASK_ARGUMENTS, "_target_")}
+        for_masks = ("mask_interpolation", "fill_mask")
+        arguments = {key: value for key, value in transform.items() if key not in (*for_masks, "_target_")}
         name = str(transform.get("_target_"))
         try:
             if arguments.pop("p", 1) not in (1, True):
@@ -41,12 +43,7 @@ def apply_eval_transforms(image: Tensor, transforms: Sequence[Mapping[str, Any]]
             raise unsupported(name, f"with {arguments} ({error})") from None
         undos.insert(0, undo)
 
-    def undo_all(maps: Tensor) -> Tensor:
-        for undo in undos:
-            maps = undo(maps)
-        return maps
-
-    return image, undo_all
+    return image, lambda maps: reduce(lambda maps, undo: undo(maps), undos, maps)
 
 
 def unsupported(name: str, details: str) -> UserError:
@@ -113,5 +110,3 @@ TRANSFORMS: dict[str, Callable[..., tuple[Tensor, Undo]]] = {
     "albumentations.SmallestMaxSize": resize_side(min),
     "albumentations.PadIfNeeded": pad_if_needed,
 }
-MASK_ARGUMENTS = ("mask_interpolation", "fill_mask")
-"""Arguments that affect masks only."""

@@ -13,11 +13,8 @@ from unet.network.registry import DOWN
 class Blur(nn.Module):
     """Binomial low-pass filter of each channel with the stage's stride. x (B, C, *rS) -> (B, C, *S).
 
-    Args:
-        operator: name of the operator, for error messages.
-        stride: stride of each axis; axes of stride 1 are not filtered.
-        kernel_size: taps along every other axis; None: the smallest centred kernel.
-        on_first: centre the kernel on the first pixel of each window instead of its middle.
+    Axes of stride 1 are not filtered; ``kernel_size`` taps along every other, by default the smallest centred kernel.
+    With ``on_first`` it is centred on the first pixel of each window instead of its middle.
     """
 
     kernel: Tensor
