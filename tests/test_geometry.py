@@ -16,7 +16,6 @@ from unet.network.geometry import (
     level_sizes,
     pad,
     padding_to_multiple,
-    per_axis,
     same_padding,
 )
 
@@ -68,11 +67,6 @@ def test_same_padding_divides_the_size_by_the_stride_exactly(kernel: int, stride
     assert nn.functional.conv1d(x, torch.zeros(1, 1, kernel), stride=stride, padding=padding).shape[2] == samples
 
 
-def test_a_stride_is_one_integer_per_axis():
-    assert per_axis(2, 3) == (2, 2, 2)
-    assert per_axis([1, 2, 2], 3) == (1, 2, 2)
-
-
 @pytest.mark.parametrize(
     ("size", "strides", "expected"),
     [
@@ -84,17 +78,6 @@ def test_a_stride_is_one_integer_per_axis():
 )
 def test_level_sizes_by_hand(size: tuple[int, ...], strides: list, expected: list):
     assert level_sizes(size, strides) == expected
-
-
-@given(
-    size=st.lists(st.integers(1, 70), min_size=2, max_size=2),
-    strides=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), max_size=4),
-)
-def test_every_level_is_the_one_above_divided_by_its_stride(size: list[int], strides: list[tuple[int, int]]):
-    sizes = level_sizes(size, strides)
-    assert len(sizes) == len(strides) + 1
-    for fine, coarse, stride in zip(sizes, sizes[1:], strides, strict=False):
-        assert fine == tuple(n * r for n, r in zip(coarse, stride, strict=True))
 
 
 def test_only_trainable_parameters_are_counted():

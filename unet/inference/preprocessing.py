@@ -4,6 +4,7 @@ The names of transforms in a checkpoint are looked up in a table and never impor
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from torch import Tensor
@@ -29,7 +30,8 @@ def apply_eval_transforms(image: Tensor, transforms: Sequence[Mapping[str, Any]]
     """
     undos: list[Undo] = []
     for transform in transforms:
-        arguments = {key: value for key, value in transform.items() if key not in (*MASK_ARGUMENTS, "_target_")}
+        for_masks = ("mask_interpolation", "fill_mask")
+        arguments = {key: value for key, value in transform.items() if key not in (*for_masks, "_target_")}
         name = str(transform.get("_target_"))
         try:
             if arguments.pop("p", 1) not in (1, True):
@@ -41,12 +43,7 @@ def apply_eval_transforms(image: Tensor, transforms: Sequence[Mapping[str, Any]]
             raise unsupported(name, f"with {arguments} ({error})") from None
         undos.insert(0, undo)
 
-    def undo_all(maps: Tensor) -> Tensor:
-        for undo in undos:
-            maps = undo(maps)
-        return maps
-
-    return image, undo_all
+    return image, lambda maps: reduce(lambda maps, undo: undo(maps), undos, maps)
 
 
 def unsupported(name: str, details: str) -> UserError:
@@ -70,13 +67,13 @@ def interpolate(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize(image: Tensor, height: int, width: int, interpolation: int = LINEAR) -> tuple[Tensor, Undo]:
-    require_default(interpolation=(interpolation, LINEAR))
+    require_default("interpolation", interpolation, LINEAR)
     return resize_to(image, (height, width))
 
 
 def resize_side(side: Callable[..., int]) -> Callable[..., tuple[Tensor, Undo]]:
     def scale(image: Tensor, max_size: int, interpolation: int = LINEAR) -> tuple[Tensor, Undo]:
-        require_default(interpolation=(interpolation, LINEAR))
+        require_default("interpolation", interpolation, LINEAR)
         height, width = image.shape[2:]
         factor = max_size / side(height, width)
         return resize_to(image, (max(1, round(height * factor)), max(1, round(width * factor))))
@@ -92,7 +89,8 @@ def pad_if_needed(
     border_mode: int = CONSTANT,
     fill: float = 0,
 ) -> tuple[Tensor, Undo]:
-    require_default(position=(position, "center"), border_mode=(border_mode, CONSTANT))
+    require_default("position", position, "center")
+    require_default("border_mode", border_mode, CONSTANT)
     height, width = image.shape[2:]
     top, left = max(0, min_height - height) // 2, max(0, min_width - width) // 2
     below, right = max(0, min_height - height) - top, max(0, min_width - width) - left
@@ -100,11 +98,10 @@ def pad_if_needed(
     return padded, lambda maps: maps[:, :, top : top + height, left : left + width]
 
 
-def require_default(**arguments: tuple[Any, Any]) -> None:
-    """Raise TypeError unless every argument, given as (value, supported value), has the supported value."""
-    for name, (value, supported) in arguments.items():
-        if value != supported:
-            raise TypeError(f"{name}={value!r}, expected {supported!r}")
+def require_default(name: str, value: Any, supported: Any) -> None:
+    """Raise TypeError unless an argument has the supported value."""
+    if value != supported:
+        raise TypeError(f"{name}={value!r}, expected {supported!r}")
 
 
 TRANSFORMS: dict[str, Callable[..., tuple[Tensor, Undo]]] = {
@@ -113,5 +110,3 @@ TRANSFORMS: dict[str, Callable[..., tuple[Tensor, Undo]]] = {
     "albumentations.SmallestMaxSize": resize_side(min),
     "albumentations.PadIfNeeded": pad_if_needed,
 }
-MASK_ARGUMENTS = ("mask_interpolation", "fill_mask")
-"""Arguments that affect masks only."""

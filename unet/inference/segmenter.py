@@ -24,10 +24,6 @@ from unet.network.normalization import Normalize, adjust_logits
 
 DEFAULT_TILE = {1: 2**18, 2: 1024, 3: 96}
 """Size of a tile along each axis, by the number of axes: about a million pixels."""
-MAX_OVERLAP = 0.5
-"""The largest default overlap, as a fraction of a tile."""
-FALLBACK_OVERLAP = 0.25
-"""The default overlap, as a fraction of a tile, if the receptive field is unlimited."""
 
 
 class Segmenter(nn.Module):
@@ -42,8 +38,6 @@ class Segmenter(nn.Module):
             receptive ``field``.
 
     Attributes:
-        net: the :class:`UNet`.
-        normalize: the normalization of its input.
         classes: names of the K classes.
         colors: their RGB colours, 0 to 255.
     """
@@ -134,10 +128,7 @@ class Segmenter(nn.Module):
 def predict_array(
     model: Segmenter, image: Any, options: PredictOptions, probabilities: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the labels (*S) uint8 of an image in memory and, if requested, its probabilities (*S, K) float16.
-
-    Arguments and errors are those of :meth:`Segmenter.predict`.
-    """
+    """Return the labels and probabilities of :meth:`Segmenter.predict` as tensors; its errors are raised here."""
     spatial_dims = model.net.spatial_dims
     image = as_tensor(image)
     if image.ndim not in (spatial_dims, spatial_dims + 1) or 0 in image.shape:
@@ -172,11 +163,7 @@ def predict_windows(
     transforms the image is read at once and returned as one window.
 
     Args:
-        model: the network.
         read: window -> pixels (*window, C) as stored, a numpy array or a tensor.
-        size: of the image, along each axis.
-        options: see :meth:`Segmenter.predict`.
-        probabilities: whether to compute probabilities.
         warn: called with a message after the last window if the values are unlikely to be in the training's units.
 
     Raises:
@@ -199,9 +186,8 @@ def predict_windows(
         tile = read_batch(window) if undo is None else image[:, :, *window]
         return (tile if tile.dtype == torch.uint8 else tile.float()).to(model.log_weights.device)
 
-    windows = sliding_window(
-        with_precision_and_tta(model, options), read_tile, plan_tiles(model, size, options), options.batch
-    )
+    net, tiles = with_precision_and_tta(model, options), plan_tiles(model, size, options)
+    windows = sliding_window(net, read_tile, tiles, options.batch)
     if undo is not None:
         windows = [(full, stitch(windows, size, "cpu"))]
     for window, logits in windows:
@@ -240,10 +226,7 @@ def default_overlap(tile: Sequence[int], field: Sequence[float]) -> list[int]:
 
     A quarter of a tile if the field is unlimited (a context module that pools the whole image, instance norm).
     """
-    return [
-        int(m * FALLBACK_OVERLAP) if math.isinf(n) else min(int(n), int(m * MAX_OVERLAP))
-        for m, n in zip(tile, field, strict=True)
-    ]
+    return [m // 4 if math.isinf(n) else min(int(n), m // 2) for m, n in zip(tile, field, strict=True)]
 
 
 def with_precision_and_tta(model: Segmenter, options: PredictOptions) -> Network:

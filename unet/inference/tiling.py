@@ -27,10 +27,7 @@ SIGMA = 1 / 8
 
 
 def check_tile(tile: Sequence[int] | None, overlap: float, spatial_dims: int, prefix: str = "data.eval_") -> None:
-    """Raise UserError unless ``tile`` is None or a size along each axis, and ``overlap`` a fraction below 1.
-
-    ``prefix`` precedes ``tile`` and ``overlap`` in error messages.
-    """
+    """Raise UserError unless ``tile`` is None or a size along each axis, and ``overlap`` a fraction below 1."""
     if tile is not None and not (
         isinstance(tile, Sequence)
         and len(tile) == spatial_dims
@@ -49,18 +46,12 @@ class Tiling:
 
     Tiles start at multiples of the total stride in the padded image, so that the pooling windows of a tile are those of
     the complete image.
-
-    Attributes:
-        size: of the image, along each axis.
-        before: padding before the image, along each axis.
-        tile: size of a tile, along each axis.
-        starts: positions of the tiles along each axis, in the padded image.
     """
 
-    size: tuple[int, ...]
-    before: tuple[int, ...]
+    size: tuple[int, ...]  # of the image
+    before: tuple[int, ...]  # padding before the image
     tile: tuple[int, ...]
-    starts: tuple[tuple[int, ...], ...]
+    starts: tuple[tuple[int, ...], ...]  # in the padded image
 
     def indices(self) -> Iterator[tuple[int, ...]]:
         """Yield the index of every tile along each axis, in raster order."""
@@ -95,11 +86,8 @@ def place_tiles(
 ) -> Tiling:
     """Place tiles over an image of ``size``; along no axis is a tile larger than the padded image.
 
-    Args:
-        size: of the image, along each axis.
-        tile: size of a tile along each axis, rounded up to a multiple of ``multiple``.
-        overlap: minimum overlap of adjacent tiles along each axis, in pixels.
-        multiple: the network's total stride; tiles start at its multiples. Default: 1 along each axis.
+    ``tile`` is rounded up to multiples of the network's total stride (``multiple``), at which the tiles start;
+    ``overlap`` is the minimum in pixels.
     """
     multiple = multiple or (1,) * len(size)
     padding = padding_to_multiple(size, multiple)
@@ -142,12 +130,6 @@ def sliding_window(net: Network, read: Read, tiles: Tiling, batch: int = 1) -> I
     precision of the network. A window is returned as soon as its last tile is predicted. Memory: the network on
     ``batch`` tiles, and the logits where two tiles overlap: 4 bytes x classes x overlap x width of an image, for any
     height.
-
-    Args:
-        net: (n, C, *tile) -> (n, K, *tile).
-        read: window -> pixels (B, C, *window) of the image, without padding.
-        tiles: the positions of the tiles.
-        batch: number of tiles in one forward pass.
     """
     overlaps: list[Tensor | None] = [None] * len(tiles.size)
     weights: list[list[Tensor]] = []
@@ -176,16 +158,9 @@ def flush_axis(
 ) -> tuple[Tensor, slice]:
     """Add the overlap stored by the previous tile along ``axis``, and store the overlap with the next tile.
 
-    Args:
-        logits: the weighted logits of a tile, already final along the later axes.
-        tiles: the positions of the tiles.
-        axis: the spatial axis.
-        position: index of the tile along it.
-        window: slices of the logits along the later axes, in the padded image.
-        overlaps: the stored logits of the last overlap along every axis; updated in place.
-
-    Returns:
-        The logits that are final along ``axis``, and their slice in the padded image.
+    The weighted logits of the tile at ``position`` are already final along the later axes, where they are those of
+    ``window`` in the padded image. Return the logits that are final along ``axis``, and their slice in the padded
+    image. ``overlaps``, the last overlap along every axis, is updated in place.
     """
     starts, m, dim = tiles.starts[axis], tiles.tile[axis], axis + 2
     start, is_last = starts[position], position + 1 == len(starts)
@@ -224,14 +199,8 @@ def predict_logits(
 ) -> Tensor:
     """Return the logits (B, K, *S) of a batch of images (B, C, *S), predicted in tiles; see :func:`sliding_window`.
 
-    Images that fit into one tile are predicted in one forward pass.
-
-    Args:
-        net: image -> logits, for any size.
-        image: the batch.
-        tile: size of a tile along each axis; None: the complete image.
-        overlap: fraction of a tile, 0 to below 1.
-        multiple: the network's total stride, see :func:`place_tiles`.
+    Images that fit into one tile are predicted in one forward pass, as all images are without ``tile``. ``overlap`` is
+    a fraction of a tile; for ``multiple`` see :func:`place_tiles`.
     """
     size = image.shape[2:]
     if tile is None or all(m >= n for m, n in zip(tile, size, strict=True)):

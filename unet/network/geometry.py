@@ -11,13 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unet.errors import UserError
 
-Stride = int | Sequence[int]
-
-
-def per_axis(stride: Stride, spatial_dims: int) -> tuple[int, ...]:
-    """Return a stride as one integer per spatial axis: ``2`` -> ``(2, 2)``, ``[1, 2, 2]`` -> ``(1, 2, 2)``."""
-    return (stride,) * spatial_dims if isinstance(stride, int) else tuple(stride)
-
 
 def times(values: Iterable[float]) -> str:
     """Format a size as text: ``361 x 481``; ``all`` for infinity."""
@@ -57,8 +50,7 @@ def padding_to_multiple(size: Sequence[int], multiple: Sequence[int]) -> list[tu
 
 def pad(x: Tensor, padding: Sequence[tuple[int, int]]) -> Tensor:
     """Pad x (B, C, *S) by replication, which unlike reflection works for any size."""
-    flat = [amount for axis in reversed(padding) for amount in axis]
-    return F.pad(x, flat, mode="replicate")
+    return F.pad(x, [amount for axis in reversed(padding) for amount in axis], mode="replicate")
 
 
 def crop(x: Tensor, padding: Sequence[tuple[int, int]], size: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import unet.network.ops  # noqa: F401  (importing the operators registers them)
 from unet.errors import UserError
 from unet.network.blocks import ConvBlock, conv, look_up
-from unet.network.geometry import Stride, crop, pad, padding_to_multiple, per_axis, times
+from unet.network.geometry import crop, pad, padding_to_multiple, times
 from unet.network.registry import CONTEXT, DOWN, UP, Spec
 
 SMALL_BOTTLENECK = 8
@@ -63,7 +63,7 @@ class UNet(nn.Module):
         up: Spec | Sequence[Spec] = "transposed",
         context: Spec = "none",
         skip: str = "concat",
-        stride: int | Sequence[Stride] = 2,
+        stride: int | Sequence[int | Sequence[int]] = 2,
         spatial_dims: int = 2,
         norm: str = "batch",
         act: str = "relu",
@@ -184,11 +184,10 @@ def per_stage(key: str, value: Any, depth: int) -> list[Any]:
 
 def stage_stride(value: Any, spatial_dims: int) -> tuple[int, ...]:
     """Return the stride of a stage as a tuple with one integer per axis; raise UserError if it is invalid."""
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != spatial_dims:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    stride: tuple[Any, ...] = tuple(value) if is_list else (value,) * spatial_dims
+    if len(stride) != spatial_dims:
         raise UserError(f"model.stride: a stage has {spatial_dims} axes, found {list(value)}")
-    if not isinstance(value, int | list | tuple):
-        check_integer("stride", value, least=1)
-    stride = per_axis(value, spatial_dims)
     for r in stride:
         check_integer("stride", r, least=1)
     return stride

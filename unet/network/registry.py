@@ -29,12 +29,9 @@ Spec = str | Mapping[str, Any]
 
 
 class Registry(Mapping[str, type[nn.Module]]):
-    """A mapping of names to operators of one kind.
+    """A mapping of names to operators of one kind, which is also the config key (``model.<kind>``).
 
     Iteration yields the names; lookup also accepts aliases such as ``bilinear``.
-
-    Args:
-        kind: the kind of operator, which is also the config key (``model.<kind>``).
     """
 
     def __init__(self, kind: str):
@@ -43,11 +40,7 @@ class Registry(Mapping[str, type[nn.Module]]):
         self.aliases: dict[str, str] = {}  # alias -> name
 
     def register(self, name: str, *aliases: str) -> Callable[[T], T]:
-        """Return a class decorator that adds an operator under ``name``.
-
-        Raises:
-            ValueError: the name or an alias is already registered.
-        """
+        """Return a class decorator that adds an operator; it raises ValueError if a name is already registered."""
 
         def add(cls: T) -> T:
             for key in (name, *aliases):
@@ -63,7 +56,6 @@ class Registry(Mapping[str, type[nn.Module]]):
         """Build an operator.
 
         Args:
-            spec: a name, or a mapping with ``name`` and the operator's options.
             shared: settings of the network (norm, act) that are passed if the operator has an argument of that name.
             **arguments: the arguments of every operator of this kind (channels, stride, ...).
 

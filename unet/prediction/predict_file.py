@@ -27,28 +27,24 @@ def predict_file(
     overlay: Path | None = None,
     warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[int, ...]:
-    """Write the labels of an image file, and the other outputs that have a path; no partial file remains.
+    """Write the labels of an image file, and the other outputs that have a path; return the size of the image.
 
-    Returns:
-        The size of the image along each axis.
-
-    Raises:
-        UserError: the image cannot be read, or the network cannot take it.
+    No partial file remains. Raises UserError if the image cannot be read or the network cannot take it.
     """
     image = open_image(path, model.net.spatial_dims)
     match_channels(np.empty((0, image.channels)), model.net.in_channels)
     with ExitStack() as stack:
-        label_writer = stack.enter_context(open_label_writer(labels, path, image.size, model.colors))
-        probability_writer = overlay_writer = None
+        write_labels = stack.enter_context(open_label_writer(labels, path, image.size, model.colors))
+        write_scores = overlay_writer = None
         if probabilities is not None:
             shape = (*image.size, len(model.classes))
-            probability_writer = stack.enter_context(open_npy_writer(probabilities, shape, "float16"))
+            write_scores = stack.enter_context(open_npy_writer(probabilities, shape, "float16"))
         if overlay is not None:
             overlay_writer = OverlayWriter(stack.enter_context(atomic_write(overlay)), image.size, model.colors)
-        for begin, band, scores in predict_bands(model, image, options, probability_writer is not None, warn):
-            label_writer.write(band)
-            if probability_writer is not None and scores is not None:
-                probability_writer.write(scores)
+        for begin, band, scores in predict_bands(model, image, options, write_scores is not None, warn):
+            write_labels(band)
+            if write_scores is not None and scores is not None:
+                write_scores(scores)
             if overlay_writer is not None:
                 overlay_writer.write(image.rows(begin, begin + len(band)), band)
         if overlay_writer is not None:

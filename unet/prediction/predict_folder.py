@@ -21,8 +21,6 @@ from unet.prediction.writing import label_name
 
 RECORDS, PROBABILITIES, OVERLAYS, CONTACT_SHEET = "records", "probabilities", "overlays", "sheet.png"
 DONE, SKIPPED, FAILED = "done", "already done", "failed"
-IN_PROGRESS = {"state": "begun"}
-"""The record of a file whose labels are being replaced."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,7 @@ class BatchOptions:
 def list_images(pattern: str, key: str = "input") -> list[Path]:
     """Return the image files of a path: one file, the images of a folder, or the matches of a pattern.
 
-    Args:
-        pattern: the path.
-        key: the config key of the path, for error messages.
-
-    Raises:
-        UserError: there are no such files.
+    Raises UserError with the config key of the path if there are none.
     """
     path = Path(pattern).expanduser()
     if path.is_dir():
@@ -135,7 +128,7 @@ def predict_unless_done(model: Segmenter, path: Path, options: BatchOptions) -> 
         if labels.exists():
             if not previous and not options.overwrite:
                 raise UserError(f"{labels}: exists and was not written by this command; overwrite=true replaces it")
-            write_json(record, IN_PROGRESS)  # incomplete, but written by this command
+            write_json(record, {"state": "begun"})  # incomplete, but written by this command
         size = predict_file(model, path, labels, options.prediction, probabilities, overlay, warnings.append)
         write_json(record, current)
     except Exception as error:

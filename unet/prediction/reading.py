@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,6 @@ class ImageReader:
     """An image file that is read in rows (the slices of a volume).
 
     Attributes:
-        path: of the file.
-        size: of the image, along each axis.
-        channels: number of channels.
         read: (begin, end) -> rows (end - begin, *S[1:], channels) of any data type.
         cache: index of the first of the last requested rows, and these rows; neighbouring tiles share rows.
     """
@@ -54,12 +52,12 @@ class ImageReader:
     def rows(self, begin: int, end: int) -> Array:
         """Return rows (end - begin, *S[1:], channels) as uint8, uint16 or float32."""
         first, rows = self.cache or (begin, None)
-        if rows is not None and first <= begin and end <= first + len(rows):
-            return rows[begin - first : end - first]
-        if rows is not None and first <= begin < first + len(rows):
-            rows = np.concatenate([rows[begin - first :], self.read_native(first + len(rows), end)])
-        else:
+        if rows is None or not first <= begin < first + len(rows):
             rows = self.read_native(begin, end)
+        elif end <= first + len(rows):
+            return rows[begin - first : end - first]
+        else:
+            rows = np.concatenate([rows[begin - first :], self.read_native(first + len(rows), end)])
         self.cache = begin, rows
         return rows
 
@@ -96,8 +94,7 @@ def open_image(path: Path, spatial_dims: int) -> ImageReader:
     suffix = name_parts(path)[1]
     if suffix not in SUFFIXES:
         raise UserError(f"{path}: unsupported format (supported: {', '.join(sorted(SUFFIXES))}); convert it")
-    image = BAND_READERS[suffix](path, spatial_dims) if suffix in BAND_READERS else None
-    return image or read_at_once(path, spatial_dims)
+    return BAND_READERS.get(suffix, read_at_once)(path, spatial_dims) or read_at_once(path, spatial_dims)
 
 
 def read_at_once(path: Path, spatial_dims: int) -> ImageReader:
@@ -135,21 +132,17 @@ def check_shape(path: Path, shape: Sequence[int], axes: int, spatial_dims: int) 
         )
 
 
-def read_mapped(path: Path, shape: Sequence[int], open_map: Callable[[Path], Array]) -> ImageReader:
+def read_mapped(path: Path, shape: Sequence[int], open_map: Callable[[], Array]) -> ImageReader:
     """Return a reader of an array that ``open_map`` maps into memory; every read opens and closes the map."""
-    return ImageReader(
-        path, tuple(shape[:-1]), shape[-1], lambda begin, end: np.array(open_map(path).reshape(shape)[begin:end])
-    )
+    return ImageReader(path, tuple(shape[:-1]), shape[-1], lambda a, b: np.array(open_map().reshape(shape)[a:b]))
 
 
 def open_npy(path: Path, spatial_dims: int) -> ImageReader | None:
     """Open an array file; return None if it cannot be mapped: :func:`read_at_once` then reports the reason."""
 
-    def open_map(path: Path) -> Array:
-        return np.load(path, mmap_mode="r")
-
+    open_map = partial(np.load, path, mmap_mode="r")
     try:
-        array = open_map(path)
+        array = open_map()
     except (OSError, ValueError, EOFError):
         return None
     if array.dtype.kind not in "buif" or not array.ndim:
@@ -178,7 +171,7 @@ def open_tiff(path: Path, spatial_dims: int) -> ImageReader | None:
             if page.is_memmappable:
                 if page.dataoffsets[0] + math.prod(shape) * page.dtype.itemsize > path.stat().st_size:
                     raise UserError(f"{path}: the file is truncated; save it again")
-                return read_mapped(path, shape, lambda path: tifffile.memmap(path, page=0, mode="r"))
+                return read_mapped(path, shape, partial(tifffile.memmap, path, page=0, mode="r"))
             if math.prod(page.chunks) * page.dtype.itemsize > MAX_SEGMENT:
                 return None
             read = read_segments(path, shape)
@@ -214,9 +207,5 @@ def read_segments(path: Path, shape: tuple[int, ...]) -> Callable[[int, int], Ar
     return read
 
 
-BAND_READERS: dict[str, Callable[[Path, int], ImageReader | None]] = {
-    ".npy": open_npy,
-    ".tif": open_tiff,
-    ".tiff": open_tiff,
-}
+BAND_READERS = {".npy": open_npy, ".tif": open_tiff, ".tiff": open_tiff}
 """The functions that open a file for reading in bands, by suffix."""

@@ -1,13 +1,12 @@
 """Write labels and probabilities in bands of rows; a file appears only once it is complete."""
 
 import gzip
-import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import tifffile
@@ -15,16 +14,10 @@ import tifffile
 from unet.io.atomic import atomic_write
 from unet.io.image_formats import NIFTI, Array, name_parts
 
+WriteBand = Callable[[Array], object]
+"""Writes the next band of rows."""
 ZLIB_LEVEL = 3
 """Compared to the default 6, files of labels are a third larger and take a third of the time."""
-
-
-class BandWriter(Protocol):
-    """A writer of consecutive bands of rows."""
-
-    def write(self, band: Array) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class PngStreamWriter:
@@ -53,35 +46,6 @@ class PngStreamWriter:
         self.chunk(b"IEND", b"")
 
 
-class NpyStreamWriter:
-    """A writer of bands along the first axis as an .npy file of a known shape."""
-
-    def __init__(self, file: IO[bytes], shape: Sequence[int], dtype: str):
-        self.file, self.dtype, self.remaining = file, np.dtype(dtype), math.prod(shape)
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": tuple(shape)}
-        np.lib.format.write_array_header_1_0(file, header)
-
-    def write(self, band: Array) -> None:
-        self.remaining -= band.size
-        self.file.write(np.ascontiguousarray(band, self.dtype).tobytes())
-
-    def close(self) -> None:
-        assert self.remaining == 0, "bands are missing"
-
-
-class VolumeWriter:
-    """A writer that collects all bands and saves them at once."""
-
-    def __init__(self, save: Callable[[Array], None]):
-        self.save, self.bands = save, []
-
-    def write(self, band: Array) -> None:
-        self.bands.append(band)
-
-    def close(self) -> None:
-        self.save(np.concatenate(self.bands))
-
-
 def label_name(path: Path, spatial_dims: int) -> str:
     """Return the file name of the labels of an image file."""
     stem, suffix = name_parts(path)
@@ -91,29 +55,34 @@ def label_name(path: Path, spatial_dims: int) -> str:
 @contextmanager
 def open_label_writer(
     path: Path, image: Path, size: Sequence[int], colors: Sequence[Sequence[int]]
-) -> Iterator[BandWriter]:
+) -> Iterator[WriteBand]:
     """Open a writer of labels (rows, *S[1:]) by suffix: PNG, .npy, NIfTI in the space of ``image``, or TIFF."""
     suffix = name_parts(path)[1]
+    if suffix == ".npy":
+        with open_npy_writer(path, size, "uint8") as write:
+            yield write
+        return
     with atomic_write(path) as file:
         if suffix == ".png":
-            writer: BandWriter = PngStreamWriter(file, size, colors)
-        elif suffix == ".npy":
-            writer = NpyStreamWriter(file, size, "uint8")
-        elif suffix in NIFTI:
-            writer = VolumeWriter(lambda labels: save_nifti(file, labels, image, suffix == ".nii.gz"))
+            writer = PngStreamWriter(file, size, colors)
+            yield writer.write
+            writer.close()
+            return
+        bands: list[Array] = []
+        yield bands.append
+        if suffix in NIFTI:
+            save_nifti(file, np.concatenate(bands), image, suffix == ".nii.gz")
         else:
-            writer = VolumeWriter(lambda labels: save_tiff(file, labels, colors))
-        yield writer
-        writer.close()
+            save_tiff(file, np.concatenate(bands), colors)
 
 
 @contextmanager
-def open_npy_writer(path: Path, shape: Sequence[int], dtype: str) -> Iterator[BandWriter]:
-    """Open a writer of an .npy file."""
+def open_npy_writer(path: Path, shape: Sequence[int], dtype: str) -> Iterator[WriteBand]:
+    """Open a writer of bands along the first axis as an .npy file of a known shape."""
     with atomic_write(path) as file:
-        writer = NpyStreamWriter(file, shape, dtype)
-        yield writer
-        writer.close()
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield lambda band: file.write(np.ascontiguousarray(band, dtype).tobytes())
 
 
 def save_nifti(file: IO[bytes], labels: Array, image: Path, compressed: bool) -> None:

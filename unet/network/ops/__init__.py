@@ -2,7 +2,7 @@
 
 The registries and the README's tables list the operators in the order of these imports.
 """
-# ruff: noqa: I001
+# ruff: noqa: I001, F401
 
 from unet.network.ops import pooling
 from unet.network.ops import convolution
@@ -13,7 +13,3 @@ from unet.network.ops import wavelet
 from unet.network.ops import weighted
 from unet.network.ops import reassembly
 from unet.network.ops import context
-
-__all__ = [
-    "blur", "context", "convolution", "interpolation", "pooling", "reassembly", "subpixel", "wavelet", "weighted"
-]  # fmt: skip

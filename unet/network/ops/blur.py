@@ -1,7 +1,6 @@
 """Downsampling with a low-pass filter against aliasing (Zhang 2019, https://arxiv.org/abs/1904.11486)."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,8 @@ from unet.network.registry import DOWN
 class Blur(nn.Module):
     """Binomial low-pass filter of each channel with the stage's stride. x (B, C, *rS) -> (B, C, *S).
 
-    Args:
-        operator: name of the operator, for error messages.
-        stride: stride of each axis; axes of stride 1 are not filtered.
-        kernel_size: taps along every other axis; None: the smallest centred kernel.
-        on_first: centre the kernel on the first pixel of each window instead of its middle.
+    Axes of stride 1 are not filtered; ``kernel_size`` taps along every other, by default the smallest centred kernel.
+    With ``on_first`` it is centred on the first pixel of each window instead of its middle.
     """
 
     kernel: Tensor
@@ -32,7 +28,10 @@ class Blur(nn.Module):
         before = [(k - (1 if on_first else r)) // 2 for k, r in zip(taps, stride, strict=True)]
         after = [max(0, k - r - b) for k, r, b in zip(taps, stride, before, strict=True)]
         self.padding = [n for sides in reversed(list(zip(before, after, strict=True))) for n in sides]
-        self.register_buffer("kernel", binomial(taps), persistent=False)  # a constant, not a weight
+        kernel = torch.ones(())  # the outer product of a row of Pascal's triangle for each axis
+        for n in taps:
+            kernel = kernel[..., None] * torch.tensor([math.comb(n - 1, i) / 2 ** (n - 1) for i in range(n)])
+        self.register_buffer("kernel", kernel, persistent=False)  # a constant, not a weight
 
     def forward(self, x: Tensor) -> Tensor:
         return self.filter(F.pad(x, self.padding, mode="replicate"))
@@ -41,15 +40,6 @@ class Blur(nn.Module):
         """Filter x, which is already padded."""
         kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, *self.kernel.shape)
         return getattr(F, f"conv{len(self.stride)}d")(x, kernel, stride=self.stride, groups=x.shape[1])
-
-
-def binomial(taps: Sequence[int]) -> Tensor:
-    """Return the outer product of a row of Pascal's triangle for each axis, normalized to sum 1."""
-    kernel = torch.ones(())
-    for n in taps:
-        row = torch.tensor([math.comb(n - 1, i) for i in range(n)], dtype=torch.float32)
-        kernel = kernel[..., None] * (row / row.sum())
-    return kernel
 
 
 @DOWN.register("blur")

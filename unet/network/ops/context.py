@@ -55,12 +55,7 @@ class SpatialPyramidPooling(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        spatial_dims: int,
-        bins: Sequence[int] = (1, 2, 4),
-        norm: str = "batch",
-        act: str = "relu",
+        self, channels: int, spatial_dims: int, bins: Sequence[int] = (1, 2, 4), norm: str = "batch", act: str = "relu"
     ):
         super().__init__()
         self.bins = positive_integers("bins", bins)
@@ -109,12 +104,7 @@ class AtrousSpatialPyramidPooling(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        spatial_dims: int,
-        rates: Sequence[int] = (2, 4, 6),
-        norm: str = "batch",
-        act: str = "relu",
+        self, channels: int, spatial_dims: int, rates: Sequence[int] = (2, 4, 6), norm: str = "batch", act: str = "relu"
     ):
         super().__init__()
         positive_integers("rates", rates)

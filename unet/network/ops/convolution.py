@@ -26,8 +26,7 @@ class StridedDown(nn.Module):
         act: str = "relu",
     ):
         super().__init__()
-        kernel_size = covering_kernel("down=strided", kernel_size, stride)
-        padding = same_padding(kernel_size, stride)
+        padding = same_padding(covering_kernel("down=strided", kernel_size, stride), stride)
         self.block = ConvNormAct(channels, channels, spatial_dims, kernel_size, stride, padding, norm, act)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from unet.network.registry import DOWN, UP
 def pooling_arguments(name: str, kernel_size: int | None, stride: tuple[int, ...]) -> dict:
     """Return kernel, stride and padding of a pooling layer that divides every axis by its stride exactly."""
     if kernel_size is None:
-        return {"kernel_size": stride, "stride": stride}
+        return {"kernel_size": stride}
     covering_kernel(f"down={name}", kernel_size, stride)
     return {"kernel_size": kernel_size, "stride": stride, "padding": same_padding(kernel_size, stride)}
 

@@ -10,9 +10,7 @@ def split_windows(x: Tensor, stride: Sequence[int]) -> Tensor:
     dims = len(stride)
     for axis, r in enumerate(stride):
         x = x.unflatten(2 + 2 * axis, (-1, r))  # (B, C, S1, r1, S2, r2, ...)
-    window_axes = [3 + 2 * axis for axis in range(dims)]
-    grid_axes = [2 + 2 * axis for axis in range(dims)]
-    return x.permute(0, 1, *window_axes, *grid_axes).flatten(2, 1 + dims)
+    return x.permute(0, 1, *range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)).flatten(2, 1 + dims)
 
 
 def join_windows(x: Tensor, stride: Sequence[int]) -> Tensor:
