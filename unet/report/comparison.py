@@ -18,11 +18,8 @@ class Scores:
     """One metric of every arm.
 
     Attributes:
-        labels: the names of the A arms.
-        seeds: the S seeds that any arm has.
         values: (A, S); nan if an arm has no finished run of a seed.
         resampled: (A, S, R), the values under R draws of the evaluated images; None if only seeds are resampled.
-        images: the number of evaluated images.
     """
 
     labels: list[str]
@@ -73,14 +70,13 @@ class Contrast:
     """A difference with its interval and tests.
 
     Attributes:
-        name: such as ``strided vs max``: the first arm minus the second.
         difference: the mean of ``differences``; nan without a common seed.
         low, high: the two-level bootstrap interval, not corrected for multiple comparisons.
         by_seed: (S,) differences; nan for a missing seed.
-        p: p value of the sign-flip test. ``p_adjusted``: with the step-down correction over the family.
-        ahead: P(first > second) with its interval.
+        p_adjusted: ``p`` of the sign-flip test with the step-down correction over the family.
+        superiority: P(first > second) with its interval.
         is_resolvable: whether its seeds suffice to claim any difference.
-        is_is_paired: False for two groups of different seeds.
+        is_paired: False for two groups of different seeds.
     """
 
     name: str

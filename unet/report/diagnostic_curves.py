@@ -1,13 +1,13 @@
 """Collect the diagnostics of a sweep's runs: per class, at boundaries, of small objects, under shifts."""
 
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from unet.report.analysis import SweepAnalysis
 from unet.report.metrics import SMALLEST_OBJECTS, object_bins
+from unet.report.read_sweep import natural_key
 
 Array = np.ndarray
 
@@ -37,13 +37,7 @@ DIAGNOSTICS = (
 
 @dataclass(frozen=True)
 class Curve:
-    """A panel with one line per arm.
-
-    Attributes:
-        title, x, y: headings.
-        ticks: labels of the x axis.
-        lines: (A, ticks), means over seeds; nan without a value.
-    """
+    """A panel with one line per arm: means over seeds (A, ticks), nan without a value."""
 
     title: str
     x: str
@@ -52,9 +46,7 @@ class Curve:
     lines: Array
 
 
-def table(
-    analysis: SweepAnalysis,
-) -> tuple[list[Diagnostic], list[list[tuple[float, float]]], list[Diagnostic]]:
+def table(analysis: SweepAnalysis) -> tuple[list[Diagnostic], list[list[tuple[float, float]]], list[Diagnostic]]:
     """Return the measured diagnostics, their (mean, sd) for each arm, and the diagnostics that no run has."""
     scores = {diagnostic: analysis.scores_of(diagnostic.metric).values for diagnostic in DIAGNOSTICS}
     present = [diagnostic for diagnostic, values in scores.items() if np.isfinite(values).any()]
@@ -82,12 +74,6 @@ def suffixes(analysis: SweepAnalysis, prefix: str) -> list[str]:
     return list(dict.fromkeys(key.removeprefix(prefix) for key in keys if key.startswith(prefix)))
 
 
-def class_scores(analysis: SweepAnalysis) -> tuple[list[str], Array]:
-    """Return the classes in the runs' order, and every arm's mean IoU (A, classes)."""
-    names = suffixes(analysis, "iou")
-    return names, mean_lines(analysis, [f"iou/{name}" for name in names])
-
-
 def curves(analysis: SweepAnalysis) -> list[Curve]:
     """Return the curves of all diagnostics that the runs have."""
     near = curve_of(analysis, "trimap", "near the boundaries", "distance to a true boundary, up to", "accuracy")
@@ -109,11 +95,6 @@ def object_curves(analysis: SweepAnalysis) -> list[Curve]:
 
 def curve_of(analysis: SweepAnalysis, key: str, title: str, x: str, y: str) -> list[Curve]:
     """Return a metric over the number in its keys (``trimap/3``); empty if it was not measured."""
-    ticks = sorted(suffixes(analysis, key), key=first_number)
+    ticks = sorted(suffixes(analysis, key), key=natural_key)
     lines = mean_lines(analysis, [f"{key}/{tick}" for tick in ticks])
     return [Curve(title, x, y, ticks, lines)] if ticks else []
-
-
-def first_number(text: str) -> tuple[float, str]:
-    match = re.search(r"\d+(\.\d+)?", text)
-    return (float(match[0]) if match else math.inf, text)

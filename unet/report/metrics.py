@@ -72,25 +72,16 @@ def smallest_objects(metrics: Mapping[str, Any], split: str) -> float:
     return sum(recalls) / len(recalls) if recalls else math.nan
 
 
-def overfitting(metrics: Mapping[str, Any], split: str) -> float:
-    return as_float(metrics.get("train/miou")) - as_float(metrics.get(f"{split}/miou"))
-
-
 DERIVED: dict[str, Callable[[Mapping[str, Any], str], float]] = {
     SMALLEST_OBJECTS: smallest_objects,
-    OVERFITTING: overfitting,
+    OVERFITTING: lambda metrics, split: as_float(metrics.get("train/miou")) - as_float(metrics.get(f"{split}/miou")),
 }
-
-
-def mean_where(values: Array, known: Array) -> Array:
-    """Return the mean of the ``known`` values over the last axis."""
-    return np.where(known, values, 0).sum(-1) / known.sum(-1)
 
 
 def class_ratio(counts: Array, times: int, denominator: Callable[[Array, Array, Array], Array]) -> Array:
     correct, truth, pred = counts.diagonal(axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
     below = denominator(correct, truth, pred)
-    return mean_where(times * correct / np.maximum(below, 1), below > 0)
+    return np.where(below > 0, times * correct / np.maximum(below, 1), 0).sum(-1) / (below > 0).sum(-1)
 
 
 FROM_COUNTS: dict[str, Callable[[Array], Array]] = {

@@ -66,11 +66,6 @@ MAX_NAME_LENGTH = 44
 """Characters of a comparison's name that fit beside the axes."""
 
 
-def truncate(text: str, length: int = 34) -> str:
-    """Shorten a text to ``length`` characters."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
 def plot_runs(analysis: SweepAnalysis) -> EmbeddedImage:
     """Plot every run as a point and every arm's mean with its interval, the best arm on top."""
     means = analysis.scores.means()
@@ -85,7 +80,8 @@ def plot_runs(analysis: SweepAnalysis) -> EmbeddedImage:
             jitter = np.linspace(-0.16, 0.16, int(known.sum()))
             axes.plot(values[known], row + jitter, linestyle="", markersize=3.5, alpha=0.8, **arm_style(arm))
             axes.plot([mean, mean], [row - 0.3, row + 0.3], color="black", linewidth=1.4)
-        axes.set_yticks(range(len(order)), [f"{truncate(analysis.arms[arm].label)}  {arm + 1}" for arm in order])
+        labels = [label if len(label := analysis.arms[arm].label) <= 34 else f"{label[:33]}…" for arm in order]
+        axes.set_yticks(range(len(order)), [f"{label}  {arm + 1}" for label, arm in zip(labels, order, strict=True)])
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.set_xlabel(analysis.metric_name)
         axes.grid(axis="y", visible=False)

@@ -134,9 +134,10 @@ def diagnostic_table(analysis: SweepAnalysis) -> tuple[Table | None, list[str]]:
 
 def class_table(analysis: SweepAnalysis) -> Table | None:
     """Return the IoU of every class, means over seeds."""
-    names, values = diagnostic_curves.class_scores(analysis)
+    names = diagnostic_curves.suffixes(analysis, "iou")
     if not names:
         return None
+    values = mean_lines(analysis, [f"iou/{name}" for name in names])
     rows = [[str(i + 1), analysis.arms[i].label, *(format_number(value, 3) for value in row)]
             for i, row in enumerate(values)]  # fmt: skip
     return Table(["", "arm", *names], rows, f"{analysis.split} IoU, means over seeds.")

@@ -17,8 +17,7 @@ def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Swe
     Arms that differ only in ``key`` are merged; a value without a finished run is not selected. Runs of unknown value
     stay, and are reported as missing.
 
-    Returns:
-        The sweep with only these runs, the ``keys`` without ``key``, and a sentence for each arm.
+    Returns the sweep with only these runs, the ``keys`` without ``key``, and a sentence for each arm.
 
     Raises:
         UserError: the sweep did not vary ``key``, or varied nothing else.
