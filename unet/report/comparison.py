@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import unet.report.statistics as statistics
+from unet.report.metrics import mean_and_sd
 from unet.report.statistics import ALPHA
 
 Array = np.ndarray
@@ -34,7 +35,7 @@ class Scores:
 
     def means(self) -> Array:
         """Return the mean over the seeds of every arm (A,); nan for one without any."""
-        return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.nan for row in self.values])
+        return np.array([mean_and_sd(row)[0] for row in self.values])
 
     def weighted_sums(self, weights: Array) -> tuple[Array, Array | None]:
         """Return the weighted sum of arms at every seed (S,), and resampled (S, R).
@@ -107,7 +108,7 @@ class Contrast:
     @property
     def spread(self) -> float:
         """Return the standard deviation of the paired differences; nan with fewer than two."""
-        return float(self.differences.std(ddof=1)) if self.seeds > 1 else math.nan
+        return mean_and_sd(self.by_seed)[1]
 
 
 def estimate_contrast(scores: Scores, weights: Array, name: str) -> Contrast:

@@ -1,12 +1,11 @@
 """Collect the diagnostics of a sweep's runs: per class, at boundaries, of small objects, under shifts."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from unet.report.analysis import SweepAnalysis
-from unet.report.metrics import SMALLEST_OBJECTS, object_bins
+from unet.report.metrics import SMALLEST_OBJECTS, mean_and_sd, object_bins
 from unet.report.read_sweep import natural_key
 
 Array = np.ndarray
@@ -54,13 +53,6 @@ def table(analysis: SweepAnalysis) -> tuple[list[Diagnostic], list[list[tuple[fl
     return present, rows, [diagnostic for diagnostic in DIAGNOSTICS if diagnostic not in present]
 
 
-def mean_and_sd(values: Array) -> tuple[float, float]:
-    """Return mean and standard deviation of the finite values; nan if there are too few."""
-    known = values[np.isfinite(values)]
-    mean = float(known.mean()) if len(known) else math.nan
-    return mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan
-
-
 def mean_lines(analysis: SweepAnalysis, metrics: list[str]) -> Array:
     """Return means over seeds (A, metrics)."""
     columns = [[mean_and_sd(row)[0] for row in analysis.scores_of(metric).values] for metric in metrics]
@@ -75,14 +67,7 @@ def suffixes(analysis: SweepAnalysis, prefix: str) -> list[str]:
 
 
 def curves(analysis: SweepAnalysis) -> list[Curve]:
-    """Return the curves of all diagnostics that the runs have."""
-    near = curve_of(analysis, "trimap", "near the boundaries", "distance to a true boundary, up to", "accuracy")
-    levels = curve_of(analysis, "information", "information by level", "level", "information")
-    return [*object_curves(analysis), *near, *levels]
-
-
-def object_curves(analysis: SweepAnalysis) -> list[Curve]:
-    """Return recall by object size, one panel per class; the ticks show the number of objects."""
+    """Return recall by object size for each class (the ticks show the number of objects), and the other curves."""
     by_run = [object_bins(run.metrics, analysis.split) for runs in analysis.runs for run in runs.values()]
     bins = {name: entries for run in reversed(by_run) for name, entries in run.items()}
     panels = []
@@ -90,11 +75,10 @@ def object_curves(analysis: SweepAnalysis) -> list[Curve]:
         ticks = [f"{low:g}\nn={int(n)}" if isinstance(n, int | float) else f"{low:g}" for low, _, _, n in entries]
         lines = mean_lines(analysis, [f"objects/{name}/{size}" for _, size, _, _ in entries])
         panels.append(Curve(name, "object size (pixels), from", "recall", ticks, lines))
+    for key, title, x, y in (
+        ("trimap", "near the boundaries", "distance to a true boundary, up to", "accuracy"),
+        ("information", "information by level", "level", "information"),
+    ):
+        if ticks := sorted(suffixes(analysis, key), key=natural_key):
+            panels.append(Curve(title, x, y, ticks, mean_lines(analysis, [f"{key}/{tick}" for tick in ticks])))
     return panels
-
-
-def curve_of(analysis: SweepAnalysis, key: str, title: str, x: str, y: str) -> list[Curve]:
-    """Return a metric over the number in its keys (``trimap/3``); empty if it was not measured."""
-    ticks = sorted(suffixes(analysis, key), key=natural_key)
-    lines = mean_lines(analysis, [f"{key}/{tick}" for tick in ticks])
-    return [Curve(title, x, y, ticks, lines)] if ticks else []

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from unet.report.analysis import SweepAnalysis
 from unet.report.comparison import Contrast
-from unet.report.diagnostic_curves import Curve, mean_and_sd
+from unet.report.diagnostic_curves import Curve, mean_lines
 from unet.report.embedded_images import EmbeddedImage, data_uri
 from unet.report.metrics import is_lower_better
 
@@ -117,7 +117,7 @@ def plot_costs(analysis: SweepAnalysis) -> list[EmbeddedImage]:
     """Plot the score over each cost with the Pareto front."""
     images = []
     for metric, name in COSTS:
-        costs = np.array([mean_and_sd(row)[0] for row in analysis.scores_of(metric).values])
+        costs = mean_lines(analysis, [metric])[:, 0]
         known = np.isfinite(costs) & np.isfinite(analysis.scores.means())
         if known.any():
             images.append(plot_cost(analysis, metric, name, costs, np.flatnonzero(known)))
