@@ -77,7 +77,7 @@ def largest_vs_smallest(key: str) -> Chooser:
     """Return a chooser that compares the largest value of a whole number with the smallest, all else equal."""
 
     def weights(arms: Sequence[Arm]) -> Array:
-        ordered = sorted({v for arm in arms if (v := arm.values.get(key, "")).isdecimal()}, key=int)
+        ordered = sorted({v for a in arms if (v := a.values.get(key, "")).isdecimal()}, key=lambda v: int(v))
         return compare_levels(key, ordered[-1:], ordered[:1])(arms) if len(ordered) > 1 else np.zeros((0, len(arms)))
 
     return weights
