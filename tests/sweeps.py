@@ -77,12 +77,7 @@ def metrics_of(miou: float, seed: int, **extra: Any) -> dict[str, Any]:
     }
 
 
-def sweep_of(
-    folder: Path,
-    arms: Iterable[Mapping[str, Any]],
-    scores: np.ndarray,
-    first_seed: int = 0,
-) -> Path:
+def sweep_of(folder: Path, arms: Iterable[Mapping[str, Any]], scores: np.ndarray, first_seed: int = 0) -> Path:
     """Write the runs of arms and seeds; ``scores`` (A, S) are their mIoU."""
     for arm, values in zip(arms, scores, strict=True):
         for seed, miou in enumerate(values, first_seed):

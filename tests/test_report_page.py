@@ -6,14 +6,12 @@ import io
 import json
 import math
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
 from sweeps import leave_run, metrics_of, sweep_of
 
@@ -66,14 +64,10 @@ def test_claimed_differences_are_stated_with_size_and_uncertainty(tmp_path: Path
     assert set(claimed) == {("strided", "max"), ("strided", "avg")}
     assert sentences[0] == "2 differences in test mIoU can be claimed, out of 3 comparisons between 3 arms."
     for (better, worse), c in claimed.items():
-        sentence = next(
-            s for s in sentences if s.startswith(f"{better} is better than {worse} by {format_number(c.difference)} ")
-        )
-        assert (
-            f"95 % interval {format_number(c.low)} to {format_number(c.high)}; p = {c.p_adjusted:.3f} corrected"
-            in sentence
-        )
-        assert "9 seeds" in sentence
+        start = f"{better} is better than {worse} by {format_number(c.difference)} "
+        sentence = next(s for s in sentences if s.startswith(start))
+        interval = f"95 % interval {format_number(c.low)} to {format_number(c.high)}"
+        assert f"{interval}; p = {c.p_adjusted:.3f} corrected" in sentence and "9 seeds" in sentence
     assert "No evidence of a difference in the other 1 comparison." in sentences
 
 
@@ -143,17 +137,11 @@ def test_sweeps_with_nothing_to_compare(tmp_path: Path):
 def test_failed_missing_and_diverged_runs_and_unsafe_names(tmp_path: Path):
     """One failed arm, one missing seed, one diverged run; names that would break a page."""
     sweep_of(tmp_path, ARMS[:1], noisy(1, 4))
-    evil = {"model.down": "<script>alert(1)</script>|`x`"}
     for seed in (0, 1, 2):
-        leave_run(tmp_path / "x", {**ARMS[1], "seed": seed}, metrics_of(math.nan if seed == 2 else 0.61, seed))
-    for run in list((tmp_path / "x").iterdir()):
-        run.rename(tmp_path / run.name)
-    (tmp_path / "x").rmdir()
-    run = leave_run(tmp_path / "y", {"seed": 0}, None, "failed", "out of <memory> | `here`")
-    config = (run / "config.yaml").read_text().replace("down: max", f"down: {json.dumps(evil['model.down'])}")
+        leave_run(tmp_path, {**ARMS[1], "seed": seed}, metrics_of(math.nan if seed == 2 else 0.61, seed))
+    run = leave_run(tmp_path, {"seed": 0}, None, "failed", "out of <memory> | `here`")
+    config = (run / "config.yaml").read_text().replace("down: max", "down: <script>alert(1)</script>|`x`")
     (run / "config.yaml").write_text(config)
-    run.rename(tmp_path / "evil")
-    (tmp_path / "y").rmdir()
     path = write_report(analyze(tmp_path))
     page = Page(path.read_text())
     assert "<script>" not in path.read_text() and "<script>alert(1)</script>" in page.text
@@ -250,11 +238,6 @@ def test_the_command_prints_conclusions_and_errors(tmp_path: Path, capsys, monke
     with pytest.raises(SystemExit):
         command.main()
     assert "error: folder: is required; see python scripts/report.py --help" in capsys.readouterr().err
-
-
-def test_a_report_does_not_import_torch():
-    source = "import sys, unet.report; assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
-    subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=True, timeout=120)
 
 
 def test_format_number():

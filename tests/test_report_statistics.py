@@ -34,11 +34,6 @@ def test_sign_flips_agree_with_scipy():
     assert statistics.sign_flip_p(many) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.01)
 
 
-def test_six_seeds_are_the_minimum():
-    assert statistics.MIN_SEEDS == 6
-    assert 2 / 2**6 <= 0.05 < 2 / 2**5
-
-
 def test_step_down_by_hand():
     """Three seeds, four patterns: (+++), (++-), (+-+), (+--).
 

@@ -28,8 +28,7 @@ from unet.report.tuning import select_best_values
 
 Array = np.ndarray
 
-DEFAULT_REASONS = {"pending": "not started yet", "running": "still running, or killed"}
-"""Reasons of runs that wrote none, by state."""
+Pairs = list[tuple[int, int, Contrast]]
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,9 @@ class SweepAnalysis:
     """The contents of a report.
 
     Attributes:
-        metric, split: the compared metric, such as ``miou``, and its split, such as ``test``.
         factors: the keys that vary. ``dependent_keys``: keys that change with one of them.
-        arms: the settings, in the sweep's order. ``main``: the indices of arms that have runs and are no repeats.
+        main: the indices of arms that have runs and are no repeats.
         runs: for each arm its compared runs by seed.
-        scores: the metric of every arm and seed.
         images: the number of resampled images; 0 if only seeds were resampled.
         reference: the arm that all others are compared with; None compares every pair.
         pairs: the compared pairs, each as (first, second, contrast of first - second).
@@ -73,8 +70,8 @@ class SweepAnalysis:
     scores: Scores
     images: int
     reference: int | None
-    pairs: list[tuple[int, int, Contrast]]
-    repeats: list[tuple[int, int, Contrast]]
+    pairs: Pairs
+    repeats: Pairs
     effects: Effects | None
     missing_runs: list[MissingRun]
     warnings: list[str] = field(default_factory=list)
@@ -106,8 +103,8 @@ class SweepAnalysis:
 
     def scores_of(self, metric: str) -> Scores:
         """Return another metric of the same runs, without resampled images."""
-        values = score_table(self.runs, self.scores.seeds, self.split, metric)
-        return Scores(self.scores.labels, self.scores.seeds, values)
+        scores = self.scores
+        return Scores(scores.labels, scores.seeds, score_table(self.runs, scores.seeds, self.split, metric))
 
     def arm_interval(self, arm: int) -> tuple[float, float, float]:
         """Return the mean of an arm and its two-level bootstrap interval."""
@@ -131,7 +128,7 @@ def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tu
     """Read and compare the runs of a sweep.
 
     Args:
-        folder: one folder per run, each with ``config.yaml``, ``status.json`` and, if done, ``metrics.json``.
+        folder: the sweep's, with one folder per run.
         metric: the compared key of ``metrics.json`` without its split, such as ``miou`` or ``boundary/iou``.
         reference: label of the arm that all others are compared with; None compares every pair.
         tune: a swept key, such as ``optim.lr``; every arm is compared at its best validated value of it.
@@ -157,10 +154,17 @@ def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tu
     seeds = sorted({seed for runs in compared for seed in runs})
     values = score_table(compared, seeds, split, metric)
     resampled, images, image_warnings = resample_images(compared, seeds, values, metric)
-    scores = Scores([arm.label for arm in arms], seeds, values, resampled, images)
-    reference_index = arm_index(reference, arms, folder)
+    labels = [arm.label for arm in arms]
+    scores = Scores(labels, seeds, values, resampled, images)
+    if reference is not None and reference not in labels:
+        raise UserError(
+            f"{folder}: no arm is called {reference!r}{did_you_mean(reference, labels)}; expected one of "
+            f"{', '.join(labels)}"
+        )
+    reference_index = None if reference is None else labels.index(reference)
     pairs, repeats = all_pairs(scores, arms, reference_index, -1 if is_lower_better(metric) else 1)
-    usual = main_arms(arms)
+    usual_label = usual_repeat_label([arm.values for arm in arms for _ in arm.runs])
+    usual = [index for index, arm in enumerate(arms) if arm.values.get(REPEAT, "") == usual_label]
     crossed = [key for key in keys if key != REPEAT]
     crossed_arms = {index: arms[index].values for index in usual}
     return SweepAnalysis(
@@ -184,9 +188,6 @@ def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tu
     )
 
 
-Pairs = list[tuple[int, int, Contrast]]
-
-
 def all_pairs(scores: Scores, arms: Sequence[Arm], reference: int | None, sign: int) -> tuple[Pairs, Pairs]:
     """Compare every pair of arms (better arm first) or every arm with the reference, and each arm with its repeats.
 
@@ -204,24 +205,6 @@ def all_pairs(scores: Scores, arms: Sequence[Arm], reference: int | None, sign: 
             pairs.append((b, a, compare_pair(scores, b, a)) if swap else (a, b, contrast))
     corrected = correct_family([contrast for *_, contrast in pairs])
     return [(a, b, contrast) for (a, b, _), contrast in zip(pairs, corrected, strict=True)], repeats
-
-
-def main_arms(arms: Sequence[Arm]) -> list[int]:
-    """Return the indices of the arms that are not marked as a repeat."""
-    usual = usual_repeat_label([arm.values for arm in arms for _ in arm.runs])
-    return [index for index, arm in enumerate(arms) if arm.values.get(REPEAT, "") == usual]
-
-
-def arm_index(label: str | None, arms: Sequence[Arm], folder: Path) -> int | None:
-    """Return the index of the arm with a label; None for None."""
-    labels = [arm.label for arm in arms]
-    if label is None:
-        return None
-    if label not in labels:
-        raise UserError(
-            f"{folder}: no arm is called {label!r}{did_you_mean(label, labels)}; expected one of {', '.join(labels)}"
-        )
-    return labels.index(label)
 
 
 def score_table(runs: Sequence[Mapping[int, Run]], seeds: Sequence[int], split: str, metric: str) -> Array:
@@ -263,7 +246,8 @@ def collect_runs(
 def run_problem(run: Run, split: str, metric: str) -> tuple[str, str]:
     """Return state and reason of a run that cannot be compared; an empty reason for one that can."""
     if run.state != "done":
-        return run.state, run.reason or DEFAULT_REASONS.get(run.state, "no reason was recorded")
+        reasons = {"pending": "not started yet", "running": "still running, or killed"}
+        return run.state, run.reason or reasons.get(run.state, "no reason was recorded")
     if run.seed is None:
         return "unreadable", "its config and its metrics have no seed"
     key = metric_key(metric, split)

@@ -15,13 +15,7 @@ REPEAT = "arm"
 
 @dataclass(frozen=True)
 class Arm:
-    """One setting of the factors.
-
-    Attributes:
-        label: a short name.
-        values: every factor's value as text.
-        runs: the runs with this setting, finished or not.
-    """
+    """One setting of the factors: every factor's value as text, and its runs, finished or not."""
 
     label: str
     values: dict[str, str]
@@ -46,11 +40,6 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
-def is_bookkeeping(key: str) -> bool:
-    """Return whether a key does not change what is trained: the seed, paths and runtime options."""
-    return key == "seed" or key.endswith(".root") or is_runtime_key(key)
-
-
 def find_factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
     """Return the keys that define the arms, and the keys that depend on one of them.
 
@@ -58,8 +47,11 @@ def find_factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
     factor if another varying key determines its value.
     """
     known = [run for run in runs if run.config]
-    keys = list(dict.fromkeys(key for run in known for key in run.config if not is_bookkeeping(key)))
-    columns = {key: tuple(format_value(run.config.get(key)) for run in known) for key in keys}
+    columns = {
+        key: tuple(format_value(run.config.get(key)) for run in known)
+        for key in dict.fromkeys(key for run in known for key in run.config)
+        if not (key == "seed" or key.endswith(".root") or is_runtime_key(key))
+    }
     seeds = tuple(format_value(run.seed) for run in known)
     varying = {key: column for key, column in columns.items() if len(set(column)) > 1 and column != seeds}
     named = {name for run in runs for name in run.overrides}
@@ -86,7 +78,6 @@ def find_factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
 
 def shorten_keys(keys: Sequence[str]) -> dict[str, str]:
     """Return the shortest unique ends of dotted keys: ``optim.lr`` -> ``lr``."""
-
     shortest: dict[str, str] = {}
     for key in keys:
         parts = key.split(".")

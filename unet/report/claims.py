@@ -23,12 +23,8 @@ HIGHER, LOWER, EQUAL = 1, -1, 0
 class Claim:
     """A common claim and the comparison that tests it.
 
-    Attributes:
-        number, sentence: the claim; several entries may share a number.
-        comparison: a description of the compared arms. ``weights``: a function that returns their weights.
-        metric: the compared metric; a pattern is averaged over the keys that match.
-        direction: the first arms are expected to be ``HIGHER``, ``LOWER``, or ``EQUAL``. A test can contradict equality
-            but never support it.
+    Several entries may share a number. A metric that is a pattern is averaged over the keys that match. The first arms
+    are expected to be ``HIGHER``, ``LOWER``, or ``EQUAL``; a test can contradict equality but never support it.
     """
 
     number: int
@@ -78,21 +74,13 @@ def compare_levels(key: str, first: Sequence[str], second: Sequence[str]) -> Cho
 
 
 def largest_vs_smallest(key: str) -> Chooser:
-    """Return a chooser that compares the largest value of a number with the smallest, all else equal."""
+    """Return a chooser that compares the largest value of a whole number with the smallest, all else equal."""
 
     def weights(arms: Sequence[Arm]) -> Array:
-        values = {arm.values[key] for arm in arms if number_in(arm.values.get(key, "")) is not None}
-        ordered = sorted(values, key=float)
+        ordered = sorted({v for a in arms if (v := a.values.get(key, "")).isdecimal()}, key=lambda v: int(v))
         return compare_levels(key, ordered[-1:], ordered[:1])(arms) if len(ordered) > 1 else np.zeros((0, len(arms)))
 
     return weights
-
-
-def number_in(value: str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
 
 
 def matched_vs_crossed(pairs: Mapping[str, Sequence[str]]) -> Chooser:
@@ -139,10 +127,7 @@ STRIDED_VS_POOLING = ("strided convolution vs pooling", compare_levels(DOWN, ("s
 MAX_VS_AVERAGE = ("max vs average pooling", compare_levels(DOWN, ("max",), ("avg",)))
 LINEAR_VS_OTHERS = ("linear vs nearest and cubic", compare_levels(UP, LINEAR, ("nearest", "bicubic")))
 LINEAR_VS_TRANSPOSED = ("linear interpolation vs transposed", compare_levels(UP, LINEAR, ("transposed",)))
-UNPOOL_VS_OTHERS = (
-    "max-unpooling vs other upsampling",
-    compare_levels(UP, ("unpool",), (*INTERPOLATION, *LEARNED_UP)),
-)
+UNPOOL_VS_OTHERS = ("max-unpooling vs other upsampling", compare_levels(UP, ("unpool",), (*INTERPOLATION, *LEARNED_UP)))
 TRANSPOSED_VS_INTERPOLATION = (
     "transposed convolution vs interpolation",
     compare_levels(UP, ("transposed",), INTERPOLATION),

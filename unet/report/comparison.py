@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import unet.report.statistics as statistics
+from unet.report.metrics import mean_and_sd
 from unet.report.statistics import ALPHA
 
 Array = np.ndarray
@@ -18,11 +19,8 @@ class Scores:
     """One metric of every arm.
 
     Attributes:
-        labels: the names of the A arms.
-        seeds: the S seeds that any arm has.
         values: (A, S); nan if an arm has no finished run of a seed.
         resampled: (A, S, R), the values under R draws of the evaluated images; None if only seeds are resampled.
-        images: the number of evaluated images.
     """
 
     labels: list[str]
@@ -37,7 +35,7 @@ class Scores:
 
     def means(self) -> Array:
         """Return the mean over the seeds of every arm (A,); nan for one without any."""
-        return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.nan for row in self.values])
+        return np.array([mean_and_sd(row)[0] for row in self.values])
 
     def weighted_sums(self, weights: Array) -> tuple[Array, Array | None]:
         """Return the weighted sum of arms at every seed (S,), and resampled (S, R).
@@ -73,14 +71,13 @@ class Contrast:
     """A difference with its interval and tests.
 
     Attributes:
-        name: such as ``strided vs max``: the first arm minus the second.
         difference: the mean of ``differences``; nan without a common seed.
         low, high: the two-level bootstrap interval, not corrected for multiple comparisons.
         by_seed: (S,) differences; nan for a missing seed.
-        p: p value of the sign-flip test. ``p_adjusted``: with the step-down correction over the family.
-        ahead: P(first > second) with its interval.
+        p_adjusted: ``p`` of the sign-flip test with the step-down correction over the family.
+        superiority: P(first > second) with its interval.
         is_resolvable: whether its seeds suffice to claim any difference.
-        is_is_paired: False for two groups of different seeds.
+        is_paired: False for two groups of different seeds.
     """
 
     name: str
@@ -111,7 +108,7 @@ class Contrast:
     @property
     def spread(self) -> float:
         """Return the standard deviation of the paired differences; nan with fewer than two."""
-        return float(self.differences.std(ddof=1)) if self.seeds > 1 else math.nan
+        return mean_and_sd(self.by_seed)[1]
 
 
 def estimate_contrast(scores: Scores, weights: Array, name: str) -> Contrast:

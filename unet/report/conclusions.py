@@ -43,8 +43,7 @@ def plural(n: int, noun: str) -> str:
 
 def summary_lines(analysis: SweepAnalysis) -> list[str]:
     """Return the lines for a terminal: conclusions, tuned values, warnings."""
-    warnings = [f"Warning: {warning}" for warning in analysis.warnings]
-    return [*conclusions(analysis), *analysis.tuning_notes, *warnings]
+    return [*conclusions(analysis), *analysis.tuning_notes, *(f"Warning: {text}" for text in analysis.warnings)]
 
 
 def conclusions(analysis: SweepAnalysis) -> list[str]:
@@ -80,7 +79,16 @@ def differences(analysis: SweepAnalysis) -> list[str]:
     reference = "" if analysis.reference is None else f" with {analysis.arms[analysis.reference].label}"
     compared = f"{plural(len(analysis.family), 'comparison')}{reference}"
     if not analysis.can_decide:
-        return describe_too_few_seeds(analysis, metric, compared)
+        seeds = max(contrast.seeds for contrast in analysis.family)
+        largest = max(analysis.family, key=lambda c: abs(c.difference))
+        return [
+            f"No difference can be shown: with {plural(seeds, 'seed')} the smallest possible p is "
+            f"{statistics.smallest_possible_p(seeds):.3g}, above {ALPHA:.2g}, however large the difference "
+            f"({compared}). Use at least {statistics.MIN_SEEDS} seeds per arm; nothing is ranked.",
+            f"Largest observed difference: {largest.name}, {format_number(largest.difference)} {metric} "
+            f"({format_interval(largest)}, not corrected).",
+            *seeds_needed(analysis),
+        ]
     claimed = sorted((c for c in analysis.pairs if c[2].is_claimed), key=lambda c: -abs(c[2].difference))
     if not claimed:
         first = f"No evidence of a difference in {metric} between {len(analysis.main)} arms ({compared})."
@@ -115,19 +123,6 @@ def parameter_note(analysis: SweepAnalysis, first: int, second: int) -> str:
     if not math.isfinite(ratio) or abs(ratio - 1) < 0.05:
         return ""
     return f"; note that it has {ratio:.2g} times the parameters"
-
-
-def describe_too_few_seeds(analysis: SweepAnalysis, metric: str, compared: str) -> list[str]:
-    seeds = max(contrast.seeds for contrast in analysis.family)
-    largest = max(analysis.family, key=lambda c: abs(c.difference))
-    return [
-        f"No difference can be shown: with {plural(seeds, 'seed')} the smallest possible p is "
-        f"{statistics.smallest_possible_p(seeds):.3g}, above {ALPHA:.2g}, however large the difference ({compared}). "
-        f"Use at least {statistics.MIN_SEEDS} seeds per arm; nothing is ranked.",
-        f"Largest observed difference: {largest.name}, {format_number(largest.difference)} {metric} "
-        f"({format_interval(largest)}, not corrected).",
-        *seeds_needed(analysis),
-    ]
 
 
 def pooled_deviation(analysis: SweepAnalysis) -> float:

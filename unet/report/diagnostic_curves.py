@@ -1,13 +1,12 @@
 """Collect the diagnostics of a sweep's runs: per class, at boundaries, of small objects, under shifts."""
 
-import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from unet.report.analysis import SweepAnalysis
-from unet.report.metrics import SMALLEST_OBJECTS, object_bins
+from unet.report.metrics import SMALLEST_OBJECTS, mean_and_sd, object_bins
+from unet.report.read_sweep import natural_key
 
 Array = np.ndarray
 
@@ -37,13 +36,7 @@ DIAGNOSTICS = (
 
 @dataclass(frozen=True)
 class Curve:
-    """A panel with one line per arm.
-
-    Attributes:
-        title, x, y: headings.
-        ticks: labels of the x axis.
-        lines: (A, ticks), means over seeds; nan without a value.
-    """
+    """A panel with one line per arm: means over seeds (A, ticks), nan without a value."""
 
     title: str
     x: str
@@ -52,21 +45,12 @@ class Curve:
     lines: Array
 
 
-def table(
-    analysis: SweepAnalysis,
-) -> tuple[list[Diagnostic], list[list[tuple[float, float]]], list[Diagnostic]]:
+def table(analysis: SweepAnalysis) -> tuple[list[Diagnostic], list[list[tuple[float, float]]], list[Diagnostic]]:
     """Return the measured diagnostics, their (mean, sd) for each arm, and the diagnostics that no run has."""
     scores = {diagnostic: analysis.scores_of(diagnostic.metric).values for diagnostic in DIAGNOSTICS}
     present = [diagnostic for diagnostic, values in scores.items() if np.isfinite(values).any()]
     rows = [[mean_and_sd(scores[diagnostic][arm]) for diagnostic in present] for arm in range(len(analysis.arms))]
     return present, rows, [diagnostic for diagnostic in DIAGNOSTICS if diagnostic not in present]
-
-
-def mean_and_sd(values: Array) -> tuple[float, float]:
-    """Return mean and standard deviation of the finite values; nan if there are too few."""
-    known = values[np.isfinite(values)]
-    mean = float(known.mean()) if len(known) else math.nan
-    return mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan
 
 
 def mean_lines(analysis: SweepAnalysis, metrics: list[str]) -> Array:
@@ -82,21 +66,8 @@ def suffixes(analysis: SweepAnalysis, prefix: str) -> list[str]:
     return list(dict.fromkeys(key.removeprefix(prefix) for key in keys if key.startswith(prefix)))
 
 
-def class_scores(analysis: SweepAnalysis) -> tuple[list[str], Array]:
-    """Return the classes in the runs' order, and every arm's mean IoU (A, classes)."""
-    names = suffixes(analysis, "iou")
-    return names, mean_lines(analysis, [f"iou/{name}" for name in names])
-
-
 def curves(analysis: SweepAnalysis) -> list[Curve]:
-    """Return the curves of all diagnostics that the runs have."""
-    near = curve_of(analysis, "trimap", "near the boundaries", "distance to a true boundary, up to", "accuracy")
-    levels = curve_of(analysis, "information", "information by level", "level", "information")
-    return [*object_curves(analysis), *near, *levels]
-
-
-def object_curves(analysis: SweepAnalysis) -> list[Curve]:
-    """Return recall by object size, one panel per class; the ticks show the number of objects."""
+    """Return recall by object size for each class (the ticks show the number of objects), and the other curves."""
     by_run = [object_bins(run.metrics, analysis.split) for runs in analysis.runs for run in runs.values()]
     bins = {name: entries for run in reversed(by_run) for name, entries in run.items()}
     panels = []
@@ -104,16 +75,10 @@ def object_curves(analysis: SweepAnalysis) -> list[Curve]:
         ticks = [f"{low:g}\nn={int(n)}" if isinstance(n, int | float) else f"{low:g}" for low, _, _, n in entries]
         lines = mean_lines(analysis, [f"objects/{name}/{size}" for _, size, _, _ in entries])
         panels.append(Curve(name, "object size (pixels), from", "recall", ticks, lines))
+    for key, title, x, y in (
+        ("trimap", "near the boundaries", "distance to a true boundary, up to", "accuracy"),
+        ("information", "information by level", "level", "information"),
+    ):
+        if ticks := sorted(suffixes(analysis, key), key=natural_key):
+            panels.append(Curve(title, x, y, ticks, mean_lines(analysis, [f"{key}/{tick}" for tick in ticks])))
     return panels
-
-
-def curve_of(analysis: SweepAnalysis, key: str, title: str, x: str, y: str) -> list[Curve]:
-    """Return a metric over the number in its keys (``trimap/3``); empty if it was not measured."""
-    ticks = sorted(suffixes(analysis, key), key=first_number)
-    lines = mean_lines(analysis, [f"{key}/{tick}" for tick in ticks])
-    return [Curve(title, x, y, ticks, lines)] if ticks else []
-
-
-def first_number(text: str) -> tuple[float, str]:
-    match = re.search(r"\d+(\.\d+)?", text)
-    return (float(match[0]) if match else math.inf, text)

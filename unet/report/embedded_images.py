@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from unet.report.analysis import SweepAnalysis
 
@@ -55,7 +55,7 @@ def downscaled_uri(path: Path) -> str | None:
     try:
         with Image.open(path) as file:
             image = file.convert("RGB")
-    except (OSError, UnidentifiedImageError):
+    except OSError:
         return None
     image.thumbnail((MAX_WIDTH, 4 * MAX_WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -27,6 +27,13 @@ def is_lower_better(metric: str) -> bool:
     return any(fnmatchcase(metric, pattern) for pattern in LOWER_IS_BETTER)
 
 
+def mean_and_sd(values: Array) -> tuple[float, float]:
+    """Return mean and standard deviation of the finite values; nan if there are too few."""
+    known = values[np.isfinite(values)]
+    mean = float(known.mean()) if len(known) else math.nan
+    return mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan
+
+
 def evaluated_split(runs: Sequence[Run]) -> str:
     """Return ``test``, or ``val`` if no run has a test score."""
     return "test" if any(key.startswith("test/") for run in runs for key in run.metrics) else "val"
@@ -50,9 +57,7 @@ def metric_value(metrics: Mapping[str, Any], split: str, metric: str) -> float:
     key = metric_key(metric, split)
     if "*" not in key:
         return as_float(metrics.get(key))
-    values = [as_float(value) for name, value in metrics.items() if fnmatchcase(name, key)]
-    known = [value for value in values if math.isfinite(value)]
-    return sum(known) / len(known) if known else math.nan
+    return mean_and_sd(np.array([as_float(value) for name, value in metrics.items() if fnmatchcase(name, key)]))[0]
 
 
 def object_bins(metrics: Mapping[str, Any], split: str) -> dict[str, list[tuple[float, str, float, Any]]]:
@@ -68,29 +73,19 @@ def object_bins(metrics: Mapping[str, Any], split: str) -> dict[str, list[tuple[
 
 def smallest_objects(metrics: Mapping[str, Any], split: str) -> float:
     """Return the recall in each class's smallest size range, averaged over the classes."""
-    recalls = [bins[0][2] for bins in object_bins(metrics, split).values() if math.isfinite(bins[0][2])]
-    return sum(recalls) / len(recalls) if recalls else math.nan
-
-
-def overfitting(metrics: Mapping[str, Any], split: str) -> float:
-    return as_float(metrics.get("train/miou")) - as_float(metrics.get(f"{split}/miou"))
+    return mean_and_sd(np.array([bins[0][2] for bins in object_bins(metrics, split).values()]))[0]
 
 
 DERIVED: dict[str, Callable[[Mapping[str, Any], str], float]] = {
     SMALLEST_OBJECTS: smallest_objects,
-    OVERFITTING: overfitting,
+    OVERFITTING: lambda metrics, split: as_float(metrics.get("train/miou")) - as_float(metrics.get(f"{split}/miou")),
 }
-
-
-def mean_where(values: Array, known: Array) -> Array:
-    """Return the mean of the ``known`` values over the last axis."""
-    return np.where(known, values, 0).sum(-1) / known.sum(-1)
 
 
 def class_ratio(counts: Array, times: int, denominator: Callable[[Array, Array, Array], Array]) -> Array:
     correct, truth, pred = counts.diagonal(axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
     below = denominator(correct, truth, pred)
-    return mean_where(times * correct / np.maximum(below, 1), below > 0)
+    return np.where(below > 0, times * correct / np.maximum(below, 1), 0).sum(-1) / (below > 0).sum(-1)
 
 
 FROM_COUNTS: dict[str, Callable[[Array], Array]] = {

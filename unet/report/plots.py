@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from unet.report.analysis import SweepAnalysis
 from unet.report.comparison import Contrast
-from unet.report.diagnostic_curves import Curve, mean_and_sd
+from unet.report.diagnostic_curves import Curve, mean_lines
 from unet.report.embedded_images import EmbeddedImage, data_uri
 from unet.report.metrics import is_lower_better
 
@@ -66,11 +66,6 @@ MAX_NAME_LENGTH = 44
 """Characters of a comparison's name that fit beside the axes."""
 
 
-def truncate(text: str, length: int = 34) -> str:
-    """Shorten a text to ``length`` characters."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
 def plot_runs(analysis: SweepAnalysis) -> EmbeddedImage:
     """Plot every run as a point and every arm's mean with its interval, the best arm on top."""
     means = analysis.scores.means()
@@ -85,7 +80,8 @@ def plot_runs(analysis: SweepAnalysis) -> EmbeddedImage:
             jitter = np.linspace(-0.16, 0.16, int(known.sum()))
             axes.plot(values[known], row + jitter, linestyle="", markersize=3.5, alpha=0.8, **arm_style(arm))
             axes.plot([mean, mean], [row - 0.3, row + 0.3], color="black", linewidth=1.4)
-        axes.set_yticks(range(len(order)), [f"{truncate(analysis.arms[arm].label)}  {arm + 1}" for arm in order])
+        labels = [label if len(label := analysis.arms[arm].label) <= 34 else f"{label[:33]}…" for arm in order]
+        axes.set_yticks(range(len(order)), [f"{label}  {arm + 1}" for label, arm in zip(labels, order, strict=True)])
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.set_xlabel(analysis.metric_name)
         axes.grid(axis="y", visible=False)
@@ -121,7 +117,7 @@ def plot_costs(analysis: SweepAnalysis) -> list[EmbeddedImage]:
     """Plot the score over each cost with the Pareto front."""
     images = []
     for metric, name in COSTS:
-        costs = np.array([mean_and_sd(row)[0] for row in analysis.scores_of(metric).values])
+        costs = mean_lines(analysis, [metric])[:, 0]
         known = np.isfinite(costs) & np.isfinite(analysis.scores.means())
         if known.any():
             images.append(plot_cost(analysis, metric, name, costs, np.flatnonzero(known)))

@@ -24,17 +24,13 @@ COMMAND = ["python", "train.py"]
 
 @dataclass(frozen=True)
 class Run:
-    """One job of a sweep.
+    """One job of a sweep; the folder of a planned one may not exist.
 
     Attributes:
-        folder: the run's folder; of a planned run it may not exist.
         state: ``pending``, ``running``, ``done``, ``failed``, ``interrupted``; ``missing`` if the run never started,
             ``unreadable`` if one of its files is broken.
-        reason: why the run is not done.
-        command: the command that started the run.
         overrides: the values that the command set, by key.
         config: all values by dotted key; empty without a config file.
-        metrics: the contents of ``metrics.json``.
     """
 
     folder: Path

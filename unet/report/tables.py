@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,8 @@ from unet.report.analysis import SweepAnalysis
 from unet.report.claims import EvaluatedClaim, is_exact
 from unet.report.comparison import Contrast, Effects
 from unet.report.conclusions import NONE, format_number
-from unet.report.diagnostic_curves import mean_and_sd, mean_lines
-from unet.report.metrics import metric_title
+from unet.report.diagnostic_curves import mean_lines
+from unet.report.metrics import mean_and_sd, metric_title
 from unet.report.read_sweep import to_json
 
 
@@ -107,16 +106,13 @@ def cost_table(analysis: SweepAnalysis) -> Table:
     rows = []
     for index, arm in enumerate(analysis.arms):
         numbers = [NONE if math.isnan(value) else f"{value:,.0f}" for value in means[index]]
-        fields = {receptive_field(run.metrics.get("model/receptive_field")) for run in analysis.runs[index].values()}
+        fields = [run.metrics.get("model/receptive_field") for run in analysis.runs[index].values()]
+        texts = {" x ".join(map(str, size)) if isinstance(size, list) else str(size or NONE) for size in fields}
         score = format_number(analysis.scores.means()[index])
-        rows.append([str(index + 1), arm.label, score, *numbers[:2], " / ".join(sorted(fields)) or NONE, *numbers[2:]])
+        rows.append([str(index + 1), arm.label, score, *numbers[:2], " / ".join(sorted(texts)) or NONE, *numbers[2:]])
     names = ["parameters", "MFLOP", "receptive field", "train s", "samples/s", "peak MiB"]
     columns = ["", "arm", metric_title(analysis.metric), *names]
     return Table(columns, rows, "Means over seeds. FLOPs: forward pass of one image. Times include the machine's load.")
-
-
-def receptive_field(field: Any) -> str:
-    return " x ".join(map(str, field)) if isinstance(field, list) else str(field or NONE)
 
 
 def diagnostic_table(analysis: SweepAnalysis) -> tuple[Table | None, list[str]]:
@@ -134,9 +130,10 @@ def diagnostic_table(analysis: SweepAnalysis) -> tuple[Table | None, list[str]]:
 
 def class_table(analysis: SweepAnalysis) -> Table | None:
     """Return the IoU of every class, means over seeds."""
-    names, values = diagnostic_curves.class_scores(analysis)
+    names = diagnostic_curves.suffixes(analysis, "iou")
     if not names:
         return None
+    values = mean_lines(analysis, [f"iou/{name}" for name in names])
     rows = [[str(i + 1), analysis.arms[i].label, *(format_number(value, 3) for value in row)]
             for i, row in enumerate(values)]  # fmt: skip
     return Table(["", "arm", *names], rows, f"{analysis.split} IoU, means over seeds.")

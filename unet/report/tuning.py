@@ -1,13 +1,15 @@
 """Select every arm's best value of a swept key on validation."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from unet.errors import UserError, did_you_mean
 from unet.report.arms import arm_label, format_value
-from unet.report.metrics import as_float
+from unet.report.metrics import as_float, mean_and_sd
 from unet.report.read_sweep import Run, Sweep
 
 
@@ -17,8 +19,7 @@ def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Swe
     Arms that differ only in ``key`` are merged; a value without a finished run is not selected. Runs of unknown value
     stay, and are reported as missing.
 
-    Returns:
-        The sweep with only these runs, the ``keys`` without ``key``, and a sentence for each arm.
+    Returns the sweep with only these runs, the ``keys`` without ``key``, and a sentence for each arm.
 
     Raises:
         UserError: the sweep did not vary ``key``, or varied nothing else.
@@ -29,7 +30,7 @@ def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Swe
             f"{sweep.folder}: cannot tune {key}{did_you_mean(key, keys)}: it varied {', '.join(keys) or 'nothing'}; "
             f"expected one of these keys, and at least one other factor to compare"
         )
-    if not any(math.isfinite(validation_score(run.metrics)) for run in sweep.runs):
+    if not np.isfinite(validation_scores(sweep.runs)).any():
         raise UserError(
             f"{sweep.folder}: cannot tune {key}: no run has the validation score best/val_miou in its metrics.json"
         )
@@ -41,7 +42,7 @@ def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Swe
     dropped: set[Path] = set()
     sentences = []
     for setting, candidates in arms.items():
-        scores = {value: mean_validation(runs) for value, runs in candidates.items()}
+        scores = {value: mean_and_sd(validation_scores(runs))[0] for value, runs in candidates.items()}
         best = max(scores, key=lambda value: -math.inf if math.isnan(scores[value]) else scores[value])
         dropped |= {run.folder for value, runs in candidates.items() if value != best for run in runs}
         values = ", ".join(f"{value}: {score:.4f}" for value, score in scores.items())
@@ -50,11 +51,6 @@ def select_best_values(sweep: Sweep, keys: Sequence[str], key: str) -> tuple[Swe
     return replace(sweep, runs=[run for run in sweep.runs if run.folder not in dropped]), others, sentences
 
 
-def mean_validation(runs: Sequence[Run]) -> float:
-    """Return the mean of the finished runs' best validation score; nan without any."""
-    known = [score for run in runs if math.isfinite(score := validation_score(run.metrics))]
-    return sum(known) / len(known) if known else math.nan
-
-
-def validation_score(metrics: Mapping[str, object]) -> float:
-    return as_float(metrics.get("best/val_miou", metrics.get("val/miou")))
+def validation_scores(runs: Sequence[Run]) -> np.ndarray:
+    """Return the best validation score of every run; nan without one."""
+    return np.array([as_float(run.metrics.get("best/val_miou", run.metrics.get("val/miou"))) for run in runs])
