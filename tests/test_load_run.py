@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import script
+from omegaconf import OmegaConf
 
 from unet.errors import UserError
 from unet.io.run_folder import CHECKPOINTS, load_run_config
@@ -12,8 +13,6 @@ from unet.training.train import train
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 def test_a_run_is_loaded_with_its_best_weights(composed, tmp_path):
-    from omegaconf import OmegaConf
-
     config = composed("trainer.max_epochs=2", "model.down=strided")
     OmegaConf.save(config, tmp_path / "config.yaml", resolve=False)
     train(config, tmp_path)
