@@ -61,8 +61,7 @@ def test_other_splits_are_evaluated_without_augmentation(run: Path):
     assert val["val/miou"] == pytest.approx(expected["best/val_miou"], abs=1e-7)
     assert not [name for name in val if name.startswith(("test/", "train/"))]
     train_split = evaluate_checkpoint(best(run), split="train", with_diagnostics=False).metrics
-    repeated = evaluate_checkpoint(best(run), split="train", with_diagnostics=False).metrics
-    assert train_split["train/miou"] == repeated["train/miou"] > 0.5
+    assert train_split["train/miou"] > 0.5
     assert train_split["train/iou/cell"] > 0.5 and "val/miou" not in train_split
 
 
@@ -94,8 +93,8 @@ def test_the_data_can_be_moved_or_replaced(run: Path, stack: Path, tmp_path: Pat
     folder = tmp_path / "mine"
     for part, name in (("images", "image"), ("masks", "label")):
         shutil.copytree(stack / name, folder / part)
-    values = ["data=folder", f"data.root={folder}", "data.source.classes=[membrane,cell]"]
-    values += ["data.source.values={0: membrane, 255: cell}"]
+    values = ["data=folder", f"data.root={folder}", "data.source.values={0: membrane, 255: cell}"]
+    values += ["data.source.classes=[membrane,cell]"]
     metrics = evaluate_checkpoint(best(run), values, split="val", with_diagnostics=False).metrics
     assert 0.3 < metrics["val/miou"] <= 1 and metrics["data"] == "folder"
 

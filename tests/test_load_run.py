@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import script
+from omegaconf import OmegaConf
 
 from unet.errors import UserError
 from unet.io.run_folder import load_run_config
@@ -11,8 +12,6 @@ from unet.training.train import train
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 def test_the_feature_maps_of_a_run_are_drawn(composed, tmp_path):
-    from omegaconf import OmegaConf
-
     config = composed("trainer.max_epochs=2", "model.down=strided")
     OmegaConf.save(config, tmp_path / "config.yaml", resolve=False)
     train(config, tmp_path)

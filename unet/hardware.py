@@ -49,11 +49,7 @@ def accelerator_name(requested: str = "auto") -> str:
 
 
 def select_device(device: str, threads: int | None) -> str:
-    """Set the number of torch's threads, unless it is None, and return the name of the device.
-
-    Raises:
-        UserError: the device is not available, or the number of threads is invalid.
-    """
+    """Set the number of torch's threads, unless None, and return the device's name. Raises UserError if invalid."""
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
         raise UserError(f"threads: expected null or an integer of 1 to {MAX_THREADS}, found {threads!r}")
     if threads:
@@ -71,15 +67,12 @@ def resolve_precision(
 ) -> str | int | None:
     """Return the precision of a run: ``auto`` is ``bf16-mixed`` where native and correct, else ``32-true``.
 
-    Args:
-        requested: ``trainer.precision``; a value other than ``auto`` is returned unchanged.
-        accelerator: the name of the accelerator.
-        sizes: sizes of the feature maps of a training image.
-
-    Raises:
-        UserError: bfloat16 is requested and would give wrong gradients.
+    ``sizes``: those of the feature maps of a training image. Raises UserError if bfloat16 is requested and would give
+    wrong gradients: on a CPU, torch 2.15 (oneDNN) reads uninitialised memory in the weight gradient of a 3-wide
+    convolution on a volume of depth 2.
     """
-    unsafe = next((size for size in sizes if accelerator == "cpu" and has_wrong_bf16_gradient(size)), None)
+    volumes = [size for size in sizes if accelerator == "cpu" and len(size) == 3]
+    unsafe = next((size for size in volumes if size[0] == 2), None)
     if requested == "auto":
         return "bf16-mixed" if native_bf16(accelerator) and unsafe is None else "32-true"
     if str(requested).startswith("bf16") and unsafe is not None:
@@ -88,14 +81,6 @@ def resolve_precision(
             f"a level of this network has {times(unsafe)}; use trainer.precision=32-true, or crops of another depth"
         )
     return requested
-
-
-def has_wrong_bf16_gradient(size: Sequence[int]) -> bool:
-    """Return whether a 3-wide convolution on a map of this size has a wrong weight gradient in bfloat16 on a CPU.
-
-    Observed in torch 2.15 (oneDNN): for volumes of depth 2 it reads uninitialised memory.
-    """
-    return len(size) == 3 and size[0] == 2
 
 
 def device_name(accelerator: str) -> str:

@@ -12,11 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 def track_saved_tensors(record: Callable[[int], None], known: Iterable[Tensor] = ()) -> Iterator[None]:
     """Call ``record`` with the bytes of every storage that autograd saves within the context, once each.
 
-    No tensor is kept, so the graph cannot be run backward.
-
-    Args:
-        record: receives the bytes of one storage when it is saved.
-        known: tensors, such as parameters and buffers, whose storages are not addresses.
+    The storages of ``known``, such as parameters and buffers, are left out. The graph cannot be run backward.
     """
     addresses = {tensor.untyped_storage()._cdata for tensor in known}
     storages = []  # kept alive, because the address of a freed storage could be reused

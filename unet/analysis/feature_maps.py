@@ -1,7 +1,5 @@
 """Feature maps at the input and the output of every operator of a network."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import matplotlib
@@ -24,13 +22,9 @@ STRIP_ASPECT = 20
 
 @dataclass(frozen=True)
 class OperatorIO:
-    """The input and the output of one operator for one image.
+    """The input (C, *S), without the skip connection, and the output (C', *S') of one operator for one image.
 
-    Attributes:
-        name: the name of the module, such as ``downs.0``, fine to coarse.
-        operator: its name in the config.
-        input: its input (C, *S); of an up operator without the skip connection.
-        output: its output (C', *S').
+    ``name`` is that of the module, such as ``downs.0``, and ``operator`` the one in the config.
     """
 
     name: str
@@ -44,39 +38,25 @@ class OperatorIO:
         return f"{self.name} {self.operator}"
 
 
-@contextmanager
-def capture(net: nn.Module, records: list[OperatorIO]) -> Iterator[None]:
-    """Append the input and output of every operator to ``records``, in the order of the forward pass."""
-
-    def make_hook(name: str, operator: str):
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            records.append(OperatorIO(name, operator, args[0][0].float().cpu(), output[0].float().cpu()))
-
-        return hook
-
-    handles = []
-    for name, module in net.named_modules():
-        operator = operator_name(module)
-        if operator not in (None, "none"):
-            handles.append(module.register_forward_hook(make_hook(name, operator)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @torch.no_grad()
 def feature_maps(net: nn.Module, image: Tensor) -> list[OperatorIO]:
     """Return the feature maps of the first image of a batch (B, C, *S), normalised as the network expects it."""
     records: list[OperatorIO] = []
+    names = {module: name for name, module in net.named_modules()}
+
+    def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        operator = operator_name(module) or ""
+        records.append(OperatorIO(names[module], operator, args[0][0].float().cpu(), output[0].float().cpu()))
+
+    handles = [m.register_forward_hook(record) for m in names if operator_name(m) not in (None, "none")]
     training = net.training
     net.eval()
     try:
-        with capture(net, records):
-            net(image)
+        net(image)
     finally:
         net.train(training)
+        for handle in handles:
+            handle.remove()
     return records
 
 

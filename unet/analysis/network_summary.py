@@ -6,7 +6,7 @@ The network is built on torch's meta device: nothing is computed, so images of a
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -28,13 +28,9 @@ class LayerSummary:
 
     Attributes:
         name: its name in the state dict, such as ``downs.0``.
-        operator: its name in the config.
-        size_in, size: size of its input and output.
         formula: how ``size`` follows from ``size_in``; empty where it is the same.
         stride: distance between neighbouring outputs, in samples of the (padded) image.
         field: the largest receptive field of any of its outputs, in samples of the image.
-        channels: channels of its output.
-        parameters: trainable parameters.
         flops: of one image's forward pass, a multiply-add counting two; pooling, norms and interpolation count none.
         memory: bytes saved for the backward pass in float32 per image, without the parameters.
     """
@@ -54,15 +50,7 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class NetworkSummary:
-    """The summary of a network.
-
-    Attributes:
-        in_channels, size: channels and size of the input.
-        padding: padding (before, after) along each axis.
-        layers: the layers in the order of the forward pass.
-        fields: the receptive fields.
-        warnings: warnings about a small bottleneck or receptive field.
-    """
+    """The summary of a network: ``padding`` (before, after) along each axis, ``layers`` in the order they are run."""
 
     in_channels: int
     size: Size
@@ -136,16 +124,10 @@ def to_markdown(summary: NetworkSummary) -> str:
 def summarize_network(
     settings: Mapping[str, Any], size: Sequence[int], batch: int = 1, object_size: int | None = None
 ) -> NetworkSummary:
-    """Summarize ``UNet(**settings)`` for images of (in_channels, *size).
+    """Summarize ``UNet(**settings)`` for images of (in_channels, *size). Raises UserError if either is invalid.
 
-    Args:
-        settings: the network's arguments.
-        size: samples along every axis.
-        batch: images of a training batch; batch norm cannot normalise a bottleneck of a single value.
-        object_size: the size of the objects to segment, in samples.
-
-    Raises:
-        UserError: the settings or the size are invalid.
+    ``batch``: images of a training batch; batch norm cannot normalise a bottleneck of a single value. ``object_size``:
+    the size of the objects to segment, in samples.
     """
     size = tuple(size)
     with torch.device("meta"):
@@ -167,7 +149,7 @@ def summarize_network(
         layers.append(
             LayerSummary(
                 name=name,
-                operator=operator_label(module),
+                operator=operator_name(module) or ("head" if name == "head" else "block"),
                 size_in=size_in,
                 size=size_out,
                 formula=",  ".join(dict.fromkeys(size_formulas(module, size_in, size_out))),
@@ -181,8 +163,8 @@ def summarize_network(
             )
         )
     padding = padding_to_multiple(size, net.total_stride)
-    result = NetworkSummary(net.in_channels, size, padding, layers, fields, [])
-    return replace(result, warnings=list(warnings_for(result, object_size)))
+    warnings = list(warnings_for(layers, fields, object_size))
+    return NetworkSummary(net.in_channels, size, padding, layers, fields, warnings)
 
 
 def named_layers(net: UNet) -> Iterator[tuple[str, nn.Module]]:
@@ -212,12 +194,6 @@ def level_and_field(name: str, net: UNet, fields: ReceptiveFields) -> tuple[int,
         case "decoder":
             return level, fields.decoder[level]
     return 0, fields.logits
-
-
-def operator_label(module: nn.Module) -> str:
-    """Return the name of an operator in the config; ``block`` or ``head`` for other layers."""
-    is_convolution = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return operator_name(module) or ("head" if is_convolution else "block")
 
 
 def size_formulas(layer: nn.Module, size_in: Size, size: Size) -> Iterator[str]:
@@ -279,15 +255,15 @@ def record_forward(net: UNet, shapes: dict[str, tuple[Size, Size, int]], memory:
             handle.remove()
 
 
-def warnings_for(summary: NetworkSummary, object_size: int | None) -> Iterator[str]:
+def warnings_for(layers: Sequence[LayerSummary], fields: ReceptiveFields, object_size: int | None) -> Iterator[str]:
     """Yield warnings about a small bottleneck, and about objects larger than its receptive field."""
-    bottleneck = next(layer for layer in summary.layers if layer.name == "context")
+    bottleneck = next(layer for layer in layers if layer.name == "context")
     if min(bottleneck.size) < SMALL_BOTTLENECK:
         yield (
             f"the bottleneck is {times(bottleneck.size)}: with fewer than {SMALL_BOTTLENECK} samples per axis small "
             f"objects are lost; use a smaller model.depth or larger crops"
         )
-    field = summary.fields.encoder[-1]
+    field = fields.encoder[-1]
     if object_size is not None and min(field) < object_size:
         yield (
             f"the receptive field of the bottleneck is {times(field)} samples, smaller than an object of "

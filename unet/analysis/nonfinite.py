@@ -17,16 +17,13 @@ def first_nonfinite(net: nn.Module, image: Tensor) -> str:
         if not is_finite(parameter):
             return f"the parameter {name} is not finite after an earlier optimizer step"
     messages: list[str] = []
+    names = {module: name for name, module in net.named_modules()}
 
-    def make_hook(name: str):
-        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
-            if not messages and not is_finite(output):
-                messages.append(f"the first layer with a non-finite output is {name} ({type(module).__name__})")
+    def hook(module: nn.Module, inputs: tuple, output: object) -> None:
+        if not messages and not is_finite(output):
+            messages.append(f"the first layer with a non-finite output is {names[module]} ({type(module).__name__})")
 
-        return hook
-
-    layers = [(name, module) for name, module in net.named_modules() if not any(module.children())]
-    handles = [module.register_forward_hook(make_hook(name)) for name, module in layers]
+    handles = [module.register_forward_hook(hook) for module in names if not any(module.children())]
     try:
         with torch.no_grad():
             net(image)

@@ -40,8 +40,8 @@ class InputInterval:
 
     def inputs(self, outputs: Interval) -> Interval:
         """Return the inputs that any of the outputs depends on."""
-        if math.inf in outputs or -math.inf in outputs:
-            return -math.inf, math.inf
+        if not all(map(math.isfinite, outputs)):
+            return outputs  # everything or nothing
         ends = [divmod(j, self.up) for j in range(int(outputs[0]), int(outputs[1]) + 1)]
         return (
             min(i * self.down + self.first[phase] for i, phase in ends),
@@ -52,14 +52,10 @@ class InputInterval:
 @torch.no_grad()
 def measure_interval(
     call: Callable[[Tensor], Tensor], channels: int, block: Sequence[int], outputs: int, axis: int
-) -> InputInterval | None:
-    """Return the inputs of ``call`` that an output depends on along ``axis``; None if there are none.
+) -> InputInterval:
+    """Return the inputs of ``call`` that an output depends on along ``axis``; from inf to -inf if there are none.
 
-    Args:
-        call: (B, channels, *S) -> (B, any, *S'); every block of its input yields one block of its output.
-        block: samples of a block of the input, per axis.
-        outputs: samples of a block of the output, along ``axis``.
-        axis: 0 to the number of spatial axes - 1.
+    ``call``, (B, channels, *S) -> (B, any, *S'), yields ``outputs`` samples along ``axis`` per block of its input.
     """
     inputs = block[axis]
     for blocks in SIGNAL_LENGTHS:
@@ -77,8 +73,6 @@ def measure_interval(
                 changed = call(disturbed.movedim(1, 2 + axis)) != unchanged
                 changed = changed.movedim(2 + axis, 1).flatten(2).any(2)  # (input, output)
                 depends |= changed[:, centre * outputs : (centre + 1) * outputs].T
-        if not depends.any():
-            return None
         offsets = torch.arange(float(n)) - centre * inputs
         first = torch.where(depends, offsets, math.inf).amin(1).tolist()
         last = torch.where(depends, offsets, -math.inf).amax(1).tolist()
@@ -88,20 +82,14 @@ def measure_interval(
 
 
 class AxisFields:
-    """The receptive fields of a network along one axis, in samples of its input.
-
-    Args:
-        settings: the arguments of :class:`UNet`.
-        net: the network of :func:`narrow_network`.
-        axis: 0 to spatial_dims - 1.
-    """
+    """The receptive fields along one axis, in samples of the input, of :func:`narrow_network`'s result ``net``."""
 
     def __init__(self, settings: Mapping[str, Any], net: UNet, axis: int):
         self.net, self.depth = net, len(net.strides)
         self.strides = [stride[axis] for stride in net.strides]
         pixel = (1,) * net.spatial_dims
-        self.stem = require_dependence(measure_interval(net.stem, net.in_channels, pixel, 1, axis))
-        self.context = require_dependence(measure_interval(net.context, net.widths[-1], pixel, 1, axis))
+        self.stem = measure_interval(net.stem, net.in_channels, pixel, 1, axis)
+        self.context = measure_interval(net.context, net.widths[-1], pixel, 1, axis)
         self.downs, self.encoder, self.ups, self.guides, self.decoder = ([] for _ in range(5))
         down, up = (per_stage(key, settings.get(key), self.depth) for key in ("down", "up"))
         stages = list(zip(down, up, net.strides, strict=True))
@@ -114,11 +102,11 @@ class AxisFields:
             fine, coarse = net.widths[level : level + 2]
             joined = net.decoder[level].get_parameter("0.0.weight").shape[1]
             up = partial(apply_up, net.ups[level], stride, fine, coarse)
-            self.downs.append(require_dependence(measure_interval(net.downs[level], fine, stride, 1, axis)))
-            self.encoder.append(require_dependence(measure_interval(net.encoder[level], fine, pixel, 1, axis)))
-            self.ups.append(require_dependence(measure_interval(partial(up, "x"), coarse, pixel, stride[axis], axis)))
+            self.downs.append(measure_interval(net.downs[level], fine, stride, 1, axis))
+            self.encoder.append(measure_interval(net.encoder[level], fine, pixel, 1, axis))
+            self.ups.append(measure_interval(partial(up, "x"), coarse, pixel, stride[axis], axis))
             self.guides.append(measure_interval(partial(up, "skip"), fine, stride, stride[axis], axis))
-            self.decoder.append(require_dependence(measure_interval(net.decoder[level], joined, pixel, 1, axis)))
+            self.decoder.append(measure_interval(net.decoder[level], joined, pixel, 1, axis))
 
     def encoded(self, level: int, outputs: Interval = (0, 0)) -> Interval:
         """Return the inputs that the encoder's outputs at ``level`` depend on."""
@@ -137,8 +125,7 @@ class AxisFields:
     def upsampled(self, level: int, outputs: Interval) -> Interval:
         """Return the same for the up operator's output."""
         inputs = self.decoded(level + 1, self.ups[level].inputs(outputs))
-        guide = self.guides[level]
-        return inputs if guide is None else union(inputs, self.encoded(level, guide.inputs(outputs)))
+        return union(inputs, self.encoded(level, self.guides[level].inputs(outputs)))
 
     def downsampled(self, level: int) -> Interval:
         """Return the same for one sample of the output of the down operator from ``level``."""
@@ -148,13 +135,6 @@ class AxisFields:
         """Return the largest field of any output at ``level`` of the decoder: fields differ with the phase."""
         phases = range(math.prod(self.strides[level:]))
         return max(interval_length(inputs(level, (phase, phase))) for phase in phases)
-
-
-def require_dependence(interval: InputInterval | None) -> InputInterval:
-    """Return ``interval``. Raises ValueError if it is None."""
-    if interval is None:
-        raise ValueError("a module's output does not depend on its input")
-    return interval
 
 
 def apply_up(up: nn.Module, stride: Sequence[int], fine: int, coarse: int, argument: str, value: Tensor) -> Tensor:

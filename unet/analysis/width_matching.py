@@ -13,8 +13,6 @@ from unet.network.model import UNet, level_widths
 REFERENCE = {"down": "max", "up": "transposed", "context": "none", "skip": "concat"}
 """The operators whose budget the others are matched to, at the same width and depth."""
 TOLERANCE = 0.02
-STEPS = 24
-"""Steps of the bisection: far finer than a channel."""
 
 BUDGETS: Mapping[str, Callable[[nn.Module, Sequence[int]], int]] = {
     "parameters": lambda net, shape: count_parameters(net),
@@ -26,13 +24,7 @@ def match_width(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, A
     """Return the arguments of ``UNet`` for a config whose ``match`` names a budget or is None.
 
     The widths of all levels are scaled by one factor, found by bisection; then one level may get one more channel.
-
-    Args:
-        settings: the network's arguments and ``match``.
-        size: samples along every axis of a training image; FLOPs depend on it.
-
-    Raises:
-        UserError: no width is within 2 % of the budget.
+    ``size``: samples along every axis of a training image. Raises UserError if no width is within 2 % of the budget.
     """
     arguments = dict(settings)
     budget = arguments.pop("match", None)
@@ -53,7 +45,7 @@ def match_width(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, A
         return costs[widths] - target
 
     low, high = 1 / 16, 16.0
-    for _ in range(STEPS):
+    for _ in range(24):  # far finer than a channel
         scale = (low * high) ** 0.5
         low, high = (low, scale) if excess(scaled(base, scale)) > 0 else (scale, high)
     for level in range(len(base)):  # corrects for rounding, one channel at a time

@@ -23,10 +23,7 @@ class SegmentationTask(L.LightningModule):
     """A network with its loss and optimizer, trained on {"image": (B, C, *S), "target": (B, *S)}.
 
     Args:
-        net: image -> logits.
         normalize: applied on the device, so that 8-bit images are transferred as 8-bit.
-        loss: (logits, target) -> scalar.
-        classes: class names.
         optim: ``lr``, ``weight_decay``, ``betas``, ``schedule`` and ``warmup``.
         description: plain values saved in every checkpoint, from which network and preprocessing are rebuilt.
         seed: seeds dropout at every batch, so that a resumed run draws the same numbers.

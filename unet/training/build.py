@@ -24,19 +24,9 @@ from unet.network.model import UNet
 from unet.network.normalization import Normalize
 from unet.task.losses import class_weights, log_weights, make_loss
 from unet.task.module import SegmentationTask
-from unet.training.callbacks import tensorboard
-from unet.training.callbacks.checkpoint import (
-    AtomicCheckpointIO,
-    SaveOnError,
-    StopOnSignal,
-    ValidateLast,
-    best_and_last,
-)
+from unet.training.callbacks import checkpoint, tensorboard
 from unet.training.callbacks.ema import MovingAverage
 from unet.training.callbacks.progress import Progress
-
-NON_DATAMODULE_KEYS = ("name", "root", "crop", "class_weights")
-"""Keys of ``data`` that are no arguments of the data module."""
 
 
 def build_data(config: DictConfig) -> SegmentationData:
@@ -46,8 +36,9 @@ def build_data(config: DictConfig) -> SegmentationData:
         warnings.filterwarnings("error", message=".*are not valid for transform.*")
         try:
             settings: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
-            arguments = {key: value for key, value in settings.items() if key not in NON_DATAMODULE_KEYS}
-            return instantiate(arguments, seed=config.seed, _convert_="all")
+            for key in ("name", "root", "crop", "class_weights"):  # no arguments of the data module
+                settings.pop(key, None)
+            return instantiate(settings, seed=config.seed, _convert_="all")
         except Exception as error:
             cause = error.__cause__ or error
             raise UserError(f"data={config.data.name}: {' '.join(str(cause).split())}") from error
@@ -142,15 +133,16 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
     if config.ema is not None:
         callbacks.append(MovingAverage(decay=config.ema))
     # After the moving average, so that checkpoints contain its latest update.
-    save_on_error = SaveOnError(folder)
-    callbacks += [ValidateLast(), save_on_error, StopOnSignal(save_on_error), *best_and_last(folder, "val/miou")]
+    save_on_error = checkpoint.SaveOnError(folder)
+    callbacks += [checkpoint.ValidateLast(), save_on_error, checkpoint.StopOnSignal(save_on_error)]
+    callbacks += checkpoint.best_and_last(folder, "val/miou")
     if config.early_stopping is not None:
         callbacks.append(EarlyStopping("val/miou", mode="max", patience=config.early_stopping))
     if settings["enable_progress_bar"] is None:
         settings["enable_progress_bar"] = Console().is_terminal
     if settings["enable_progress_bar"]:
         callbacks.append(RichProgressBar(leave=False))
-    plugins = [AtomicCheckpointIO(), *(settings.pop("plugins") or [])]
+    plugins = [checkpoint.AtomicCheckpointIO(), *(settings.pop("plugins") or [])]
     logger = TensorBoardLogger(out, name="", version="", default_hp_metric=False)
     return make_trainer(
         **settings,

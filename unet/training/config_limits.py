@@ -15,13 +15,7 @@ from unet.task.schedules import SCHEDULES
 
 @dataclass(frozen=True)
 class Limit:
-    """The valid values of a key.
-
-    Attributes:
-        expected: a description of them for error messages.
-        accepts: returns whether a value is valid.
-        names: valid names, the nearest of which an error message suggests.
-    """
+    """The valid values of a key; an error message suggests the nearest of ``names``."""
 
     expected: str
     accepts: Callable[[Any], bool]
@@ -73,52 +67,38 @@ BETAS = Limit(
 
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
-    "seed": integer_range(0, 2**32 - 1),  # the range of numpy seeds
-    "threads": or_null(integer_range(1, MAX_THREADS)),
-    "compile": BOOLEAN,
-    "diagnostics": BOOLEAN,
-    "num_logged_images": integer_range(0),
-    "feature_maps": integer_range(0),
-    "ema": or_null(fraction("a decay")),
-    "early_stopping": or_null(integer_range(1)),
-    "model.match": or_null(one_of("parameters", "flops")),
-    "model.spatial_dims": or_null(one_of(1, 2, 3)),
-    "model.dropout": fraction("a probability"),
-    "loss.name": one_of(*LOSSES),
-    "loss.class_weights": WEIGHTS,
-    "loss.logit_adjustment": BOOLEAN,
-    "optim.lr": POSITIVE,
-    "optim.weight_decay": NOT_NEGATIVE,
-    "optim.betas": BETAS,
-    "optim.warmup": Limit("a fraction of 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
-    "optim.schedule": one_of(*SCHEDULES),
-    "data.batch_size": integer_range(1),
-    "data.eval_batch_size": integer_range(1),
-    "data.samples_per_epoch": or_null(integer_range(1)),
-    "data.sampling": one_of("uniform", "class_balanced", "foreground"),
-    "data.num_workers": WORKERS,
-    "data.eval_overlap": fraction(),
-    "data.cache_gb": NOT_NEGATIVE,
-    "data.crop.sequence": integer_range(1),
-    "data.crop.picture": integer_range(1),
-    "data.crop.volume": integer_range(1),
-    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
-    "trainer.max_epochs": or_null(integer_range(-1)),
-    "trainer.max_steps": integer_range(-1),
-    "trainer.min_epochs": or_null(integer_range(0)),
-    "trainer.min_steps": or_null(integer_range(0)),
-    "trainer.limit_train_batches": or_null(POSITIVE),
-    "trainer.limit_val_batches": or_null(POSITIVE),
-    "trainer.limit_test_batches": or_null(POSITIVE),
-    "trainer.overfit_batches": NOT_NEGATIVE,
-    "trainer.val_check_interval": or_null(POSITIVE),
-    "trainer.check_val_every_n_epoch": or_null(integer_range(1)),
-    "trainer.num_sanity_val_steps": integer_range(-1),
-    "trainer.log_every_n_steps": integer_range(1),
-    "trainer.gradient_clip_val": or_null(NOT_NEGATIVE),
-    "trainer.accumulate_grad_batches": integer_range(1),
-    "trainer.num_nodes": integer_range(1),
-    "trainer.barebones": BOOLEAN,
+    key: limit
+    for keys, limit in {
+        "seed": integer_range(0, 2**32 - 1),  # the range of numpy seeds
+        "threads": or_null(integer_range(1, MAX_THREADS)),
+        "compile diagnostics loss.logit_adjustment trainer.barebones": BOOLEAN,
+        "num_logged_images feature_maps": integer_range(0),
+        "ema": or_null(fraction("a decay")),
+        "early_stopping data.samples_per_epoch trainer.check_val_every_n_epoch": or_null(integer_range(1)),
+        "model.match": or_null(one_of("parameters", "flops")),
+        "model.spatial_dims": or_null(one_of(1, 2, 3)),
+        "model.dropout": fraction("a probability"),
+        "loss.name": one_of(*LOSSES),
+        "loss.class_weights": WEIGHTS,
+        "optim.lr": POSITIVE,
+        "optim.weight_decay data.cache_gb trainer.overfit_batches": NOT_NEGATIVE,
+        "optim.betas": BETAS,
+        "optim.warmup": Limit("a fraction of 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
+        "optim.schedule": one_of(*SCHEDULES),
+        "data.batch_size data.eval_batch_size data.crop.sequence data.crop.picture data.crop.volume": integer_range(1),
+        "data.sampling": one_of("uniform", "class_balanced", "foreground"),
+        "data.num_workers": WORKERS,
+        "data.eval_overlap": fraction(),
+        "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+        "trainer.max_epochs": or_null(integer_range(-1)),
+        "trainer.max_steps trainer.num_sanity_val_steps": integer_range(-1),
+        "trainer.min_epochs trainer.min_steps": or_null(integer_range(0)),
+        "trainer.limit_train_batches trainer.limit_val_batches trainer.limit_test_batches": or_null(POSITIVE),
+        "trainer.val_check_interval": or_null(POSITIVE),
+        "trainer.log_every_n_steps trainer.accumulate_grad_batches trainer.num_nodes": integer_range(1),
+        "trainer.gradient_clip_val": or_null(NOT_NEGATIVE),
+    }.items()
+    for key in keys.split()
 }
 """The limits of plain values by key; the network's options are checked by building it, files by reading them."""
 

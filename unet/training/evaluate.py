@@ -42,14 +42,7 @@ REQUIRED_KEYS = (
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The result of an evaluation.
-
-    Attributes:
-        metrics: the content of ``metrics.json``: scores, diagnostics and provenance.
-        diagnostics: the diagnostics among them.
-        split: the evaluated split.
-        classes: the names of the classes.
-    """
+    """The content of ``metrics.json`` (scores, diagnostics, provenance), and the diagnostics among it."""
 
     metrics: dict[str, Any]
     diagnostics: dict[str, float]
@@ -67,11 +60,9 @@ def evaluate_checkpoint(
     """Evaluate the network of a checkpoint.
 
     Args:
-        path: the checkpoint.
         overrides: changes to its run's config, such as ``data.root=...``; ``data=NAME`` selects another data set.
         split: ``train``, ``val`` or ``test``; None: the one that its training evaluated.
         out: the folder for ``metrics.json`` and ``confusions.npz``; None: nothing is written.
-        with_diagnostics: whether to compute the diagnostics.
 
     Raises:
         UserError: the checkpoint, the data or the split is missing, the classes are not the network's, or the folder

@@ -16,11 +16,7 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 
 def setup_process(config: DictConfig) -> None:
-    """Validate the config and set the global state of the process: seeds, threads, precision, determinism.
-
-    Raises:
-        UserError: a value of the config is invalid.
-    """
+    """Validate the config (UserError) and set the process's seeds, threads, precision and determinism."""
     validate_config(config)
     random.seed(config.seed)
     np.random.seed(config.seed)

@@ -181,13 +181,9 @@ class StopOnSignal(Callback):
     """A callback that finishes the step on SIGINT or SIGTERM, saves ``last.ckpt`` and raises :class:`Interrupted`.
 
     The run resumes exactly; a validation is stopped and repeated. A second SIGINT stops at once, with the checkpoint of
-    the last epoch; further SIGTERMs, which schedulers repeat, are ignored.
-
-    Args:
-        save_on_error: saves the state; its hooks must be called before those of this callback.
+    the last epoch; further SIGTERMs, which schedulers repeat, are ignored. The hooks of ``save_on_error``, which saves
+    the state, must be called before those of this callback.
     """
-
-    signals = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self, save_on_error: SaveOnError):
         self.save_on_error = save_on_error
@@ -195,15 +191,13 @@ class StopOnSignal(Callback):
         self.handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.handlers = {signum: signal.signal(signum, self.handle) for signum in self.signals}
+        self.handlers = {signum: signal.signal(signum, self.handle) for signum in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = signum
-            print(
-                f"\n{signal.Signals(signum).name}: saving a checkpoint after this step; Ctrl-C stops at once",
-                flush=True,
-            )
+            name = signal.Signals(signum).name
+            print(f"\n{name}: saving a checkpoint after this step; Ctrl-C stops at once", flush=True)
         elif signum == signal.SIGINT:
             raise KeyboardInterrupt
 
@@ -211,8 +205,9 @@ class StopOnSignal(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if is_optimizer_step(trainer, batch_idx):
-            if trainer.world_size > 1:
-                self.synchronize(trainer)
+            if trainer.world_size > 1:  # let all processes stop after the same step
+                is_stopping = trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
+                self.received = self.received or (signal.SIGTERM if is_stopping else None)
             self.save_and_raise(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -224,12 +219,6 @@ class StopOnSignal(Callback):
         """Save and raise :class:`Interrupted` after a signal, unless nothing can be saved yet."""
         if self.received is not None and self.save_on_error.save(trainer):
             raise Interrupted(self.received, trainer.global_step, self.save_on_error.path)
-
-    def synchronize(self, trainer: L.Trainer) -> None:
-        """Let all processes stop after the same step if one received a signal."""
-        is_stopping = trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
-        if is_stopping and self.received is None:
-            self.received = signal.SIGTERM
 
     def restore(self) -> None:
         """Restore the signal handlers."""

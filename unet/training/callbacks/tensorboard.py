@@ -66,11 +66,7 @@ def predict_panels(
 
 
 class ImageLogger(Callback):
-    """A callback that logs images after every validation.
-
-    Args:
-        count: the number of panels or channels per image; 0: no images.
-    """
+    """A callback that logs images of ``count`` panels or channels after every validation; 0: none."""
 
     def __init__(self, count: int):
         self.count = count
@@ -150,13 +146,7 @@ class PrecisionRecall(Callback):
         self.counts = torch.zeros(2, len(pl_module.classes), THRESHOLDS, dtype=torch.int64)
 
     def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: SegmentationTask,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: SegmentationTask, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         probs = pl_module.adjust_logits(outputs["logits"].float()).softmax(1).movedim(1, -1)
         known = batch["target"] != IGNORE_INDEX
