@@ -41,7 +41,7 @@ from unet.errors import UserError
 from unet.inference.segmenter import Segmenter
 from unet.io.run_folder import ensure_new_or_resuming
 from unet.report import analyze
-from unet.report.conclusions import summary_lines
+from unet.report.summary_text import summary_lines
 from unet.runs.error_messages import format_error
 from unet.training.train import train
 

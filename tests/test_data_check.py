@@ -8,8 +8,8 @@ from folders import CLASSES, folder_of, noise, save, scanned, swap
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from unet.data.files import LabelMap
 from unet.data.folder import Folder
+from unet.data.label_map import LabelMap
 from unet.data_check.file_facts import read_facts
 from unet.data_check.findings import ERROR, NOTE, WARNING, Finding, TrainingRequirements, collect_findings
 from unet.data_check.mask_encoding import infer_encoding

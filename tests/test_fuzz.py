@@ -23,7 +23,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from unet import load
-from unet.data.files import LabelMap, file_item
+from unet.data.files import file_item
+from unet.data.label_map import LabelMap
 from unet.data.samples import read_item
 from unet.data_check.file_facts import read_facts
 from unet.errors import UserError

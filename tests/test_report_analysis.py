@@ -11,10 +11,10 @@ from sweeps import counts_of, leave_run, metrics_of, sweep_of, words_of
 from unet.errors import UserError
 from unet.report import analyze
 from unet.report.arms import Arm, arm_label, find_factors, format_value, shorten_keys
-from unet.report.claims import compare_levels, evaluate_claims, largest_vs_smallest, matched_vs_crossed
-from unet.report.conclusions import conclusions
+from unet.report.common_claims import compare_levels, evaluate_claims, largest_vs_smallest, matched_vs_crossed
 from unet.report.metrics import FROM_COUNTS, object_bins
 from unet.report.read_sweep import read_sweep
+from unet.report.summary_text import conclusions
 
 GRID = [{"model.down": down, "model.up": up} for down in ("max", "strided") for up in ("transposed", "bilinear")]
 

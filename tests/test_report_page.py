@@ -17,9 +17,9 @@ from sweeps import leave_run, metrics_of, sweep_of
 
 from unet.commands import report as command
 from unet.report import analyze, write_report
-from unet.report.conclusions import conclusions, format_number, minimum_detectable
 from unet.report.page import render_html
 from unet.report.plots import pareto_front, plot_differences
+from unet.report.summary_text import conclusions, format_number, minimum_detectable
 
 ARMS = [{"model.down": "max"}, {"model.down": "avg"}, {"model.down": "strided"}]
 VOID = {"meta", "img", "br", "link", "input", "hr"}

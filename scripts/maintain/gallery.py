@@ -181,7 +181,7 @@ def features(run: Path, count: int = 5) -> Image.Image:
         UserError: the folder contains no finished run, or the data is missing.
     """
     from unet.analysis.feature_maps import draw_operator_io, feature_maps
-    from unet.data.targets import check_targets
+    from unet.data.allowed_classes import check_targets
     from unet.training.build import build_data, build_task
     from unet.training.train import load_best
 

@@ -13,7 +13,7 @@ def main(config: DictConfig) -> None:
     require_keys(config, ["folder"], "report")
 
     from unet.report import analyze, write_report
-    from unet.report.conclusions import summary_lines
+    from unet.report.summary_text import summary_lines
 
     analysis = analyze(Path(str(config.folder)).expanduser(), config.metric, config.reference, config.tune)
     print(write_report(analysis), *summary_lines(analysis), sep="\n")

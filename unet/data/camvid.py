@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from unet.data.files import LabelMap, pair_files, require_folders
+from unet.data.files import pair_files, require_folders
+from unet.data.label_map import LabelMap
 from unet.data.source import SPLITS, Color, Item, Source
 
 ADVICE = (

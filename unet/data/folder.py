@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from unet.data.files import LabelMap, format_values, pair_files, read_lines
+from unet.data.files import pair_files, read_lines
+from unet.data.label_map import LabelMap, format_values
 from unet.data.source import PALETTE, SPLITS, Color, Item, Source
 from unet.errors import UserError, did_you_mean
 from unet.io.image_formats import SUFFIXES, name_parts
@@ -29,7 +30,7 @@ class Folder(Source):
         root: the folder.
         classes: class names; their index is the label. None: the names in ``values``, in that order.
         colors: one ``[r, g, b]`` per class; None: those of the colour masks, or a palette.
-        values: value of the masks -> class name or ``ignore``; see :class:`unet.data.files.LabelMap`.
+        values: value of the masks -> class name or ``ignore``; see :class:`unet.data.label_map.LabelMap`.
         mask_stem: a pattern for the stem of the mask, such as ``"{stem}_mask"``.
         mode: a Pillow mode (``L``, ``RGB`` or ``RGBA``) to which every image is converted; None: no conversion.
         splits: for each split a text file of stems (in ``root`` or the working directory), or its fraction of the

@@ -4,7 +4,8 @@ from itertools import count
 from pathlib import Path
 
 from unet.data.download import ensure_downloaded
-from unet.data.files import LabelMap, file_item, read_lines
+from unet.data.files import file_item, read_lines
+from unet.data.label_map import LabelMap
 from unet.data.source import Color, Item, Source
 from unet.errors import UserError
 

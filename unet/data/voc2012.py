@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from unet.data.download import ensure_downloaded
-from unet.data.files import LabelMap, file_item, read_lines
+from unet.data.files import file_item, read_lines
+from unet.data.label_map import LabelMap
 from unet.data.source import Color, Item, Source
 
 ARCHIVE = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"

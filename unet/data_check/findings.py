@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
-from unet.data.files import format_values
+from unet.data.label_map import format_values
 from unet.data.source import SPLITS
 from unet.data_check.file_facts import QUARTER_TURNS, ImageFacts, ItemFacts, MaskFacts
 from unet.data_check.mask_encoding import IGNORE

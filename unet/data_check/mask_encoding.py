@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unet.data.files import LabelMap, format_values
+from unet.data.label_map import LabelMap, format_values
 from unet.data_check.mask_values import Key, are_comparable, find_levels, nearest_levels
 from unet.labels import IGNORE_INDEX
 

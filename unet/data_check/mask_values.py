@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from unet.data.files import int_if_integral, pack_rgb, to_grayscale, unique_values, unpack_rgb
+from unet.data.label_map import int_if_integral, pack_rgb, to_grayscale, unique_values, unpack_rgb
 from unet.data.source import Array
 
 Key = int | float | tuple[int, ...]

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from unet.data.files import format_values
+from unet.data.label_map import format_values
 from unet.data_check.findings import ERROR, Finding, format_counts
 from unet.data_check.mask_encoding import IGNORE
 from unet.data_check.mask_values import Key

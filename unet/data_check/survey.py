@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from unet.data.files import LabelMap, image_files
+from unet.data.files import image_files
 from unet.data.folder import Folder
+from unet.data.label_map import LabelMap
 from unet.data.samples import evenly_spaced, progress
 from unet.data.source import Item, Source
 from unet.data_check.file_facts import ImageFacts, ItemFacts, MaskFacts, read_facts

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from unet import UNet, load
+from unet.data.allowed_classes import check_targets
 from unet.data.source import Array
-from unet.data.targets import check_targets
 from unet.errors import UserError
 from unet.hardware import channels_last, select_device, to_memory_format
 from unet.inference.image_values import match_channels

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet.data.files import LabelMap, image_files, pair_files, require_folders
+from unet.data.files import image_files, pair_files, require_folders
+from unet.data.label_map import LabelMap
 from unet.data.samples import evenly_spaced, read_item
 from unet.data.source import Item
 from unet.errors import UserError

@@ -5,14 +5,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-import unet.report.conclusions as conclusions
 import unet.report.diagnostic_curves as diagnostic_curves
 import unet.report.embedded_images as embedded_images
 import unet.report.plots as plots
 import unet.report.statistics as statistics
+import unet.report.summary_text as conclusions
 import unet.report.tables as tables
 from unet.report.analysis import SweepAnalysis
-from unet.report.claims import evaluate_claims
+from unet.report.common_claims import evaluate_claims
 
 MAX_PLOTTED = 20
 """Differences in the figure; the table has all."""

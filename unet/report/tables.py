@@ -9,12 +9,12 @@ import numpy as np
 
 import unet.report.diagnostic_curves as diagnostic_curves
 from unet.report.analysis import SweepAnalysis
-from unet.report.claims import EvaluatedClaim, is_exact
+from unet.report.common_claims import EvaluatedClaim, is_exact
 from unet.report.comparison import Contrast, Effects
-from unet.report.conclusions import NONE, format_number
 from unet.report.diagnostic_curves import mean_lines
 from unet.report.metrics import mean_and_sd, metric_title
 from unet.report.read_sweep import to_json
+from unet.report.summary_text import NONE, format_number
 
 
 @dataclass(frozen=True)

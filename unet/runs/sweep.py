@@ -87,8 +87,8 @@ def write_report(folder: Path) -> None:
     """Write the sweep's report and print its summary; print a message where that fails."""
     # These import matplotlib, scipy and torch, which nothing before needs.
     from unet import report
-    from unet.report.conclusions import summary_lines
     from unet.report.hparams import write_hparams_summary
+    from unet.report.summary_text import summary_lines
 
     try:
         analysis = report.analyze(folder)
