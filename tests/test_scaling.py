@@ -105,7 +105,7 @@ def test_a_launcher_runs_the_jobs_of_a_sweep(stack, tmp_path, launcher):
     assert result.returncode == 0, result.stderr
     states = [json.loads(path.read_text())["state"] for path in (tmp_path / "sweep").glob("*/status.json")]
     assert states == ["done", "done"]
-    assert {metrics(path)["seed"] for path in (tmp_path / "sweep").glob("*/")} == {0, 1}
+    assert {metrics(path.parent)["seed"] for path in (tmp_path / "sweep").glob("*/metrics.json")} == {0, 1}
 
 
 @pytest.mark.parametrize("override", ["trainer.devices=2", "trainer.devices=[0,1]", "trainer.devices=-1"])
