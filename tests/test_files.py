@@ -13,10 +13,10 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from unet.data import SegmentationData
-from unet.data.files import read_image
 from unet.data.folder import Folder
 from unet.data.label_map import LabelMap
 from unet.errors import UserError
+from unet.io.image_formats import read_image
 from unet.training.build import build_data
 
 

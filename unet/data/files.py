@@ -8,11 +8,7 @@ from pathlib import Path
 from unet.data.label_map import LabelMap
 from unet.data.source import Array, Item, raise_error
 from unet.errors import UserError
-from unet.io.image_formats import (
-    SUFFIXES,
-    name_parts,
-    read_image,
-)
+from unet.io.image_formats import SUFFIXES, name_parts, read_image
 
 
 @dataclass(frozen=True)

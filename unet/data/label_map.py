@@ -8,13 +8,7 @@ import numpy as np
 
 from unet.data.source import Array
 from unet.errors import UserError, did_you_mean
-from unet.io.image_formats import (
-    DISPLAY_MODES,
-    PILLOW_SUFFIXES,
-    name_parts,
-    read_array,
-    read_with_pillow,
-)
+from unet.io.image_formats import DISPLAY_MODES, PILLOW_SUFFIXES, name_parts, read_array, read_with_pillow
 from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
 

@@ -35,6 +35,7 @@ from unet.prediction.overlay import blend_labels
 from unet.prediction.predict_file import predict_bands
 from unet.prediction.predict_folder import error_message, list_images
 from unet.prediction.reading import ImageReader, array_reader, open_image
+from unet.runs.cli import program_name
 from unet.visualization import draw_errors, to_rgb
 
 MAX_SIDE, THUMBNAIL = 1024, 240
@@ -48,15 +49,8 @@ def launch_demo(config: DictConfig) -> None:
     """Serve the page with the options of ``configs/demo.yaml`` until Ctrl-C or SIGTERM.
 
     Raises:
-        UserError: an invalid value, a missing package, an unusable checkpoint, or a port in use.
+        UserError: a missing package, an unusable checkpoint, or a port in use.
     """
-    if config.ckpt is None:
-        raise UserError("ckpt: is required; see python scripts/demo.py --help")
-    for key in ("max_upload_mb", "max_megapixels"):
-        if isinstance(config[key], bool) or not isinstance(config[key], int | float) or not config[key] > 0:
-            raise UserError(f"{key}: expected a number above 0, found {config[key]!r}")
-    if type(config.port) is not int or not 0 <= config.port < 2**16:
-        raise UserError(f"port: expected an integer of 0 (any) to {2**16 - 1}, found {config.port!r}")
     import_gradio()
     checkpoints = config.ckpt if OmegaConf.is_list(config.ckpt) else [config.ckpt]
     paths = [Path(str(path)).expanduser() for path in checkpoints]
@@ -102,7 +96,9 @@ def load_networks(paths: Sequence[Path], device: str) -> list[tuple[str, Segment
         model = load(path).to(device)
         if model.net.spatial_dims != 2:
             kind = {1: "sequences", 3: "volumes"}[model.net.spatial_dims]
-            raise UserError(f"{path}: a network for {kind}, the demo supports only images; use scripts/predict.py")
+            raise UserError(
+                f"{path}: a network for {kind}, the demo supports only images; use {program_name('predict')}"
+            )
         to_memory_format(model, channels_last)
         name = "/".join(part for part in path.resolve().parts[-3:] if part != CHECKPOINTS)
         defaults, options = signature(UNet).parameters, model.description["model"]
@@ -119,12 +115,12 @@ def load_networks(paths: Sequence[Path], device: str) -> list[tuple[str, Segment
 
 
 def open_limited(path: Path, max_megapixels: float) -> ImageReader:
-    """Open an image like ``scripts/predict.py``; raise UserError before decoding one that is too large."""
+    """Open an image like the command ``predict``; raise UserError before decoding one that is too large."""
 
     def check_size(height: int, width: int) -> None:
         if height * width > max_megapixels * 1e6:
             message = f"{path}: {times((height, width))} pixels, more than max_megapixels={max_megapixels:g}"
-            raise UserError(f"{message}; use python scripts/predict.py")
+            raise UserError(f"{message}; use {program_name('predict')}")
 
     with suppress(OSError, SyntaxError), Image.open(path) as picture:  # open_image raises the error
         check_size(picture.height, picture.width)

@@ -9,7 +9,7 @@ import unet.report.diagnostic_curves as diagnostic_curves
 import unet.report.embedded_images as embedded_images
 import unet.report.plots as plots
 import unet.report.statistics as statistics
-import unet.report.summary_text as conclusions
+import unet.report.summary_text as summary_text
 import unet.report.tables as tables
 from unet.report.analysis import SweepAnalysis
 from unet.report.common_claims import evaluate_claims
@@ -45,7 +45,7 @@ def contents(analysis: SweepAnalysis) -> dict[str, Any]:
     return {
         "name": analysis.sweep.folder.resolve().name,
         "analysis": analysis,
-        "conclusions": conclusions.conclusions(analysis),
+        "conclusions": summary_text.conclusions(analysis),
         "arms": tables.arm_table(analysis),
         "comparisons": tables.comparison_table(analysis.contrasts),
         "repeats": tables.comparison_table([contrast for *_, contrast in analysis.repeats]),

@@ -55,7 +55,7 @@ def conclusions(analysis: SweepAnalysis) -> list[str]:
         return [describe_single_arm(analysis)]
     if not analysis.family:
         return [f"No two arms share a seed ({plural(with_runs, 'arm')} have runs): nothing is compared."]
-    sentences = differences(analysis) + main_effects(analysis) + repeats(analysis)
+    sentences = describe_differences(analysis) + describe_main_effects(analysis) + describe_repeats(analysis)
     missing = sum(run.state == "missing" for run in analysis.missing_runs)
     if analysis.missing_runs:
         excluded = plural(len(analysis.missing_runs) - missing, "run")
@@ -73,7 +73,7 @@ def describe_single_arm(analysis: SweepAnalysis) -> str:
     )
 
 
-def differences(analysis: SweepAnalysis) -> list[str]:
+def describe_differences(analysis: SweepAnalysis) -> list[str]:
     """Describe the claimed differences; without any, the minimum detectable effect."""
     metric = analysis.metric_name
     reference = "" if analysis.reference is None else f" with {analysis.arms[analysis.reference].label}"
@@ -87,12 +87,12 @@ def differences(analysis: SweepAnalysis) -> list[str]:
             f"({compared}). Use at least {statistics.MIN_SEEDS} seeds per arm; nothing is ranked.",
             f"Largest observed difference: {largest.name}, {format_number(largest.difference)} {metric} "
             f"({format_interval(largest)}, not corrected).",
-            *seeds_needed(analysis),
+            *describe_seeds_needed(analysis),
         ]
     claimed = sorted((c for c in analysis.pairs if c[2].is_claimed), key=lambda c: -abs(c[2].difference))
     if not claimed:
         first = f"No evidence of a difference in {metric} between {len(analysis.main)} arms ({compared})."
-        return [first, *sensitivity(analysis)]
+        return [first, *describe_sensitivity(analysis)]
     sentences = [
         f"{plural(len(claimed), 'difference')} in {metric} can be claimed, out of {compared} between "
         f"{len(analysis.main)} arms."
@@ -109,7 +109,7 @@ def differences(analysis: SweepAnalysis) -> list[str]:
         sentences.append(f"The table of comparisons lists {more} more.")
     if count := len(analysis.family) - len(claimed):
         sentences.append(f"No evidence of a difference in the other {plural(count, 'comparison')}.")
-        sentences += sensitivity(analysis)
+        sentences += describe_sensitivity(analysis)
     return sentences
 
 
@@ -137,20 +137,20 @@ def minimum_detectable(analysis: SweepAnalysis) -> float:
     return statistics.detectable_difference(np.stack([contrast.by_seed for contrast in unclaimed]))
 
 
-def sensitivity(analysis: SweepAnalysis) -> list[str]:
+def describe_sensitivity(analysis: SweepAnalysis) -> list[str]:
     """Describe the minimum detectable effect and the seeds needed for more."""
     effect = minimum_detectable(analysis)
     if not math.isfinite(effect):
-        return seeds_needed(analysis)
+        return describe_seeds_needed(analysis)
     return [
         f"Minimum detectable effect: {format_number(effect)} (the true difference that this sweep would detect with "
         f"{POWER * 100:.0f} % power; standard deviation of paired differences: "
         f"{format_number(pooled_deviation(analysis))}).",
-        *seeds_needed(analysis),
+        *describe_seeds_needed(analysis),
     ]
 
 
-def seeds_needed(analysis: SweepAnalysis) -> list[str]:
+def describe_seeds_needed(analysis: SweepAnalysis) -> list[str]:
     """Describe how many seeds would detect the largest difference that is not claimed."""
     unclaimed = [contrast for contrast in analysis.family if contrast.seeds > 1 and not contrast.is_claimed]
     if not unclaimed or not pooled_deviation(analysis) > 0:
@@ -167,7 +167,7 @@ def seeds_needed(analysis: SweepAnalysis) -> list[str]:
     return [f"Detecting {subject} would take about {more} per arm ({needed} in total), if it is the true difference."]
 
 
-def main_effects(analysis: SweepAnalysis) -> list[str]:
+def describe_main_effects(analysis: SweepAnalysis) -> list[str]:
     """Describe the main effects of two factors, and their interaction."""
     effects = analysis.effects
     if effects is None or effects.deviations is None:
@@ -194,7 +194,7 @@ def main_effects(analysis: SweepAnalysis) -> list[str]:
     return [*sentences, f"{evidence} that {interaction} ({format_p(effects.p)})."]
 
 
-def repeats(analysis: SweepAnalysis) -> list[str]:
+def describe_repeats(analysis: SweepAnalysis) -> list[str]:
     """Describe the seed noise: equal configurations with other seeds."""
     return [
         f"Seed noise: {analysis.arms[a].label} and {analysis.arms[b].label}, the same configuration, differ by "

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from unet.errors import Interrupted, UserError
 from unet.failures import classify_failure
 from unet.io.atomic import read_json, remove_partials, write_text
+from unet.io.provenance import ROOT
 from unet.io.run_folder import CONFIG, METRICS, STATUS, ensure_new_or_resuming, reset_run_folder, write_status
 from unet.runs.cli import FULL_ERROR, program_name
 from unet.runs.error_messages import exit_with_error, format_error
@@ -200,12 +201,14 @@ def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[
     ``running`` is released for that process; this one keeps the folder's other lock.
     """
     args = [as_override(key, value) for key, value in {"hydra.run.dir": str(folder), **settings}.items()]
-    environment = {**os.environ, "HYDRA_FULL_ERROR": str(int(FULL_ERROR)), LOCKED_BY: str(os.getpid())}
+    # It imports this package, also from a clone that is not installed, and none of the current folder (-P).
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    variables = {"PYTHONPATH": path, "HYDRA_FULL_ERROR": str(int(FULL_ERROR)), LOCKED_BY: str(os.getpid())}
     program = ["unet", "train"] if program_name("train").startswith("unet-lab") else ["unet.commands.train"]
-    command = [sys.executable, "-m", *program, *overrides, *args]
+    command = [sys.executable, "-P", "-m", *program, *overrides, *args]
     running.release()
     # In a session of its own it gets no signal from the terminal: exactly one signal reaches it, from here.
-    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    child = subprocess.Popen(command, env=os.environ | variables, start_new_session=True)
     forwarded: list[int] = []
 
     def forward(signum: int, frame: FrameType | None) -> None:

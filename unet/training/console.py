@@ -12,6 +12,7 @@ from unet.analysis.network_summary import NetworkSummary
 from unet.data import SegmentationData
 from unet.network.geometry import level_sizes, times
 from unet.network.registry import operator_name
+from unet.runs.cli import program_name
 from unet.task.module import SegmentationTask
 
 console = Console(soft_wrap=True, highlight=False)
@@ -42,7 +43,7 @@ def print_summary(
         first, second = data.in_two_splits[0]
         console.print(
             f"warning: {len(data.in_two_splits)} images are in two splits, such as {first.name} and {second.name}, so "
-            f"the test metrics will be too high; scripts/check_data.py lists all of them",
+            f"the test metrics will be too high; {program_name('check')} lists all of them",
             markup=False,
         )
     console.print(f"device: {device}; precision: {precision}")
