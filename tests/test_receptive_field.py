@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unet import CONTEXT, DOWN, UP, UNet
 from unet.analysis.receptive_field import receptive_fields
+from unet.network.registry import Registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
@@ -93,3 +94,22 @@ def test_every_up_operator_has_a_field_of_at_least_its_input_s(name: str):
 def test_a_context_never_narrows_the_field(name: str):
     fields = receptive_fields({"depth": 1, "context": name})
     assert all(larger >= smaller for larger, smaller in zip(fields.context, fields.encoder[-1], strict=True))
+
+
+@pytest.mark.parametrize("table, scale", [(DOWN, 0.5), (UP, 2), (CONTEXT, 1)], ids=["down", "up", "context"])
+def test_an_operator_that_ignores_its_input_has_no_field(
+    table: Registry, scale: float, monkeypatch: pytest.MonkeyPatch
+):
+    """Its field would be empty, and everything behind it would be reported as unlimited."""
+
+    class Constant(nn.Module):
+        def __init__(self, **arguments: Any):
+            super().__init__()
+            self.channels = arguments.get("out_channels", arguments.get("channels"))
+
+        def forward(self, x: Tensor, *skip: Tensor) -> Tensor:
+            return x.new_zeros(len(x), self.channels, *(int(n * scale) for n in x.shape[2:]))
+
+    monkeypatch.setitem(table._classes, "constant", Constant)
+    with pytest.raises(ValueError, match=r"no output of .*Constant.* depends on its input"):
+        receptive_fields({"depth": 1, table.kind: "constant"})

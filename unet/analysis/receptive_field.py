@@ -51,11 +51,17 @@ class InputInterval:
 
 @torch.no_grad()
 def measure_interval(
-    call: Callable[[Tensor], Tensor], channels: int, block: Sequence[int], outputs: int, axis: int
+    call: Callable[[Tensor], Tensor],
+    channels: int,
+    block: Sequence[int],
+    outputs: int,
+    axis: int,
+    optional: bool = False,
 ) -> InputInterval:
     """Return the inputs of ``call`` that an output depends on along ``axis``; from inf to -inf if there are none.
 
     ``call``, (B, channels, *S) -> (B, any, *S'), yields ``outputs`` samples along ``axis`` per block of its input.
+    Raises ValueError if no output depends on the input, unless it is ``optional``.
     """
     inputs = block[axis]
     for blocks in SIGNAL_LENGTHS:
@@ -73,6 +79,8 @@ def measure_interval(
                 changed = call(disturbed.movedim(1, 2 + axis)) != unchanged
                 changed = changed.movedim(2 + axis, 1).flatten(2).any(2)  # (input, output)
                 depends |= changed[:, centre * outputs : (centre + 1) * outputs].T
+        if not (optional or depends.any()):
+            raise ValueError(f"no output of {call} depends on its input")
         offsets = torch.arange(float(n)) - centre * inputs
         first = torch.where(depends, offsets, math.inf).amin(1).tolist()
         last = torch.where(depends, offsets, -math.inf).amax(1).tolist()
@@ -105,7 +113,7 @@ class AxisFields:
             self.downs.append(measure_interval(net.downs[level], fine, stride, 1, axis))
             self.encoder.append(measure_interval(net.encoder[level], fine, pixel, 1, axis))
             self.ups.append(measure_interval(partial(up, "x"), coarse, pixel, stride[axis], axis))
-            self.guides.append(measure_interval(partial(up, "skip"), fine, stride, stride[axis], axis))
+            self.guides.append(measure_interval(partial(up, "skip"), fine, stride, stride[axis], axis, optional=True))
             self.decoder.append(measure_interval(net.decoder[level], joined, pixel, 1, axis))
 
     def encoded(self, level: int, outputs: Interval = (0, 0)) -> Interval:
