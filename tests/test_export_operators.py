@@ -19,6 +19,7 @@ pytest.importorskip("onnxruntime")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.no_cover,  # nearly all of its time passes in the exporter, which tracing slows down to half
     pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning"),  # small on purpose
 ]
 CHANNELS = 4
