@@ -19,7 +19,6 @@ pytest.importorskip("onnxruntime")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.no_cover,  # nearly all of its time passes in the exporter, which tracing slows down to half
     pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning"),  # small on purpose
 ]
 CHANNELS = 4

@@ -337,7 +337,7 @@ def test_a_network_can_be_sent_to_a_spawned_process():
         assert pool.map(count_parameters, models) == [count_parameters(model) for model in models]
 
 
-@pytest.mark.no_cover  # as in test_export_operators
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", EVERY_OPERATOR)
 def test_the_network_compiles_without_a_graph_break(settings: dict):
     model = small(**settings)
@@ -348,7 +348,7 @@ def test_the_network_compiles_without_a_graph_break(settings: dict):
         torch.testing.assert_close(compiled(image), model(image))
 
 
-@pytest.mark.no_cover  # as in test_export_operators
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", EVERY_OPERATOR)
 def test_an_exported_program_is_right_at_other_sizes(settings: dict):
     auto = torch.export.Dim.AUTO
