@@ -61,13 +61,6 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measure no coverage in slow tests: most of their time passes in processes and libraries that are not measured."""
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker("no_cover")
-
-
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Seed torch, so that a test has the same random numbers alone and after other tests."""
