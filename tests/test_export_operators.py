@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unet import CONTEXT, DOWN, UP, UNet
-from unet.analysis.single_operator import SHARED, STRIDE, build_operator, supported_dims
+from unet.analysis.single_operator import STRIDE, build_operator, supported_dims
 from unet.export.check import odd_sizes
 from unet.export.formats import FORMATS
 from unet.network.geometry import pad, padding_to_multiple
@@ -22,8 +22,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning"),  # small on purpose
 ]
 CHANNELS = 4
-SMALL_KERNEL = {"carafe", "sapa"}
-"""With their default of 5 neighbours along an axis, the 3-D graph has hundreds of slices and takes minutes to write."""
 
 
 class AllOperators(nn.Module):
@@ -33,15 +31,8 @@ class AllOperators(nn.Module):
         super().__init__()
         self.table, self.stride = table, (STRIDE,) * dims
         self.names = [name for name in table if dims in supported_dims(table, name)]
-        self.operators = nn.ModuleList(self.build(name, dims) for name in self.names)
+        self.operators = nn.ModuleList(build_operator(table, name, dims, CHANNELS) for name in self.names)
         self.eval()
-
-    def build(self, name: str, dims: int) -> nn.Module:
-        if dims < 3 or name not in SMALL_KERNEL:
-            return build_operator(self.table, name, dims, CHANNELS)
-        width = {"in_channels": 2 * CHANNELS, "out_channels": CHANNELS}
-        spec = {"name": name, "kernel_size": 3}
-        return self.table.build(spec, SHARED, **width, spatial_dims=dims, stride=self.stride)
 
     def forward(self, image: Tensor) -> Tensor:
         fine = pad(image, padding_to_multiple(image.shape[2:], self.stride))

@@ -1,5 +1,6 @@
 """Training: results, TensorBoard logs, exact resuming, invalid networks and losses."""
 
+import functools
 import json
 import os
 import shutil
@@ -141,16 +142,29 @@ OPTIONS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(stack, tmp_path_factory):
+    """Return a function from overrides to the folder and the metrics of a run, which is trained once."""
+
+    @functools.cache
+    def run(*overrides: str) -> tuple[Path, dict[str, Any]]:
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        return folder, train(config("data=isbi2012", f"data.root={stack}", *TINY, *overrides), folder)
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("step", "overrides"),
     [(step, []) for step in (1, 4, 6, 12)]  # the first, at the end of and within an epoch, the last
     + [pytest.param(step, options, marks=pytest.mark.slow) for step in (3, 6) for options in OPTIONS],
     ids=str,
 )
-def test_an_interrupted_run_resumes_to_the_same_weights(composed, tmp_path, monkeypatch, step, overrides):
-    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    composed, uninterrupted, tmp_path, monkeypatch, step, overrides
+):
+    (reference, expected), resumed = uninterrupted(*overrides), tmp_path
     handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
-    expected = train(composed(*overrides), uninterrupted)
     with monkeypatch.context() as patch:
         interrupt(patch, step)
         with pytest.raises(Interrupted) as interrupted:
@@ -158,8 +172,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights(composed, tmp_path, monk
     assert interrupted.value.signum == signal.SIGTERM
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == handlers
     metrics = train(composed(*overrides, f"ckpt_path={interrupted.value.checkpoint}"), resumed)
-    assert_same(weights(uninterrupted), weights(resumed))
-    assert_same(weights(uninterrupted, "best"), weights(resumed, "best"))
+    assert_same(weights(reference), weights(resumed))
+    assert_same(weights(reference, "best"), weights(resumed, "best"))
     scores = [name for name in expected if name.startswith(("test/", "best/"))]
     assert {name: metrics[name] for name in scores} == {name: expected[name] for name in scores}
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +19,9 @@ def neighbourhoods(x: Tensor, kernel_size: int) -> Tensor:
     """
     size = x.shape[2:]
     x = F.pad(x, [kernel_size // 2] * (2 * len(size)), mode="replicate")
-    shifted = []
-    for offset in product(range(kernel_size), repeat=len(size)):
-        view = x
-        for axis, (start, n) in enumerate(zip(offset, size, strict=True), start=2):
-            view = view.narrow(axis, start, n)
-        shifted.append(view)
-    return torch.stack(shifted, dim=2)
+    for axis, n in enumerate(size):  # one axis after the other: few large slices instead of K small ones
+        x = torch.stack([x.narrow(2 + 2 * axis, start, n) for start in range(kernel_size)], dim=2 + axis)
+    return x.flatten(2, 1 + len(size))
 
 
 def reassemble(x: Tensor, weights: Tensor, stride: Sequence[int], kernel_size: int) -> Tensor:
