@@ -101,6 +101,7 @@ def final_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if name.startswith(("test/", "best/"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "step", "action", "saved"),
     [

@@ -154,10 +154,11 @@ def uninterrupted(stack, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "overrides"),
     [(step, []) for step in (1, 4, 6, 12)]  # the first, at the end of and within an epoch, the last
-    + [pytest.param(step, options, marks=pytest.mark.slow) for step in (3, 6) for options in OPTIONS],
+    + [(step, options) for step in (3, 6) for options in OPTIONS],
     ids=str,
 )
 def test_an_interrupted_run_resumes_to_the_same_weights(
@@ -339,6 +340,7 @@ def test_a_wrong_network_is_refused_before_the_data_is_read(composed, tmp_path, 
         train(composed(override), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     [

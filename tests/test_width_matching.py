@@ -17,6 +17,7 @@ COSTS = {
 CHANGES = [{"down": name} for name in DOWN] + [{"up": name} for name in UP] + [{"skip": "none"}, {"context": "aspp"}]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 @pytest.mark.parametrize("budget", COSTS)
 @pytest.mark.parametrize("change", CHANGES, ids=str)
