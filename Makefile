@@ -10,7 +10,7 @@ install:         ## install the project, editable, with everything the tests nee
 test:            ## run all tests
 	python -m pytest
 
-test-fast:       ## run the tests that take a second or less each
+test-fast:       ## run the tests that are not slow
 	python -m pytest -m 'not slow'
 
 lint:            ## check style

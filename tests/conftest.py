@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
@@ -91,11 +92,26 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def composed(stack: Path) -> Callable[..., DictConfig]:
     """Return a function from overrides to the config of a tiny network on :func:`stack`."""
 
     return functools.partial(config, "data=isbi2012", f"data.root={stack}", *TINY)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(
+    composed: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Path, dict[str, Any]]]:
+    """Return a function from overrides to the folder and the metrics of an uninterrupted run, trained once."""
+    from unet.training.train import train
+
+    @functools.cache
+    def run(*overrides: str) -> tuple[Path, dict[str, Any]]:
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        return folder, train(composed(*overrides), folder)
+
+    return run
 
 
 @pytest.fixture

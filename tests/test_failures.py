@@ -68,20 +68,14 @@ def in_optimizer(task) -> None:
     task.trainer.optimizers[0].register_step_post_hook(exhaust_memory)
 
 
-UNINTERRUPTED: dict[tuple[str, ...], tuple[Path, dict]] = {}
-"""Folder and metrics of uninterrupted runs by their overrides."""
-
-
 @pytest.fixture
-def fail_and_resume(composed, tmp_path, tmp_path_factory, monkeypatch):
+def fail_and_resume(composed, uninterrupted, tmp_path, monkeypatch):
     """Return a function that fails a run, resumes it and compares it to an uninterrupted one; it returns the step."""
 
     def fail_and_resume(hook: str, step: int, action: Callable[..., None], *overrides: str) -> int:
-        config = composed("num_logged_images=0", "feature_maps=0", *overrides)
-        if overrides not in UNINTERRUPTED:
-            folder = tmp_path_factory.mktemp("uninterrupted")
-            UNINTERRUPTED[overrides] = folder, train(config, folder)
-        folder, metrics = UNINTERRUPTED[overrides]
+        overrides = ("num_logged_images=0", "feature_maps=0", *overrides)
+        folder, metrics = uninterrupted(*overrides)
+        config = composed(*overrides)
         with monkeypatch.context() as patch:
             at(patch, hook, step, action)
             with pytest.raises(RuntimeError, match="can't allocate memory"):

@@ -1,6 +1,5 @@
 """Training: results, TensorBoard logs, exact resuming, invalid networks and losses."""
 
-import functools
 import json
 import os
 import shutil
@@ -140,18 +139,6 @@ OPTIONS = [
     ["trainer.max_epochs=-1", "trainer.max_steps=10", "early_stopping=5"],
     ["trainer.limit_train_batches=3"],
 ]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(stack, tmp_path_factory):
-    """Return a function from overrides to the folder and the metrics of a run, which is trained once."""
-
-    @functools.cache
-    def run(*overrides: str) -> tuple[Path, dict[str, Any]]:
-        folder = tmp_path_factory.mktemp("uninterrupted")
-        return folder, train(config("data=isbi2012", f"data.root={stack}", *TINY, *overrides), folder)
-
-    return run
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unet.errors import UserError
 from unet.network.model import UNet, per_stage
 
 Field = tuple[float, ...]
@@ -51,17 +52,11 @@ class InputInterval:
 
 @torch.no_grad()
 def measure_interval(
-    call: Callable[[Tensor], Tensor],
-    channels: int,
-    block: Sequence[int],
-    outputs: int,
-    axis: int,
-    optional: bool = False,
+    call: Callable[[Tensor], Tensor], channels: int, block: Sequence[int], outputs: int, axis: int
 ) -> InputInterval:
     """Return the inputs of ``call`` that an output depends on along ``axis``; from inf to -inf if there are none.
 
     ``call``, (B, channels, *S) -> (B, any, *S'), yields ``outputs`` samples along ``axis`` per block of its input.
-    Raises ValueError if no output depends on the input, unless it is ``optional``.
     """
     inputs = block[axis]
     for blocks in SIGNAL_LENGTHS:
@@ -79,14 +74,20 @@ def measure_interval(
                 changed = call(disturbed.movedim(1, 2 + axis)) != unchanged
                 changed = changed.movedim(2 + axis, 1).flatten(2).any(2)  # (input, output)
                 depends |= changed[:, centre * outputs : (centre + 1) * outputs].T
-        if not (optional or depends.any()):
-            raise ValueError(f"no output of {call} depends on its input")
         offsets = torch.arange(float(n)) - centre * inputs
         first = torch.where(depends, offsets, math.inf).amin(1).tolist()
         last = torch.where(depends, offsets, -math.inf).amax(1).tolist()
         if offsets[0] < min(first) and max(last) < offsets[-1]:
             return InputInterval(inputs, outputs, tuple(first), tuple(last))
     return InputInterval(inputs, outputs, (-math.inf,) * outputs, (math.inf,) * outputs)
+
+
+def measure_module(name: str, call: Callable[[Tensor], Tensor], *arguments: Any) -> InputInterval:
+    """Return :func:`measure_interval` of a module. Raises UserError if none of its outputs depends on its input."""
+    interval = measure_interval(call, *arguments)
+    if min(interval.first) == math.inf:
+        raise UserError(f"{name}: its output does not depend on its input, so it has no receptive field; correct it")
+    return interval
 
 
 class AxisFields:
@@ -96,8 +97,8 @@ class AxisFields:
         self.net, self.depth = net, len(net.strides)
         self.strides = [stride[axis] for stride in net.strides]
         pixel = (1,) * net.spatial_dims
-        self.stem = measure_interval(net.stem, net.in_channels, pixel, 1, axis)
-        self.context = measure_interval(net.context, net.widths[-1], pixel, 1, axis)
+        self.stem = measure_module("stem", net.stem, net.in_channels, pixel, 1, axis)
+        self.context = measure_module("context", net.context, net.widths[-1], pixel, 1, axis)
         self.downs, self.encoder, self.ups, self.guides, self.decoder = ([] for _ in range(5))
         down, up = (per_stage(key, settings.get(key), self.depth) for key in ("down", "up"))
         stages = list(zip(down, up, net.strides, strict=True))
@@ -110,11 +111,11 @@ class AxisFields:
             fine, coarse = net.widths[level : level + 2]
             joined = net.decoder[level].get_parameter("0.0.weight").shape[1]
             up = partial(apply_up, net.ups[level], stride, fine, coarse)
-            self.downs.append(measure_interval(net.downs[level], fine, stride, 1, axis))
-            self.encoder.append(measure_interval(net.encoder[level], fine, pixel, 1, axis))
-            self.ups.append(measure_interval(partial(up, "x"), coarse, pixel, stride[axis], axis))
-            self.guides.append(measure_interval(partial(up, "skip"), fine, stride, stride[axis], axis, optional=True))
-            self.decoder.append(measure_interval(net.decoder[level], joined, pixel, 1, axis))
+            self.downs.append(measure_module(f"downs.{level}", net.downs[level], fine, stride, 1, axis))
+            self.encoder.append(measure_module(f"encoder.{level}", net.encoder[level], fine, pixel, 1, axis))
+            self.ups.append(measure_module(f"ups.{level}", partial(up, "x"), coarse, pixel, stride[axis], axis))
+            self.guides.append(measure_interval(partial(up, "skip"), fine, stride, stride[axis], axis))
+            self.decoder.append(measure_module(f"decoder.{level}", net.decoder[level], joined, pixel, 1, axis))
 
     def encoded(self, level: int, outputs: Interval = (0, 0)) -> Interval:
         """Return the inputs that the encoder's outputs at ``level`` depend on."""

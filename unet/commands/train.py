@@ -12,12 +12,12 @@ from unet.runs.run import run_job
 @hydra_script("train")
 def main(config: DictConfig) -> float:
     """Train and evaluate into a run folder; return the score that a sweep compares."""
-    return run_job(train_here, config)
+    return run_job(train_and_evaluate, config)
 
 
-def train_here(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Train in this process, which loads torch and Lightning only here: the process of a sweep needs neither."""
-    from unet.training.train import train
+def train_and_evaluate(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Return the metrics of a run, trained in this process; see :func:`unet.training.train.train`."""
+    from unet.training.train import train  # imports torch, which --help and the process of a sweep do not need
 
     return train(config, folder)
 

@@ -12,7 +12,7 @@ from unet.network.ops.windows import join_windows, split_windows
 from unet.network.registry import UP
 
 
-def neighbourhoods(x: Tensor, kernel_size: int) -> Tensor:
+def gather_neighbourhoods(x: Tensor, kernel_size: int) -> Tensor:
     """Return the neighbourhood of every pixel, with replication padding.
 
     x (B, C, *S) -> (B, C, K, *S) with K = kernel_size ** d.
@@ -29,7 +29,7 @@ def reassemble(x: Tensor, weights: Tensor, stride: Sequence[int], kernel_size: i
 
     x (B, C, *S), weights (B, K, P, *S) with P = prod(r) output pixels per input pixel -> (B, C, *rS).
     """
-    return join_windows(torch.einsum("bck...,bkp...->bcp...", neighbourhoods(x, kernel_size), weights), stride)
+    return join_windows(torch.einsum("bck...,bkp...->bcp...", gather_neighbourhoods(x, kernel_size), weights), stride)
 
 
 @UP.register("carafe")
@@ -107,7 +107,7 @@ class SimilarityUp(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         queries = split_windows(self.query(skip), self.stride)  # (B, E, P, *S)
-        keys = neighbourhoods(self.key(x), self.kernel_size)  # (B, E, K, *S)
+        keys = gather_neighbourhoods(self.key(x), self.kernel_size)  # (B, E, K, *S)
         weights = torch.einsum("bek...,bep...->bkp...", keys, queries).softmax(dim=1)
         return reassemble(self.mix(x), weights, self.stride, self.kernel_size)
 
