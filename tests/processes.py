@@ -23,7 +23,7 @@ from typing import IO
 import psutil
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["unet.training.train"])
+CONTEXT.set_forkserver_preload(["unet.training.train", "unet.commands.train", "hydra.main", "torch.utils.tensorboard"])
 
 
 def stop_all() -> None:

@@ -9,7 +9,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, config
+from conftest import IMAGES, TINY, config
 from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -158,7 +158,7 @@ def test_a_folder_of_arrays_trains_with_evaluation_tiles(tmp_path, spatial_dims,
     overrides = ["data=folder", f"data.root={tmp_path / 'data'}", "data.source.classes=[background,cell]"]
     overrides += ["data.batch_size=4", "data.samples_per_epoch=32"]
     overrides += [f"data.train_transforms=[{{_target_: albumentations.{crop}}}]"]
-    overrides += [f"data.eval_tile={tile}", "optim.lr=0.02", "trainer.max_epochs=3", "num_logged_images=1", *tiny]
+    overrides += [f"data.eval_tile={tile}", "optim.lr=0.02", "trainer.max_epochs=3", *tiny, *IMAGES]
     metrics = train(config(*overrides, "model.dropout=0"), tmp_path / "run")
     assert metrics["test/miou"] > 0.75
     diagnostics = ("boundary/bf", "trimap/4", "shift/agreement", "checkerboard/peak/4", "information/0")

@@ -1,6 +1,7 @@
 """Failures of the machine: each has an error message of one line and leaves a checkpoint that resumes exactly."""
 
 import errno
+import gc
 import io
 import itertools
 import json
@@ -304,6 +305,8 @@ def test_a_file_lost_in_an_epoch_is_named_and_a_checkpoint_saved(composed, stack
     assert str(copy / "image") in failure.message and "no such file" in failure.message
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert 5 <= saved < 12
+    del error, failure
+    gc.collect()  # ends the loader processes, which the traceback keeps
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_and_no_partial_file(tmp_path):

@@ -66,6 +66,13 @@ def room(name: str) -> str:
     return (*name.split("."), "")[1]
 
 
+def run_python(source: str) -> None:
+    """Run ``source`` in a new Python and fail if it fails."""
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_imports_of_every_kind_are_collected():
     source = """
 import a.b, c
@@ -116,33 +123,37 @@ def test_what_surrounds_the_network_knows_no_operator(name: str):
 
 
 @pytest.mark.parametrize(
-    ("statement", "absent"),
+    "steps",
     [
-        ("from unet import CONTEXT, DOWN, UP, UNet, load", {"lightning", "hydra", "omegaconf", "torchvision", "scipy"}),
-        (
-            "import unet.inference.segmenter, unet.inference.checkpoint",
-            {"lightning", "albumentations", "cv2"},
-        ),
-        ("import unet.prediction.predict_folder", {"lightning", "albumentations"}),
-        ("import unet.report", {"lightning", "torch"}),
-        ("import unet.runs.cli, unet.runs.run", {"lightning", "torch"}),
+        {
+            "from unet import CONTEXT, DOWN, UP, UNet, load": "lightning hydra omegaconf torchvision scipy",
+            "import unet.inference.segmenter, unet.inference.checkpoint": "lightning albumentations cv2",
+            "import unet.prediction.predict_folder": "lightning albumentations",
+        },
+        {
+            "import unet.runs.cli, unet.runs.run": "lightning torch",
+            "import unet.report": "lightning torch",
+        },
     ],
 )
-def test_what_is_imported_stays_light(statement: str, absent: set[str]):
-    source = f"import sys\n{statement}\nloaded = {absent!r} & sys.modules.keys()\nassert not loaded, loaded"
-    done = subprocess.run(
-        [sys.executable, "-c", source], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+def test_what_is_imported_stays_light(steps: dict[str, str]):
+    """After each import statement, none of the libraries beside it is loaded."""
+    source = "import sys\n"
+    for statement, absent in steps.items():
+        source += f"{statement}\nloaded = set({absent.split()}) & sys.modules.keys()\nassert not loaded, loaded\n"
+    run_python(source)
 
 
-@pytest.mark.parametrize("module", ["unet.network.registry", "unet.network.model", "unet.network.ops"])
-def test_the_registries_are_complete_whichever_module_is_imported_first(module: str):
-    source = f"import {module}\nfrom unet import DOWN, UP, CONTEXT\nassert DOWN and UP and CONTEXT"
-    done = subprocess.run(
-        [sys.executable, "-c", source], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_registries_are_complete_whichever_module_is_imported_first():
+    run_python("""
+import importlib, sys
+for module in "unet.network.registry", "unet.network.model", "unet.network.ops":
+    for name in [name for name in sys.modules if name.partition(".")[0] == "unet"]:
+        del sys.modules[name]
+    importlib.import_module(module)
+    from unet import DOWN, UP, CONTEXT
+    assert DOWN and UP and CONTEXT, module
+""")
 
 
 @pytest.mark.slow
@@ -157,5 +168,4 @@ for name in {sorted(SOURCES)!r}:
 from unet.io.provenance import peak_memory_bytes
 assert peak_memory_bytes() > 2**20
 """
-    done = subprocess.run([sys.executable, "-c", source], cwd=PACKAGE.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_python(source)

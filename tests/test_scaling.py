@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import config
+from conftest import IMAGES, config
 from lightning.fabric.utilities.rank_zero import _get_rank
 from omegaconf import OmegaConf
 from test_command_line import arguments, environment, run, start
@@ -44,7 +44,7 @@ def test_two_processes_train_like_one_into_one_folder(stack, tmp_path):
 
 def test_only_the_first_of_two_processes_diagnoses_writes_and_prints(stack, tmp_path):
     overrides = (*TWO_PROCESSES, "trainer.max_epochs=1", "hydra.run.dir=two", "diagnostics=true", "model.depth=0")
-    result = run(stack, tmp_path, *overrides)
+    result = run(stack, tmp_path, *overrides, *IMAGES)
     assert result.returncode == 0, result.stderr
     lines = ("U-Net", "parameters, ", "epoch 1/1", "test metrics, best checkpoint", "shift skipped", "results in")
     assert {line: result.stdout.count(line) for line in lines} == dict.fromkeys(lines, 1)

@@ -134,13 +134,14 @@ with lock_folder(Path({str(tmp_path)!r})) as running:
 
 def test_a_folder_is_locked_by_one_process_and_not_by_its_children(tmp_path):
     code = f"""
-import multiprocessing, sys, time
+import multiprocessing, os, sys, time
 from pathlib import Path
 from unet.runs.run import lock_folder
 with lock_folder(Path({str(tmp_path)!r})):
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))  # like a loader process
-    child.start()
-    print(child.pid, flush=True)
+    def wait():
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+    multiprocessing.get_context("fork").Process(target=wait).start()  # like a loader process
     sys.stdin.read()
 """
     command = [sys.executable, "-c", code]

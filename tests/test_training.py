@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, config
+from conftest import IMAGES, TINY, config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
@@ -53,7 +53,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.S
 
 
 def test_a_run_learns_and_writes_a_complete_folder(composed, tmp_path):
-    metrics = train(composed("trainer.max_epochs=8", "optim.lr=0.02", "model.dropout=0"), tmp_path)
+    metrics = train(composed("trainer.max_epochs=8", "optim.lr=0.02", "model.dropout=0", *IMAGES), tmp_path)
     assert metrics["test/miou"] > 0.85
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     for name in ("dice", "accuracy", "class_accuracy", "iou/cell", "dice/membrane", "loss"):
@@ -82,7 +82,7 @@ def event_files(folder: Path) -> list[EventAccumulator]:
 
 
 def test_tensorboard_has_scores_images_graph_and_hparams(composed, tmp_path):
-    train(composed("trainer.max_epochs=1", "trainer.log_every_n_steps=1"), tmp_path)
+    train(composed("trainer.max_epochs=1", "trainer.log_every_n_steps=1", *IMAGES), tmp_path)
     files = event_files(tmp_path)
     scalars, images = ({tag for events in files for tag in events.Tags()[kind]} for kind in ("scalars", "images"))
     assert {"train/loss", "val/loss", "val/miou", "val/iou/cell", "lr-AdamW", "time/samples_per_second"} <= scalars
@@ -144,7 +144,7 @@ OPTIONS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "overrides"),
-    [(step, []) for step in (1, 4, 6, 12)]  # the first, at the end of and within an epoch, the last
+    [(1, []), (4, []), (6, list(IMAGES)), (12, [])]  # the first, at the end of and within an epoch, the last
     + [(step, options) for step in (3, 6) for options in OPTIONS],
     ids=str,
 )

@@ -27,21 +27,23 @@ def positive_integers(option: str, values: Sequence[int]) -> tuple[int, ...]:
     return tuple(values)
 
 
-def bin_means(x: Tensor, num_bins: int) -> Tensor:
-    """Return the means over ``num_bins`` bins along every spatial axis. x (B, C, *S) -> (B, C, num_bins, ...).
+def bin_means(x: Tensor, bins: Sequence[int]) -> list[Tensor]:
+    """Return, for each b of ``bins``, the means over b bins along every axis. x (B, C, *S) -> (B, C, b, ...) each.
 
     The bins are those of adaptive average pooling: bin i of n pixels is ``[floor(i n / b), ceil((i + 1) n / b))``.
     Computed as a matrix product per axis: ``adaptive_avg_pool`` exports the traced size as a constant, which is wrong
     for other sizes, and has no deterministic backward pass on CUDA.
     """
+    i = torch.cat([torch.arange(b, device=x.device) for b in bins])[:, None]
+    b = torch.tensor([b for b in bins for _ in range(b)], device=x.device)[:, None]
+    means = [x] * len(bins)
     for axis in range(2, x.ndim):
         n = x.shape[axis]
-        i = torch.arange(num_bins, device=x.device)[:, None]
         j = torch.arange(n, device=x.device)[None, :]
-        in_bin = ((j >= i * n // num_bins) & (j * num_bins < (i + 1) * n)).to(x.dtype)  # (b, n)
-        mean = in_bin / in_bin.sum(dim=1, keepdim=True)
-        x = (x.movedim(axis, -1) @ mean.T).movedim(-1, axis)
-    return x
+        in_bin = ((j >= i * n // b) & (j * b < (i + 1) * n)).to(x.dtype)  # (sum of b, n)
+        weights = (in_bin / in_bin.sum(dim=1, keepdim=True)).split(list(bins))
+        means = [F.linear(m.movedim(axis, -1), w).movedim(-1, axis) for m, w in zip(means, weights, strict=True)]
+    return means
 
 
 @CONTEXT.register("spp")
@@ -68,8 +70,8 @@ class SpatialPyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mode, size = LINEAR[x.ndim - 2], x.shape[2:]
         pyramid = [
-            F.interpolate(project(bin_means(x, b)), size=size, mode=mode, align_corners=False)
-            for b, project in zip(self.bins, self.project, strict=True)
+            F.interpolate(project(mean), size=size, mode=mode, align_corners=False)
+            for mean, project in zip(bin_means(x, self.bins), self.project, strict=True)
         ]
         return self.fuse(torch.cat([x, *pyramid], dim=1))
 
