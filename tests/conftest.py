@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests: one thread, no network, the same random numbers every time."""
 
+import copy
 import functools
 import gc
 import importlib.util
@@ -53,6 +54,11 @@ hypothesis.settings.load_profile("lab")
 
 def config(*overrides: str, name: str = "train") -> DictConfig:
     """Return the config that ``train.py`` composes from ``overrides``, or the config ``name`` of another command."""
+    return copy.deepcopy(compose_once(name, overrides))
+
+
+@functools.cache
+def compose_once(name: str, overrides: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose(name, list(overrides))
 
