@@ -44,8 +44,7 @@ TINY = [
     "feature_maps=0",
 ]
 """Overrides for a run of seconds: 3 epochs of 4 steps, with dropout so that the network draws random numbers too."""
-IMAGES = ("num_logged_images=2", "feature_maps=2")
-"""Overrides for a run that logs images again."""
+IMAGES = ("num_logged_images=2", "feature_maps=2")  # for a run that logs images all the same
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, database=None)

@@ -5,6 +5,7 @@ process is forked from one that has loaded them, and gets its own session, folde
 The tests that call ``subprocess`` themselves show how the program behaves from the start of Python on.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -41,6 +42,7 @@ def stop_all() -> None:
 
 def run_script(words: Sequence[str], cwd: Path, stdout: Connection, stderr: str) -> None:
     """Run ``python WORDS`` in this process and in ``cwd``, with output to a pipe and to a file."""
+    gc.freeze()  # looking at what is loaded already would take a third of a short training
     os.setsid()
     os.chdir(cwd)
     os.dup2(stdout.fileno(), 1)

@@ -33,12 +33,8 @@ SMALL = [
     "trainer.max_epochs=1",
     "trainer.limit_val_batches=2",
     "trainer.limit_test_batches=1",
-    "trainer.precision=32-true",
-    "trainer.accelerator=cpu",
-    "threads=1",
-    "diagnostics=false",
-    "num_logged_images=0",
-    "feature_maps=0",
+    *("trainer.precision=32-true", "trainer.accelerator=cpu", "threads=1"),
+    *("diagnostics=false", "num_logged_images=0", "feature_maps=0"),
 ]
 """Overrides for a run of seconds, except the keys that a command itself sets."""
 CELLS = "data.source.values={0: background, 255: cell}"

@@ -1,7 +1,6 @@
 """Failures of the machine: each has an error message of one line and leaves a checkpoint that resumes exactly."""
 
 import errno
-import gc
 import io
 import itertools
 import json
@@ -74,7 +73,6 @@ def fail_and_resume(composed, uninterrupted, tmp_path, monkeypatch):
     """Return a function that fails a run, resumes it and compares it to an uninterrupted one; it returns the step."""
 
     def fail_and_resume(hook: str, step: int, action: Callable[..., None], *overrides: str) -> int:
-        overrides = ("num_logged_images=0", "feature_maps=0", *overrides)
         folder, metrics = uninterrupted(*overrides)
         config = composed(*overrides)
         with monkeypatch.context() as patch:
@@ -123,9 +121,8 @@ def test_an_error_with_other_state_resumes_exactly_too(fail_and_resume, hook, st
     assert fail_and_resume(hook, step, action, override) == step
 
 
-def test_a_signal_in_a_validation_stops_it_and_it_is_repeated(composed, tmp_path, monkeypatch):
-    config = composed("early_stopping=1", "num_logged_images=0", "feature_maps=0")
-    train(config, tmp_path / "uninterrupted")
+def test_a_signal_in_a_validation_stops_it_and_it_is_repeated(composed, uninterrupted, tmp_path, monkeypatch):
+    config, (folder, _) = composed("early_stopping=1"), uninterrupted("early_stopping=1")
     with monkeypatch.context() as patch:
         at(patch, "on_validation_batch_start", 4, lambda task: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted) as error:
@@ -133,12 +130,11 @@ def test_a_signal_in_a_validation_stops_it_and_it_is_repeated(composed, tmp_path
     config.ckpt_path = str(error.value.checkpoint)
     train(config, tmp_path / "resumed")
     for name in ("last", "best"):  # the first epoch is the best
-        assert_same(weights(tmp_path / "uninterrupted", name), weights(tmp_path / "resumed", name))
+        assert_same(weights(folder, name), weights(tmp_path / "resumed", name))
 
 
 def test_an_error_in_the_final_evaluation_does_not_change_the_last_checkpoint(composed, tmp_path, monkeypatch):
-    epochs = ("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=3")
-    config = composed(*epochs, "num_logged_images=0", "feature_maps=0")
+    config = composed("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=3")
     train(config, tmp_path / "uninterrupted")
 
     def fail(*_: object) -> None:
@@ -267,7 +263,7 @@ def test_the_advice_for_an_evaluation_is_a_smaller_batch_or_tile(composed, overr
 
 
 def test_the_tile_of_a_real_evaluation_is_halved(composed, tmp_path, monkeypatch):
-    config = composed("trainer.max_epochs=1", "data.eval_batch_size=1", "data.eval_tile=[32,32]", "num_logged_images=0")
+    config = composed("trainer.max_epochs=1", "data.eval_batch_size=1", "data.eval_tile=[32,32]")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return exhaust_memory() if self.trainer.validating else self.net(self.normalize(image))
@@ -295,8 +291,7 @@ def test_the_command_to_resume_does_not_change_the_configuration_that_names_a_fo
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_lost_in_an_epoch_is_named_and_a_checkpoint_saved(composed, stack, tmp_path, monkeypatch, workers):
     copy = Path(shutil.copytree(stack, tmp_path / "data"))
-    config = composed(f"data.root={copy}", "data.cache_gb=0", f"data.num_workers={workers}", "num_logged_images=0")
-    config.feature_maps = 0
+    config = composed(f"data.root={copy}", "data.cache_gb=0", f"data.num_workers={workers}")
     at(monkeypatch, "on_train_batch_start", 5, lambda task: shutil.rmtree(copy / "image"))
     with pytest.raises(DataUnavailable) as error:
         train(config, tmp_path / "run")
@@ -305,8 +300,6 @@ def test_a_file_lost_in_an_epoch_is_named_and_a_checkpoint_saved(composed, stack
     assert str(copy / "image") in failure.message and "no such file" in failure.message
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert 5 <= saved < 12
-    del error, failure
-    gc.collect()  # ends the loader processes, which the traceback keeps
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_and_no_partial_file(tmp_path):
@@ -357,7 +350,7 @@ def train_until_killed(words: list[str], cwd: Path, number: int, fraction: float
 def test_a_training_killed_at_random_moments_ends_like_an_uninterrupted_one(stack, tmp_path, seed):
     """Kill it in the middle of a checkpoint and after a random time; every checkpoint loads after each."""
     rng = random.Random(seed)
-    options = ["trainer.max_epochs=4", "num_logged_images=0", "feature_maps=0", f"data.num_workers={seed % 2}"]
+    options = ["trainer.max_epochs=4", f"data.num_workers={seed % 2}"]
     command = arguments(stack, *options, "resume=auto")
 
     def run(folder: str, number: int = 0, seconds: float | None = None) -> int | None:

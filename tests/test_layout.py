@@ -130,10 +130,7 @@ def test_what_surrounds_the_network_knows_no_operator(name: str):
             "import unet.inference.segmenter, unet.inference.checkpoint": "lightning albumentations cv2",
             "import unet.prediction.predict_folder": "lightning albumentations",
         },
-        {
-            "import unet.runs.cli, unet.runs.run": "lightning torch",
-            "import unet.report": "lightning torch",
-        },
+        {"import unet.runs.cli, unet.runs.run": "lightning torch", "import unet.report": "lightning torch"},
     ],
 )
 def test_what_is_imported_stays_light(steps: dict[str, str]):

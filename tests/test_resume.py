@@ -23,7 +23,7 @@ from unet.runs.run import execute, last_checkpoint, run_or_resume
 from unet.runs.run_names import run_dir, sweep_name
 from unet.training.train import train
 
-LONGER = ("trainer.max_epochs=12", "optim.lr=0.001", "num_logged_images=0", "feature_maps=0", "resume=auto")
+LONGER = ("trainer.max_epochs=12", "optim.lr=0.001", "resume=auto")
 
 
 def folder_of(*overrides: str) -> str:

@@ -58,7 +58,7 @@ def test_finished_jobs_are_not_run_again_and_failed_ones_only_with_retry_failed(
 def test_a_killed_sweep_ends_like_an_uninterrupted_one(stack, tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "__init__.py").write_text("raise ImportError('a package of the current folder')")
-    sweep = ("-m", "trainer.max_epochs=8", "seed=0,1", "optim.lr=0.001", "num_logged_images=0", "feature_maps=0")
+    sweep = ("-m", "trainer.max_epochs=8", "seed=0,1", "optim.lr=0.001")
     process = start(stack, tmp_path, 4, *sweep, "hydra.sweep.dir=killed")
     for member in [psutil.Process(process.pid), *psutil.Process(process.pid).children()]:
         member.kill()
@@ -90,7 +90,7 @@ def test_a_signal_stops_a_sweep_with_its_job_saved(stack, tmp_path):
 
 
 def test_the_same_sweep_twice_at_once_runs_its_job_once(stack, tmp_path):
-    sweep = ("-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=40", "seed=0", "num_logged_images=0", "feature_maps=0")
+    sweep = ("-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=40", "seed=0")
     first = start(stack, tmp_path, 1, *sweep)
     second = run(stack, tmp_path, *sweep)
     first_output, _ = first.communicate(timeout=120)

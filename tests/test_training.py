@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*tree.*:FutureWarning",
 )
 
-QUICK = ("trainer.max_epochs=1", "num_logged_images=0", "feature_maps=0")
+QUICK = ("trainer.max_epochs=1",)
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -95,7 +95,7 @@ def test_tensorboard_has_scores_images_graph_and_hparams(composed, tmp_path):
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_class_shares_are_logged_once_a_step_from_step_0(composed, tmp_path, accumulate):
-    overrides = ("trainer.log_every_n_steps=1", f"trainer.accumulate_grad_batches={accumulate}", "feature_maps=0")
+    overrides = ("trainer.log_every_n_steps=1", f"trainer.accumulate_grad_batches={accumulate}", IMAGES[0])
     train(composed("trainer.max_epochs=2", *overrides), tmp_path)
     steps = []
     for events in event_files(tmp_path):
