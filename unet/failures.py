@@ -66,10 +66,10 @@ def classify_failure(
 
 def one_line(error: BaseException) -> str:
     """Return an error's message in one line; of an error in a loader process, without its traceback."""
-    lines = str(error).strip().splitlines()
-    if lines and re.match(r"Caught \w+ in DataLoader worker process", lines[0]):
-        return lines[-1].partition(": ")[2]
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    if re.match(r"Caught \w+ in DataLoader worker process", text):
+        return text.rpartition(f"{type(error).__name__}: ")[2]
+    return text
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,12 +2,15 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import lightning as L
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from unet.data.dataset import EpochSampler, SegmentationDataset, build_transform, collate
 from unet.data.samples import Samples, channel_mismatch, cross_split_duplicates, evenly_spaced
@@ -21,6 +24,9 @@ SAMPLING = {
     "foreground": lambda samples: samples.foreground_balance(),
 }
 """Functions that return the probabilities of the training items, None for uniform."""
+
+ITERATORS: WeakSet[_BaseDataLoaderIter] = WeakSet()
+"""The iterators of this process's loaders."""
 
 
 class SegmentationData(L.LightningDataModule):
@@ -181,7 +187,7 @@ class SegmentationData(L.LightningDataModule):
         workers = self.num_workers
         if workers == "auto":
             workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
-        return DataLoader(
+        return Loader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
@@ -192,6 +198,30 @@ class SegmentationData(L.LightningDataModule):
             pin_memory=on_gpu,
             persistent_workers=training and int(workers) > 0,
         )
+
+
+class Loader(DataLoader):
+    """A data loader whose worker processes :func:`ending_workers` ends."""
+
+    def __iter__(self) -> _BaseDataLoaderIter:
+        iterator = super().__iter__()
+        ITERATORS.add(iterator)
+        return iterator
+
+
+@contextmanager
+def ending_workers() -> Iterator[None]:
+    """End the worker processes of all loaders at the end, also after an error.
+
+    The traceback of an error holds the iterators. The garbage collector closes their queues before it asks the workers
+    to end, which then never do: the process would wait for them.
+    """
+    try:
+        yield
+    finally:
+        for iterator in list(ITERATORS):
+            if isinstance(iterator, _MultiProcessingDataLoaderIter):
+                iterator._shutdown_workers()
 
 
 def init_worker(worker: int) -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.analysis.network_summary import NetworkSummary, summarize_network, to_markdown, to_metrics
 from unet.data import SegmentationData
+from unet.data.module import ending_workers
 from unet.diagnostics import diagnose
 from unet.hardware import accelerator_name, device_name
 from unet.inference.checkpoint import read_checkpoint
@@ -52,12 +53,12 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     if writer is not None:
         writer.add_text("network", to_markdown(summary), 0)
 
-    begin = time.perf_counter()
-    trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
-    seconds = time.perf_counter() - begin
-
-    best = load_best(task, out)
-    scores = evaluate(trainer, task, data)
+    with ending_workers():
+        begin = time.perf_counter()
+        trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
+        seconds = time.perf_counter() - begin
+        best = load_best(task, out)
+        scores = evaluate(trainer, task, data)
     metrics = {
         **scores,
         **{name: float(value) for name, value in best.items()},
