@@ -25,6 +25,7 @@ from test_command_line import arguments
 from test_training import assert_same, weights
 
 from unet import load
+from unet.data.module import Loader, ending_workers
 from unet.errors import DataUnavailable, Interrupted, UserError
 from unet.failures import classify_failure
 from unet.io.atomic import remove_partials
@@ -296,11 +297,17 @@ def test_a_file_lost_in_an_epoch_is_named_and_a_checkpoint_saved(composed, stack
     at(monkeypatch, "on_train_batch_start", 5, lambda task: shutil.rmtree(copy / "image"))
     with pytest.raises(DataUnavailable) as error:
         train(config, tmp_path / "run")
-    assert not multiprocessing.active_children(), "while the traceback holds the loaders"
     failure = classify_failure(error.value, config)
     assert failure is not None and re.fullmatch(rf"{copy}/image/\d\.png: no such file \([^:]*\)", failure.message)
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert 5 <= saved < 12
+
+
+def test_worker_processes_end_though_something_holds_their_iterator():
+    with ending_workers():
+        batches = iter(Loader([1, 2, 3], num_workers=1))
+        assert next(batches) == 1 and multiprocessing.active_children()
+    assert not multiprocessing.active_children()
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_and_no_partial_file(tmp_path):
