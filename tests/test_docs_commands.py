@@ -25,11 +25,12 @@ from unet.training.train import train
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is")
 
 COMMAND = re.compile(r"python ((?:train|scripts/\w+)\.py)((?:\\\n|[^\n`#&;|<])*)")
-SMALL = """
-model.width=4 data.samples_per_epoch=8 data.batch_size=2 data.num_workers=0 threads=1 trainer.max_epochs=1
-trainer.limit_val_batches=2 trainer.limit_test_batches=1 trainer.precision=32-true trainer.accelerator=cpu
-diagnostics=false num_logged_images=0 feature_maps=0
-""".split()
+SMALL = [
+    *("model.width=4", "data.samples_per_epoch=8", "data.batch_size=2", "data.num_workers=0"),
+    *("trainer.max_epochs=1", "trainer.limit_val_batches=2", "trainer.limit_test_batches=1"),
+    *("trainer.precision=32-true", "trainer.accelerator=cpu", "threads=1"),
+    *("diagnostics=false", "num_logged_images=0", "feature_maps=0"),
+]
 """Overrides for a run of seconds, except the keys that a command itself sets."""
 CELLS = "data.source.values={0: background, 255: cell}"
 RUN = [f"scripts/{name}.py" for name in ("check_data", "describe", "predict", "evaluate", "export", "report")]
