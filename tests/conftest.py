@@ -44,7 +44,7 @@ TINY = [
     "feature_maps=0",
 ]
 """Overrides for a run of seconds: 3 epochs of 4 steps, with dropout so that the network draws random numbers too."""
-IMAGES = ("num_logged_images=2", "feature_maps=2")  # for a run that logs images all the same
+IMAGES = ("num_logged_images=2", "feature_maps=2")  # after TINY, for a run that logs images
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, database=None)
@@ -73,7 +73,7 @@ def script(name: str) -> ModuleType:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude what the libraries have created from garbage collection, which takes a tenth of the time otherwise."""
+    """Exclude the objects of the libraries from garbage collection, which would take a tenth of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)

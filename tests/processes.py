@@ -42,7 +42,7 @@ def stop_all() -> None:
 
 def run_script(words: Sequence[str], cwd: Path, stdout: Connection, stderr: str) -> None:
     """Run ``python WORDS`` in this process and in ``cwd``, with output to a pipe and to a file."""
-    gc.freeze()  # looking at what is loaded already would take a third of a short training
+    gc.freeze()  # garbage collection of the libraries would take a third of a short training
     os.setsid()
     os.chdir(cwd)
     os.dup2(stdout.fileno(), 1)

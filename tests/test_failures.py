@@ -25,7 +25,7 @@ from test_command_line import arguments
 from test_training import assert_same, weights
 
 from unet import load
-from unet.data.module import Loader, ending_workers
+from unet.data.module import TrackedDataLoader, shutdown_workers_on_exit
 from unet.errors import DataUnavailable, Interrupted, UserError
 from unet.failures import classify_failure
 from unet.io.atomic import remove_partials
@@ -298,14 +298,15 @@ def test_a_file_lost_in_an_epoch_is_named_and_a_checkpoint_saved(composed, stack
     with pytest.raises(DataUnavailable) as error:
         train(config, tmp_path / "run")
     failure = classify_failure(error.value, config)
-    assert failure is not None and re.fullmatch(rf"{copy}/image/\d\.png: no such file \([^:]*\)", failure.message)
+    pattern = re.escape(str(copy / "image")) + r".\d\.png: no such file \([^:]*\)"
+    assert failure is not None and re.fullmatch(pattern, failure.message)
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert 5 <= saved < 12
 
 
-def test_worker_processes_end_though_something_holds_their_iterator():
-    with ending_workers():
-        batches = iter(Loader([1, 2, 3], num_workers=1))
+def test_worker_processes_end_while_their_iterator_is_referenced():
+    with shutdown_workers_on_exit():
+        batches = iter(TrackedDataLoader([1, 2, 3], num_workers=1))
         assert next(batches) == 1 and multiprocessing.active_children()
     assert not multiprocessing.active_children()
 

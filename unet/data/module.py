@@ -26,7 +26,7 @@ SAMPLING = {
 """Functions that return the probabilities of the training items, None for uniform."""
 
 ITERATORS: WeakSet[_BaseDataLoaderIter] = WeakSet()
-"""The iterators of this process's loaders."""
+"""The iterators of this process's data loaders that are still in use."""
 
 
 class SegmentationData(L.LightningDataModule):
@@ -187,7 +187,7 @@ class SegmentationData(L.LightningDataModule):
         workers = self.num_workers
         if workers == "auto":
             workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
-        return Loader(
+        return TrackedDataLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
@@ -200,8 +200,8 @@ class SegmentationData(L.LightningDataModule):
         )
 
 
-class Loader(DataLoader):
-    """A data loader whose worker processes :func:`ending_workers` ends."""
+class TrackedDataLoader(DataLoader):
+    """A data loader whose iterators :func:`shutdown_workers_on_exit` finds."""
 
     def __iter__(self) -> _BaseDataLoaderIter:
         iterator = super().__iter__()
@@ -210,11 +210,11 @@ class Loader(DataLoader):
 
 
 @contextmanager
-def ending_workers() -> Iterator[None]:
-    """End the worker processes of all loaders at the end, also after an error.
+def shutdown_workers_on_exit() -> Iterator[None]:
+    """Shut down the worker processes of all loaders when the block ends, also by an error.
 
-    The traceback of an error holds the iterators. The garbage collector closes their queues before it asks the workers
-    to end, which then never do: the process would wait for them.
+    The traceback of an error can keep an iterator until garbage collection, which closes its queues first. torch then
+    cannot tell the workers to end, and the process waits for them forever.
     """
     try:
         yield

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.data import SegmentationData
 from unet.data.allowed_classes import check_targets
-from unet.data.module import ending_workers
+from unet.data.module import shutdown_workers_on_exit
 from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
@@ -89,7 +89,7 @@ def evaluate_checkpoint(
     trainer = evaluation_trainer(config, network, data)
     if config.get("compile"):
         network.compile()
-    with ending_workers():
+    with shutdown_workers_on_exit():
         scores = evaluate(trainer, task, data, split)
     diagnostics: dict[str, float] = {}
     if with_diagnostics:

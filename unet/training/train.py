@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.analysis.network_summary import NetworkSummary, summarize_network, to_markdown, to_metrics
 from unet.data import SegmentationData
-from unet.data.module import ending_workers
+from unet.data.module import shutdown_workers_on_exit
 from unet.diagnostics import diagnose
 from unet.hardware import accelerator_name, device_name
 from unet.inference.checkpoint import read_checkpoint
@@ -53,7 +53,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     if writer is not None:
         writer.add_text("network", to_markdown(summary), 0)
 
-    with ending_workers():
+    with shutdown_workers_on_exit():
         begin = time.perf_counter()
         trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
         seconds = time.perf_counter() - begin

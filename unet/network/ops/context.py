@@ -35,12 +35,12 @@ def bin_means(x: Tensor, bins: Sequence[int]) -> list[Tensor]:
     for other sizes, and has no deterministic backward pass on CUDA.
     """
     i = torch.cat([torch.arange(b, device=x.device) for b in bins])[:, None]
-    b = torch.tensor([b for b in bins for _ in range(b)], device=x.device)[:, None]
+    num_bins = torch.tensor([b for b in bins for _ in range(b)], device=x.device)[:, None]
     means = [x] * len(bins)
     for axis in range(2, x.ndim):
         n = x.shape[axis]
         j = torch.arange(n, device=x.device)[None, :]
-        in_bin = ((j >= i * n // b) & (j * b < (i + 1) * n)).to(x.dtype)  # (sum of b, n)
+        in_bin = ((j >= i * n // num_bins) & (j * num_bins < (i + 1) * n)).to(x.dtype)  # (sum of bins, n)
         weights = (in_bin / in_bin.sum(dim=1, keepdim=True)).split(list(bins))
         means = [F.linear(m.movedim(axis, -1), w).movedim(-1, axis) for m, w in zip(means, weights, strict=True)]
     return means

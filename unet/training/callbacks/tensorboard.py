@@ -196,6 +196,6 @@ class Graph(Callback):
         pl_module.eval()
         with warnings.catch_warnings():  # tracing warns about data-dependent code
             warnings.simplefilter("ignore")
-            # Traced here without the check, which traces it a second time and takes more than half of the time.
+            # Traced here because add_graph would trace twice, to check the result.
             writer.add_graph(torch.jit.trace(pl_module, image, check_trace=False), image)
         pl_module.train(training)
