@@ -78,7 +78,7 @@ def bad_files(folder: Path) -> dict[Path, str]:
     save(folder / "large.png", noise(300, 400, 3))
     small = save(folder / "small.png", noise(64, 64, 3)).read_bytes()
     np.save(folder / "volume.npy", noise(4, 8, 8, 3))
-    np.save(folder / "nan.npy", np.full((8, 8, 3), np.nan, np.float32))
+    np.save(folder / "inf.npy", np.full((8, 8, 3), np.inf, np.float32))
     np.save(folder / "five.npy", noise(8, 8, 5))
     for name, content in {"text.png": b"", "cut.png": small[:2000], "huge.png": header + small[33:]}.items():
         (folder / name).write_bytes(content)
@@ -86,9 +86,9 @@ def bad_files(folder: Path) -> dict[Path, str]:
         folder / "large.png": "300 x 400 pixels, more than max_megapixels=0.1",
         folder / "text.png": "cannot be read",
         folder / "cut.png": "cannot be read",
-        folder / "huge.png": "exceeds limit",
+        folder / "huge.png": "which Pillow refuses",
         folder / "volume.npy": "4 x 8 x 8 x 3",
-        folder / "nan.npy": "NaN",
+        folder / "inf.npy": "infinite",
         folder / "five.npy": "5 channels",
     }
 

@@ -16,7 +16,7 @@ from unet.data import SegmentationData
 from unet.data.folder import Folder
 from unet.data.label_map import LabelMap
 from unet.errors import UserError
-from unet.io.image_formats import read_image
+from unet.io.image_reader import open_image
 from unet.training.build import build_data
 
 
@@ -76,7 +76,7 @@ def test_images_of_every_kind_train(tmp_path, kind):
     for path in (tmp_path / "images").iterdir():
         path.unlink()
         make().save(path.with_suffix(f".{suffix}"))
-        assert str(read_image(path.with_suffix(f".{suffix}")).dtype) == dtype
+        assert str(open_image(path.with_suffix(f".{suffix}"), 2).pixels().dtype) == dtype
     data = build_data(config("data=folder", f"data.root={tmp_path}", "data.source.classes=[a,b]", "data.batch_size=2"))
     data.scan()
     batch = next(iter(data.train_dataloader()))
@@ -95,7 +95,7 @@ def test_mode_converts_all_images(five):
 
 def test_a_missing_listed_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.png: no such file"):
-        read_image(tmp_path / "gone.png")
+        open_image(tmp_path / "gone.png", 2).pixels()
 
 
 def test_images_of_different_sizes_need_a_batch_of_one(five):

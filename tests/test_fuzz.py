@@ -29,7 +29,7 @@ from unet.data.samples import read_item
 from unet.data_check.file_facts import read_facts
 from unet.errors import UserError
 from unet.io.atomic import read_json
-from unet.io.image_formats import read_image
+from unet.io.image_reader import open_image
 from unet.network.model import UNet
 from unet.report.read_sweep import read_run
 from unet.training.config_limits import LIMITS, validate_config
@@ -110,7 +110,10 @@ NAMES = [*valid_files()]
 def test_a_damaged_image_or_mask_is_read_or_rejected(tmp_path: Path, name: str, spoil: Callable[[bytes], bytes]):
     path = tmp_path / name
     path.write_bytes(spoil(valid_files()[name]))
-    for read in (read_image, LabelMap({value: CLASSES[value % 2] for value in range(256)}, CLASSES).read):
+    for read in (
+        lambda path: open_image(path, 2).pixels(),
+        LabelMap({value: CLASSES[value % 2] for value in range(256)}, CLASSES).read,
+    ):
         try:
             array = read(path)
         except UserError as error:
@@ -159,7 +162,7 @@ def test_any_array_is_an_image_or_rejected(tmp_path: Path, dtype: str, shape: li
     array = np.zeros(shape, dtype)
     np.save(path, np.asfortranarray(array) if fortran else array, allow_pickle=True)
     try:
-        image = read_image(path)
+        image = open_image(path, 2).pixels()
     except UserError as error:
         one_line(error, "x.npy")
     else:

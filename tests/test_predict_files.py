@@ -18,6 +18,7 @@ from PIL import Image
 from unet.errors import UserError
 from unet.inference.options import PredictOptions
 from unet.io.atomic import atomic_write
+from unet.io.image_reader import open_image
 from unet.prediction.predict_file import predict_file
 from unet.prediction.predict_folder import (
     DONE,
@@ -29,7 +30,6 @@ from unet.prediction.predict_folder import (
     predict_files,
     write_contact_sheet,
 )
-from unet.prediction.reading import open_image
 from unet.prediction.writing import PngStreamWriter
 
 FLOAT32 = PredictOptions(precision="32-true")
@@ -75,14 +75,14 @@ def test_at_most_the_rows_of_one_tile_are_read_at_once(tmp_path: Path, monkeypat
     np.save(tmp_path / "long.npy", noise(400, 60, 3))
     reader = open_image(tmp_path / "long.npy", 2)
     calls = []
-    read = reader.read
+    read = reader.read_rows
 
     def record_call(begin: int, end: int) -> np.ndarray:
         calls.append((begin, end))
         return read(begin, end)
 
-    reader.read = record_call
-    monkeypatch.setattr("unet.prediction.predict_file.open_image", lambda path, spatial_dims: reader)
+    monkeypatch.setattr(reader, "read_rows", record_call)
+    monkeypatch.setattr("unet.prediction.predict_file.open_image", lambda *args, **options: reader)
     predict_file(network(tmp_path), tmp_path / "long.npy", tmp_path / "long.png", TILED)
     assert max(end - begin for begin, end in calls) == 32
     assert [begin for begin, _ in calls[1:]] == [end for _, end in calls[:-1]], "every row is read once"
@@ -235,7 +235,7 @@ def test_an_invalid_file_is_named_and_does_not_stop_the_others(tmp_path: Path):
     (folder / "good.jpg").write_bytes(good.read_bytes())
     np.save(folder / "short.npy", noise(9, 9, 3))
     os.truncate(folder / "short.npy", 200)
-    np.save(folder / "nan.npy", np.full((9, 9, 3), np.nan, np.float32))
+    np.save(folder / "inf.npy", np.full((9, 9, 3), np.inf, np.float32))
     np.save(folder / "five.npy", noise(9, 9, 5))
     np.save(folder / "words.npy", np.array([["a"]]))
     tifffile.imwrite(folder / "volume.tif", noise(4, 9, 9), photometric="minisblack")
@@ -245,10 +245,10 @@ def test_an_invalid_file_is_named_and_does_not_stop_the_others(tmp_path: Path):
         "text.tif": "cannot be read as an image",
         "good.jpg": "would have the same names as those of",
         "short.npy": "cannot be read as an array",
-        "nan.npy": "NaN or infinite",
+        "inf.npy": "infinite",
         "five.npy": "5 channels, but the network was trained on 3",
         "words.npy": "expected one of real numbers",
-        "volume.tif": "an image of 4 x 9 x 9 with 1 channels; the network takes images with 2 axes",
+        "volume.tif": "an image of 4 x 9 x 9, but the network takes images with 2 axes",
     }
     files = sorted(list_images(str(folder)), key=lambda path: path.suffix != ".png")
     results = {result.path.name: result for result in predict_files(model, files, BatchOptions(tmp_path / "out", "x"))}
@@ -266,7 +266,7 @@ def test_the_error_for_a_file_too_large_to_read_at_once_names_other_formats(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
     with pytest.raises(UserError) as error:
         open_image(tmp_path / "a.png", 2)
-    sentence(error, "a.png: too large to be read at once; save it as TIFF")
+    sentence(error, "a.png: more than 1,400 pixels", "save it as TIFF")
     tifffile.imwrite(tmp_path / "b.tif", noise(40, 40, 3), photometric="rgb", compression="zlib", tile=(16, 16))
     assert open_image(tmp_path / "b.tif", 2).size == (40, 40)
 

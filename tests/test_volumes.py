@@ -13,7 +13,8 @@ from PIL import Image
 
 from unet.data.icbm152 import SLABS, Icbm152, tissue_labels
 from unet.errors import UserError
-from unet.io.image_formats import name_parts, read_image
+from unet.io.image_formats import name_parts
+from unet.io.image_reader import ReadOptions, open_image
 
 
 def test_tissue_labels():
@@ -137,7 +138,7 @@ def test_values_and_colours_are_mapped_in_arrays_too(tmp_path):
 def test_numbers_of_other_types_become_float32(tmp_path):
     for dtype in ("int64", ">f8", "bool", "float16"):
         np.save(tmp_path / "a.npy", noise(5, 6, below=2).astype(dtype))
-        image = read_image(tmp_path / "a.npy", spatial_dims=2)
+        image = open_image(tmp_path / "a.npy", 2).pixels()
         assert image.shape == (5, 6, 1) and image.dtype == np.float32 and set(np.unique(image)) == {0, 1}
 
 
@@ -147,14 +148,14 @@ def test_a_truncated_nifti_is_an_error(tmp_path):
     write(path, noise(6, 8, 10))
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(UserError, match=r"a\.nii\.gz: cannot be read as NIfTI"):
-        read_image(path)
+        open_image(path, 3).pixels()
 
 
 def test_nothing_is_unpickled(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], object), allow_pickle=True)
     monkeypatch.setattr("pickle.load", lambda *args, **kwargs: pytest.fail("unpickled"))
     with pytest.raises(UserError, match=r"a\.npy"):
-        read_image(tmp_path / "a.npy")
+        open_image(tmp_path / "a.npy", 1)
 
 
 def test_missing_nibabel_is_an_error_with_the_command_to_install_it(tmp_path, monkeypatch):
@@ -170,9 +171,13 @@ def test_missing_nibabel_is_an_error_with_the_command_to_install_it(tmp_path, mo
     with pytest.raises(
         UserError, match=r"a\.nii\.gz: reading NIfTI needs nibabel; run: pip install -e '\.\[volumes\]'"
     ):
-        read_image(tmp_path / "a.nii.gz")
+        open_image(tmp_path / "a.nii.gz", 3)
 
 
-def test_a_picture_mode_is_refused_for_arrays(tmp_path):
-    with pytest.raises(UserError, match=r"\.npy: data\.source\.mode=RGB does not convert arrays"):
-        scanned(arrays_folder(tmp_path, (12, 10), ".npy", ".npy"), mode="RGB", splits={"train": 1, "val": 1})
+def test_a_mode_converts_arrays_of_8_bits_only(tmp_path):
+    np.save(tmp_path / "a.npy", noise(5, 6, 3))
+    grey = open_image(tmp_path / "a.npy", 2, ReadOptions(mode="L")).pixels()
+    assert np.array_equal(grey[..., 0], np.asarray(Image.fromarray(noise(5, 6, 3)).convert("L")))
+    np.save(tmp_path / "b.npy", noise(5, 6, 3, dtype="float32"))
+    with pytest.raises(UserError, match=r"b\.npy: 3 channels of float32, which data\.source\.mode=L does not convert"):
+        open_image(tmp_path / "b.npy", 2, ReadOptions(mode="L")).pixels()

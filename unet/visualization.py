@@ -18,13 +18,18 @@ GREY, RED = (90, 90, 90), (220, 30, 30)
 
 
 def to_rgb(image: Array) -> Array:
-    """Convert an image (H, W, C) of any range to uint8 RGB: its first three channels, or the first one repeated."""
+    """Convert an image (H, W, C) of any range to uint8 RGB: its first three channels, or the first one repeated.
+
+    NaN, where there is no data, is black.
+    """
     image = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
     if image.dtype == np.uint8:
         return image
     image = image.astype(np.float64)
-    low, high = image.min(), image.max()
-    return ((image - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+    if np.isnan(image).all():
+        return np.zeros(image.shape, np.uint8)
+    low, high = np.nanmin(image), np.nanmax(image)
+    return np.nan_to_num((image - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
 
 
 def colorize(labels: Array, colors: Sequence[Sequence[int]]) -> Array:

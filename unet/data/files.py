@@ -1,33 +1,38 @@
 """Find the image and mask files of a data set and pair them."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from unet.data.label_map import LabelMap
 from unet.data.source import Array, Item, raise_error
 from unet.errors import UserError
-from unet.io.image_formats import SUFFIXES, name_parts, read_image
+from unet.io.image_formats import SUFFIXES, name_parts
+from unet.io.image_reader import AS_STORED, ReadOptions, open_image
 
 
 @dataclass(frozen=True)
 class FilePair:
-    """An image file and its mask file, the labels of the mask, and a Pillow mode for the image; read when called."""
+    """An image file and its mask file, the labels of the mask, and how the image is read; both are read when called."""
 
     image: Path
     mask: Path
     labels: LabelMap
-    mode: str | None = None
+    options: ReadOptions = AS_STORED
 
     def __call__(self) -> tuple[Array, Array]:
-        target = self.labels.read(self.mask)
-        return read_image(self.image, self.mode, target.ndim), target
+        target = self.labels.read(self.mask, self.image)
+        return self.read_image(target.shape), target
+
+    def read_image(self, size: Sequence[int]) -> Array:
+        """Return the image (*S, C) that belongs to a mask of a size."""
+        return open_image(self.image, len(size), self.options, size).pixels()
 
 
-def file_item(image: Path, mask: Path, labels: LabelMap, mode: str | None = None) -> Item:
+def file_item(image: Path, mask: Path, labels: LabelMap, options: ReadOptions = AS_STORED) -> Item:
     """Return the item of an image file and its mask file."""
-    return Item(str(image), FilePair(image, mask, labels, mode))
+    return Item(str(image), FilePair(image, mask, labels, options))
 
 
 def image_files(folder: Path, on_error: Callable[[UserError], None] = raise_error) -> dict[str, Path]:
@@ -53,7 +58,7 @@ def pair_files(
     masks: Path,
     labels: LabelMap,
     mask_stem: str = "{stem}",
-    mode: str | None = None,
+    options: ReadOptions = AS_STORED,
     on_error: Callable[[UserError], None] = raise_error,
 ) -> dict[str, Item]:
     """Return the items of a folder of images and a folder of masks, by the stem of the image.
@@ -62,7 +67,7 @@ def pair_files(
         images, masks: the folders.
         labels: the labels of the masks' values.
         mask_stem: a pattern for the stem of the mask, such as ``"{stem}_mask"``.
-        mode: a Pillow mode to which every image is converted.
+        options: how the images are read.
         on_error: called for an image without a mask, a mask without an image and two files with one stem.
     """
     require_folders([images, masks])
@@ -77,7 +82,7 @@ def pair_files(
         if mask is None:
             on_error(UserError(f"{path}: no mask {masks / expected}.*; add it or remove the image"))
             continue
-        items[stem] = file_item(path, mask, labels, mode)
+        items[stem] = file_item(path, mask, labels, options)
     for mask in mask_files.values():
         on_error(UserError(f"{mask}: a mask without an image in {images}; add it ({formats}) or remove the mask"))
     return items

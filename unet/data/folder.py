@@ -13,6 +13,8 @@ from unet.data.label_map import LabelMap, format_values
 from unet.data.source import PALETTE, SPLITS, Color, Item, Source
 from unet.errors import UserError, did_you_mean
 from unet.io.image_formats import SUFFIXES, name_parts
+from unet.io.image_reader import ReadOptions
+from unet.io.tiff import PAGES
 from unet.labels import IGNORE_INDEX
 
 MODES = ("L", "RGB", "RGBA")
@@ -33,6 +35,9 @@ class Folder(Source):
         values: value of the masks -> class name or ``ignore``; see :class:`unet.data.label_map.LabelMap`.
         mask_stem: a pattern for the stem of the mask, such as ``"{stem}_mask"``.
         mode: a Pillow mode (``L``, ``RGB`` or ``RGBA``) to which every image is converted; None: no conversion.
+        nodata: a value of the images that stands for no data, besides NaN and the value that a GeoTIFF declares. Such
+            pixels are replaced by the mean, and their labels are ignored.
+        pages: ``channels`` or ``slices``: what the pages of a TIFF are; None: as its metadata say, or else slices.
         splits: for each split a text file of stems (in ``root`` or the working directory), or its fraction of the
             images that are in no list, or null. Images are assigned at random with a fixed seed, not the run's.
         group: a regular expression searched in the stem; images with the same first group (a patient, a video) are
@@ -47,6 +52,8 @@ class Folder(Source):
         values: Mapping[Any, str] | None = None,
         mask_stem: str = "{stem}",
         mode: str | None = None,
+        nodata: float | None = None,
+        pages: str | None = None,
         splits: Mapping[str, float | str | None] = DEFAULT_SPLITS,
         group: str | None = None,
     ):
@@ -60,7 +67,12 @@ class Folder(Source):
             raise UserError(f'data.source.mask_stem: expected a pattern such as "{{stem}}_mask", found {mask_stem!r}')
         if mode is not None and mode not in MODES:
             raise UserError(f"data.source.mode: expected null or one of {', '.join(MODES)}, found {mode!r}")
-        self.mask_stem, self.mode = mask_stem, mode
+        if not isinstance(nodata, int | float | None) or isinstance(nodata, bool):
+            raise UserError(f"data.source.nodata: expected null or a number, such as -9999, found {nodata!r}")
+        if pages is not None and pages not in PAGES:
+            raise UserError(f"data.source.pages: expected null or one of {', '.join(PAGES)}, found {pages!r}")
+        self.mask_stem = mask_stem
+        self.read_options = ReadOptions(mode, None if nodata is None else float(nodata), pages)
         self.splits = check_splits(splits)
         self.group = compile_group(group)
 
@@ -86,7 +98,9 @@ class Folder(Source):
         return {split: list(splits[split].values()) for split in SPLITS if splits.get(split)}
 
     def pairs(self, folder: Path) -> dict[str, Item]:
-        return pair_files(folder / "images", folder / "masks", self.labels, self.mask_stem, self.mode, self.on_error)
+        return pair_files(
+            folder / "images", folder / "masks", self.labels, self.mask_stem, self.read_options, self.on_error
+        )
 
     def divide(self, items: Mapping[str, Item]) -> dict[str, list[str]]:
         """Return the stems of each split."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from unet.data.files import find_installed_file
 from unet.data.source import Array, Color, Item, Source, in_memory_pair
-from unet.io.image_formats import read_nifti
+from unet.io.arrays import open_nifti
 from unet.labels import IGNORE_INDEX
 
 INSTALL = "pip install -e '.[volumes]'"
@@ -37,7 +37,8 @@ class Icbm152(Source):
 
     def load_splits(self) -> dict[str, list[Item]]:
         image, grey, white = (
-            read_nifti(find_installed_file("nilearn", FILE.format(kind), INSTALL)) for kind in ("t1", "gm", "wm")
+            open_nifti(find_installed_file("nilearn", FILE.format(kind), INSTALL)).pixels()
+            for kind in ("t1", "gm", "wm")
         )
         target = tissue_labels(image, grey, white)
         return {

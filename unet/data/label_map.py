@@ -8,7 +8,8 @@ import numpy as np
 
 from unet.data.source import Array
 from unet.errors import UserError, did_you_mean
-from unet.io.image_formats import DISPLAY_MODES, PILLOW_SUFFIXES, name_parts, read_array, read_with_pillow
+from unet.io.image_formats import NIFTI, name_parts
+from unet.io.image_reader import open_stored
 from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
 
@@ -44,24 +45,23 @@ class LabelMap:
             )
         return self.classes.index(name)
 
-    def read(self, path: Path) -> Array:
-        """Read a mask file as labels (*S)."""
-        pixels, spatial_dims = self.pixels(path)
+    def read(self, path: Path, image: Path | None = None) -> Array:
+        """Read a mask file as labels (*S), on the voxel grid of its ``image`` if both are NIfTI files."""
+        pixels, spatial_dims = self.pixels(path, image)
         return self(pixels, path, spatial_dims)
 
-    def pixels(self, path: Path) -> tuple[Array, int]:
+    def pixels(self, path: Path, image: Path | None = None) -> tuple[Array, int]:
         """Read the values of a mask file, (*S) or (*S, C), and the number of spatial axes.
 
         A palette image gives its indices, or its colours if colours are mapped. All axes of an array are spatial unless
         colours are mapped, except a fourth axis of size 1.
         """
-        if name_parts(path)[1] in PILLOW_SUFFIXES:
-            indices = ("1",) if self.has_colors else ("1", "P", "PA")
-            pixels, spatial_dims = read_with_pillow(
-                path, lambda mode: mode if mode in indices else DISPLAY_MODES.get(mode, mode)
-            )
-        else:
-            pixels = read_array(path)
+        is_nifti = image is not None and name_parts(image)[1] in NIFTI and name_parts(path)[1] in NIFTI
+        stored = open_stored(path, grid=image if is_nifti else None)
+        pixels, spatial_dims = stored.pixels(), stored.spatial_dims
+        if stored.palette is not None and stored.palette.shape[1] == 3 and self.has_colors:
+            pixels = stored.palette[pixels]
+        if spatial_dims is None:
             pixels = pixels[..., 0] if pixels.ndim == 4 and pixels.shape[-1] == 1 else pixels
             spatial_dims = pixels.ndim - 1 if self.has_colors and pixels.shape[-1] in (3, 4) else pixels.ndim
         if not 1 <= spatial_dims <= 3:

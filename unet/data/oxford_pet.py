@@ -8,6 +8,7 @@ from unet.data.files import file_item, read_lines
 from unet.data.label_map import LabelMap
 from unet.data.source import Color, Item, Source
 from unet.errors import UserError
+from unet.io.image_reader import ReadOptions
 
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
 FOLDER = "oxford-iiit-pet"
@@ -26,6 +27,8 @@ class OxfordPet(Source):
 
     classes: tuple[str, ...] = ("pet", "background", "border")
     colors: tuple[Color, ...] = ((230, 159, 0), (40, 40, 60), (240, 240, 240))
+
+    read_options = ReadOptions(mode="RGB")  # some files are in fact PNG or GIF
 
     def __init__(self, root: str, border: str = "class", download: bool = True):
         if border not in ("class", "ignore"):
@@ -52,7 +55,8 @@ class OxfordPet(Source):
         return splits
 
     def official_split(self, split: str, labels: LabelMap) -> tuple[list[str], list[Item]]:
-        """Return names and items of an official split, all in RGB because some files are in fact PNG or GIF."""
+        """Return names and items of an official split."""
         names = [line.split()[0] for line in read_lines(self.root / FOLDER / "annotations" / f"{split}.txt")]
         images, masks = self.root / FOLDER / "images", self.root / FOLDER / "annotations" / "trimaps"
-        return names, [file_item(images / f"{name}.jpg", masks / f"{name}.png", labels, "RGB") for name in names]
+        files = ((images / f"{name}.jpg", masks / f"{name}.png") for name in names)
+        return names, [file_item(image, mask, labels, self.read_options) for image, mask in files]

@@ -68,7 +68,8 @@ class Samples:
         self.item_counts[index] = np.bincount(target.ravel(), minlength=256)[: self.num_classes]
         self.sizes.setdefault(target.shape, index)
         self.dtype = np.result_type(self.dtype, image.dtype)
-        self.range = min(self.range[0], float(image.min())), max(self.range[1], float(image.max()))
+        if (values := image if image.dtype.kind != "f" else image[~np.isnan(image)]).size:
+            self.range = min(self.range[0], float(values.min())), max(self.range[1], float(values.max()))
         size = image.nbytes + target.nbytes
         if self.bytes + size <= budget:
             for array in (image, target):
@@ -116,11 +117,15 @@ class Samples:
         return np.argsort(-label_entropy(self.item_counts), kind="stable")[:count].tolist()
 
     def statistics(self, most: int = 64) -> tuple[list[float], list[float]]:
-        """Return mean and standard deviation per channel over up to ``most`` evenly spaced images."""
-        total, squares, count = np.zeros(self.channels), np.zeros(self.channels), 0
+        """Return mean and standard deviation per channel over up to ``most`` evenly spaced images, without NaN."""
+        total, squares, count = (np.zeros(self.channels) for _ in range(3))
         for index in evenly_spaced(len(self), most):
             pixels = self[index][0].reshape(-1, self.channels).astype(np.float64)
-            total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + len(pixels)
+            present = ~np.isnan(pixels)
+            pixels = np.where(present, pixels, 0)
+            total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + present.sum(0)
+        if not count.all():
+            raise UserError(f"channel {int(count.argmin())} has no value in {len(self)} images: all are NaN or nodata")
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
         return mean.tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
@@ -142,7 +147,11 @@ def read_in_parallel(read: Callable[[Item], Result], items: Iterable[Item], num_
 
 
 def read_item(item: Item, num_classes: int, spatial_dims: int) -> tuple[Array, Array]:
-    """Read an item. Raises UserError if image and target do not match each other or the classes."""
+    """Read an item: image (*S, C) and target (*S), which is ignored where all channels of the image are NaN.
+
+    Raises:
+        UserError: image and target do not match each other or the classes, or a value is infinite.
+    """
     image, target = item.read()
     if image.ndim != spatial_dims + 1 or 0 in image.shape:
         raise UserError(
@@ -152,8 +161,11 @@ def read_item(item: Item, num_classes: int, spatial_dims: int) -> tuple[Array, A
     if target.shape != image.shape[:-1]:
         sizes = f"its mask is {times(target.shape)}, the image {times(image.shape[:-1])}"
         raise UserError(f"{item.name}: {sizes}; expected the same size")
-    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
-        raise UserError(f"{item.name}: contains NaN or infinite values; replace them or remove the image")
+    if image.dtype.kind == "f":
+        if np.isinf(image).any():
+            raise UserError(f"{item.name}: contains infinite values; replace them or remove the image")
+        if (missing := np.isnan(image).all(-1)).any():
+            target = np.where(missing, np.uint8(IGNORE_INDEX), target)
     invalid = target[(target >= num_classes) & (target != IGNORE_INDEX)]
     if invalid.size:
         raise UserError(f"{item.name}: label {invalid[0]} is outside the {num_classes} classes")
@@ -179,9 +191,15 @@ def cross_split_duplicates(splits: Iterable[Samples]) -> list[tuple[Item, Item]]
     for samples in splits:
         for index, key in enumerate(samples.digests):
             first_split, first_index = first.setdefault(key, (samples, index))
-            if first_split is not samples and np.ptp(samples[index][0]) > 0:
+            if first_split is not samples and not is_constant(samples[index][0]):
                 pairs.append((first_split.items[first_index], samples.items[index]))
     return pairs
+
+
+def is_constant(image: Array) -> bool:
+    """Return whether all pixels that are not NaN have one value."""
+    values = image[~np.isnan(image)] if image.dtype.kind == "f" else image
+    return values.size == 0 or bool((values == values.flat[0]).all())
 
 
 def channel_mismatch(item: Item, channels: int, reference: Item, expected: int) -> UserError:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from unet.errors import UserError
 from unet.io.image_formats import Array
+from unet.io.image_reader import AS_STORED, ReadOptions
 
 SPLITS = ("train", "val", "test")
 
@@ -51,12 +52,14 @@ class Source(ABC):
         classes: class names; their index is the label.
         colors: one RGB colour per class.
         spatial_dims: 1, 2 or 3.
+        read_options: how its image files are read, as prediction has to read others.
         on_error: called with an error for each file without a partner; raises it by default.
     """
 
     classes: Sequence[str]
     colors: Sequence[Color] = PALETTE
     spatial_dims: int = 2
+    read_options: ReadOptions = AS_STORED
     on_error: Callable[[UserError], None] = staticmethod(raise_error)
 
     @abstractmethod

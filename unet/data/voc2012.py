@@ -6,6 +6,7 @@ from unet.data.download import ensure_downloaded
 from unet.data.files import file_item, read_lines
 from unet.data.label_map import LabelMap
 from unet.data.source import Color, Item, Source
+from unet.io.image_reader import ReadOptions
 
 ARCHIVE = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
 FOLDER = "VOCdevkit/VOC2012"
@@ -33,6 +34,8 @@ class Voc2012(Source):
         (192, 128, 128), (0, 64, 0), (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
     )  # fmt: skip
 
+    read_options = ReadOptions(mode="RGB")
+
     def __init__(self, root: str, download: bool = True):
         self.root, self.download = Path(root), download
 
@@ -48,4 +51,4 @@ class Voc2012(Source):
         labels = LabelMap({**dict(enumerate(self.classes)), 255: "ignore"}, self.classes)
         names = read_lines(folder / "ImageSets" / "Segmentation" / f"{split}.txt")
         images, masks = folder / "JPEGImages", folder / "SegmentationClass"
-        return [file_item(images / f"{name}.jpg", masks / f"{name}.png", labels, "RGB") for name in names]
+        return [file_item(images / f"{name}.jpg", masks / f"{name}.png", labels, self.read_options) for name in names]

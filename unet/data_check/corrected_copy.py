@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from unet.data_check.mask_values import Key, index_values, nearest_levels
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.errors import UserError
 from unet.io.atomic import atomic_folder
-from unet.io.image_formats import DISPLAY_MODES, name_parts
+from unet.io.image_formats import name_parts
+from unet.io.pictures import DISPLAY_MODES
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,15 @@ def write_corrected_copy(survey: Survey, out: Path) -> CorrectedCopy:
             list(progress(results, len(items), "writing"))
     except OSError as error:
         raise UserError(f"fix={out}: cannot be written ({error}); nothing was left there") from None
-    classes, mode = survey.encoding.classes, survey.source.mode
+    classes, reading = survey.encoding.classes, survey.source.read_options
     overrides = [classes_override(classes)]
     values: dict[Key, str] | None = None
     if IGNORE in survey.encoding.meaning.values():
         values = {**dict(enumerate(classes)), 255: IGNORE}
         overrides.append(values_override(values))
-    if mode is not None:
-        overrides.append(f"data.source.mode={mode}")
-    return CorrectedCopy(Folder(str(out), classes=classes, values=values, mode=mode), tuple(overrides), exclusions)
+    settings = {key: value for key, value in asdict(reading).items() if value is not None}
+    overrides += [f"data.source.{key}={value}" for key, value in settings.items()]
+    return CorrectedCopy(Folder(str(out), classes=classes, values=values, **settings), tuple(overrides), exclusions)
 
 
 def usable_items(survey: Survey, exclusions: list[str]) -> Iterator[ItemFacts]:
@@ -135,7 +136,7 @@ def save_upright(image: Path, path: Path) -> None:
 
 def class_labels(files: FilePair, encoding: Encoding, rotate: bool = False) -> Array:
     """Return a mask file as class indices (*S), uint8; a value without a class has that of the nearest value."""
-    pixels, spatial_dims = files.labels.pixels(files.mask)
+    pixels, spatial_dims = files.labels.pixels(files.mask, files.image)
     indices, keys, _ = index_values(pixels, spatial_dims)
     unknown = [key for key in keys if key not in encoding.meaning]
     level_of = dict(zip(unknown, nearest_levels(unknown, list(encoding.meaning)), strict=True)) if unknown else {}

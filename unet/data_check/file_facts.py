@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from unet.data.files import FilePair
 from unet.data.samples import hash_pixels
@@ -14,9 +12,9 @@ from unet.data.source import Array, Item
 from unet.data_check.mask_values import Key, find_levels, index_values, looks_lossy, nearest_levels
 from unet.data_check.shapes import Shapes, center_crop, measure_objects
 from unet.errors import UserError
-from unet.io.image_formats import PILLOW_SUFFIXES, name_parts, read_image
+from unet.io.image_formats import StoredImage, name_parts
+from unet.io.image_reader import open_image, open_stored
 
-ORIENTATION = 0x0112  # EXIF's tag for the orientation of the camera; 1: the pixels are stored upright
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange height and width
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
@@ -30,13 +28,11 @@ class FileFormat:
 
     Attributes:
         name: format and mode, such as ``PNG RGB``, or the suffix of an array.
-        orientation: the EXIF orientation that the reader does not apply; 1: none.
-        loses_bits: whether Pillow reads it with fewer bits than it has.
+        orientation: the orientation that the file asks for and the reader does not apply; 1: none.
     """
 
     name: str
     orientation: int = 1
-    loses_bits: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ class ItemFacts:
 def read_facts(item: Item, split: str, measure: bool) -> ItemFacts:
     """Read an item without ever raising an exception; ``measure``: also measure the objects of its mask."""
     errors: list[str] = []
-    image, mask, spatial_dims = None, None, None
+    image, mask, spatial_dims, size = None, None, None, None
     if not isinstance(files := item.read, FilePair):
         with collect_errors(item.name, errors):
             pixels, target = item.read()
@@ -119,11 +115,14 @@ def read_facts(item: Item, split: str, measure: bool) -> ItemFacts:
             mask = mask_facts(target, target.ndim, image.format, measure)
         return ItemFacts(item, split, image, mask, tuple(errors))
     with collect_errors(str(files.mask), errors):
-        pixels, spatial_dims = files.labels.pixels(files.mask)
+        pixels, spatial_dims = files.labels.pixels(files.mask, files.image)
         lossy = name_parts(files.mask)[1] in LOSSY_SUFFIXES
-        mask = mask_facts(pixels, spatial_dims, read_format(files.mask), measure, lossy)
+        size = pixels.shape[:spatial_dims]
+        mask = mask_facts(pixels, spatial_dims, file_format(open_stored(files.mask)), measure, lossy)
     with collect_errors(str(files.image), errors):
-        image = image_facts(read_image(files.image, files.mode, spatial_dims), read_format(files.image))
+        stored = open_stored(files.image, files.options.pages)
+        axes = spatial_dims or stored.spatial_dims or len(stored.shape)
+        image = image_facts(open_image(files.image, axes, files.options, size).pixels(), file_format(stored))
     return ItemFacts(item, split, image, mask, tuple(errors))
 
 
@@ -138,15 +137,9 @@ def collect_errors(name: str, errors: list[str]) -> Iterator[None]:
         errors.append(f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})")
 
 
-def read_format(path: Path) -> FileFormat:
-    """Return the format of an image from its header; of an array, the suffix."""
-    if name_parts(path)[1] not in PILLOW_SUFFIXES:
-        return FileFormat(name_parts(path)[1])
-    with Image.open(path) as image:
-        # Pillow applies the orientation of a TIFF when it reads it, and of no other format.
-        orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
-        loses_bits = image.mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
-        return FileFormat(f"{image.format} {image.mode}", orientation if orientation in range(1, 9) else 1, loses_bits)
+def file_format(stored: StoredImage) -> FileFormat:
+    """Return the format of a file that was opened."""
+    return FileFormat(stored.format, stored.orientation)
 
 
 def image_facts(image: Array, file_format: FileFormat) -> ImageFacts:

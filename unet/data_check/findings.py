@@ -183,14 +183,11 @@ def format_duplicates(group: Iterable[ItemFacts]) -> str:
 
 
 def find_range_differences(survey: Survey) -> Iterator[Finding]:
-    """Find images that differ in type or range of values, or that lose bits when read."""
+    """Find images that differ in type or range of values."""
     types = Counter(image.dtype for _, image in survey.images)
     odd = [item.name for item, image in survey.images if image.dtype != types.most_common(1)[0][0]]
     counts = format_counts(image.dtype for _, image in survey.images)
     yield from files_finding(WARNING, f"images differ in type: {counts}; convert them to one type and range", odd)
-    converted = (item.name for item, image in survey.images if image.format.loses_bits)
-    text = "colour images of 16 bits are read with 8; save them as .npy to keep all bits"
-    yield from files_finding(WARNING, text, converted)
     constant = (item.name for item, image in survey.images if image.low == image.high)
     yield from files_finding(WARNING, "images are constant: all pixels have one value", constant)
     highs = [image.high for _, image in survey.images if image.dtype == "float32" and image.high > 0]

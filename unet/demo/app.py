@@ -2,13 +2,13 @@
 
 # pyright: reportMissingImports=false
 
+import math
 import os
 import re
 import signal
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from html import escape
 from inspect import signature
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 
 from unet import UNet, load
 from unet.data.allowed_classes import check_targets
@@ -27,21 +26,21 @@ from unet.hardware import channels_last, select_device, to_memory_format
 from unet.inference.image_values import match_channels
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter
-from unet.io.image_formats import PILLOW_SUFFIXES, name_parts
+from unet.io.image_formats import NIFTI, SUFFIXES, name_parts
+from unet.io.image_reader import ImageReader, array_reader, open_image
 from unet.io.run_folder import CHECKPOINTS, load_run_config
 from unet.labels import IGNORE_INDEX, label_entropy
 from unet.network.geometry import times
 from unet.prediction.overlay import blend_labels
 from unet.prediction.predict_file import predict_bands
 from unet.prediction.predict_folder import error_message, list_images
-from unet.prediction.reading import ImageReader, array_reader, open_image
 from unet.runs.cli import program_name
 from unet.visualization import draw_errors, to_rgb
 
 MAX_SIDE, THUMBNAIL = 1024, 240
 """Sides of a displayed image in pixels; larger images are subsampled, smaller ones enlarged by an integer."""
 MAX_SAMPLES, MAX_CANDIDATES = 12, 48
-SUFFIXES = PILLOW_SUFFIXES | {".npy"}
+SUFFIXES_2D = SUFFIXES - NIFTI
 STYLE = "#legend :is(table, tr, th, td) { border: 0 !important; padding: 2px 6px; overflow-wrap: anywhere; }"
 
 
@@ -116,23 +115,17 @@ def load_networks(paths: Sequence[Path], device: str) -> list[tuple[str, Segment
 
 def open_limited(path: Path, max_megapixels: float) -> ImageReader:
     """Open an image like the command ``predict``; raise UserError before decoding one that is too large."""
-
-    def check_size(height: int, width: int) -> None:
-        if height * width > max_megapixels * 1e6:
-            message = f"{path}: {times((height, width))} pixels, more than max_megapixels={max_megapixels:g}"
-            raise UserError(f"{message}; use {program_name('predict')}")
-
-    with suppress(OSError, SyntaxError), Image.open(path) as picture:  # open_image raises the error
-        check_size(picture.height, picture.width)
     image = open_image(path, 2)
-    check_size(*image.size)
+    if math.prod(image.size) > max_megapixels * 1e6:
+        message = f"{path}: {times(image.size)} pixels, more than max_megapixels={max_megapixels:g}"
+        raise UserError(f"{message}; use {program_name('predict')}")
     return image
 
 
 def folder_samples(images: str, max_megapixels: float) -> list[ImageReader]:
     """Return the first images of a folder or a pattern; print a message for each that cannot be read."""
     samples = []
-    for path in [path for path in list_images(images, "images") if name_parts(path)[1] in SUFFIXES][:MAX_SAMPLES]:
+    for path in [path for path in list_images(images, "images") if name_parts(path)[1] in SUFFIXES_2D][:MAX_SAMPLES]:
         try:
             samples.append(open_limited(path, max_megapixels))
         except UserError as error:
@@ -154,7 +147,7 @@ def run_samples(checkpoint: Path) -> list[ImageReader]:
         pairs = [(Path(items[index].name), *items[index].read()) for index in indices]
         counts = np.stack([np.bincount(mask.ravel(), minlength=256)[:IGNORE_INDEX] for _, _, mask in pairs])
         ranking = np.argsort(-label_entropy(counts), kind="stable")[:MAX_SAMPLES]
-        return [array_reader(pairs[index][0], pairs[index][1], 2, 2) for index in ranking]
+        return [array_reader(pairs[index][0], pairs[index][1]) for index in ranking]
     except Exception as error:
         message = " ".join(str(error.__cause__ or error).split())
         print(f"no sample images ({message}); choose some with images=FOLDER", flush=True)
@@ -217,7 +210,7 @@ def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[Imag
         gr.Markdown("# U-Net demo\nUpload an image or pick one to see the most probable class of every pixel.")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                upload = gr.File(label="Upload an image", file_types=sorted(SUFFIXES), height=120, elem_id="upload")
+                upload = gr.File(label="Upload an image", file_types=sorted(SUFFIXES_2D), height=120, elem_id="upload")
                 gallery = gr.Gallery(
                     [to_rgb(resize(image.rows(0, image.size[0]), THUMBNAIL)) for image in samples], label="Or pick one",
                     columns=2, height=300, object_fit="cover", allow_preview=False, interactive=False, buttons=[],

@@ -16,7 +16,7 @@ from unet.data.samples import evenly_spaced, read_item
 from unet.data.source import Item
 from unet.errors import UserError
 from unet.export.deployed import InputSpec
-from unet.io.image_formats import read_image
+from unet.io.image_reader import open_image
 from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
 
@@ -72,7 +72,7 @@ def read_example(item: Item | Path, spec: InputSpec, num_classes: int) -> Labell
     """Read an image with or without a mask. Raises UserError if it does not match the specification."""
     dims = len(spec.total_stride)
     if isinstance(item, Path):
-        path, pixels, target = item, read_image(item, spatial_dims=dims), None
+        path, pixels, target = item, open_image(item, dims, channels=spec.channels).pixels(), None
     else:
         with rename_key():
             path, (pixels, target) = Path(item.name), read_item(item, num_classes, dims)

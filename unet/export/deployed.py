@@ -11,7 +11,7 @@ from unet.errors import UserError, did_you_mean
 from unet.inference.segmenter import Segmenter
 
 DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
-"""Dtypes of images on disk; see :func:`unet.io.image_formats.read_image`."""
+"""Dtypes of images on disk; see :func:`unet.io.image_reader.ImageReader`."""
 AXES = {1: "L", 2: "H W", 3: "D H W"}
 BLOCK = 8
 """Side of the constant patches of :meth:`InputSpec.random_image`."""

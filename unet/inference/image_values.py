@@ -17,10 +17,14 @@ class ValueRange:
         self.dtype, self.low, self.high = torch.float32, math.inf, -math.inf
 
     def add(self, pixels: Tensor) -> None:
-        """Add the pixels of a window; raise UserError if any is NaN or infinite."""
-        low, high = (value.item() for value in pixels.float().aminmax())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise UserError("the image holds NaN or infinite values; replace them")
+        """Add the pixels of a window, without NaN; raise UserError if any is infinite."""
+        values = pixels.float()
+        values = values[~values.isnan()] if pixels.is_floating_point() else values
+        if not values.numel():
+            return
+        low, high = (value.item() for value in values.aminmax())
+        if math.isinf(low) or math.isinf(high):
+            raise UserError("the image holds infinite values; replace them")
         self.dtype, self.low, self.high = pixels.dtype, min(self.low, low), max(self.high, high)
 
     def mismatch(self, description: Mapping[str, Any]) -> str | None:

@@ -18,6 +18,7 @@ from unet.inference.options import PredictOptions
 from unet.inference.preprocessing import apply_eval_transforms
 from unet.inference.tiling import Network, Tiling, Window, overlap_samples, place_tiles, sliding_window, stitch
 from unet.inference.tta import with_tta
+from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
 from unet.network.model import UNet
 from unet.network.normalization import Normalize, adjust_logits
@@ -237,7 +238,10 @@ def with_precision_and_tta(model: Segmenter, options: PredictOptions) -> Network
     def forward(image: Tensor) -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=bf16), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="the bottleneck is")  # advice for training
-            return model(image)
+            logits = model(image)
+        if image.is_floating_point() and (missing := image.isnan().all(1, keepdim=True)).any():
+            logits = logits.float().masked_fill(missing, torch.nan)  # averages over tiles and flips keep it
+        return logits
 
     return with_tta(forward, model.net.spatial_dims) if options.tta else forward
 
@@ -247,14 +251,15 @@ def decode_logits(
 ) -> tuple[Tensor, Tensor | None]:
     """Return labels (*S) uint8 and probabilities (*S, K) float16 of logits (1, K, *S').
 
+    Where the logits are NaN, because the image has no data, the label is ``IGNORE_INDEX``, the probabilities are NaN.
     ``undo`` resizes one class at a time: all classes at the size of the image may not fit into memory.
     """
     maximum = undo(logits[:, :1])[0, 0]
-    labels = torch.zeros_like(maximum, dtype=torch.uint8)
+    labels = torch.zeros_like(maximum, dtype=torch.uint8).masked_fill_(maximum.isnan(), IGNORE_INDEX)
     for k in range(1, logits.shape[1]):
         class_logits = undo(logits[:, k : k + 1])[0, 0]
         labels.masked_fill_(class_logits > maximum, k)
-        maximum = torch.maximum(maximum, class_logits)
+        maximum = torch.maximum(maximum, class_logits)  # NaN if one of them is: a later comparison is false
     if not probabilities:
         return labels, None
     scores = logits.softmax(1)

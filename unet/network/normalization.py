@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 
 class Normalize(nn.Module):
-    """Standardization of each channel to zero mean and unit deviation. image (B, C, *S) of any dtype -> float32."""
+    """Standardization of each channel to zero mean and unit deviation. image (B, C, *S) of any dtype -> float32.
+
+    NaN, the value of pixels without data, becomes 0: the mean.
+    """
 
     mean: Tensor
     std: Tensor
@@ -19,7 +22,8 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(shape))
 
     def forward(self, image: Tensor) -> Tensor:
-        return (image.float() - self.mean) / self.std
+        standardized = (image.float() - self.mean) / self.std
+        return standardized.masked_fill(standardized.isnan(), 0.0) if image.is_floating_point() else standardized
 
 
 def adjust_logits(logits: Tensor, log_weights: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter, predict_windows
 from unet.io.atomic import atomic_write
 from unet.io.image_formats import Array
+from unet.io.image_reader import ImageReader, ReadOptions, open_image
 from unet.prediction.overlay import OverlayWriter
-from unet.prediction.reading import ImageReader, open_image
 from unet.prediction.writing import open_label_writer, open_npy_writer
 
 
@@ -31,7 +31,8 @@ def predict_file(
 
     No partial file remains. Raises UserError if the image cannot be read or the network cannot take it.
     """
-    image = open_image(path, model.net.spatial_dims)
+    reading = ReadOptions(**model.description.get("reading", {}))
+    image = open_image(path, model.net.spatial_dims, reading, channels=model.net.in_channels, in_parts=True)
     match_channels(np.empty((0, image.channels)), model.net.in_channels)
     with ExitStack() as stack:
         write_labels = stack.enter_context(open_label_writer(labels, path, image.size, model.colors))

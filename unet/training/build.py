@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "colors": [list(color) for color in data.source.colors],
         "mean": mean,
         "std": std,
+        "reading": asdict(data.source.read_options),
         "dtype": str(data.samples["train"].dtype),
         "range": list(data.samples["train"].range),
         "class_weights": weights,

@@ -1,0 +1,393 @@
+"""Every kind of file is read as the array that was written, whole and in parts, as an image and as a mask."""
+
+import importlib.util
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from conftest import needs_volumes
+from folders import CLASSES, noise, sentence
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from unet.data.files import FilePair
+from unet.data.label_map import LabelMap
+from unet.errors import UserError
+from unet.io.image_reader import ReadOptions, open_image
+
+H, W = 37, 29
+needs_codecs = pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is None, reason="imagecodecs is missing")
+needs_vips = pytest.mark.skipif(importlib.util.find_spec("pyvips") is None, reason="pyvips is missing")
+
+
+def values(channels: int, dtype: str) -> np.ndarray:
+    """Return an array (H, W, C) with negative values and the limits of the type among it."""
+    kind = np.dtype(dtype)
+    pixels = np.random.default_rng(channels).normal(0, 1000, (H, W, channels))
+    if kind.kind in "ui":
+        info = np.iinfo(kind)
+        pixels = np.random.default_rng(channels).integers(
+            info.min, info.max, (H, W, channels), kind.newbyteorder("="), True
+        )
+        pixels[0, 0], pixels[-1, -1] = info.min, info.max
+    return pixels.astype(kind)
+
+
+def check(path: Path, expected: np.ndarray, **options: Any) -> None:
+    """Check the whole image, its rows in three parts, and its type."""
+    for in_parts in (False, True):
+        reader = open_image(path, 2, ReadOptions(**options), in_parts=in_parts)
+        assert (*reader.size, reader.channels) == expected.shape
+        native = expected.dtype.newbyteorder("=")
+        dtype = native if native in (np.uint8, np.uint16) else np.dtype(np.float32)
+        assert reader.pixels().dtype == dtype
+        assert np.array_equal(reader.pixels(), expected.astype(dtype), equal_nan=True)
+        parts = [reader.rows(begin, end) for begin, end in ((0, 5), (3, 20), (20, len(expected)))]
+        assert np.array_equal(
+            np.concatenate([parts[0], parts[1][2:], parts[2]]), expected.astype(dtype), equal_nan=True
+        )
+
+
+DTYPES = ["uint8", "uint16", "int8", "int16", "int32", "uint32", "float16", "float32", "float64"]
+LAYOUTS: dict[str, dict] = {
+    "strips": {},
+    "tiles": {"tile": (16, 16)},
+    "deflate": {"compression": "zlib", "rowsperstrip": 5},
+    "big": {"bigtiff": True, "byteorder": ">"},
+    "planar": {"planarconfig": "separate"},
+    "planar tiles": {"planarconfig": "separate", "tile": (16, 16), "compression": "zlib"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tiff(tmp_path: Path, dtype: str, channels: int, layout: str):
+    options = LAYOUTS[layout]
+    pixels = values(channels, dtype)
+    planar = options.get("planarconfig") == "separate" and channels > 1
+    stored = np.moveaxis(pixels, -1, 0) if planar else pixels
+    if channels == 1:
+        stored, options = pixels[..., 0], {key: value for key, value in options.items() if key != "planarconfig"}
+    elif not planar:
+        options = options | {"planarconfig": "contig"}
+    photometric = "rgb" if channels in (3, 4) and np.dtype(dtype).kind == "u" else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric=photometric, metadata=None, **options)
+    check(tmp_path / "a.tif", pixels)
+
+
+CODECS = {
+    "lzw": (["uint8", "uint16", "float32"], {}),
+    "zstd": (["uint8", "float32"], {}),
+    "packbits": (["uint8", "uint16"], {}),
+    "deflate": (["uint8", "uint16"], {"predictor": 2}),
+    "lzw ": (["float32"], {"predictor": 3}),
+    "lzma": (["uint16"], {}),
+}
+
+
+@needs_codecs
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("compression", CODECS)
+def test_tiff_of_every_compression(tmp_path: Path, compression: str, channels: int):
+    dtypes, options = CODECS[compression]
+    for dtype in dtypes:
+        pixels = values(channels, dtype)
+        stored = pixels[..., 0] if channels == 1 else pixels
+        options = {"photometric": "minisblack" if channels == 1 else "rgb", "metadata": None, **options}
+        tifffile.imwrite(tmp_path / "a.tif", stored, compression=compression.strip(), **options)
+        check(tmp_path / "a.tif", pixels)
+
+
+@needs_codecs
+def test_what_pillow_decompresses_exactly_needs_no_imagecodecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kinds = [(1, "uint8"), (3, "uint8"), (1, "uint16"), (1, "float32"), (4, "uint8"), (3, "uint16"), (4, "infrared")]
+    for number, (channels, dtype) in enumerate(kinds):
+        pixels = values(channels, "uint8" if dtype == "infrared" else dtype)
+        extra = {"extrasamples": ["unspecified" if dtype == "infrared" else "unassalpha"]} if channels == 4 else {}
+        photometric = "minisblack" if channels == 1 else "rgb"
+        stored = pixels[..., 0] if channels == 1 else pixels
+        tifffile.imwrite(tmp_path / f"{number}.tif", stored, compression="lzw", photometric=photometric, **extra)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "decode", property(lambda page: refuse))
+    for number, (channels, dtype) in enumerate(kinds[:5]):
+        check(tmp_path / f"{number}.tif", values(channels, dtype))
+    for number in (5, 6):
+        with pytest.raises(UserError) as error:
+            open_image(tmp_path / f"{number}.tif", 2)
+        sentence(error, f"{number}.tif", "LZW", "needs imagecodecs", "pip install")
+
+
+def test_associated_alpha_is_unchanged(tmp_path: Path):
+    pixels = values(4, "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["assocalpha"])
+    check(tmp_path / "a.tif", pixels)
+
+
+@needs_codecs
+def test_jpeg_in_tiff_is_rgb(tmp_path: Path):
+    pixels = np.full((32, 48, 3), (200, 100, 40), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", compression="jpeg", tile=(16, 16))
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert tiff.pages.first.photometric == tifffile.PHOTOMETRIC.YCBCR
+    assert np.abs(open_image(tmp_path / "a.tif", 2).pixels().astype(int) - pixels).max() <= 3
+
+
+STACKS: dict[str, tuple[str, dict, dict]] = {
+    "ImageJ channels": ("CYX", {"imagej": True}, {}),
+    "OME channels": ("CYX", {"ome": True}, {}),
+    "plain pages, channels": ("QYX", {"metadata": None}, {"pages": "channels"}),
+    "slices, read as channels": ("ZYX", {"imagej": True}, {"pages": "channels"}),
+    "ImageJ slices": ("ZYX", {"imagej": True}, {}),
+    "OME slices": ("ZYX", {"ome": True}, {}),
+    "plain pages": ("QYX", {"metadata": None}, {}),
+    "time, read as slices": ("TYX", {"imagej": True}, {"pages": "slices"}),
+}
+
+
+@pytest.mark.parametrize("kind", STACKS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_pages_are_channels_or_slices(tmp_path: Path, kind: str, dtype: str):
+    axes, written, options = STACKS[kind]
+    pixels = np.moveaxis(values(4, dtype), -1, 0)
+    metadata = {} if "metadata" in written else {"metadata": {"axes": axes}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", **written, **metadata)
+    if axes[0] == "C" or options.get("pages") == "channels":
+        check(tmp_path / "a.tif", np.moveaxis(pixels, 0, -1), **options)
+    else:
+        expected = pixels[..., None]
+        reader = open_image(tmp_path / "a.tif", 3, ReadOptions(**options))
+        assert np.array_equal(reader.pixels(), expected) and np.array_equal(reader.rows(1, 3), expected[1:3])
+
+
+def test_a_stack_of_channels_and_slices_is_a_volume_with_channels(tmp_path: Path):
+    pixels = noise(3, 2, H, W)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, metadata={"axes": "ZCYX"})
+    assert np.array_equal(open_image(tmp_path / "a.tif", 3).pixels(), np.moveaxis(pixels, 1, -1))
+    assert np.array_equal(
+        open_image(tmp_path / "a.tif", 2, ReadOptions(pages="channels")).pixels(),
+        np.moveaxis(pixels.reshape(6, H, W), 0, -1),
+    )
+
+
+def test_pages_that_are_neither_are_named(tmp_path: Path):
+    tifffile.imwrite(tmp_path / "a.tif", noise(4, 9, 9), photometric="minisblack", metadata=None)
+    with pytest.raises(UserError) as error:
+        open_image(tmp_path / "a.tif", 2, size=(9, 9))
+    sentence(error, "a.tif: an image of 4 x 9 x 9", "set data.source.pages=channels")
+    tifffile.imwrite(tmp_path / "b.tif", noise(2, 3, 4, 9, 9), imagej=True, metadata={"axes": "TZCYX"})
+    with pytest.raises(UserError) as error:
+        open_image(tmp_path / "b.tif", 2)
+    sentence(error, "b.tif", "T=2, Z=3", "data.source.pages=channels")
+
+
+def test_overviews_are_left_out(tmp_path: Path):
+    pixels = noise(64, 64, 3)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(pixels, photometric="rgb", tile=(32, 32), metadata=None)
+        tiff.write(pixels[::2, ::2], photometric="rgb", tile=(32, 32), subfiletype=1, metadata=None)
+        tiff.write(np.ones((64, 64), bool), photometric="mask", subfiletype=4, metadata=None)
+    check(tmp_path / "a.tif", pixels)
+
+
+PNG: dict[str, Callable[[Path], np.ndarray]] = {}
+
+
+def png(kind: str, pixels: np.ndarray) -> None:
+    order = {1: slice(None), 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[-1]]
+    PNG[kind] = lambda path: (cv2.imwrite(str(path), pixels[..., order]), pixels)[1]
+
+
+for number in (1, 3, 4):
+    for kind in ("uint8", "uint16"):
+        png(f"{number} channels of {kind}", values(number, kind))
+
+
+@pytest.mark.parametrize("kind", PNG)
+def test_png(tmp_path: Path, kind: str):
+    check(tmp_path / "a.png", PNG[kind](tmp_path / "a.png"))
+
+
+def test_png_of_16_bit_grey_with_alpha(tmp_path: Path):
+    pixels = values(2, "uint16")
+    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", W, H, 16, 4, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    check(tmp_path / "a.png", pixels)
+
+
+@needs_vips
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_parts_of_a_large_image_are_those_of_the_whole(tmp_path, monkeypatch, suffix: str, channels: int):
+    pixels = noise(300, 200, channels)[..., 0] if channels == 1 else noise(300, 200, channels)
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}")
+    whole = open_image(tmp_path / f"a.{suffix}", 2).pixels()
+    monkeypatch.setattr("unet.io.pictures.LARGE", 1)
+    check(tmp_path / f"a.{suffix}", whole)
+    reader = open_image(tmp_path / f"a.{suffix}", 2, in_parts=True)
+    assert type(reader.stored.read).__name__ != "partial"
+    for begin, end in ((200, 300), (0, 10), (150, 160)):  # rows that were passed are read again
+        assert np.array_equal(reader.rows(begin, end), whole[begin:end])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    check_parts = open_image(tmp_path / f"a.{suffix}", 2, in_parts=True)
+    assert np.array_equal(check_parts.pixels(), whole)
+    with pytest.raises(UserError, match="which Pillow refuses"):
+        open_image(tmp_path / f"a.{suffix}", 2)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "webp", "gif", "tif", "png"])
+def test_grey_and_colours_of_every_picture_format(tmp_path: Path, suffix: str):
+    for pixels in (noise(H, W), noise(H, W, 3)):
+        if suffix == "gif" and pixels.ndim == 3:
+            continue
+        Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+        expected = pixels if pixels.ndim == 3 else pixels[..., None]
+        if suffix in ("webp", "gif") and pixels.ndim == 2:
+            expected = expected.repeat(3, -1)  # these have no grey
+        check(tmp_path / f"a.{suffix}", expected)
+
+
+def test_a_file_with_a_wrong_suffix_is_read_by_its_content(tmp_path: Path):
+    pixels = noise(H, W, 3)
+    Image.fromarray(pixels).save(tmp_path / "a", "PNG")
+    (tmp_path / "a").rename(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.png", pixels, photometric="rgb")
+    check(tmp_path / "a.tif", pixels)
+    check(tmp_path / "b.png", pixels)
+
+
+def test_an_animation_is_refused(tmp_path: Path):
+    frames = [Image.fromarray(noise(9, 9, seed=seed)) for seed in range(3)]
+    for suffix in ("gif", "webp", "png"):
+        frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+        with pytest.raises(UserError, match="an animation of 3 frames"):
+            open_image(tmp_path / f"a.{suffix}", 2)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "bool", ">u2", ">f4"])
+def test_npy_with_its_channels_last_first_or_absent(tmp_path: Path, dtype: str):
+    for channels in (1, 3, 5):
+        pixels = noise(H, W, channels, below=2).astype(bool) if dtype == "bool" else values(channels, dtype)
+        np.save(tmp_path / "a.npy", pixels)
+        check(tmp_path / "a.npy", pixels)
+        np.save(tmp_path / "b.npy", np.moveaxis(pixels, -1, 0))
+        expected = pixels.astype(np.float32 if pixels.dtype.newbyteorder("=") not in (np.uint8, np.uint16) else dtype)
+        for known in ({"size": (H, W)}, {"channels": channels}):
+            reader = open_image(tmp_path / "b.npy", 2, **known)
+            assert reader.channels == channels
+            assert np.array_equal(reader.pixels(), expected) and np.array_equal(reader.rows(4, 9), expected[4:9])
+    np.save(tmp_path / "c.npy", pixels[..., 0])
+    check(tmp_path / "c.npy", pixels[..., :1])
+
+
+def test_channels_are_last_where_both_readings_fit(tmp_path: Path):
+    cube = noise(5, 5, 5)
+    np.save(tmp_path / "a.npy", cube)
+    assert np.array_equal(open_image(tmp_path / "a.npy", 2, size=(5, 5)).pixels(), cube)
+
+
+@needs_volumes
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "float64"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("shape", [(9, 8, 7), (9, 8, 1), (9, 8, 7, 2), (9, 8, 1, 2), (9, 8, 7, 1)])
+def test_nifti(tmp_path: Path, shape: tuple[int, ...], suffix: str, dtype: str):
+    voxels = noise(*shape, below=200).astype(dtype)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"a{suffix}")
+    dims = 2 if shape[2] == 1 else 3
+    expected = voxels.reshape(*(n for n in shape[:3] if n > 1), -1)
+    reader = open_image(tmp_path / f"a{suffix}", dims)
+    assert np.array_equal(reader.pixels(), expected)
+    assert np.array_equal(reader.rows(2, 5), expected[2:5])
+
+
+@needs_volumes
+@settings(max_examples=40, deadline=None)
+@given(st.permutations([0, 1, 2]), st.tuples(*[st.booleans()] * 3))
+def test_a_mask_is_read_on_the_grid_of_its_image(tmp_path_factory, order: list[int], flips: tuple[bool, ...]):
+    """Every orientation of a mask gives the labels of the voxels at the same positions in the patient."""
+    folder = tmp_path_factory.mktemp("nifti")
+    labels = noise(5, 6, 7, below=2)
+    affine = np.array([[2.0, 0.1, 0, -30], [-0.1, 2.5, 0, 12], [0, 0, 4, 7], [0, 0, 0, 1]])  # oblique
+    nibabel.save(nibabel.Nifti1Image(labels.astype(np.float32), affine), folder / "image.nii")
+    image = nibabel.Nifti1Image(labels, affine)
+    orientation = [[axis, -1 if flip else 1] for axis, flip in zip(order, flips, strict=True)]
+    nibabel.save(image.as_reoriented(np.array(orientation)), folder / "mask.nii")
+    pixels, target = FilePair(folder / "image.nii", folder / "mask.nii", LabelMap(None, CLASSES))()
+    assert np.array_equal(target, labels) and np.array_equal(pixels[..., 0], labels)
+
+
+@needs_volumes
+def test_a_mask_on_another_grid_is_refused(tmp_path: Path):
+    labels = noise(5, 6, 7, below=2)
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "image.nii")
+    for number, affine in enumerate([np.diag([2.0, 1, 1, 1]), np.eye(4) + np.eye(4, k=3), np.diag([-1.0, 1, 1, 1])]):
+        nibabel.save(nibabel.Nifti1Image(labels, affine), tmp_path / f"{number}.nii")
+        with pytest.raises(UserError) as error:
+            FilePair(tmp_path / "image.nii", tmp_path / f"{number}.nii", LabelMap(None, CLASSES))()
+        sentence(error, f"{number}.nii: its affine places 5 x 6 x 7 voxels", "image.nii", "resample the mask")
+
+
+@needs_volumes
+def test_a_slice_and_its_mask_are_a_2_d_image(tmp_path: Path):
+    labels = noise(6, 5, 1, below=2)
+    nibabel.save(nibabel.Nifti1Image(labels.astype(np.int16), np.eye(4)), tmp_path / "image.nii")
+    mirrored = np.diag([-1.0, 1, 1, 1])
+    mirrored[0, 3] = 5
+    nibabel.save(nibabel.Nifti1Image(labels[::-1], mirrored), tmp_path / "mask.nii")
+    pixels, target = FilePair(tmp_path / "image.nii", tmp_path / "mask.nii", LabelMap(None, CLASSES))()
+    assert np.array_equal(target, labels[..., 0]) and np.array_equal(pixels, labels)
+
+
+def test_no_data_is_nan(tmp_path: Path):
+    pixels = noise(9, 8, 3, below=200, dtype="uint8") + np.uint8(1)
+    pixels[0], pixels[1, :, 0] = 0, 0
+    expected = pixels.astype(np.float32)
+    expected[0] = np.nan  # 0 in one channel alone is a colour
+    np.save(tmp_path / "a.npy", pixels)
+    check(tmp_path / "a.npy", expected, nodata=0.0)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=[(42113, 2, 0, "0", True)])
+    check(tmp_path / "a.tif", expected)
+    assert open_image(tmp_path / "a.tif", 2).rows(2, 5).dtype == np.uint8
+
+
+NODATA = {
+    "float32": "-3.4028234663852886e+38",
+    "float64": "-1.7976931348623157e+308",
+    "int16": "-9999",
+    "int32": "-2147483648",
+    "uint16": "65535",
+    "float16": "nan",
+}
+
+
+@pytest.mark.parametrize(("dtype", "number"), NODATA.items())
+def test_the_value_that_a_geotiff_declares_is_nan(tmp_path: Path, dtype: str, number: str):
+    pixels = noise(9, 8, below=200).astype(dtype)
+    expected = pixels.astype(np.float32)[..., None]
+    pixels[:2] = float(number) if dtype.startswith("float") else int(number)
+    expected[:2] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", extratags=[(42113, 2, 0, number, True)])
+    check(tmp_path / "a.tif", expected)
+
+
+def test_a_value_that_the_type_cannot_hold_is_nowhere(tmp_path: Path):
+    pixels = noise(9, 8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", extratags=[(42113, 2, 0, "-9999", True)])
+    check(tmp_path / "a.tif", pixels[..., None])

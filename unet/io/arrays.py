@@ -1,0 +1,109 @@
+"""Read array files: .npy, which is read in parts, and NIfTI."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet.errors import UserError
+from unet.io.image_formats import Array, StoredImage, errors_of_reading, require_numbers
+from unet.network.geometry import times
+
+MAX_SHIFT = 0.05
+"""Largest distance, in voxels, between the grids of a mask and of its image that is due to rounding."""
+
+
+def open_npy(path: Path) -> StoredImage:
+    """Open an .npy file. Nothing in it is unpickled."""
+    with errors_of_reading(path, "an array of numbers", "save it again with numpy.save"):
+        array = map_npy(path)
+        require_numbers(array.dtype, array.ndim, path)
+    return StoredImage(path, array.shape, None, lambda begin, end: np.array(map_npy(path)[begin:end]), ".npy")
+
+
+def map_npy(path: Path) -> Array:
+    """Map an .npy file into memory, or read it if it cannot be mapped; every read opens and closes the file."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # an array without elements, or no array: reading it has the clearer error
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def open_nifti(path: Path, grid: Path | None = None) -> StoredImage:
+    """Open a NIfTI file, (X, Y, Z) or (X, Y, Z, C), scaled by its header; a slice (X, Y, 1) is an image (X, Y).
+
+    Args:
+        path: the file.
+        grid: the NIfTI image on whose voxel grid a mask is returned: with its axes swapped and flipped.
+
+    Raises:
+        UserError: the file cannot be read, or the voxels of the mask are not those of the image.
+    """
+    image = load_nifti(path)
+    shape = without_single_slice(image.shape)
+    to_grid = None
+    if grid is not None:
+        to_grid = axes_to_grid(path, image, grid, load_nifti(grid))
+        shape = without_single_slice(tuple(image.shape[axis] for axis, _ in to_grid) + image.shape[3:])
+
+    @cache
+    def read() -> Array:
+        with errors_of_reading(path, "NIfTI"):
+            voxels = np.asanyarray(image.dataobj)
+        if to_grid is not None:
+            order, flips = zip(*to_grid, strict=True)
+            voxels = voxels.transpose(*order, *range(3, voxels.ndim))
+            voxels = voxels[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+        return voxels.reshape(shape)
+
+    affine = np.asarray(image.affine)
+    return StoredImage(path, shape, None, lambda begin, end: read()[begin:end], "NIfTI", affine=affine)
+
+
+def load_nifti(path: Path) -> Any:
+    """Return nibabel's image of a file, whose voxels are not read yet."""
+    try:
+        import nibabel
+    except ImportError:
+        raise UserError(f"{path}: reading NIfTI needs nibabel; run: pip install -e '.[volumes]'") from None
+    with errors_of_reading(path, "NIfTI"):
+        image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+        require_numbers(image.get_data_dtype(), len(image.shape), path)
+        return image
+
+
+def without_single_slice(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a NIfTI shape without a third axis (slices) or a fourth axis (time) of length 1."""
+    return tuple(n for axis, n in enumerate(shape) if n != 1 or axis not in (2, 3))
+
+
+def axes_to_grid(path: Path, mask: Any, grid_path: Path, grid: Any) -> list[tuple[int, bool]]:
+    """Return, for each axis of the image, the axis of the mask along it and whether that is flipped.
+
+    Raises:
+        UserError: the affines place the voxels of the two files at different positions.
+    """
+    sizes, grid_sizes = ((*image.shape[:3], 1, 1, 1)[:3] for image in (mask, grid))
+    step = np.linalg.inv(grid.affine) @ mask.affine  # voxel of the mask -> voxel of the image
+    order = np.abs(step[:3, :3]).argmax(1)
+    flips = step[range(3), order] < 0
+    exact = np.zeros((3, 4))
+    exact[range(3), order] = np.where(flips, -1, 1)
+    exact[:, 3] = np.where(flips, np.array(grid_sizes) - 1, 0)
+    corners = np.array(np.meshgrid(*([0, n - 1] for n in sizes))).reshape(3, -1)
+    shift = (step[:3] - exact) @ np.vstack([corners, np.ones(8)])
+    same = sorted(order) == [0, 1, 2] and [sizes[axis] for axis in order] == list(grid_sizes)
+    if not same or np.abs(shift).max() > MAX_SHIFT:
+        described = [
+            f"{times(size)} voxels from ({', '.join(f'{n:.4g}' for n in affine[:3, 3])}) mm along the axes "
+            f"{' '.join(str(np.round(column, 3).tolist()) for column in affine[:3, :3].T)}"
+            for size, affine in ((sizes, mask.affine), (grid_sizes, grid.affine))
+        ]
+        raise UserError(
+            f"{path}: its affine places {described[0]}, that of its image {grid_path.name} {described[1]}; expected "
+            f"the same voxels, up to flipped or swapped axes: resample the mask onto the image's grid, or, if the "
+            f"voxels correspond and only the header is wrong, save the mask with the affine of the image"
+        )
+    return [(int(axis), bool(flip)) for axis, flip in zip(order, flips, strict=True)]

@@ -1,0 +1,236 @@
+"""Read image files in parts: channels last, palettes as colours, NaN where there is no data."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unet.errors import UserError
+from unet.io.arrays import open_nifti, open_npy
+from unet.io.image_formats import NIFTI, PICTURES, SUFFIXES, TIFF, Array, StoredImage, errors_of_reading, name_parts
+from unet.io.pictures import open_picture
+from unet.io.tiff import open_tiff
+from unet.network.geometry import times
+
+NATIVE_DTYPES = (np.uint8, np.uint16, np.float32)
+"""Data types that are returned as stored; all others are converted to float32."""
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first bytes of TIFF and BigTIFF files of both byte orders."""
+PILLOW_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""Pillow's mode of an 8-bit image, by its number of channels."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How the image files of a data set are read.
+
+    Attributes:
+        mode: the Pillow mode to which 8-bit images are converted, ``L``, ``RGB`` or ``RGBA``; None: no conversion.
+        nodata: a value that stands for no data, besides NaN and the value that a GeoTIFF declares.
+        pages: what the pages of a TIFF are, ``channels`` or ``slices``; None: as its metadata say, or else slices.
+    """
+
+    mode: str | None = None
+    nodata: float | None = None
+    pages: str | None = None
+
+
+AS_STORED = ReadOptions()
+
+
+@dataclass
+class ImageReader:
+    """An image that is read in rows (the slices of a volume).
+
+    Attributes:
+        stored: the content of its file, (*S, C) with the channels last.
+        options: how it is read.
+        cache: index of the first of the last requested rows, and these rows; neighbouring tiles share rows.
+    """
+
+    stored: StoredImage
+    options: ReadOptions = AS_STORED
+    cache: tuple[int, Array] | None = field(default=None, repr=False)
+
+    @property
+    def path(self) -> Path:
+        return self.stored.path
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        return self.stored.shape[:-1]
+
+    @property
+    def channels(self) -> int:
+        """Return the number of channels of the rows."""
+        if self.options.mode is not None:
+            return len(self.options.mode)
+        return self.stored.shape[-1] if self.stored.palette is None else self.stored.palette.shape[1]
+
+    def window(self, window: tuple[slice, ...]) -> Array:
+        """Return a window (*window, C)."""
+        return self.rows(window[0].start, window[0].stop)[:, *window[1:]]
+
+    def pixels(self) -> Array:
+        """Return the whole image (*S, C)."""
+        return self.read_rows(0, self.size[0])
+
+    def rows(self, begin: int, end: int) -> Array:
+        """Return rows (end - begin, *S[1:], C) as uint8, uint16 or float32, NaN where there is no data."""
+        first, rows = self.cache or (begin, None)
+        if rows is None or not first <= begin < first + len(rows):
+            rows = self.read_rows(begin, end)
+        elif end <= first + len(rows):
+            return rows[begin - first : end - first]
+        else:
+            rows = np.concatenate([rows[begin - first :], self.read_rows(first + len(rows), end)])
+        self.cache = begin, rows
+        return rows
+
+    def read_rows(self, begin: int, end: int) -> Array:
+        """Read rows from the file."""
+        with errors_of_reading(self.path, "an image"):
+            values = self.stored.read(begin, end)
+        if self.stored.palette is not None:
+            values = self.stored.palette[values[..., 0]]
+        missing = find_missing(values, [self.options.nodata, self.stored.nodata])
+        if missing is not None:
+            values = np.where(missing, values.dtype.type(0), values)  # float32 may not hold the value
+        values = to_native(values, self.path)
+        if self.options.mode is not None:
+            values = convert_mode(values, self.options.mode, self.path)
+        if missing is not None:
+            missing = missing.all(-1, keepdims=True) if self.options.mode is not None else missing
+            values = np.where(missing, np.float32(np.nan), values.astype(np.float32))
+        return values
+
+
+def open_stored(path: Path, pages: str | None = None, grid: Path | None = None, in_parts: bool = False) -> StoredImage:
+    """Open an image or mask file of any supported format; see :func:`open_tiff`, :func:`open_nifti`, ...
+
+    Raises:
+        UserError: the file is missing, damaged, or of an unsupported format.
+    """
+    suffix = name_parts(path)[1]
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: unsupported format (supported: {', '.join(sorted(SUFFIXES))}); convert it")
+    if suffix in NIFTI:
+        return open_nifti(path, grid)
+    if suffix not in TIFF | PICTURES:
+        return open_npy(path)
+    with errors_of_reading(path, "an image"), path.open("rb") as file:
+        is_tiff = file.read(4) in TIFF_SIGNATURES  # the suffix may be wrong
+    return open_tiff(path, pages) if is_tiff else open_picture(path, in_parts)
+
+
+def open_image(
+    path: Path,
+    spatial_dims: int,
+    options: ReadOptions = AS_STORED,
+    size: Sequence[int] | None = None,
+    channels: int | None = None,
+    in_parts: bool = False,
+) -> ImageReader:
+    """Open an image file with ``spatial_dims`` axes and channels, which are last unless ``size`` says otherwise.
+
+    Args:
+        path: the file.
+        spatial_dims: axes of its mask, or of the images of a network.
+        options: how it is read.
+        size: the size of its mask; None: unknown.
+        channels: the channels that a network takes; None: unknown. An array is read with its channels first if only
+            then it has that size, or that number of channels.
+        in_parts: see :func:`open_picture`.
+
+    Raises:
+        UserError: the file is missing, damaged, of an unsupported format, or has another number of axes.
+    """
+    stored = open_stored(path, options.pages, in_parts=in_parts)
+    shape, extra = stored.shape, len(stored.shape) - spatial_dims
+    if stored.spatial_dims not in (None, spatial_dims) or extra not in (0, 1) or 0 in shape:
+        pages = {2: "channels", 3: "slices"}.get(spatial_dims)
+        is_stack = stored.format.startswith("TIFF") and pages and len(shape) >= 3
+        owner = "its mask has" if size is not None else "the network takes images with"
+        raise UserError(
+            f"{path}: an image of {times(shape)}, but {owner} {spatial_dims} axes; expected as many, none of them "
+            f"empty, and optionally one more for channels, last"
+            + (f"; if its pages are {pages}, set data.source.pages={pages}" if is_stack else "")
+        )
+    read = stored.read
+    if extra and stored.spatial_dims is None and is_channels_first(shape, size, channels):
+        whole = cache(lambda: np.moveaxis(read(0, shape[0]), 0, -1))
+        stored = replace(stored, shape=(*shape[1:], shape[0]), read=lambda begin, end: whole()[begin:end])
+    elif not extra:
+        stored = replace(stored, shape=(*shape, 1), read=lambda begin, end: read(begin, end)[..., None])
+    return ImageReader(stored, options)
+
+
+def array_reader(path: Path, pixels: Array) -> ImageReader:
+    """Return a reader of an image in memory (*S, C), which came from a file."""
+    return ImageReader(
+        StoredImage(path, pixels.shape, pixels.ndim - 1, lambda begin, end: pixels[begin:end], "in memory")
+    )
+
+
+def is_channels_first(shape: Sequence[int], size: Sequence[int] | None, channels: int | None) -> bool:
+    """Return whether an array (C, *S) or (*S, C) has its channels first."""
+    if size is not None:
+        return tuple(shape[1:]) == tuple(size) != tuple(shape[:-1])
+    return shape[0] == channels != shape[-1]
+
+
+def find_missing(values: Array, nodata: Sequence[float | None]) -> Array | None:
+    """Return where values (..., C) are one of the values for no data, (..., C) or (..., 1); None if nowhere.
+
+    Of an unsigned type a pixel is missing where all its channels have the value: 0 in one channel alone is a colour.
+    """
+    found = None
+    for number in nodata:
+        if number is None or math.isnan(number):
+            continue
+        is_unsigned = values.dtype.kind == "u"
+        if values.dtype.kind in "ui" and not (number.is_integer() and is_in_range(number, values.dtype)):
+            continue
+        with np.errstate(over="ignore"):
+            missing = values == np.array(number).astype(values.dtype)
+        missing = missing.all(-1, keepdims=True) if is_unsigned else missing
+        if missing.any():
+            found = missing if found is None else found | missing
+    return found
+
+
+def is_in_range(number: float, dtype: np.dtype) -> bool:
+    info = np.iinfo(dtype)
+    return info.min <= number <= info.max
+
+
+def to_native(values: Array, path: Path) -> Array:
+    """Return values as one of :data:`NATIVE_DTYPES`, in the byte order of the machine."""
+    if values.dtype in NATIVE_DTYPES and values.dtype.isnative:
+        return values
+    if values.dtype.newbyteorder("=") in NATIVE_DTYPES:
+        return values.astype(values.dtype.newbyteorder("="))
+    try:
+        with np.errstate(over="raise"):
+            return values.astype(np.float32)  # OpenCV, which augments, supports neither bool nor int32
+    except FloatingPointError:
+        raise UserError(f"{path}: values beyond those of float32 (3.4e38); rescale them") from None
+
+
+def convert_mode(values: Array, mode: str, path: Path | str) -> Array:
+    """Convert an 8-bit image (*S, C) to a Pillow mode, (*S, len(mode)). Raises UserError for any other image."""
+    channels = values.shape[-1]
+    if values.dtype != np.uint8 or channels not in PILLOW_MODES:
+        raise UserError(
+            f"{path}: {channels} channels of {values.dtype}, which data.source.mode={mode} does not convert (it is for "
+            f"1 to 4 channels of 8 bits); leave the mode out, or convert the file"
+        )
+    if PILLOW_MODES[channels] == mode:
+        return values
+    rows = values.reshape(-1, *values.shape[-2:])
+    image = Image.fromarray(rows[..., 0] if channels == 1 else rows)
+    return np.asarray(image.convert(mode)).reshape(*values.shape[:-1], len(mode))

@@ -1,0 +1,228 @@
+"""Read TIFF files with all their channels and bits: single images in parts, stacks of pages at once."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+from tifffile import PHOTOMETRIC, PLANARCONFIG
+
+from unet.errors import UserError
+from unet.io.image_formats import INSTALL_CODECS, Array, StoredImage, errors_of_reading, require_numbers
+from unet.io.pictures import BILEVEL, read_with_pillow
+
+Rows = Callable[[int, int], Array]
+"""(begin, end) -> rows (end - begin, ...) along the first axis."""
+MAX_SEGMENT = 2**28
+"""Bytes of a decompressed strip or tile above which an image is read at once."""
+PAGES = ("channels", "slices")
+"""What the pages of a file may be: ``data.source.pages``."""
+ORIENTATION, GDAL_NODATA = 274, 42113
+"""Tags of a page."""
+PILLOW_MODES = {
+    (1, 1, 1): "1",
+    (1, 8, 1): "L",
+    (1, 16, 1): "I;16",
+    (1, 32, 3): "F",
+    (3, 8, 1): "RGB",
+    (4, 8, 1): "RGBA",
+}
+"""Channels, bits and sample format of the pages that Pillow reads exactly, and its mode."""
+
+
+def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
+    """Open a TIFF, BigTIFF, GeoTIFF, ImageJ or OME file: an image, or a stack of pages.
+
+    Thumbnails, overviews and transparency masks among the pages are left out. The values of a palette image are its
+    indices, those of a bilevel image 0 and 1; ``palette`` has the displayed values. Where the package imagecodecs is
+    missing, Pillow decompresses what it reads exactly.
+
+    Args:
+        path: the file.
+        pages: whether several pages are ``channels`` or ``slices``; None: as the axes in the metadata of ImageJ, OME or
+            tifffile say, and slices without any.
+
+    Raises:
+        UserError: the file is damaged, or its compression, colour space or axes are not supported.
+    """
+    with errors_of_reading(path, "an image"), tifffile.TiffFile(path) as tiff:
+        pages_of_file: list[Any] = list(tiff.pages)
+        images = [page for page in pages_of_file if not (page.is_reduced or page.is_mask)]
+        if not images:
+            raise ValueError("it holds no image")
+        page, series = images[0], tiff.series[0]
+        require_numbers(np.dtype(page.dtype or object), len(page.shape), path)
+        mode = None if can_decode(tiff, page) else pillow_mode(path, page)
+        if len(images) > 1 or math.prod(series.shape) > math.prod(page.shape):
+            if math.prod(series.shape) < sum(math.prod(image.shape) for image in images):
+                raise UserError(
+                    f"{path}: {len(images)} pages of different sizes or kinds, expected the slices of one volume or "
+                    f"the channels of one image; divide it"
+                )
+            shape, dims, read = open_stack(path, series, [image.index for image in images], mode, pages)
+        else:
+            shape, dims, read = open_page(path, page, mode)
+        invert = mode is None and page.photometric == PHOTOMETRIC.MINISWHITE and page.dtype.kind in "bu"
+        orientation = page.tags.valueof(ORIENTATION, 1)
+        return StoredImage(
+            path,
+            shape,
+            dims,
+            partial(read_displayed, read, invert),
+            f"TIFF {page.photometric.name}",
+            BILEVEL if page.bitspersample == 1 else color_map(page),
+            orientation if orientation in range(2, 9) else 1,
+            parse_nodata(page.tags.valueof(GDAL_NODATA)),
+        )
+
+
+def can_decode(tiff: tifffile.TiffFile, page: Any) -> bool:
+    """Return whether tifffile decodes a page to its displayed colours; it may need imagecodecs for that."""
+    if page.photometric == PHOTOMETRIC.YCBCR and page.compression in (6, 7, 34892):  # JPEG is decoded to RGB
+        pass
+    elif page.photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE):
+        return False
+    if page.is_memmappable or not page.databytecounts[0]:
+        return True
+    tiff.filehandle.seek(page.dataoffsets[0])
+    try:
+        page.decode(tiff.filehandle.read(page.databytecounts[0]), 0, jpegtables=page.jpegtables)
+    except Exception as error:  # the reason is in the text alone; of damaged data, which reading reports
+        return "imagecodecs" not in str(error)
+    return True
+
+
+def pillow_mode(path: Path, page: Any) -> str:
+    """Return the mode in which Pillow reads a page exactly. Raises UserError if it does not."""
+    mode = PILLOW_MODES.get((page.samplesperpixel, page.bitspersample, page.sampleformat))
+    if page.photometric == PHOTOMETRIC.PALETTE and page.bitspersample <= 8:
+        mode = "P"
+    is_exact = page.tags.valueof(ORIENTATION, 1) == 1 and (mode != "RGBA" or page.extrasamples == (2,))
+    if is_exact and mode is not None:
+        with path.open("rb") as file, Image.open(file) as image:
+            image.seek(page.index)
+            if image.mode == mode:
+                return mode
+    raise UserError(
+        f"{path}: a TIFF with {page.compression.name} compression and {page.photometric.name} colours, which needs "
+        f"imagecodecs; run: {INSTALL_CODECS}, or save it uncompressed, as grey or RGB"
+    )
+
+
+def open_page(path: Path, page: Any, mode: str | None) -> tuple[tuple[int, ...], int, Rows]:
+    """Return shape (H, W) or (H, W, C), number of spatial axes, and the rows of a page, decoded in parts if possible.
+
+    ``mode`` is that of Pillow if Pillow is to decode it.
+    """
+    index, channels = page.index, page.samplesperpixel
+    shape = (page.imagelength, page.imagewidth, *((channels,) if channels > 1 else ()))
+    is_planar = channels > 1 and page.planarconfig == PLANARCONFIG.SEPARATE
+    if page.imagedepth > 1:
+        raise UserError(f"{path}: a TIFF of depth {page.imagedepth}; save it as a stack of pages")
+    is_large = math.prod(page.chunks) * page.dtype.itemsize > MAX_SEGMENT
+    if is_large and mode is None and not page.is_memmappable:
+        return shape, 2, slice_rows(cache(lambda: move_channels(tifffile.imread(path, key=index), is_planar)))
+    if mode is not None:
+        return shape, 2, slice_rows(cache(lambda: read_with_pillow(path, mode, index)))
+    if page.is_memmappable:
+        if page.dataoffsets[0] + math.prod(shape) * page.dtype.itemsize > path.stat().st_size:
+            raise UserError(f"{path}: the file is truncated; save it again")
+        return shape, 2, slice_rows(lambda: move_channels(tifffile.memmap(path, page=index, mode="r"), is_planar))
+    return shape, 2, partial(read_segments, path, index, shape, is_planar)
+
+
+def slice_rows(array: Callable[[], Array]) -> Rows:
+    """Return the rows of the array that a function returns."""
+    return lambda begin, end: np.array(array()[begin:end])
+
+
+def move_channels(pixels: Array, is_planar: bool) -> Array:
+    """Return pixels (C, H, W) as (H, W, C) if they are planar."""
+    return np.moveaxis(pixels, 0, -1) if is_planar else pixels
+
+
+def read_segments(path: Path, index: int, shape: tuple[int, ...], is_planar: bool, begin: int, end: int) -> Array:
+    """Return rows of a page; only the strips or tiles that contain them are decompressed."""
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages[index]
+        length = page.tilelength or min(page.rowsperstrip, shape[0])
+        columns = -(-shape[1] // (page.tilewidth or shape[1]))
+        segments = range(begin // length * columns, -(-end // length) * columns)
+        plane = -(-shape[0] // length) * columns
+        rows = np.full((end - begin, *shape[1:]), page.nodata, page.dtype)  # a segment without data is empty
+        for number in (
+            segment + plane * channel for channel in range(shape[2] if is_planar else 1) for segment in segments
+        ):
+            tiff.filehandle.seek(page.dataoffsets[number])
+            compressed = tiff.filehandle.read(page.databytecounts[number])
+            pixels, position, _ = page.decode(compressed, number, jpegtables=page.jpegtables)
+            if pixels is None:
+                continue
+            channel, _, top, left, *_ = position
+            pixels = pixels[0, : shape[0] - top, : shape[1] - left]
+            first, last = max(begin, top), min(end, top + len(pixels))
+            target = rows[first - begin : last - begin, left : left + pixels.shape[1]]
+            pixels = pixels[first - top : last - top]
+            if is_planar:
+                target[..., channel] = pixels[..., 0]
+            else:
+                target[...] = pixels.reshape(target.shape)
+        return rows
+
+
+def open_stack(
+    path: Path, series: Any, indices: Sequence[int], mode: str | None, pages: str | None
+) -> tuple[tuple[int, ...], int, Rows]:
+    """Return shape, number of spatial axes and rows of several pages, whose axes the series describes."""
+    sizes, axes = series.shape, series.axes
+    if pages is None:
+        is_channel = [axis in "SC" for axis in axes]
+    else:
+        is_channel = [axis == "S" or (axis not in "YX" and pages == "channels") for axis in axes]
+    spatial = [i for i, n in enumerate(sizes) if not is_channel[i] and (n > 1 or axes[i] in "YX")]
+    channels = [i for i in range(len(sizes)) if is_channel[i]]
+    if len(spatial) > 3:
+        described = ", ".join(f"{axis}={n}" for axis, n in zip(axes, sizes, strict=True))
+        raise UserError(
+            f"{path}: pages with the axes {described}, expected the slices of one volume or the channels of one image; "
+            f"divide it, or set data.source.pages=channels"
+        )
+    shape = tuple(sizes[i] for i in spatial) + ((math.prod(sizes[i] for i in channels),) if channels else ())
+
+    @cache
+    def read() -> Array:
+        if mode is None:
+            pixels = tifffile.imread(path, series=0)
+        else:
+            pixels = np.stack([read_with_pillow(path, mode, index) for index in indices])
+        order = [*spatial, *(i for i in range(len(sizes)) if i not in spatial and i not in channels), *channels]
+        return pixels.reshape(sizes).transpose(order).reshape(shape)
+
+    return shape, len(spatial), slice_rows(read)
+
+
+def read_displayed(read: Rows, invert: bool, begin: int, end: int) -> Array:
+    """Return rows with the dark values small: ``invert`` those of a file that stores white as 0."""
+    rows = read(begin, end)
+    if invert:
+        rows = ~rows
+    return rows.view(np.uint8) if rows.dtype == bool else rows
+
+
+def color_map(page: Any) -> Array | None:
+    """Return the colours (N, 3) uint8 of a palette image, None for any other."""
+    if page.photometric != PHOTOMETRIC.PALETTE or page.colormap is None:
+        return None
+    return (page.colormap.T >> 8).astype(np.uint8)
+
+
+def parse_nodata(text: object) -> float | None:
+    """Return the number in GDAL's tag for the value without data, such as ``-9999`` or ``nan``."""
+    try:
+        return float(str(text).strip("\0 "))
+    except ValueError:
+        return None
