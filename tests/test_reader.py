@@ -12,16 +12,21 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
+import torch
 from conftest import needs_volumes
-from folders import CLASSES, noise, sentence
+from folders import CLASSES, folder_of, noise, scanned, sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import network
 from PIL import Image
 
 from unet.data.files import FilePair
 from unet.data.label_map import LabelMap
 from unet.errors import UserError
+from unet.inference.options import PredictOptions
 from unet.io.image_reader import ReadOptions, open_image
+from unet.network.normalization import Normalize
+from unet.prediction.predict_file import predict_file
 
 H, W = 37, 29
 needs_codecs = pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is None, reason="imagecodecs is missing")
@@ -391,3 +396,45 @@ def test_a_value_that_the_type_cannot_hold_is_nowhere(tmp_path: Path):
     pixels = noise(9, 8)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", extratags=[(42113, 2, 0, "-9999", True)])
     check(tmp_path / "a.tif", pixels[..., None])
+
+
+def test_pixels_without_data_are_no_part_of_the_statistics_and_have_no_label(tmp_path: Path):
+    folder_of(tmp_path, list("abcd"), size=(8, 8))
+    values = np.linspace(1, 5, 64, dtype=np.float32).reshape(8, 8)
+    for number, path in enumerate(sorted((tmp_path / "images").iterdir())):
+        path.unlink()
+        pixels = values.copy()
+        pixels[:2] = np.nan if number % 2 else -9999
+        tifffile.imwrite(path.with_suffix(".tif"), pixels, photometric="minisblack")
+    data = scanned(tmp_path, nodata=-9999, splits={"train": 2, "val": 2})
+    samples = data.samples["train"]
+    mean, std = samples.statistics()
+    assert mean == [pytest.approx(values[2:].mean())] and std == [pytest.approx(values[2:].std())]
+    assert samples.range == (values[2, 0], 5)
+    for image, target in map(samples.__getitem__, range(len(samples))):
+        assert np.isnan(image[:2]).all() and (target[:2] == 255).all() and (target[2:] < 2).all()
+    assert samples.item_counts.sum() == 2 * 6 * 8
+    normalized = Normalize(mean, std, 2)(torch.tensor(image).movedim(-1, 0)[None])
+    assert (normalized[:, :, :2] == 0).all() and normalized[:, :, 2:].mean().abs() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"tile": [32, 32]}, {"tta": True}, {"tile": [32, 32], "tta": True, "batch": 3}]
+)
+def test_the_label_of_a_pixel_without_data_is_255(tmp_path: Path, options: dict[str, Any]):
+    model = network(tmp_path)
+    pixels = noise(70, 50, 3, dtype="float32")
+    whole = model.predict(pixels, **options)
+    pixels[10:30, 5:20] = np.nan
+    pixels[0, 0, 0] = np.nan  # one channel is not the whole pixel
+    labels, scores = model.predict(pixels, True, **options)
+    missing = np.isnan(pixels).all(-1)
+    assert (labels[missing] == 255).all() and np.isnan(scores[missing]).all()
+    assert (labels[~missing] < 3).all() and not np.isnan(scores[~missing]).any()
+    assert (labels == whole)[~missing].mean() > 0.8
+    model.description["reading"] = {"nodata": -9999.0}
+    filled = np.where(np.isnan(pixels), np.float32(-9999), pixels)
+    assert np.array_equal(model.predict(filled, **options), labels)
+    tifffile.imwrite(tmp_path / "a.tif", filled, photometric="rgb")
+    predict_file(model, tmp_path / "a.tif", tmp_path / "a.png", PredictOptions(**options))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), labels)

@@ -62,6 +62,20 @@ def as_tensor(image: Any) -> Tensor:
     return torch.as_tensor(image.astype(image.dtype.newbyteorder("="), order="C", copy=copy))
 
 
+def mark_missing(pixels: Tensor, nodata: float | None) -> Tensor:
+    """Return pixels (*S, C) with NaN for the value that stands for no data, as floats if it occurs.
+
+    The rule is that of :func:`unet.io.image_reader.find_missing`, for images in memory.
+    """
+    if nodata is None:
+        return pixels
+    value = torch.tensor(nodata, dtype=pixels.dtype if pixels.is_floating_point() else torch.float64)
+    missing = pixels.double() == value.double()
+    if pixels.dtype in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
+        missing = missing.all(-1, keepdim=True)
+    return pixels.float().masked_fill(missing, torch.nan) if missing.any() else pixels
+
+
 def match_channels(image: Any, channels: int) -> Any:
     """Convert (*S, C) to (*S, channels): drop alpha or repeat grey; raise UserError for any other difference."""
     n = image.shape[-1]

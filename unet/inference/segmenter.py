@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unet.analysis.receptive_field import Field, receptive_fields
 from unet.errors import UserError, did_you_mean
 from unet.hardware import native_bf16
-from unet.inference.image_values import ValueRange, as_tensor, match_channels
+from unet.inference.image_values import ValueRange, as_tensor, mark_missing, match_channels
 from unet.inference.options import PredictOptions
 from unet.inference.preprocessing import apply_eval_transforms
 from unet.inference.tiling import Network, Tiling, Window, overlap_samples, place_tiles, sliding_window, stitch
@@ -138,6 +138,7 @@ def predict_array(
             f"last, none of them empty"
         )
     image = image[..., None] if image.ndim == spatial_dims else image
+    image = mark_missing(image, model.description.get("reading", {}).get("nodata"))
     size = image.shape[:-1]
     labels = torch.empty(size, dtype=torch.uint8)
     scores = torch.empty(*size, len(model.classes), dtype=torch.float16) if probabilities else None
