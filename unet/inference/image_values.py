@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unet.errors import UserError
+from unet.labels import IGNORE_INDEX
 
 
 class ValueRange:
@@ -32,6 +33,8 @@ class ValueRange:
 
         Dark images of the right type pass, and so do all images if the checkpoint lacks ``dtype`` and ``range``.
         """
+        if self.low > self.high:
+            return f"no pixel of the image holds data: every label is {IGNORE_INDEX}"
         trained, (minimum, maximum) = description.get("dtype"), description.get("range") or (-math.inf, math.inf)
         if trained is None or not math.isfinite(maximum):
             return None

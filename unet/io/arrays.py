@@ -23,11 +23,13 @@ def open_npy(path: Path) -> StoredImage:
 
 
 def map_npy(path: Path) -> Array:
-    """Map an .npy file into memory, or read it if it cannot be mapped; every read opens and closes the file."""
+    """Map an .npy file into memory; every read opens and closes the file."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # an array without elements, or no array: reading it has the clearer error
-        with path.open("rb") as file:
+        return np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        if "empty" not in str(error):
+            raise
+        with path.open("rb") as file:  # an array without elements cannot be mapped
             return np.lib.format.read_array(file, allow_pickle=False)
 
 

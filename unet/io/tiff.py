@@ -13,7 +13,7 @@ from tifffile import PHOTOMETRIC, PLANARCONFIG
 
 from unet.errors import UserError
 from unet.io.image_formats import INSTALL_CODECS, Array, StoredImage, errors_of_reading, require_numbers
-from unet.io.pictures import BILEVEL, read_with_pillow
+from unet.io.pictures import BILEVEL, CHANNELS, DISPLAY_MODES, read_with_pillow
 
 Rows = Callable[[int, int], Array]
 """(begin, end) -> rows (end - begin, ...) along the first axis."""
@@ -101,12 +101,12 @@ def pillow_mode(path: Path, page: Any) -> str:
     mode = PILLOW_MODES.get((page.samplesperpixel, page.bitspersample, page.sampleformat))
     if page.photometric == PHOTOMETRIC.PALETTE and page.bitspersample <= 8:
         mode = "P"
-    is_exact = page.tags.valueof(ORIENTATION, 1) == 1 and (mode != "RGBA" or page.extrasamples == (2,))
+    is_exact = page.tags.valueof(ORIENTATION, 1) == 1 and (not page.extrasamples or page.extrasamples == (2,))
     if is_exact and mode is not None:
         with path.open("rb") as file, Image.open(file) as image:
             image.seek(page.index)
-            if image.mode == mode:
-                return mode
+            if image.mode in (mode, *DISPLAY_MODES):
+                return DISPLAY_MODES.get(image.mode, mode)
     raise UserError(
         f"{path}: a TIFF with {page.compression.name} compression and {page.photometric.name} colours, which needs "
         f"imagecodecs; run: {INSTALL_CODECS}, or save it uncompressed, as grey or RGB"
@@ -118,7 +118,7 @@ def open_page(path: Path, page: Any, mode: str | None) -> tuple[tuple[int, ...],
 
     ``mode`` is that of Pillow if Pillow is to decode it.
     """
-    index, channels = page.index, page.samplesperpixel
+    index, channels = page.index, CHANNELS.get(mode, 1) if mode else page.samplesperpixel
     shape = (page.imagelength, page.imagewidth, *((channels,) if channels > 1 else ()))
     is_planar = channels > 1 and page.planarconfig == PLANARCONFIG.SEPARATE
     if page.imagedepth > 1:
