@@ -22,6 +22,7 @@ from folders import noise, save, sentence
 from networks import checkpoint
 from omegaconf import OmegaConf
 
+from unet import load
 from unet.data.isbi2012 import Isbi2012
 from unet.demo.app import folder_samples, load_networks, open_limited, predict_image, run_samples
 from unet.errors import UserError
@@ -60,7 +61,7 @@ def test_networks_have_titles_and_incompatible_ones_are_an_error(tmp_path: Path)
 def test_the_page_shows_predictions_and_their_difference(tmp_path: Path):
     image, networks = noise(50, 71, 3), load_networks(two_checkpoints(tmp_path, classes=["<b>", "sea", "land"]), "cpu")
     summary, legend, picture, *overlays, difference = predict_image(
-        networks, open_limited(save(tmp_path / "a&b.png", image), 1)
+        networks, open_limited(save(tmp_path / "a&b.png", image), 1, networks[0][1])
     )
     first, second = (network.predict(image) for _, network in networks)
     assert 0 < (first != second).mean() < 1 and f"differ in <b>{(first != second).mean():.1%}</b>" in summary
@@ -98,9 +99,9 @@ def test_samples_come_from_a_folder_or_the_test_split(tmp_path: Path, stack: Pat
         save(tmp_path / "images" / f"{number}.png", noise(8, 8, 3))
     (tmp_path / "images" / "0.png").write_bytes(b"")
     (tmp_path / "images" / "a.nii").write_bytes(b"")
-    samples = folder_samples(str(tmp_path / "images"), 1)
-    assert [image.path.name for image in samples] == [f"{n}.png" for n in range(1, 12)]
     path = two_checkpoints(tmp_path)[0]
+    samples = folder_samples(str(tmp_path / "images"), 1, load(path))
+    assert [image.path.name for image in samples] == [f"{n}.png" for n in range(1, 12)]
     config = {"data": {"source": {"_target_": "unet.data.isbi2012.Isbi2012", "root": str(stack)}}}
     OmegaConf.save(config, path.parent.parent / "config.yaml")
     scored = {Path(item.name).name: item.read()[0] for item in Isbi2012(str(stack)).items["test"]}

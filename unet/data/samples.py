@@ -38,6 +38,7 @@ class Samples:
         dtype, range: the type of all images together (uint8, uint16 or float32), their smallest and largest value.
         sizes: every size of a target, with the first item of that size.
         digests: of every image, equal for equal pixels.
+        num_pixels, num_missing: all pixels, and those without data, all of whose channels are NaN.
         bytes: size of the cached images and targets.
     """
 
@@ -50,6 +51,7 @@ class Samples:
         self.dtype, self.range = np.dtype(np.uint8), (math.inf, -math.inf)
         self.sizes: dict[tuple[int, ...], int] = {}
         self.digests: list[bytes] = []
+        self.num_pixels = self.num_missing = 0
 
         def read_and_hash(item: Item) -> tuple[Array, Array, bytes]:
             image, target = read_item(item, num_classes, spatial_dims)
@@ -68,8 +70,13 @@ class Samples:
         self.item_counts[index] = np.bincount(target.ravel(), minlength=256)[: self.num_classes]
         self.sizes.setdefault(target.shape, index)
         self.dtype = np.result_type(self.dtype, image.dtype)
-        if (values := image if image.dtype.kind != "f" else image[~np.isnan(image)]).size:
-            self.range = min(self.range[0], float(values.min())), max(self.range[1], float(values.max()))
+        self.num_pixels += target.size
+        present = image
+        if image.dtype.kind == "f":
+            present = image[~np.isnan(image)]
+            self.num_missing += int(np.isnan(image).all(-1).sum())
+        if present.size:
+            self.range = min(self.range[0], float(present.min())), max(self.range[1], float(present.max()))
         size = image.nbytes + target.nbytes
         if self.bytes + size <= budget:
             for array in (image, target):

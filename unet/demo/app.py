@@ -27,7 +27,7 @@ from unet.inference.image_values import match_channels
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter
 from unet.io.image_formats import NIFTI, SUFFIXES, name_parts
-from unet.io.image_reader import ImageReader, array_reader, open_image
+from unet.io.image_reader import ImageReader, ReadOptions, array_reader, open_image
 from unet.io.run_folder import CHECKPOINTS, load_run_config
 from unet.labels import IGNORE_INDEX, label_entropy
 from unet.network.geometry import times
@@ -55,7 +55,7 @@ def launch_demo(config: DictConfig) -> None:
     paths = [Path(str(path)).expanduser() for path in checkpoints]
     networks = load_networks(paths, select_device(str(config.device), config.threads))
     limit, images = config.max_megapixels, config.images
-    samples = run_samples(paths[0]) if images is None else folder_samples(str(images), limit)
+    samples = run_samples(paths[0]) if images is None else folder_samples(str(images), limit, networks[0][1])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="unet-demo-") as os.environ["GRADIO_TEMP_DIR"]:  # uploads and results
         page = build_page(networks, samples, limit)
@@ -113,21 +113,24 @@ def load_networks(paths: Sequence[Path], device: str) -> list[tuple[str, Segment
     return networks
 
 
-def open_limited(path: Path, max_megapixels: float) -> ImageReader:
+def open_limited(path: Path, max_megapixels: float, model: Segmenter) -> ImageReader:
     """Open an image like the command ``predict``; raise UserError before decoding one that is too large."""
-    image = open_image(path, 2)
+    reading = ReadOptions.from_description(model.description)
+    image = open_image(path, 2, reading, channels=model.net.in_channels)
     if math.prod(image.size) > max_megapixels * 1e6:
         message = f"{path}: {times(image.size)} pixels, more than max_megapixels={max_megapixels:g}"
         raise UserError(f"{message}; use {program_name('predict')}")
     return image
 
 
-def folder_samples(images: str, max_megapixels: float) -> list[ImageReader]:
+def folder_samples(images: str, max_megapixels: float, model: Segmenter) -> list[ImageReader]:
     """Return the first images of a folder or a pattern; print a message for each that cannot be read."""
     samples = []
     for path in [path for path in list_images(images, "images") if name_parts(path)[1] in SUFFIXES_2D][:MAX_SAMPLES]:
         try:
-            samples.append(open_limited(path, max_megapixels))
+            image = open_limited(path, max_megapixels, model)
+            image.rows(0, image.size[0])  # decodes it
+            samples.append(image)
         except UserError as error:
             print(f"skipped: {error}", flush=True)
     return samples
@@ -195,7 +198,7 @@ def build_page(networks: Sequence[tuple[str, Segmenter]], samples: Sequence[Imag
 
     def predict(path: Path, image: ImageReader | None = None) -> list[Any]:
         try:
-            return predict_image(networks, image or open_limited(path, max_megapixels))
+            return predict_image(networks, image or open_limited(path, max_megapixels, model))
         except Exception as error:
             message = error_message(path, error).replace(str(path), path.name)  # without the folder on the server
             raise gr.Error(escape(message), duration=None, print_exception=False) from None

@@ -20,6 +20,7 @@ from unet.export.tiles import TileSpec, tile_spec
 from unet.inference.checkpoint import load
 from unet.inference.segmenter import Segmenter
 from unet.io.atomic import atomic_folder, read_json, sha256
+from unet.io.image_reader import ReadOptions
 from unet.io.provenance import commit
 from unet.io.run_folder import CHECKPOINTS, METRICS
 
@@ -81,7 +82,13 @@ def export(checkpoint: Path, output: Path | None, options: ExportOptions) -> tup
     if output.exists():
         raise UserError(f"{output}: exists and is not overwritten; remove it, or choose another output=FOLDER")
     folder = options.calibration
-    images = ([], []) if folder is None else calibration_images(folder, spec, segmenter.classes, options.values)
+    images = (
+        ([], [])
+        if folder is None
+        else calibration_images(
+            folder, spec, segmenter.classes, options.values, ReadOptions.from_description(segmenter.description)
+        )
+    )
     try:
         with warnings.catch_warnings(), atomic_folder(output) as folder:
             warnings.simplefilter("ignore")  # the outputs are verified instead

@@ -16,7 +16,7 @@ from unet.data.samples import evenly_spaced, read_item
 from unet.data.source import Item
 from unet.errors import UserError
 from unet.export.deployed import InputSpec
-from unet.io.image_reader import open_image
+from unet.io.image_reader import AS_STORED, ReadOptions, open_image
 from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
 
@@ -36,10 +36,15 @@ class LabelledImage:
 
 
 def calibration_images(
-    folder: Path, spec: InputSpec, classes: Sequence[str], values: Mapping[Any, str] | None = None
+    folder: Path,
+    spec: InputSpec,
+    classes: Sequence[str],
+    values: Mapping[Any, str] | None = None,
+    reading: ReadOptions = AS_STORED,
 ) -> tuple[list[LabelledImage], list[LabelledImage]]:
     """Return calibration images and test images, every second image of a folder each, at most ``MAX_IMAGES``.
 
+    They are read with the options ``reading``, those of the training.
     ``folder`` has images, or ``images/`` and, optionally, ``masks/`` matched by stem. ``values`` maps the value of a
     mask to a class name or ``ignore``; None: the label, and 255 for ignored pixels.
     """
@@ -49,13 +54,13 @@ def calibration_images(
         class_names = {**dict(enumerate(classes)), IGNORE_INDEX: "ignore"} if values is None else values
         with rename_key():
             labels = LabelMap(class_names, classes)
-        items = list(pair_files(image_folder, masks, labels).values())
+        items = list(pair_files(image_folder, masks, labels, options=reading).values())
     else:
         items = list(image_files(image_folder if image_folder.is_dir() else folder).values())
     if len(items) < 2:
         raise UserError(f"calibration={folder}: {len(items)} images; add images, at least two are required")
     indices = evenly_spaced(len(items), 2 * MAX_IMAGES)
-    images = [read_example(items[index], spec, len(classes)) for index in indices]
+    images = [read_example(items[index], spec, len(classes), reading) for index in indices]
     return images[::2], images[1::2]
 
 
@@ -68,15 +73,15 @@ def rename_key() -> Iterator[None]:
         raise UserError(str(error).replace("data.source.values", "values")) from None
 
 
-def read_example(item: Item | Path, spec: InputSpec, num_classes: int) -> LabelledImage:
+def read_example(item: Item | Path, spec: InputSpec, num_classes: int, reading: ReadOptions) -> LabelledImage:
     """Read an image with or without a mask. Raises UserError if it does not match the specification."""
     dims = len(spec.total_stride)
     if isinstance(item, Path):
-        path, pixels, target = item, open_image(item, dims, channels=spec.channels).pixels(), None
+        path, pixels, target = item, open_image(item, dims, reading, channels=spec.channels).pixels(), None
     else:
         with rename_key():
             path, (pixels, target) = Path(item.name), read_item(item, num_classes, dims)
-    if pixels.ndim != dims + 1 or pixels.shape[-1] != spec.channels or pixels.dtype != spec.dtype:
+    if pixels.ndim != dims + 1 or pixels.shape[-1] != spec.channels or not np.can_cast(pixels.dtype, spec.dtype):
         raise UserError(
             f"{path}: {times(pixels.shape)} (channels last) of {pixels.dtype}, expected {spec.channels} channels of "
             f"{spec.dtype} and {dims} spatial axes ({spec.axes}); remove it"

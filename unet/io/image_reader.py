@@ -1,10 +1,11 @@
 """Read image files in parts: channels last, palettes as colours, NaN where there is no data."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,6 +38,11 @@ class ReadOptions:
     mode: str | None = None
     nodata: float | None = None
     pages: str | None = None
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> "ReadOptions":
+        """Return how the training images of a checkpoint were read; see ``checkpoint_metadata``."""
+        return cls(**description.get("reading", {}))
 
 
 AS_STORED = ReadOptions()

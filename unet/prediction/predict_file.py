@@ -31,7 +31,7 @@ def predict_file(
 
     No partial file remains. Raises UserError if the image cannot be read or the network cannot take it.
     """
-    reading = ReadOptions(**model.description.get("reading", {}))
+    reading = ReadOptions.from_description(model.description)
     image = open_image(path, model.net.spatial_dims, reading, channels=model.net.in_channels, in_parts=True)
     match_channels(np.empty((0, image.channels)), model.net.in_channels)
     with ExitStack() as stack:

@@ -39,6 +39,10 @@ def print_summary(
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in data.samples.items())
     cached = sum(samples.bytes for samples in data.samples.values()) / 2**20
     console.print(f"data: {counts} images; {data.source.num_classes} classes; {cached:.0f} MiB cached in memory")
+    train = data.samples["train"]
+    if train.num_missing:
+        share = train.num_missing / train.num_pixels
+        console.print(f"{share:.1%} of the training pixels have no data (NaN or nodata): their labels are ignored")
     if data.in_two_splits:
         first, second = data.in_two_splits[0]
         console.print(
