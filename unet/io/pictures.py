@@ -49,7 +49,9 @@ def open_picture(path: Path, in_parts: bool = False) -> StoredImage:
             mode = raw.partition(";")[0] if has_16_bits else mode  # Pillow opens grey with alpha as RGBA
             shape = (image.height, image.width, *((CHANNELS[mode],) if mode in CHANNELS else ()))
             name, palette = f"{image.format} {image.mode}", index_colors(image)
-            orientation = image.getexif().get(ORIENTATION, 1)
+            # getexif decodes a PNG to look behind its pixels.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            orientation = image.getexif().get(ORIENTATION, 1) if has_exif else 1
             can_split = image.format in ("PNG", "JPEG") and image.mode in ("L", "I;16", *CHANNELS)
     except UserError as error:
         is_too_large = isinstance(error.__context__, Image.DecompressionBombError)
