@@ -156,14 +156,14 @@ def quote_path(argument: str) -> str:
     ``data.root=my data [1]`` -> ``data.root="my data [1]"``. Lists and sweeps (``a,b``) of paths that do not exist as
     one file stay as they are, as does an argument of another key.
     """
-    key, equals, value = argument.partition("=")
-    if not equals or override_key(argument) not in PATH_KEYS:
+    key, _, value = argument.partition("=")
+    if value in ("", "null") or override_key(argument) not in PATH_KEYS:
         return argument
     parsed = parsed_value(f"{key}={value}")
     if isinstance(parsed, str):
         return as_override(key, expand_home(parsed))
     words = ",".join(map(expand_home, value.split(",")))
-    is_value = parsed is not None or value in ("", "null") or is_sweep(f"{key}={words}")
+    is_value = parsed is not None or is_sweep(f"{key}={words}")
     return f"{key}={words}" if is_value and not Path(words).exists() else as_override(key, expand_home(value))
 
 
