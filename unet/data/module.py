@@ -136,7 +136,8 @@ class SegmentationData(L.LightningDataModule):
         rank = self.trainer.global_rank if self.trainer else 0
         length = self.samples_per_epoch or len(samples)
         weights = SAMPLING[self.sampling](samples)
-        sampler = EpochSampler(len(samples), length, self.seed, weights=weights, rank=rank, world_size=world)
+        shuffle = not (self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        sampler = EpochSampler(len(samples), length, self.seed, shuffle, weights, rank, world)
         # Lightning creates the first iterator before it calls set_epoch.
         sampler.set_epoch(self.start["epoch"])
         sampler.skip = self.start["batch"] * self.batch_size
