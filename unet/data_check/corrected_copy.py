@@ -12,12 +12,13 @@ from PIL import Image, ImageOps
 
 from unet.data.files import FilePair
 from unet.data.folder import Folder
+from unet.data.mask_file import Key
 from unet.data.samples import progress
 from unet.data.source import SPLITS, Array
 from unet.data_check.file_facts import ItemFacts
 from unet.data_check.findings import matches_after_rotation
 from unet.data_check.mask_encoding import IGNORE, Encoding, classes_override, values_override
-from unet.data_check.mask_values import Key, index_values, nearest_levels
+from unet.data_check.mask_values import nearest_levels
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.errors import UserError
 from unet.io.atomic import atomic_folder
@@ -135,8 +136,8 @@ def save_upright(image: Path, path: Path) -> None:
 
 def class_labels(files: FilePair, encoding: Encoding, rotate: bool = False) -> Array:
     """Return a mask file as class indices (*S), uint8; a value without a class has that of the nearest value."""
-    pixels, spatial_dims = files.labels.pixels(files.mask)
-    indices, keys, _ = index_values(pixels, spatial_dims)
+    mask = files.read_mask()
+    indices, keys = mask.index(colors=not mask.is_grayscale)
     unknown = [key for key in keys if key not in encoding.meaning]
     level_of = dict(zip(unknown, nearest_levels(unknown, list(encoding.meaning)), strict=True)) if unknown else {}
     table = np.array([encoding.label(encoding.meaning[level_of.get(key, key)]) for key in keys], np.uint8)
