@@ -15,7 +15,7 @@ from unet.data.mask_reading import MASK_SUFFIXES, read_mask
 from unet.data.patterns import FilePattern, FoundFile
 from unet.data.source import Array, Item, raise_error
 from unet.errors import UserError
-from unet.io.image_formats import SUFFIXES, read_image
+from unet.io.image_formats import SUFFIXES, name_parts, read_image
 from unet.network.geometry import times
 
 OnError = Callable[[UserError], None]
@@ -31,6 +31,7 @@ class FilePair:
         mode: a Pillow mode to which the image is converted.
         more_channels: further files with channels of the image, which follow those of ``image``.
         shapes: the shapes of the image in a file of annotations of many images; None: ``mask`` is of this image alone.
+        name: what identifies it in its data set, such as ``patient1/00``.
     """
 
     image: Path
@@ -39,6 +40,7 @@ class FilePair:
     mode: str | None = None
     more_channels: tuple[Path, ...] = ()
     shapes: DrawnShapes | None = field(default=None, repr=False)
+    name: str = ""
 
     def __call__(self) -> tuple[Array, Array]:
         target = self.labels(self.read_mask(), self.mask)
@@ -65,7 +67,7 @@ class FilePair:
 
 def file_item(image: Path, mask: Path, labels: LabelMap, mode: str | None = None) -> Item:
     """Return the item of an image file and its mask file."""
-    return Item(str(image), FilePair(image, mask, labels, mode))
+    return Item(str(image), FilePair(image, mask, labels, mode, name=name_parts(image)[0]))
 
 
 def image_files(folder: Path, on_error: OnError = raise_error) -> dict[str, Path]:

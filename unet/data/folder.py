@@ -131,7 +131,7 @@ class Folder(Source):
             self.on_error(error)
         items: dict[str, dict[str, Item]] = {}
         for file, mask, more in pairs:
-            read = FilePair(file.path, mask.path, self.labels, self.mode, more, mask.shapes)
+            read = FilePair(file.path, mask.path, self.labels, self.mode, more, mask.shapes, file.name)
             items.setdefault(file.split or mask.split, {})[file.name] = Item(str(file.path), read)
         return items
 

@@ -67,7 +67,12 @@ class LabelMap:
             raise MaskError(colors_message(mask, path))
         self.compare_palette(mask, path)
         indices, keys = mask.index(self.has_colors)
-        table = self.labels_of(mask, path)
+        table = self.labels_of_names() if mask.names else self.label_of_value
+        if not mask.names and (names := [key for key in table if isinstance(key, str)]):
+            raise MaskError(
+                f'data.source.values: expected an integer or "r g b", found {names[0]!r}: only JSON annotations have '
+                f"names, and {path} is an image"
+            )
         unknown = [key for key in keys if key not in table]
         if unknown and mask.names:
             raise MaskError(
@@ -81,22 +86,10 @@ class LabelMap:
             )
         return np.array([table[key] for key in keys], np.uint8)[indices]
 
-    def labels_of(self, mask: MaskFile, path: Path | None = None) -> dict[Key, int]:
-        """Return the label of every key of a mask: of shapes by class name, of other masks as configured.
-
-        Raises:
-            MaskError: an image's values are mapped by names.
-        """
-        if mask.names:
-            names = {BACKGROUND: 0, CROWD: IGNORE_INDEX, **{name: label for label, name in enumerate(self.classes)}}
-            return names | (self.label_of_value if self.has_values else {})
-        names = [key for key in self.label_of_value if isinstance(key, str)]
-        if names and path is not None:
-            raise MaskError(
-                f'data.source.values: expected an integer or "r g b", found {names[0]!r}; names are the values of '
-                f"JSON annotations, and {path} is an image"
-            )
-        return self.label_of_value
+    def labels_of_names(self) -> dict[Key, int]:
+        """Return the label of every key of JSON annotations: class names, and those that ``values`` maps."""
+        names = {name: label for label, name in enumerate(self.classes)}
+        return {BACKGROUND: 0, CROWD: IGNORE_INDEX, **names} | (self.label_of_value if self.has_values else {})
 
     def compare_palette(self, mask: MaskFile, path: Path) -> None:
         """Raise MaskError if an index that occurs has another colour than in a mask read before."""
