@@ -1,5 +1,6 @@
 """The folder names of runs, jobs and sweeps, derived from overrides and configuration."""
 
+import functools
 import hashlib
 import json
 import re
@@ -12,10 +13,20 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from unet.io.atomic import sha256
 from unet.io.config_keys import flatten, is_runtime_key
 
 AUTO = "auto"
 """The value of ``resume`` with which the same command resumes its run."""
+
+PATH_KEYS = (
+    *("ckpt", "ckpt_path", "init", "input", "output", "images", "fix", "folder", "calibration", "json", "data.root"),
+    *("hydra.run.dir", "hydra.sweep.dir"),
+)
+"""Keys of all commands whose values are paths."""
+
+INIT_SHA256 = "init_sha256"
+"""The key of a run's config that has the SHA-256 of the file of ``init``."""
 
 UNSAFE = r"[^A-Za-z0-9._-]+"
 """Characters that a folder name does not contain: Hydra takes all others unquoted."""
@@ -106,10 +117,27 @@ def stringify_keys(values: Any) -> Any:
 
 
 def identity_config(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved values that identify a run by dotted key: all but runtime keys."""
+    """Return the resolved values that identify a run by dotted key: all but runtime keys, and the file of ``init``."""
     values: Any = OmegaConf.masked_copy(config, [str(key) for key in config if not is_runtime_key(str(key))])
     values = OmegaConf.to_container(values, resolve=True)
+    if values.get("init") is not None and values.get(INIT_SHA256) is None:
+        values[INIT_SHA256] = init_digest(values["init"])
     return {key: value for key, value in flatten(values).items() if not is_runtime_key(key)}
+
+
+def init_digest(path: str) -> str | None:
+    """Return the SHA-256 of the file of ``init``: another file at its place makes another run. None without a file."""
+    try:
+        file = Path(expand_home(str(path)))
+        return cached_sha256(file, file.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@functools.cache
+def cached_sha256(path: Path, modified: int) -> str:
+    """Return the SHA-256 of a file, computed once: Hydra resolves the name of a folder repeatedly."""
+    return sha256(path)
 
 
 def as_override(key: str, value: Any) -> str:
@@ -120,6 +148,39 @@ def as_override(key: str, value: Any) -> str:
     if not isinstance(value, str) or parsed_value(f"{key}={value}") == value:
         return f"{key}={value}"
     return f"{key}={QuotedString(value, Quote.double).with_quotes()}"
+
+
+def quote_path(argument: str) -> str:
+    """Return an argument of a path key such that Hydra reads the path as it is, with ``~`` expanded.
+
+    ``data.root=my data [1]`` -> ``data.root="my data [1]"``. Lists and sweeps (``a,b``) of paths that do not exist as
+    one file stay as they are, as does an argument of another key.
+    """
+    key, _, value = argument.partition("=")
+    if value in ("", "null") or override_key(argument) not in PATH_KEYS:
+        return argument
+    parsed = parsed_value(f"{key}={value}")
+    if isinstance(parsed, str):
+        return as_override(key, expand_home(parsed))
+    words = ",".join(map(expand_home, value.split(",")))
+    is_value = parsed is not None or is_sweep(f"{key}={words}")
+    return f"{key}={words}" if is_value and not Path(words).exists() else as_override(key, expand_home(value))
+
+
+def expand_home(path: str) -> str:
+    """Return a path with ``~`` expanded where the user's folder is known."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:  # ~NAME of an unknown user
+        return path
+
+
+def is_sweep(argument: str) -> bool:
+    """Return whether Hydra reads an argument as several values."""
+    try:
+        return parse([argument], None)[0].is_sweep_override()
+    except HydraException:
+        return False
 
 
 def parsed_value(argument: str) -> Any:
@@ -138,7 +199,7 @@ def run_dir(
     A resumed run has the folder that holds ``checkpoints/<file>``. With ``resume=auto`` the configuration determines
     the folder, beside ``new``, so that the same command finds it again. Any other run gets ``new``.
     """
-    path = Path(ckpt_path or "")
+    path = Path(expand_home(ckpt_path or ""))
     if ckpt_path and path.parent.name == "checkpoints":
         return str(path.parent.parent)
     if resume == AUTO:

@@ -61,12 +61,12 @@ def network_settings(config: DictConfig, data: SegmentationData, in_channels: in
     return model | {"in_channels": in_channels, "num_classes": data.source.num_classes, "spatial_dims": axes}
 
 
-def check_network(config: DictConfig, data: SegmentationData) -> None:
-    """Build the network on the meta device, so that an invalid name or option is refused before the data is read."""
+def check_network(config: DictConfig, data: SegmentationData) -> UNet:
+    """Return the network on the meta device, so that an invalid name or option is refused before the data is read."""
     settings = network_settings(config, data, in_channels=3)  # the number of channels is known once images are read
     settings.pop("match", None)
     with torch.device("meta"):
-        UNet(**settings)
+        return UNet(**settings)
 
 
 def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str, Any]:

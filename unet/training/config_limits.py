@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from unet.errors import UserError, did_you_mean
 from unet.hardware import MAX_THREADS
 from unet.task.losses import CLASS_WEIGHTS, LOSSES, are_weights
+from unet.task.parameters import PARTS
 from unet.task.schedules import SCHEDULES
 
 
@@ -60,6 +61,11 @@ WEIGHTS = Limit(
     lambda value: value in CLASS_WEIGHTS if isinstance(value, str) else isinstance(value, list) and are_weights(value),
     tuple(CLASS_WEIGHTS),
 )
+TEXT = Limit("a text", lambda value: isinstance(value, str) and value != "")
+PARTS_LIST = Limit(
+    f"a list of {', '.join(PARTS)}, such as [encoder]",
+    lambda value: isinstance(value, list) and len(value) > 0 and all(part in PARTS for part in value),
+)
 BETAS = Limit(
     "two numbers of at least 0 and below 1",
     lambda value: isinstance(value, Sequence) and len(value) == 2 and all(map(fraction().accepts, value)),
@@ -83,6 +89,9 @@ LIMITS: Mapping[str, Limit] = {
         "optim.lr": POSITIVE,
         "optim.weight_decay data.cache_gb trainer.overfit_batches": NOT_NEGATIVE,
         "optim.betas": BETAS,
+        "optim.freeze": or_null(PARTS_LIST),
+        "optim.init_lr_factor": or_null(POSITIVE),
+        "init": or_null(TEXT),
         "optim.warmup": Limit("a fraction of 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
         "optim.schedule": one_of(*SCHEDULES),
         "data.batch_size data.eval_batch_size data.crop.sequence data.crop.picture data.crop.volume": integer_range(1),
@@ -110,6 +119,8 @@ def validate_config(config: DictConfig) -> None:
         if not isinstance(value, Mapping | DictConfig):
             raise UserError(f"{section}: expected a mapping, found {value!r}; leave it out, or set {section}.KEY")
     check_values(config, LIMITS)
+    if OmegaConf.select(config, "optim.init_lr_factor") is not None and OmegaConf.select(config, "init") is None:
+        raise UserError("optim.init_lr_factor: without init there are no loaded weights; add init=CHECKPOINT")
     batch, samples = (OmegaConf.select(config, f"data.{key}") for key in ("batch_size", "samples_per_epoch"))
     if batch is not None and samples is not None and samples < batch:
         raise UserError(f"data.samples_per_epoch: expected at least one batch ({batch}), found {samples}")

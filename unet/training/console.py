@@ -14,6 +14,7 @@ from unet.network.geometry import level_sizes, times
 from unet.network.registry import operator_name
 from unet.runs.cli import program_name
 from unet.task.module import SegmentationTask
+from unet.training.initial_weights import LoadedWeights
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -49,6 +50,12 @@ def print_summary(
     console.print(f"device: {device}; precision: {precision}")
     if data.eval_split != "test":
         console.print("no test split: the final metrics are those of the validation split, named val/...")
+
+
+def print_initial_weights(weights: LoadedWeights) -> None:
+    """Print what ``init`` loaded, and a warning if that is little."""
+    for line in filter(None, (weights.summary(), weights.warning())):
+        console.print(line, markup=False)
 
 
 def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: SegmentationTask, out: Path) -> None:
