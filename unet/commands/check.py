@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 
 from unet.runs.cli import hydra_script
 
-LAYOUT = ("data.root", *(f"data.source.{key}" for key in ("classes", "values", "mask_stem", "mode", "splits")))
+LAYOUT_KEYS = ("classes", "values", "image", "mask", "channels", "mode", "splits")
+LAYOUT = ("data.root", *(f"data.source.{key}" for key in LAYOUT_KEYS))
 """Keys of the layout of a folder's files, which differs in the corrected copy."""
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from PIL import Image
 
 from unet.data.files import FilePair
+from unet.data.mask_file import Key, MaskFile
 from unet.data.samples import hash_pixels
-from unet.data.source import Array, Item
-from unet.data_check.mask_values import Key, find_levels, index_values, looks_lossy, nearest_levels
+from unet.data.source import Array, Color, Item
+from unet.data_check.mask_values import find_levels, looks_lossy, nearest_levels
 from unet.data_check.shapes import Shapes, center_crop, measure_objects
 from unet.errors import UserError
-from unet.io.image_formats import PILLOW_SUFFIXES, name_parts, read_image
+from unet.io.image_formats import PILLOW_SUFFIXES, name_parts
 
 ORIENTATION = 0x0112  # EXIF's tag for the orientation of the camera; 1: the pixels are stored upright
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange height and width
@@ -72,6 +73,8 @@ class MaskFacts:
         lossy: whether compression has blurred its values.
         shapes: the objects of each key, or of each level if it is lossy; empty if they were not measured.
         digest: equal for equal pixels.
+        palette: the colours of its values, if it has a palette.
+        has_names: whether its values are class names, from JSON annotations.
     """
 
     format: FileFormat
@@ -80,6 +83,8 @@ class MaskFacts:
     lossy: bool
     shapes: dict[Key, Shapes]
     digest: bytes
+    palette: dict[int, Color] | None = None
+    has_names: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,14 +121,14 @@ def read_facts(item: Item, split: str, measure: bool) -> ItemFacts:
         with collect_errors(item.name, errors):
             pixels, target = item.read()
             image = image_facts(pixels, FileFormat("in memory"))
-            mask = mask_facts(target, target.ndim, image.format, measure)
+            mask = mask_facts(MaskFile(target, target.ndim), image.format, measure)
         return ItemFacts(item, split, image, mask, tuple(errors))
     with collect_errors(str(files.mask), errors):
-        pixels, spatial_dims = files.labels.pixels(files.mask)
-        lossy = name_parts(files.mask)[1] in LOSSY_SUFFIXES
-        mask = mask_facts(pixels, spatial_dims, read_format(files.mask), measure, lossy)
+        content = files.read_mask()
+        spatial_dims = content.spatial_dims
+        mask = mask_facts(content, read_format(files.mask), measure, name_parts(files.mask)[1] in LOSSY_SUFFIXES)
     with collect_errors(str(files.image), errors):
-        image = image_facts(read_image(files.image, files.mode, spatial_dims), read_format(files.image))
+        image = image_facts(files.read_image(spatial_dims), read_format(files.image))
     return ItemFacts(item, split, image, mask, tuple(errors))
 
 
@@ -158,11 +163,10 @@ def image_facts(image: Array, file_format: FileFormat) -> ImageFacts:
     return ImageFacts(file_format, size, channels, str(image.dtype), low, high, nonfinite, hash_pixels(image))
 
 
-def mask_facts(
-    pixels: Array, spatial_dims: int, file_format: FileFormat, measure: bool, lossy: bool = False
-) -> MaskFacts:
-    """Return the facts about a mask (*S) or (*S, C); ``lossy``: its file format is lossy."""
-    indices, keys, pixel_counts = index_values(pixels, spatial_dims)
+def mask_facts(mask: MaskFile, file_format: FileFormat, measure: bool, lossy: bool = False) -> MaskFacts:
+    """Return the facts about a mask; ``lossy``: its file format is lossy."""
+    indices, keys = mask.index(colors=not mask.is_grayscale)
+    pixel_counts = np.bincount(indices.ravel(), minlength=len(keys))
     by_frequency = np.argsort(-pixel_counts, kind="stable")[:MAX_VALUES]
     counts = {keys[index]: int(pixel_counts[index]) for index in by_frequency}
     lossy = (lossy and len(keys) > 2) or looks_lossy(counts)
@@ -174,4 +178,6 @@ def mask_facts(
             crop = np.array([measurable.index(level) for level in nearest_levels(keys, measurable)])[crop]
         values = range(len(measurable)) if lossy else by_frequency.tolist()
         shapes = {key: measure_objects(crop == value) for key, value in zip(measurable, values, strict=True)}
-    return MaskFacts(file_format, indices.shape, counts, lossy, shapes, hash_pixels(pixels))
+    return MaskFacts(
+        file_format, indices.shape, counts, lossy, shapes, hash_pixels(mask.pixels), mask.palette, bool(mask.names)
+    )

@@ -9,9 +9,11 @@ from unet.data.source import SPLITS
 from unet.data_check.file_facts import QUARTER_TURNS, ImageFacts, ItemFacts, MaskFacts
 from unet.data_check.mask_encoding import IGNORE
 from unet.data_check.survey import UNSPLIT, Survey
+from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
+MAX_SIZES = 3  # number of pairs of sizes of image and mask that are errors of their own
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,18 @@ def find_unmet_requirements(survey: Survey, training: TrainingRequirements) -> I
 
 def find_unreadable(survey: Survey) -> Iterator[Finding]:
     """Find files that cannot be read, have no partner, or contain NaN or infinite values."""
-    for text in survey.all_errors:
+    for text in survey.errors:
         yield Finding(ERROR, text)
+    files: dict[str, list[str]] = {}
+    for item in survey.facts:
+        for error in item.errors:
+            name, _, problem = error.partition(": ")
+            files.setdefault(problem, []).append(name)
+    for problem, names in files.items():
+        if len(names) == 1:
+            yield Finding(ERROR, f"{names[0]}: {problem}")
+        else:
+            yield Finding(ERROR, f"{len(names)} files: {problem}", tuple(names))
     nonfinite = [item.name for item, image in survey.images if image.num_nonfinite]
     text = "images contain NaN or infinite values; replace them or remove the images"
     yield from files_finding(ERROR, text, nonfinite)
@@ -77,6 +89,7 @@ def find_unreadable(survey: Survey) -> Iterator[Finding]:
 def find_size_mismatches(survey: Survey) -> Iterator[Finding]:
     """Find images and masks of different sizes, and images with an EXIF orientation."""
     rotated, ambiguous = [], []
+    different: dict[str, list[str]] = {}
     for item in survey.facts:
         image, mask = item.image, item.mask
         if image is None or mask is None:
@@ -86,8 +99,15 @@ def find_size_mismatches(survey: Survey) -> Iterator[Finding]:
         elif matches_after_rotation(image, mask):
             rotated.append(item.name)
         else:
-            text = f"{item.name}: its mask is {times(mask.size)}, the image {times(image.size)}"
-            yield Finding(ERROR, f"{text}; expected the same size")
+            sizes = f"its mask is {times(mask.size)}, the image {times(image.size)}; expected the same size"
+            different.setdefault(sizes, []).append(item.name)
+    if len(different) > MAX_SIZES:
+        names = [name for names in different.values() for name in names]
+        yield Finding(ERROR, f"{len(names)} images do not have the size of their masks", tuple(names))
+    else:
+        for sizes, names in different.items():
+            text = f"{names[0]}: {sizes}" if len(names) == 1 else f"{len(names)} images: {sizes}"
+            yield Finding(ERROR, text, tuple(names) if len(names) > 1 else ())
     text = "images have the size of their masks only after the EXIF rotation, which training does not apply"
     yield from files_finding(ERROR, f"{text}; fix=OUT writes rotated images", rotated)
     text = (
@@ -124,7 +144,23 @@ def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
     lossy = [item.name for item, mask in survey.masks if mask.lossy]
     text = "masks are lossy (JPEG, or converted from it), so their values are blurred; fix=OUT restores them"
     yield from files_finding(ERROR if encoding.lossy else NOTE, text, lossy)
-    if encoding.has_instance_ids:
+    if survey.palette_conflicts:
+        index, colors = next(iter(survey.palette_conflicts.items()))
+        text = (
+            f"masks have different palettes, in which index {index} is {' and '.join(format_values([c]) for c in colors)}"
+            f", so the indices are no labels"
+        )
+        files = (item.name for item, mask in survey.masks if mask.palette and index in mask.palette)
+        yield Finding(ERROR, text, tuple(files))
+    elif encoding.alternatives:
+        advice = ", or ".join(
+            f"'{override}' if it is {'unlabelled' if name == IGNORE else name}"
+            for name, override in encoding.alternatives.items()
+        )
+        text = f"some masks have the values 0 and 255, others 0, 1 ...: 255 may be a class or unlabelled; add {advice}"
+        files = (item.name for item, mask in survey.masks if IGNORE_INDEX in mask.counts)
+        yield Finding(ERROR, text, tuple(files))
+    elif encoding.has_instance_ids:
         text = f"masks number their objects ({len(survey.counts)} values), expected classes"
         yield Finding(ERROR, f"{text}; fix=OUT makes all values except 0 one class")
     elif unknown := encoding.unknown:
@@ -156,6 +192,10 @@ def find_missing_labels(survey: Survey) -> Iterator[Finding]:
         absent = [name for name in survey.encoding.classes if not counts[name]]
         if len(absent) == len(survey.encoding.classes):
             yield Finding(ERROR, f"{split} has no labelled pixel: all are ignored")
+        elif split == "train" and len(absent) == len(survey.encoding.classes) - 1:
+            (only,) = set(survey.encoding.classes) - set(absent)
+            text = f"train has only {only}, so nothing can be learned; check the masks and data.source.values"
+            yield Finding(WARNING, text)
         elif absent:
             kind = WARNING if split in SPLITS[:2] else NOTE
             yield Finding(kind, f"{split} has no pixel of {', '.join(absent)}")

@@ -6,21 +6,19 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-from unet.data.files import image_files
 from unet.data.folder import Folder
 from unet.data.label_map import LabelMap
+from unet.data.mask_file import Key
 from unet.data.samples import evenly_spaced, progress
-from unet.data.source import Item, Source
+from unet.data.source import Color, Item, Source
 from unet.data_check.file_facts import ImageFacts, ItemFacts, MaskFacts, read_facts
-from unet.data_check.mask_encoding import Encoding, infer_encoding
-from unet.data_check.mask_values import Key
+from unet.data_check.mask_encoding import Encoding, encode_colors, encode_names, infer_encoding
 from unet.data_check.shapes import Shapes
 from unet.errors import UserError
+from unet.labels import IGNORE_INDEX
 
 MAX_MEASURED_MASKS = 200  # number of masks whose objects are measured, evenly spaced over the data set
-MAX_COMPARED_NAMES = 50  # number of images whose names are compared with those of the masks
 UNSPLIT = "all"  # the split of all items, if they cannot be divided
 
 
@@ -74,7 +72,31 @@ class Survey:
         labels = next((item.files.labels for item in self.facts if item.files), LabelMap(None, self.source.classes))
         if self.facts and self.facts[0].files is None:  # an item without files yields labels
             labels = LabelMap({**dict(enumerate(self.source.classes)), 255: "ignore"}, self.source.classes)
-        return infer_encoding(self.counts, labels, self.has_classes, any(mask.lossy for _, mask in self.masks))
+        if any(mask.has_names for _, mask in self.masks):
+            return encode_names(self.counts, labels, self.has_classes)
+        if self.palette_conflicts:
+            return encode_colors(self.palette_counts, labels, self.has_classes)
+        lossy = any(mask.lossy for _, mask in self.masks)
+        beside = any(IGNORE_INDEX in mask.counts and set(mask.counts) - {0, IGNORE_INDEX} for _, mask in self.masks)
+        return infer_encoding(self.counts, labels, self.has_classes, lossy, beside)
+
+    @cached_property
+    def palette_counts(self) -> dict[Key, int]:
+        """Return the number of pixels of every colour in the masks with a palette."""
+        total: Counter[Key] = Counter()
+        for _, mask in self.masks:
+            for index, color in (mask.palette or {}).items():
+                total[color] += mask.counts.get(index, 0)
+        return dict(total)
+
+    @cached_property
+    def palette_conflicts(self) -> dict[int, list[Color]]:
+        """Return the colours of every index that has several in the palettes of the masks in which it occurs."""
+        colors: dict[int, dict[Color, None]] = {}
+        for _, mask in self.masks:
+            for index, color in (mask.palette or {}).items():
+                colors.setdefault(index, {})[color] = None
+        return {index: list(found) for index, found in colors.items() if len(found) > 1}
 
     @cached_property
     def spatial_dims(self) -> int:
@@ -152,22 +174,9 @@ def collect_items(source: Source, errors: list[str]) -> Mapping[str, list[Item]]
     try:
         return source.items
     except UserError as error:
-        if not isinstance(source, Folder) or not (source.root / "images").is_dir():
+        if not isinstance(source, Folder):
             raise
         errors.clear()
-        items = list(source.pairs(source.root).values())
-        if not items:
-            raise UserError(f"{errors[0]}{suggest_mask_stem(source.root) if errors else error}") from None
+        items = [item for members in source.pairs().values() for item in members.values()]
         errors.append(str(error))
         return {UNSPLIT: items}
-
-
-def suggest_mask_stem(root: Path) -> str:
-    """Return advice to set ``mask_stem``, if most masks have a name that contains their image's."""
-    images, masks = (list(image_files(root / kind, on_error=lambda error: None)) for kind in ("images", "masks"))
-    names = images[:MAX_COMPARED_NAMES]
-    patterns = Counter(mask.replace(stem, "{stem}", 1) for stem in names for mask in masks if stem in mask)
-    pattern, count = (patterns.most_common(1) or [("", 0)])[0]
-    if pattern in ("", "{stem}") or 2 * count <= len(names):
-        return ""
-    return f"; if this is how the masks are named, add 'data.source.mask_stem=\"{pattern}\"'"
