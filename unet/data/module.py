@@ -14,7 +14,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDat
 
 from unet.data.dataset import EpochSampler, SegmentationDataset, build_transform, collate
 from unet.data.samples import Samples, channel_mismatch, cross_split_duplicates, evenly_spaced
-from unet.data.source import Item, Source
+from unet.data.source import ALL, Item, Source
 from unet.errors import UserError
 from unet.inference.tiling import check_tile
 
@@ -74,6 +74,10 @@ class SegmentationData(L.LightningDataModule):
         self.in_two_splits: list[tuple[Item, Item]] = []
         self.start = {"epoch": 0, "batch": 0}  # the position from which training starts or resumes
 
+    def use_all_items(self) -> None:
+        """Use all items as one split, ``all``, for an evaluation; they need not suffice for a training."""
+        self.source.items = {ALL: self.source.all_items()}
+
     def scan(self) -> None:
         """Read and check every item of every split, once. Raises UserError at the first invalid item."""
         if self.samples:
@@ -84,13 +88,12 @@ class SegmentationData(L.LightningDataModule):
             samples[split] = Samples(items, self.source.num_classes, self.source.spatial_dims, budget, split)
             budget -= samples[split].bytes
         check_tile(self.eval_tile, self.eval_overlap, self.source.spatial_dims)
-        length = self.samples_per_epoch or len(samples["train"])
-        if length < self.batch_size:
+        first = next(iter(samples.values()))
+        if "train" in samples and (self.samples_per_epoch or len(first)) < self.batch_size:
             raise UserError(
                 f"{len(samples['train'])} training images are fewer than data.batch_size={self.batch_size}; "
                 f"set data.samples_per_epoch to draw several crops of each, or a smaller batch"
             )
-        first = samples["train"]
         for split, part in samples.items():
             if part.channels != first.channels:
                 raise channel_mismatch(part.items[0], part.channels, first.items[0], first.channels)
@@ -123,7 +126,7 @@ class SegmentationData(L.LightningDataModule):
 
     @property
     def channels(self) -> int:
-        return self.samples["train"].channels
+        return next(iter(self.samples.values())).channels
 
     @property
     def eval_split(self) -> str:

@@ -25,6 +25,9 @@ Two runs that differ in these alone are the same run, and no report compares the
 FIXED_TRAINER_KEYS = {"logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
 """Arguments of Lightning's Trainer that this project sets itself."""
 
+FOLD = "data.source.fold"
+"""The key of a cross-validation's fold; like ``seed`` it distinguishes the replicates of an arm."""
+
 RENAMED_KEYS = {
     "data.draw": "data.sampling",
     "pictures": "num_logged_images",

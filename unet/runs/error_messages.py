@@ -75,7 +75,13 @@ def several_values(override: str) -> str:
 def quoting_hint(override: str) -> str:
     """Return how to quote a value that Hydra does not take unquoted: once for Hydra and once for the shell."""
     key, equals, value = override.partition("=")
-    return f"; if that is one text or path, quote it twice: {shlex.quote(as_override(key, value))}" if equals else ""
+    if not equals:
+        return ""
+    if value.startswith(("[", "{")):
+        example = '{0: "a b", 255: c}' if value.startswith("{") else '["a b",c]'
+        whole = "" if value.endswith(("]", "}")) else "put all of it into single quotes, and "
+        return f"; {whole}texts with special characters into double quotes: {shlex.quote(f'{key}={example}')}"
+    return f"; if that is one text or path, quote it twice: {shlex.quote(as_override(key, value))}"
 
 
 def unknown_key(key: str, error: Exception, config_name: str) -> str:

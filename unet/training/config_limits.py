@@ -113,6 +113,7 @@ LIMITS: Mapping[str, Limit] = {
         "trainer.precision": one_of("auto", *PRECISIONS),
         "trainer.enable_checkpointing": CHECKPOINTING,
         "trainer.barebones": NOT_BAREBONES,
+        "trainer.deterministic": or_null(one_of(True, False, "warn")),
         "trainer.gradient_clip_algorithm": or_null(one_of("norm", "value")),
         "trainer.gradient_clip_val": or_null(NOT_NEGATIVE),
     }.items()

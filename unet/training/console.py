@@ -71,7 +71,9 @@ def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: Segme
 
 def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str], checkpoint: str) -> None:
     """Print the metrics of a split, class by class, with the name of the checkpoint as a title."""
-    table = Table("class", "IoU", "Dice", title=f"{split} metrics, {checkpoint}", title_justify="left")
+    count = metrics[f"{split}/images"]
+    title = f"{split} metrics of {count} image{'s' * (count != 1)}, {checkpoint}"
+    table = Table("class", "IoU", "Dice", title=title, title_justify="left")
 
     def to_text(key: str) -> str:
         return f"{metrics[key]:.4f}" if key in metrics else "absent"
