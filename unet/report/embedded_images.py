@@ -30,7 +30,7 @@ def data_uri(content: bytes, media_type: str) -> str:
 
 
 def prediction_images(analysis: SweepAnalysis) -> tuple[list[EmbeddedImage], list[str]]:
-    """Return the predictions of every arm at the seed (or fold and seed) that most arms have, and the labels of the arms without.
+    """Return the predictions of every arm of the seed that most arms have, and the labels of the arms without.
 
     All images show the same items because they share the seed.
     """
