@@ -52,9 +52,9 @@ def print_summary(
         console.print("no test split: the final metrics are those of the validation split, named val/...")
 
 
-def print_initial_weights(weights: LoadedWeights) -> None:
-    """Print what ``init`` loaded, and a warning if that is little."""
-    for line in filter(None, (weights.summary(), weights.warning())):
+def print_initial_weights(weights: LoadedWeights, leakage: str) -> None:
+    """Print what ``init`` loaded, a warning if that is little, and one of images that its run was trained on."""
+    for line in filter(None, (weights.summary(), weights.warning(), leakage)):
         console.print(line, markup=False)
 
 

@@ -35,7 +35,7 @@ from unet.training.build import (
 from unet.training.callbacks.progress import Progress
 from unet.training.callbacks.tensorboard import add_curves, get_writer, predict_panels
 from unet.training.console import print_initial_weights, print_result, print_summary
-from unet.training.initial_weights import LoadedWeights, load_initial_weights, read_initial_weights
+from unet.training.initial_weights import LoadedWeights, leakage_warning, load_initial_weights, read_initial_weights
 from unet.training.process import setup_process
 from unet.visualization import prediction_grid
 
@@ -69,7 +69,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         device = device_name(accelerator_name(config.trainer.accelerator))
         print_summary(task, data, summary, trainer.precision, device)
         if weights is not None:
-            print_initial_weights(weights)
+            print_initial_weights(weights, leakage_warning(config.init, config))
         elif config.optim.freeze and config.init is None:
             print("warning: optim.freeze without init: the frozen parts keep their random weights")
     writer = get_writer(trainer)
