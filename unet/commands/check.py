@@ -65,7 +65,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     valid = all(finding.kind != ERROR for finding in results)
     console.print(f"{'Train' if valid else 'After correcting the errors, train'}:\n  {train}", markup=False)
     console.print(
-        f"Compare operators for {structure.name} objects, with six seeds or more (seed=range(6)):", markup=False
+        f"Compare operators for {structure.name} objects, with six seeds or more ('seed=range(6)'):", markup=False
     )
     console.print(f"  {sweep}\n  ({structure.reason}; docs/operators.md)", markup=False)
     return valid

@@ -73,12 +73,15 @@ class Folder(Source):
             raise UserError(f"data.source.mode: expected null or one of {', '.join(MODES)}, found {mode!r}")
         self.mode = mode
         self.splits = check_splits(splits)
+        self.left_out = [split for split, rule in splits.items() if not rule]
         self.group = compile_group(group)
 
     @cached_property
     def spatial_dims(self) -> int:  # type: ignore[override]
         """Return the number of axes of the first mask; the others are checked when they are read."""
-        return self.items["train"][0].read()[1].ndim
+        first = self.items["train"][0].read
+        assert isinstance(first, FilePair)
+        return first.read_mask().spatial_dims
 
     def load_splits(self) -> dict[str, list[Item]]:
         pairs = self.pairs()
@@ -87,7 +90,7 @@ class Folder(Source):
             splits = {split: {name: items[name] for name in names} for split, names in self.divide(items).items()}
         else:
             self.check_rules_of_folders(pairs)
-            splits = {split: items for split, items in pairs.items() if split in self.splits}
+            splits = {split: items for split, items in pairs.items() if split not in self.left_out}
         for split in ("train", "val"):
             if not splits.get(split):
                 found = ", ".join(f"{len(items)} {name}" for name, items in splits.items())

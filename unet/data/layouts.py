@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice, product
@@ -31,8 +31,8 @@ class Candidate:
     """Files with names of one form.
 
     Attributes:
-        folder: a pattern of their folders.
-        prefix, suffix: what their names have before and after ``{id}``.
+        folder: a pattern of their folders, which may have ``{id}``.
+        prefix, suffix: what their names have before and after ``{id}``, or instead of it.
         extension: their file name extension, or ``.*``.
         names: the file of every name: its split, sub-folders and ``{id}``.
     """
@@ -45,14 +45,15 @@ class Candidate:
 
     @property
     def pattern(self) -> str:
-        name = f"{self.prefix}{{id}}{self.suffix}{self.extension}"
+        id_of_file = "" if "{id}" in self.folder else "{id}"
+        name = f"{self.prefix}{id_of_file}{self.suffix}{self.extension}"
         return f"{self.folder}/{name}" if self.folder else name
 
     @property
     def complexity(self) -> int:
         """Return a number that is lower for a simpler pattern."""
         literal = len(self.prefix + self.suffix) + 4 * (self.extension != ".*")
-        return literal + 6 * self.folder.endswith("**") + 3 * self.folder.count("/")
+        return literal + 6 * ("**" in self.folder) + 3 * self.folder.count("/")
 
     @cached_property
     def value_rank(self) -> tuple[bool, bool, float]:
@@ -205,19 +206,29 @@ def find_candidates(root: Path, files: Sequence[Path]) -> Iterator[Candidate]:
     for folder in complete[:MAX_FOLDERS]:
         members = groups[folder][:MAX_COMPARED]
         stems = [name_parts(path)[0] for _, path in members]
-        extensions = {path.name[len(stem) :] for stem, (_, path) in zip(stems, members, strict=True)}
+        extensions = sorted({path.name[len(stem) :] for stem, (_, path) in zip(stems, members, strict=True)})
         prefixes, suffixes = frequent(stems, PREFIX_ENDS, from_start=True), frequent(stems, SUFFIX_STARTS)
-        for prefix, suffix, extension in product(prefixes, suffixes, [".*", *(sorted(extensions) if len(extensions) > 1 else [])]):
-            names: dict[str, Path] = {}
-            count = 0
-            for stem, (place, path) in zip(stems, members, strict=True):
-                core = stem[len(prefix) : len(stem) - len(suffix)]
-                if core and stem.startswith(prefix) and stem.endswith(suffix):
-                    if extension == ".*" or path.name.endswith(extension):
-                        names[f"{place}{core}"] = root / path
-                        count += 1
-            if names and len(names) == count:
-                yield Candidate(folder, prefix, suffix, extension, names)
+        for prefix, suffix, extension in product(prefixes, suffixes, [".*", *(extensions if extensions[1:] else [])]):
+            names = {
+                path: f"{place}{stem[len(prefix) : len(stem) - len(suffix)]}"
+                for stem, (place, path) in zip(stems, members, strict=True)
+                if stem.startswith(prefix) and stem.endswith(suffix) and len(stem) > len(prefix + suffix)
+                if extension == ".*" or path.name.endswith(extension)
+            }
+            yield from unique_candidate(root, folder, prefix, suffix, extension, names)
+        if folder.endswith("**"):  # {id} may be the folder: 001/image.png and 001/mask.png
+            for stem in dict.fromkeys(stem for stem, count in Counter(stems).items() if count > 1):
+                names = {path: place[:-1] for other, (place, path) in zip(stems, members, strict=True) if other == stem}
+                yield from unique_candidate(root, f"{folder}/{{id}}", stem, "", ".*", names)
+
+
+def unique_candidate(
+    root: Path, folder: str, prefix: str, suffix: str, extension: str, names: Mapping[Path, str]
+) -> Iterator[Candidate]:
+    """Yield the candidate of files and their names, if there are any and the names are unique."""
+    if names and len(set(names.values())) == len(names):
+        files = {name: root / path for path, name in names.items()}
+        yield Candidate(folder, prefix, suffix, extension, files)
 
 
 def folder_patterns(parts: Sequence[str]) -> Iterator[tuple[str, str]]:

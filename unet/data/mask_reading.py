@@ -112,5 +112,5 @@ def check_alpha(pixels: Array, path: Path) -> None:
         found = "one colour, so its shape is in the alpha channel" if constant else "a colour both opaque and transparent"
         raise UserError(
             f"{path}: a mask with {found}, which is not used as labels; save that channel as the mask, with Pillow: "
-            f"Image.open(path).getchannel('A').save(path)"
+            f"Image.open(PATH).getchannel('A').save(NEW_PATH)"
         )

@@ -102,7 +102,7 @@ def are_instance_ids(levels: Sequence[Key], num_classes: int | None) -> bool:
     numbers = {int(key) for key in levels if not isinstance(key, tuple)} - {0}
     has_ignore = max(numbers, default=0) == IGNORE_INDEX and IGNORE_INDEX - 1 not in numbers
     consecutive = len(numbers) >= 3 and 2 * len(numbers) >= max(numbers) and not has_ignore
-    return (num_classes == 2 and consecutive) or (num_classes is None and len(numbers) > MAX_CLASSES)
+    return (num_classes == 2 and consecutive) or (num_classes in (None, 2) and len(numbers) > MAX_CLASSES)
 
 
 def guess_classes(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dict[Key, str] | None:

@@ -21,9 +21,9 @@ AUTO = "auto"
 
 PATH_KEYS = (
     *("ckpt", "ckpt_path", "init", "input", "output", "images", "fix", "folder", "calibration", "json", "data.root"),
-    *("hydra.run.dir", "hydra.sweep.dir"),
+    *("hydra.run.dir", "hydra.sweep.dir", "data.source.image", "data.source.mask", "data.source.mask_stem"),
 )
-"""Keys of all commands whose values are paths."""
+"""Keys of all commands whose values are paths, or patterns of them."""
 
 INIT_SHA256 = "init_sha256"
 """The key of a run's config that has the SHA-256 of the file of ``init``."""
@@ -165,6 +165,26 @@ def quote_path(argument: str) -> str:
     words = ",".join(map(expand_home, value.split(",")))
     is_value = parsed is not None or is_sweep(f"{key}={words}")
     return f"{key}={words}" if is_value and not Path(words).exists() else as_override(key, expand_home(value))
+
+
+def quote_words(argument: str) -> str:
+    """Return an argument with words that are not ASCII in double quotes, if Hydra reads it so and not without.
+
+    ``data.source.classes=[a,Gebäude]`` -> ``data.source.classes=[a,"Gebäude"]``.
+    """
+    key, equals, value = argument.partition("=")
+    if value.isascii() or is_valid(argument):
+        return argument
+    words = re.sub(r"[^\s,:=\[\]{}()\"']+", lambda word: word[0] if word[0].isascii() else f'"{word[0]}"', value)
+    return f"{key}{equals}{words}" if is_valid(f"{key}{equals}{words}") else argument
+
+
+def is_valid(argument: str) -> bool:
+    """Return whether Hydra can parse an argument."""
+    try:
+        return bool(parse([argument], None))
+    except HydraException:
+        return False
 
 
 def expand_home(path: str) -> str:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from unet.data import SegmentationData
 from unet.data.allowed_classes import check_targets
 from unet.data.module import shutdown_workers_on_exit
+from unet.data_check.advice import scan_data
 from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
@@ -78,7 +79,7 @@ def evaluate_checkpoint(
     config = evaluation_config(path, overrides)
     setup_process(config)
     data = build_data(config)
-    data.scan()
+    scan_data(data, config)
     task = evaluation_task(path, checkpoint, network, config, data)
     split = split or data.eval_split
     if split not in data.samples:
