@@ -197,7 +197,7 @@ def test_unmet_requirements_of_the_training_are_errors(folder):
 def test_patterns_are_suggested_for_masks_with_another_name(folder):
     for path in (folder / "masks").iterdir():
         path.rename(path.with_stem(f"{path.stem}_seg"))
-    with pytest.raises(UserError, match="data.source.mask=") as error:
+    with pytest.raises(UserError, match=r"data\.source\.mask=") as error:
         survey_folder(folder)
     patterns = parse_overrides(tuple(shlex.split(str(error.value).partition("add ")[2].rpartition("add ")[2])))
     assert patterns == {"image": "images/{id}.*", "mask": "masks/{id}_seg.*"}
@@ -227,7 +227,10 @@ def test_equal_pixels_in_two_splits_are_a_warning(folder):
 def test_masks_without_foreground_and_absent_classes(folder):
     replace_masks(folder, lambda labels: 0 * labels)
     notes = {finding.text for kind in (NOTE, WARNING) for finding in findings_of(folder, kind)}
-    assert {"10 of 10 masks contain only background", "train has only background, so nothing can be learned; check the masks and data.source.values"} <= notes
+    assert {
+        "10 of 10 masks contain only background",
+        "train has only background, so nothing can be learned; check the masks and data.source.values",
+    } <= notes
 
 
 def truncate(path: Path) -> None:

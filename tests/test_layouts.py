@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +28,10 @@ def write(root: Path, image: str, mask: str, numbers=N) -> None:
 
 LAYOUTS = {
     "other folders": ("imgs/n{n}.png", "labels/n{n}.png", "imgs/{id}.*", "labels/{id}.*"),
-    "names without a common part": ("images/image_{n:02}.png", "masks/mask_{n:02}.png")
-    + ("images/image_{id}.*", "masks/mask_{id}.*"),
+    "two prefixes": ("images/image_{n:02}.png", "masks/mask_{n:02}.png", "images/image_{id}.*", "masks/mask_{id}.*"),
     "Carvana": ("images/car{n}.jpg", "masks/car{n}_mask.gif", "images/{id}.*", "masks/{id}_mask.*"),
     "sub-folders": ("images/p{patient}/{n}.png", "masks/p{patient}/{n}.png", "images/**/{id}.*", "masks/**/{id}.*"),
-    "side by side": ("P_{patient}/P_{patient}_{n}.tif", "P_{patient}/P_{patient}_{n}_mask.tif")
-    + ("**/{id}.*", "**/{id}_mask.*"),
+    "side by side": ("P_{patient}/P_{n}.tif", "P_{patient}/P_{n}_mask.tif", "**/{id}.*", "**/{id}_mask.*"),
     "one folder, other suffixes": ("{n}.jpg", "{n}.png", "{id}.jpg", "{id}.png"),
     "a prefix": ("photos/a b {n}.png", "truth/gt-a b {n}.png", "photos/{id}.*", "truth/gt-{id}.*"),
     "umlauts and brackets": ("Bilder [1]/n{n}.png", "Gebäude/n{n}.png", "Bilder [1]/{id}.*", "Gebäude/{id}.*"),
@@ -108,7 +107,7 @@ def test_folders_of_splits_have_several_names(tmp_path):
     assert {split: len(items) for split, items in source.items.items()} == {"train": 2, "val": 2, "test": 2}
     without = Folder(str(tmp_path), CLASSES, splits={"train": 1, "val": 1, "test": None})
     assert list(without.items) == ["train", "val"]
-    with pytest.raises(UserError, match="the folders of .* are the splits already"):
+    with pytest.raises(UserError, match=r"the folders of .* are the splits already"):
         _ = Folder(str(tmp_path), CLASSES, splits={"train": 1, "val": "val.txt"}).items
 
 
@@ -124,7 +123,7 @@ def test_a_split_may_be_a_folder_below_the_kind(tmp_path):
 def test_names_have_their_sub_folders_in_groups_lists_and_splits(tmp_path):
     write(tmp_path, "images/p{patient}/{n}.png", "masks/p{patient}/{n}.png", range(9))
     (tmp_path / "val.txt").write_text("p1/3\np1/4.png\np1/5\n")
-    patterns = {"image": "images/**/{id}.*", "mask": "masks/**/{id}.*"}
+    patterns: dict[str, Any] = {"image": "images/**/{id}.*", "mask": "masks/**/{id}.*"}
     splits = {"train": 1, "val": "val.txt"}
     source = Folder(str(tmp_path), CLASSES, **patterns, splits=splits, group="^(p\\d)/")
     assert [Path(item.name).parent.name for item in source.items["val"]] == ["p1"] * 3
@@ -180,7 +179,7 @@ def test_links_to_a_folder_above_end(tmp_path):
         ({"image": 3}, "data.source.image: expected a pattern"),
     ],
 )
-def test_invalid_patterns_are_refused(tmp_path, settings, words):
+def test_invalid_patterns_are_refused(tmp_path, settings: dict[str, Any], words):
     with pytest.raises(UserError) as error:
         Folder(str(tmp_path), CLASSES, **settings)
     sentence(error, words)

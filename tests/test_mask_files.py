@@ -22,7 +22,7 @@ LABELS = noise(12, 10, below=2)
 ALL = {"train": 1, "val": 1}
 
 
-def palette(path: Path, labels: np.ndarray, *colors: tuple[int, int, int]) -> None:
+def palette(path: Path, labels: np.ndarray, *colors: tuple[int, ...]) -> None:
     image = Image.fromarray(labels).convert("P")
     image.putpalette([value for color in colors for value in color])
     image.save(path)
@@ -51,7 +51,7 @@ def test_palettes_that_disagree_are_an_error_with_the_colours(folder):
     assert findings_of(folder, ERROR, values=overrides) == []
     data = scanned(folder, values=overrides, splits=ALL)
     assert len({tuple(counts) for counts in data.samples["train"].item_counts.tolist()}) == 1
-    with pytest.raises(UserError, match="fix=.*unknown values"):
+    with pytest.raises(UserError, match=r"fix=.*unknown values"):
         write_corrected_copy(survey_folder(folder), folder / "out")
 
 
@@ -69,7 +69,10 @@ def test_a_gif_has_its_colours_in_whatever_order_its_palette_is(tmp_path):
     assert (labels.read(tmp_path / "a.gif") == LABELS).all() and (labels.read(tmp_path / "b.gif") == LABELS).all()
 
 
-def alpha(colors, values: np.ndarray = LABELS * np.uint8(255)) -> np.ndarray:
+OPAQUE = LABELS * np.uint8(255)
+
+
+def alpha(colors, values: np.ndarray = OPAQUE) -> np.ndarray:
     """Return a colour or, by label, two, with alpha."""
     pixels = np.array(colors, np.uint8)
     pixels = pixels[LABELS] if pixels.ndim == 2 else np.broadcast_to(pixels, (*values.shape, len(pixels)))
@@ -94,7 +97,7 @@ def test_a_shape_in_the_alpha_channel_is_an_error(tmp_path, pixels, words):
 def test_a_colour_both_transparent_and_visible_is_an_error(tmp_path):
     pixels = alpha([[255, 255, 255], [255, 0, 0]])
     pixels[0, 0] = 255, 255, 255, 255
-    with pytest.raises(UserError, match="a colour both opaque and transparent"):
+    with pytest.raises(UserError, match="a colour both transparent and visible"):
         read_mask(save(tmp_path / "m.png", pixels))
 
 

@@ -28,8 +28,8 @@ class Folder(Source):
     """A data set of images and masks in folders.
 
     Without ``{split}`` in the patterns, the images below ``root`` are divided by ``splits``; if there are none, but a
-    folder ``train`` in ``root``, the patterns are relative to the folders of the splits. The number of axes of the masks
-    distinguishes sequences, images and volumes.
+    folder ``train`` in ``root``, the patterns are relative to the folders of the splits. The number of axes of the
+    masks distinguishes sequences, images and volumes.
 
     Args:
         root: the folder.
@@ -227,7 +227,7 @@ def check_channels(channels: Sequence[str] | None, image: str) -> tuple[str, ...
     names = tuple(map(str, channels)) if isinstance(channels, Sequence) and not isinstance(channels, str) else ()
     if not names or len(set(names)) < len(names) or not all(names) or "{channel}" not in str(image):
         raise UserError(
-            f"data.source.channels: expected a list of different texts, such as [\"0000\",\"0001\"], and "
+            f'data.source.channels: expected a list of different texts, such as ["0000","0001"], and '
             f"{{channel}} in data.source.image, found {channels!r} and {image!r}"
         )
     return names

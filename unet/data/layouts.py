@@ -10,8 +10,6 @@ from functools import cached_property
 from itertools import islice, product
 from pathlib import Path
 
-import numpy as np
-
 from unet.data.annotations import read_coco
 from unet.data.mask_reading import MASK_SUFFIXES, read_mask
 from unet.data.patterns import FilePattern, natural_key, split_of_name
@@ -105,7 +103,9 @@ class Layout:
         return same_parent if parent != Path() and Path(self.image.folder).parent != parent and same_parent[1:] else []
 
 
-def advise_layout(root: Path, image: FilePattern, mask: FilePattern, num_images: int, errors: Sequence[UserError]) -> str:
+def advise_layout(
+    root: Path, image: FilePattern, mask: FilePattern, num_images: int, errors: Sequence[UserError]
+) -> str:
     """Return the message for a folder in which little matches: what is there, and the patterns that would fit."""
     files = list(islice(list_files(root), MAX_FILES))
     if not files:
@@ -117,11 +117,12 @@ def advise_layout(root: Path, image: FilePattern, mask: FilePattern, num_images:
     found = f"{problem}; found {describe_folders(root, files)}"
     pair = propose_patterns(root, files)
     if pair is None:
-        return f"{found}; set data.source.image and data.source.mask (docs/your_data.md)"
+        expected = f"expected {', '.join(sorted(SUFFIXES))} in the folders of data.source.image and data.source.mask"
+        return f"{found}; {expected} (docs/your_data.md)"
     if classes := pair.class_folders:
         return (
-            f"{found}; there is one mask folder a class ({', '.join(classes)}): objects of several classes at one pixel "
-            f"are not supported; write one mask per image with one number a class"
+            f"{found}; there is one mask folder a class ({', '.join(classes)}): several classes at one pixel are not "
+            f"supported; write one mask per image, with one number a class"
         )
     return f"{found}; if this is right, add {' '.join(pair.overrides)}"
 
@@ -168,8 +169,9 @@ def propose_patterns(root: Path, files: Sequence[Path]) -> Layout | None:
     scores: list[tuple[tuple[int, int], Candidate, Candidate]] = []
     for image in candidates:
         names = list(image.names)
-        others = {id(other): other for name in {names[0], names[len(names) // 2], names[-1]} for other in with_name[name]}
-        scores += [(score, image, mask) for mask in others.values() if (score := rate_pair(image, mask))]
+        examples = {names[0], names[len(names) // 2], names[-1]}
+        masks = {id(mask): mask for name in examples for mask in with_name[name]}.values()
+        scores += [(score, image, mask) for mask in masks if (score := rate_pair(image, mask))]
     if not scores:
         return propose_coco(root, files, candidates)
     best = max(score for score, _, _ in scores)
@@ -190,7 +192,8 @@ def rate_pair(image: Candidate, mask: Candidate) -> tuple[int, int] | None:
     mask_paths = set(mask.names.values())
     images = {name for name, path in image.names.items() if path not in mask_paths}
     pairs = len(images & mask.names.keys())
-    if not pairs or 2 * pairs < len(images):
+    is_image = name_parts(next(iter(image.names.values())))[1] in SUFFIXES
+    if not pairs or not is_image or 2 * pairs < len(images):
         return None
     return pairs, 2 * pairs - len(images) - len(mask.names)
 
@@ -208,7 +211,8 @@ def find_candidates(root: Path, files: Sequence[Path]) -> Iterator[Candidate]:
         stems = [name_parts(path)[0] for _, path in members]
         extensions = sorted({path.name[len(stem) :] for stem, (_, path) in zip(stems, members, strict=True)})
         prefixes, suffixes = frequent(stems, PREFIX_ENDS, from_start=True), frequent(stems, SUFFIX_STARTS)
-        for prefix, suffix, extension in product(prefixes, suffixes, [".*", *(extensions if extensions[1:] else [])]):
+        endings: list[str] = [".*", *(extensions if extensions[1:] else [])]
+        for prefix, suffix, extension in product(prefixes, suffixes, endings):
             names = {
                 path: f"{place}{stem[len(prefix) : len(stem) - len(suffix)]}"
                 for stem, (place, path) in zip(stems, members, strict=True)
@@ -234,7 +238,7 @@ def unique_candidate(
 def folder_patterns(parts: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the patterns of a folder, each with what distinguishes it from others of that pattern.
 
-    ``("train", "a")`` -> ``train/a``, ``train/**`` with ``a``, ``**`` with ``train/a``, ``{split}/a`` with ``train`` ...
+    ``("train", "a")`` -> ``train/a``, ``train/**`` with ``a``, ``**`` with ``train/a``, ``{split}/a`` with ``train``.
     """
     tokens = [re.split(r"([-_ ])", part) for part in parts]
     splits = [split for words in tokens for word in words if (split := split_of_name(word))]

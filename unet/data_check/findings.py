@@ -1,5 +1,6 @@
 """Errors, warnings and notes about a data set, each with the files concerned and with advice."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -146,16 +147,17 @@ def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
     yield from files_finding(ERROR if encoding.lossy else NOTE, text, lossy)
     if survey.palette_conflicts:
         index, colors = next(iter(survey.palette_conflicts.items()))
+        several = " or ".join(format_values([color]) for color in colors)
         text = (
-            f"masks have different palettes, in which index {index} is {' or '.join(format_values([c]) for c in colors)}, "
-            f"so the indices are no labels; map the colours with '{encoding.overrides[0]}' and check the names"
+            f"masks have different palettes, in which index {index} is {several}, so the indices are no labels; map "
+            f"the colours with {shlex.quote(encoding.overrides[0])} and check the names"
         )
         files = (mask_name(item) for item, mask in survey.masks if mask.palette and index in mask.palette)
         yield Finding(ERROR, text, tuple(files))
         return
     if encoding.alternatives:
         advice = ", or ".join(
-            f"'{override}' if it is {'unlabelled' if name == IGNORE else name}"
+            f"{shlex.quote(override)} if it is {'unlabelled' if name == IGNORE else name}"
             for name, override in encoding.alternatives.items()
         )
         text = f"some masks have the values 0 and 255, others 0, 1 ...: 255 may be a class or unlabelled; add {advice}"
@@ -175,13 +177,15 @@ def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
     for override in encoding.overrides:
         if override.startswith("data.source.values"):
             kind = ERROR if survey.has_classes else NOTE
-            files = (mask_name(item) for item, mask in survey.masks if not mask.counts.keys() <= survey.labels.label_of_value.keys())
-            yield Finding(kind, f"masks need '{override}'; check that each value has the right name", tuple(files))
+            mapped = survey.labels.label_of_value.keys()
+            files = (mask_name(item) for item, mask in survey.masks if not mask.counts.keys() <= mapped)
+            text = f"masks need {shlex.quote(override)}; check that each value has the right name"
+            yield Finding(kind, text, tuple(files) if kind == ERROR else ())
 
 
 def mask_name(item: ItemFacts) -> str:
-    """Return the name of an item's mask: its path, if it is a file."""
-    return str(item.files.mask) if item.files else item.name
+    """Return the name of an item's mask: its path, if it is a file of its own."""
+    return str(item.files.mask) if item.files and item.files.shapes is None else item.name
 
 
 def find_missing_labels(survey: Survey) -> Iterator[Finding]:

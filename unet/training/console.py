@@ -97,8 +97,8 @@ def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str],
     console.print(table)
     if absent := metrics.get(f"{split}/absent"):
         console.print(
-            f"warning: {split} has no pixel of {', '.join(absent)} and none is predicted, so the means are of the other "
-            f"classes" + (" only: they say nothing about the network" if len(absent) == len(classes) - 1 else ""),
+            f"warning: {split} has no pixel of {', '.join(absent)} and none is predicted, so the means are of the "
+            f"other classes" + (" only: they say nothing about the network" if len(absent) == len(classes) - 1 else ""),
             markup=False,
         )
     console.print(
