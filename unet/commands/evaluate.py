@@ -6,13 +6,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from unet.runs.cli import as_path, check_single_values, hydra_script, require_keys
-from unet.runs.run_names import quote_path
+from unet.runs.run_names import quote_path, quote_words
 
 
 def main() -> None:
     """Evaluate a checkpoint on the data of its run, which the command line may change."""
     # These arguments change the run's config; Hydra checks the others.
-    args = [quote_path(arg) for arg in sys.argv[1:]]
+    args = [quote_words(quote_path(arg)) for arg in sys.argv[1:]]
     changes = [arg for arg in args if arg.startswith(("data=", "data.", "trainer."))]
     sys.argv[1:] = [arg for arg in args if arg not in changes]
 

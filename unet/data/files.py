@@ -125,7 +125,7 @@ def pair_found(
     used = set()
     for split, name in names:
         files = [image_of.get((split, name, channel)) for channel in (first, *others)]
-        file = next(file for file in (*files, *image_of.values()) if file)
+        file = next(file for file in files if file)
         if missing := [channel for channel, found in zip((first, *others), files, strict=True) if found is None]:
             without_channel.append((file.path, name, missing))
             used.add(same_case.get((split, name, first), (split, name, "")))
@@ -140,26 +140,16 @@ def pair_found(
         lacking = [name for _, name, missing in without_channel if channel in missing]
         if lacking:
             path = next(path for path, name, _ in without_channel if name == lacking[0])
-            on_error(
-                UserError(
-                    f"{path.parent}: {and_more(lacking, 'image')}: no file of channel {channel} of data.source.channels; "
-                    f"add it or remove the image"
-                )
-            )
+            names = and_more(lacking, "image")
+            text = f"{path.parent}: {names}: no file of channel {channel} of data.source.channels"
+            on_error(UserError(f"{text}; add it or remove the image"))
     if without_mask:
-        on_error(
-            UserError(
-                f"{and_more([str(file.path) for file in without_mask], 'image')}: no mask "
-                f"{expected_mask(without_mask[0])}; add it or remove the image"
-            )
-        )
+        names = and_more([str(file.path) for file in without_mask], "image")
+        on_error(UserError(f"{names}: no mask {expected_mask(without_mask[0])}; add it or remove the image"))
     if unused := [str(mask.path) for key, mask in mask_of.items() if key not in used]:
-        on_error(
-            UserError(
-                f"{and_more(unused, 'file')}: a mask without an image in {expected_images}; add it "
-                f"({', '.join(sorted(SUFFIXES))}) or remove the mask"
-            )
-        )
+        formats = ", ".join(sorted(SUFFIXES))
+        text = f"{and_more(unused, 'file')}: a mask without an image in {expected_images}"
+        on_error(UserError(f"{text}; add it ({formats}) or remove the mask"))
     return pairs
 
 

@@ -28,8 +28,8 @@ class Folder(Source):
     """A data set of images and masks in folders.
 
     Without ``{split}`` in the patterns, the images below ``root`` are divided by ``splits``; if there are none, but a
-    folder ``train`` in ``root``, the patterns are relative to the folders of the splits. The number of axes of the masks
-    distinguishes sequences, images and volumes.
+    folder ``train`` in ``root``, the patterns are relative to the folders of the splits. The number of axes of the
+    masks distinguishes sequences, images and volumes.
 
     Args:
         root: the folder.
@@ -80,6 +80,7 @@ class Folder(Source):
             raise UserError(f"data.source.mode: expected null or one of {', '.join(MODES)}, found {mode!r}")
         self.mode = mode
         self.splits = check_splits(splits)
+        self.left_out = [split for split, rule in splits.items() if not rule]
         self.group = compile_group(group)
         self.fold, self.folds, self.split_seed = check_folds(fold, folds, split_seed)
         if fold is not None and (lists := [split for split in ("train", "val") if isinstance(splits.get(split), str)]):
@@ -91,7 +92,9 @@ class Folder(Source):
     @cached_property
     def spatial_dims(self) -> int:  # type: ignore[override]
         """Return the number of axes of the first mask; the others are checked when they are read."""
-        return next(iter(self.items.values()))[0].read()[1].ndim
+        first = next(iter(self.items.values()))[0].read
+        assert isinstance(first, FilePair)
+        return first.read_mask().spatial_dims
 
     def load_splits(self) -> dict[str, list[Item]]:
         pairs = self.pairs()
@@ -105,7 +108,7 @@ class Folder(Source):
                     f"data.source.fold={self.fold}: the folders of {self.root} are the splits already "
                     f"({', '.join(pairs)}); put all images into one folder, or leave the fold out"
                 )
-            splits = {split: items for split, items in pairs.items() if split in self.splits}
+            splits = {split: items for split, items in pairs.items() if split not in self.left_out}
         for split in ("train", "val"):
             if not splits.get(split):
                 found = ", ".join(f"{len(items)} {name}" for name, items in splits.items())
@@ -260,7 +263,7 @@ def check_channels(channels: Sequence[str] | None, image: str) -> tuple[str, ...
     names = tuple(map(str, channels)) if isinstance(channels, Sequence) and not isinstance(channels, str) else ()
     if not names or len(set(names)) < len(names) or not all(names) or "{channel}" not in str(image):
         raise UserError(
-            f"data.source.channels: expected a list of different texts, such as [\"0000\",\"0001\"], and "
+            f'data.source.channels: expected a list of different texts, such as ["0000","0001"], and '
             f"{{channel}} in data.source.image, found {channels!r} and {image!r}"
         )
     return names

@@ -1,6 +1,7 @@
 """Map the values that mask files store to labels."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,7 @@ class LabelMap:
             condition = "255 is unlabelled"
         else:
             return "correct the mask, or map the value with data.source.values (data=folder)"
-        entries = ", ".join(f"{value}: {name}" for value, name in meaning.items())
-        return f"if {condition}, add 'data.source.values={{{entries}}}'"
+        return f"if {condition}, add {shlex.quote(values_override(meaning))}"
 
 
 def parse_value(key: int | str) -> int | str | tuple[int, ...]:
@@ -148,3 +148,21 @@ def colors_override(colors: Iterable[Key]) -> str:
     entries = ", ".join(f"{format_values([color])}: NAME" for color in colors[:12])
     override = f"'data.source.values={{{entries}{', ...' if len(colors) > 12 else ''}}}'"
     return f"map each colour to a class (or ignore) with {override}"
+
+
+def values_override(meaning: Mapping[Any, str]) -> str:
+    """Return ``data.source.values={0: background, 255: cell}``, quoted for Hydra but not for the shell."""
+    entries = (
+        f"{quote_name(key) if isinstance(key, str) else format_values([key])}: {quote_name(name)}"
+        for key, name in meaning.items()
+    )
+    return f"data.source.values={{{', '.join(entries)}}}"
+
+
+def quote_name(name: str) -> str:
+    """Return a name in double quotes if Hydra does not take it without."""
+    words = ("null", "true", "false", "nan", "inf")
+    if re.fullmatch(r"[A-Za-z_][\w .-]*", name, re.ASCII) and name.lower() not in words:
+        return name
+    escaped = name.replace('"', '\\"')
+    return f'"{escaped}"'

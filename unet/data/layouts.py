@@ -4,13 +4,11 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice, product
 from pathlib import Path
-
-import numpy as np
 
 from unet.data.annotations import read_coco
 from unet.data.mask_reading import MASK_SUFFIXES, read_mask
@@ -31,8 +29,8 @@ class Candidate:
     """Files with names of one form.
 
     Attributes:
-        folder: a pattern of their folders.
-        prefix, suffix: what their names have before and after ``{id}``.
+        folder: a pattern of their folders, which may have ``{id}``.
+        prefix, suffix: what their names have before and after ``{id}``, or instead of it.
         extension: their file name extension, or ``.*``.
         names: the file of every name: its split, sub-folders and ``{id}``.
     """
@@ -45,14 +43,15 @@ class Candidate:
 
     @property
     def pattern(self) -> str:
-        name = f"{self.prefix}{{id}}{self.suffix}{self.extension}"
+        id_of_file = "" if "{id}" in self.folder else "{id}"
+        name = f"{self.prefix}{id_of_file}{self.suffix}{self.extension}"
         return f"{self.folder}/{name}" if self.folder else name
 
     @property
     def complexity(self) -> int:
         """Return a number that is lower for a simpler pattern."""
         literal = len(self.prefix + self.suffix) + 4 * (self.extension != ".*")
-        return literal + 6 * self.folder.endswith("**") + 3 * self.folder.count("/")
+        return literal + 6 * ("**" in self.folder) + 3 * self.folder.count("/")
 
     @cached_property
     def value_rank(self) -> tuple[bool, bool, float]:
@@ -104,7 +103,9 @@ class Layout:
         return same_parent if parent != Path() and Path(self.image.folder).parent != parent and same_parent[1:] else []
 
 
-def advise_layout(root: Path, image: FilePattern, mask: FilePattern, num_images: int, errors: Sequence[UserError]) -> str:
+def advise_layout(
+    root: Path, image: FilePattern, mask: FilePattern, num_images: int, errors: Sequence[UserError]
+) -> str:
     """Return the message for a folder in which little matches: what is there, and the patterns that would fit."""
     files = list(islice(list_files(root), MAX_FILES))
     if not files:
@@ -116,11 +117,12 @@ def advise_layout(root: Path, image: FilePattern, mask: FilePattern, num_images:
     found = f"{problem}; found {describe_folders(root, files)}"
     pair = propose_patterns(root, files)
     if pair is None:
-        return f"{found}; set data.source.image and data.source.mask (docs/your_data.md)"
+        expected = f"expected {', '.join(sorted(SUFFIXES))} in the folders of data.source.image and data.source.mask"
+        return f"{found}; {expected} (docs/your_data.md)"
     if classes := pair.class_folders:
         return (
-            f"{found}; there is one mask folder a class ({', '.join(classes)}): objects of several classes at one pixel "
-            f"are not supported; write one mask per image with one number a class"
+            f"{found}; there is one mask folder a class ({', '.join(classes)}): several classes at one pixel are not "
+            f"supported; write one mask per image, with one number a class"
         )
     return f"{found}; if this is right, add {' '.join(pair.overrides)}"
 
@@ -167,8 +169,9 @@ def propose_patterns(root: Path, files: Sequence[Path]) -> Layout | None:
     scores: list[tuple[tuple[int, int], Candidate, Candidate]] = []
     for image in candidates:
         names = list(image.names)
-        others = {id(other): other for name in {names[0], names[len(names) // 2], names[-1]} for other in with_name[name]}
-        scores += [(score, image, mask) for mask in others.values() if (score := rate_pair(image, mask))]
+        examples = {names[0], names[len(names) // 2], names[-1]}
+        masks = {id(mask): mask for name in examples for mask in with_name[name]}.values()
+        scores += [(score, image, mask) for mask in masks if (score := rate_pair(image, mask))]
     if not scores:
         return propose_coco(root, files, candidates)
     best = max(score for score, _, _ in scores)
@@ -189,7 +192,8 @@ def rate_pair(image: Candidate, mask: Candidate) -> tuple[int, int] | None:
     mask_paths = set(mask.names.values())
     images = {name for name, path in image.names.items() if path not in mask_paths}
     pairs = len(images & mask.names.keys())
-    if not pairs or 2 * pairs < len(images):
+    is_image = name_parts(next(iter(image.names.values())))[1] in SUFFIXES
+    if not pairs or not is_image or 2 * pairs < len(images):
         return None
     return pairs, 2 * pairs - len(images) - len(mask.names)
 
@@ -205,25 +209,36 @@ def find_candidates(root: Path, files: Sequence[Path]) -> Iterator[Candidate]:
     for folder in complete[:MAX_FOLDERS]:
         members = groups[folder][:MAX_COMPARED]
         stems = [name_parts(path)[0] for _, path in members]
-        extensions = {path.name[len(stem) :] for stem, (_, path) in zip(stems, members, strict=True)}
+        extensions = sorted({path.name[len(stem) :] for stem, (_, path) in zip(stems, members, strict=True)})
         prefixes, suffixes = frequent(stems, PREFIX_ENDS, from_start=True), frequent(stems, SUFFIX_STARTS)
-        for prefix, suffix, extension in product(prefixes, suffixes, [".*", *(sorted(extensions) if len(extensions) > 1 else [])]):
-            names: dict[str, Path] = {}
-            count = 0
-            for stem, (place, path) in zip(stems, members, strict=True):
-                core = stem[len(prefix) : len(stem) - len(suffix)]
-                if core and stem.startswith(prefix) and stem.endswith(suffix):
-                    if extension == ".*" or path.name.endswith(extension):
-                        names[f"{place}{core}"] = root / path
-                        count += 1
-            if names and len(names) == count:
-                yield Candidate(folder, prefix, suffix, extension, names)
+        endings: list[str] = [".*", *(extensions if extensions[1:] else [])]
+        for prefix, suffix, extension in product(prefixes, suffixes, endings):
+            names = {
+                path: f"{place}{stem[len(prefix) : len(stem) - len(suffix)]}"
+                for stem, (place, path) in zip(stems, members, strict=True)
+                if stem.startswith(prefix) and stem.endswith(suffix) and len(stem) > len(prefix + suffix)
+                if extension == ".*" or path.name.endswith(extension)
+            }
+            yield from unique_candidate(root, folder, prefix, suffix, extension, names)
+        if folder.endswith("**"):  # {id} may be the folder: 001/image.png and 001/mask.png
+            for stem in dict.fromkeys(stem for stem, count in Counter(stems).items() if count > 1):
+                names = {path: place[:-1] for other, (place, path) in zip(stems, members, strict=True) if other == stem}
+                yield from unique_candidate(root, f"{folder}/{{id}}", stem, "", ".*", names)
+
+
+def unique_candidate(
+    root: Path, folder: str, prefix: str, suffix: str, extension: str, names: Mapping[Path, str]
+) -> Iterator[Candidate]:
+    """Yield the candidate of files and their names, if there are any and the names are unique."""
+    if names and len(set(names.values())) == len(names):
+        files = {name: root / path for path, name in names.items()}
+        yield Candidate(folder, prefix, suffix, extension, files)
 
 
 def folder_patterns(parts: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the patterns of a folder, each with what distinguishes it from others of that pattern.
 
-    ``("train", "a")`` -> ``train/a``, ``train/**`` with ``a``, ``**`` with ``train/a``, ``{split}/a`` with ``train`` ...
+    ``("train", "a")`` -> ``train/a``, ``train/**`` with ``a``, ``**`` with ``train/a``, ``{split}/a`` with ``train``.
     """
     tokens = [re.split(r"([-_ ])", part) for part in parts]
     splits = [split for words in tokens for word in words if (split := split_of_name(word))]

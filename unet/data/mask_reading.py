@@ -12,7 +12,7 @@ from unet.errors import UserError
 from unet.io.image_formats import DISPLAY_MODES, PILLOW_SUFFIXES, SUFFIXES, name_parts, read_array, read_with_pillow
 from unet.network.geometry import times
 
-MASK_SUFFIXES = SUFFIXES | {".json"}
+MASK_SUFFIXES = SUFFIXES | {".gif", ".json"}
 MAX_CHANNELS = 8  # up to this length, the last axis of an array that is much longer along the others is channels
 MAX_ONE_HOT = 32
 
@@ -31,13 +31,13 @@ def read_mask(path: Path, colors: bool = False) -> MaskFile:
     if suffix == ".json":
         return read_labelme(path).draw()
     palette = None
-    if suffix in PILLOW_SUFFIXES:
+    if suffix in PILLOW_SUFFIXES or suffix == ".gif":
         as_colors = colors or suffix == ".gif"
-        modes = {"P": "RGBA", "PA": "RGBA"} if as_colors else {"P": "P", "PA": "PA"}
-        pixels, spatial_dims = read_with_pillow(path, lambda mode: ({"1": "1"} | DISPLAY_MODES | modes).get(mode, mode))
-        if not as_colors and has_palette(path):
+        modes = DISPLAY_MODES | ({"P": "RGBA", "PA": "RGBA"} if as_colors else {"1": "1", "P": "P", "PA": "PA"})
+        pixels, spatial_dims = read_with_pillow(path, lambda mode: modes.get(mode, mode))
+        if not as_colors and (colors_of := read_palette(path)):
             pixels = pixels[..., 0] if pixels.ndim > spatial_dims else pixels
-            palette = palette_colors(path, pixels)
+            palette = {index: colors_of[index] for index in np.flatnonzero(np.bincount(pixels.ravel())).tolist()}
         if palette is None and pixels.ndim > spatial_dims and pixels.shape[-1] in (2, 4):
             check_alpha(pixels, path)
     else:
@@ -84,17 +84,14 @@ def is_one_hot(pixels: Array, axis: int) -> bool:
     return bool(((pixels != 0).sum(axis) == 1).all() and len(np.unique(pixels)) == 2)
 
 
-def has_palette(path: Path) -> bool:
+def read_palette(path: Path) -> list[Color] | None:
+    """Return the 256 colours of an image with a palette, black where it has fewer; None without a palette."""
     with Image.open(path) as image:
-        return image.mode in ("P", "PA")
-
-
-def palette_colors(path: Path, indices: Array) -> dict[int, Color]:
-    """Return the colours of the indices that occur in an image with a palette."""
-    with Image.open(path) as image:
-        colors = image.getpalette("RGB") or []
-    present = np.flatnonzero(np.bincount(indices.ravel())).tolist()
-    return {index: tuple(colors[3 * index : 3 * index + 3]) for index in present}  # type: ignore[misc]
+        values = image.getpalette("RGB") if image.mode in ("P", "PA") else None
+    if values is None:
+        return None
+    values += [0] * (3 * 256 - len(values))
+    return list(zip(values[::3], values[1::3], values[2::3], strict=True))
 
 
 def check_alpha(pixels: Array, path: Path) -> None:
@@ -107,10 +104,13 @@ def check_alpha(pixels: Array, path: Path) -> None:
         return
     colors = pixels[..., 0] if pixels.shape[-1] == 2 else pack_rgb(pixels)
     transparent, shown = np.unique(colors[alpha == 0]), np.unique(colors[alpha > 0])
-    constant = len(np.union1d(transparent, shown)) == 1
-    if constant or np.intersect1d(transparent, shown).size:
-        found = "one colour, so its shape is in the alpha channel" if constant else "a colour both opaque and transparent"
+    if len(np.union1d(transparent, shown)) == 1:
         raise UserError(
-            f"{path}: a mask with {found}, which is not used as labels; save that channel as the mask, with Pillow: "
-            f"Image.open(path).getchannel('A').save(path)"
+            f"{path}: a mask of one colour, whose shape is in the alpha channel; save that channel as the mask, with "
+            f"Pillow: Image.open(PATH).getchannel('A').save(NEW_PATH)"
+        )
+    if np.intersect1d(transparent, shown).size:
+        raise UserError(
+            f"{path}: a mask with a colour both transparent and visible, so its colours are no labels; draw it without "
+            f"transparency"
         )

@@ -136,7 +136,7 @@ class FilePattern:
             match = part.fullmatch(name)
             if match is None or (not parts and self.any_suffix and suffix not in self.suffixes):
                 continue
-            found = {**captures, **match.groupdict()}
+            found = captures | {key: value or "" for key, value in match.groupdict().items()}
             if any(captures.get(key, value).lower() != value.lower() for key, value in found.items()):
                 continue  # {id} or {split} stands in two places of the pattern
             if parts and child.is_dir():
@@ -164,4 +164,5 @@ def visible(folder: Path) -> list[Path]:
 def natural_key(path: Path) -> tuple[tuple[str, ...], int, str]:
     """Return a sort key that orders 2.png before 10.png, folder by folder."""
     stem, _ = name_parts(path)
-    return path.parts[:-1], *((int(stem), "") if stem.isdecimal() else (-1, path.name))
+    number = int(stem) if stem.isdecimal() else -1
+    return path.parts[:-1], number, "" if number >= 0 else path.name

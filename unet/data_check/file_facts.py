@@ -113,8 +113,8 @@ class ItemFacts:
         return self.item.read if isinstance(self.item.read, FilePair) else None
 
 
-def read_facts(item: Item, split: str, measure: bool) -> ItemFacts:
-    """Read an item without ever raising an exception; ``measure``: also measure the objects of its mask."""
+def read_facts(item: Item, split: str, measure: bool, with_image: bool = True) -> ItemFacts:
+    """Read an item, or its mask alone, without raising an exception; ``measure``: also measure the mask's objects."""
     errors: list[str] = []
     image, mask, spatial_dims = None, None, None
     if not isinstance(files := item.read, FilePair):
@@ -127,6 +127,8 @@ def read_facts(item: Item, split: str, measure: bool) -> ItemFacts:
         content = files.read_mask()
         spatial_dims = content.spatial_dims
         mask = mask_facts(content, read_format(files.mask), measure, name_parts(files.mask)[1] in LOSSY_SUFFIXES)
+    if not with_image:
+        return ItemFacts(item, split, None, mask, tuple(errors))
     with collect_errors(str(files.image), errors):
         image = image_facts(files.read_image(spatial_dims), read_format(files.image))
     return ItemFacts(item, split, image, mask, tuple(errors))

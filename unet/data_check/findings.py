@@ -1,5 +1,6 @@
 """Errors, warnings and notes about a data set, each with the files concerned and with advice."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -141,30 +142,32 @@ def find_odd_axes_and_channels(survey: Survey) -> Iterator[Finding]:
 def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
     """Find values of the masks that do not match the configuration."""
     encoding = survey.encoding
-    lossy = [item.name for item, mask in survey.masks if mask.lossy]
+    lossy = [mask_name(item) for item, mask in survey.masks if mask.lossy]
     text = "masks are lossy (JPEG, or converted from it), so their values are blurred; fix=OUT restores them"
     yield from files_finding(ERROR if encoding.lossy else NOTE, text, lossy)
     if survey.palette_conflicts:
         index, colors = next(iter(survey.palette_conflicts.items()))
+        several = " or ".join(format_values([color]) for color in colors)
         text = (
-            f"masks have different palettes, in which index {index} is {' and '.join(format_values([c]) for c in colors)}"
-            f", so the indices are no labels"
+            f"masks have different palettes, in which index {index} is {several}, so the indices are no labels; map "
+            f"the colours with {shlex.quote(encoding.overrides[0])} and check the names"
         )
-        files = (item.name for item, mask in survey.masks if mask.palette and index in mask.palette)
+        files = (mask_name(item) for item, mask in survey.masks if mask.palette and index in mask.palette)
         yield Finding(ERROR, text, tuple(files))
-    elif encoding.alternatives:
+        return
+    if encoding.alternatives:
         advice = ", or ".join(
-            f"'{override}' if it is {'unlabelled' if name == IGNORE else name}"
+            f"{shlex.quote(override)} if it is {'unlabelled' if name == IGNORE else name}"
             for name, override in encoding.alternatives.items()
         )
         text = f"some masks have the values 0 and 255, others 0, 1 ...: 255 may be a class or unlabelled; add {advice}"
-        files = (item.name for item, mask in survey.masks if IGNORE_INDEX in mask.counts)
+        files = (mask_name(item) for item, mask in survey.masks if IGNORE_INDEX in mask.counts)
         yield Finding(ERROR, text, tuple(files))
     elif encoding.has_instance_ids:
         text = f"masks number their objects ({len(survey.counts)} values), expected classes"
         yield Finding(ERROR, f"{text}; fix=OUT makes all values except 0 one class")
     elif unknown := encoding.unknown:
-        files = (item.name for item, mask in survey.masks if any(key in mask.counts for key in unknown))
+        files = (mask_name(item) for item, mask in survey.masks if any(key in mask.counts for key in unknown))
         text = (
             f"masks contain {format_values(unknown)}, which {'is' if len(unknown) == 1 else 'are'} none of the "
             f"{len(encoding.classes)} classes ({', '.join(encoding.classes)}); correct the masks, or map the values "
@@ -174,7 +177,15 @@ def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
     for override in encoding.overrides:
         if override.startswith("data.source.values"):
             kind = ERROR if survey.has_classes else NOTE
-            yield Finding(kind, f"masks need '{override}'; check that each value has the right name")
+            mapped = survey.labels.label_of_value.keys()
+            files = (mask_name(item) for item, mask in survey.masks if not mask.counts.keys() <= mapped)
+            text = f"masks need {shlex.quote(override)}; check that each value has the right name"
+            yield Finding(kind, text, tuple(files) if kind == ERROR else ())
+
+
+def mask_name(item: ItemFacts) -> str:
+    """Return the name of an item's mask: its path, if it is a file of its own."""
+    return str(item.files.mask) if item.files and item.files.shapes is None else item.name
 
 
 def find_missing_labels(survey: Survey) -> Iterator[Finding]:

@@ -1,11 +1,10 @@
 """The classes that the values of the masks mean: as configured, or as their values suggest."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unet.data.annotations import BACKGROUND, CROWD
-from unet.data.label_map import LabelMap, format_values
+from unet.data.label_map import LabelMap, quote_name, values_override
 from unet.data.mask_file import Key
 from unet.data_check.mask_values import are_comparable, find_levels, nearest_levels
 from unet.labels import IGNORE_INDEX
@@ -63,7 +62,8 @@ def infer_encoding(
     if not lossy and are_instance_ids(levels, len(labels.classes) if has_classes else None):
         classes = tuple(labels.classes) if has_classes else ("background", "foreground")
         return Encoding(classes, {key: classes[key != 0] for key in counts}, has_instance_ids=True)
-    if not ignore_beside_labels and (readings := readings_of_255(levels, tuple(labels.classes) if has_classes else None)):
+    readings = [] if ignore_beside_labels else readings_of_255(levels, tuple(labels.classes) if has_classes else None)
+    if readings:
         first = readings[0]
         classes = tuple(dict.fromkeys(name for name in first.values() if name != IGNORE))
         alternatives = {reading[IGNORE_INDEX]: values_override(reading) for reading in readings}
@@ -102,7 +102,7 @@ def are_instance_ids(levels: Sequence[Key], num_classes: int | None) -> bool:
     numbers = {int(key) for key in levels if not isinstance(key, tuple)} - {0}
     has_ignore = max(numbers, default=0) == IGNORE_INDEX and IGNORE_INDEX - 1 not in numbers
     consecutive = len(numbers) >= 3 and 2 * len(numbers) >= max(numbers) and not has_ignore
-    return (num_classes == 2 and consecutive) or (num_classes is None and len(numbers) > MAX_CLASSES)
+    return (num_classes == 2 and consecutive) or (num_classes in (None, 2) and len(numbers) > MAX_CLASSES)
 
 
 def guess_classes(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dict[Key, str] | None:
@@ -168,20 +168,3 @@ def encode_colors(counts: Mapping[Key, int], labels: LabelMap, has_classes: bool
 def classes_override(classes: Sequence[str]) -> str:
     """Return ``data.source.classes=[background,cell]``, quoted for Hydra but not for the shell."""
     return f"data.source.classes=[{','.join(map(quote_name, classes))}]"
-
-
-def values_override(meaning: Mapping[Key, str]) -> str:
-    """Return ``data.source.values={0: background, 255: cell}``, quoted for Hydra but not for the shell."""
-    entries = (
-        f"{quote_name(key) if isinstance(key, str) else format_values([key])}: {quote_name(name)}"
-        for key, name in meaning.items()
-    )
-    return f"data.source.values={{{', '.join(entries)}}}"
-
-
-def quote_name(name: str) -> str:
-    """Return a name in double quotes if Hydra does not take it without."""
-    if re.fullmatch(r"[A-Za-z_][\w .-]*", name, re.ASCII) and name.lower() not in ("null", "true", "false", "nan", "inf"):
-        return name
-    escaped = name.replace('"', '\\"')
-    return f'"{escaped}"'

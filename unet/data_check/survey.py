@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,11 +67,16 @@ class Survey:
         return dict(total)
 
     @cached_property
+    def labels(self) -> LabelMap:
+        """Return the configured labels of the masks' values."""
+        if self.facts and self.facts[0].files is None:  # an item without files yields labels
+            return LabelMap({**dict(enumerate(self.source.classes)), 255: "ignore"}, self.source.classes)
+        return next((item.files.labels for item in self.facts if item.files), LabelMap(None, self.source.classes))
+
+    @cached_property
     def encoding(self) -> Encoding:
         """Return the class of each value of the masks."""
-        labels = next((item.files.labels for item in self.facts if item.files), LabelMap(None, self.source.classes))
-        if self.facts and self.facts[0].files is None:  # an item without files yields labels
-            labels = LabelMap({**dict(enumerate(self.source.classes)), 255: "ignore"}, self.source.classes)
+        labels = self.labels
         if any(mask.has_names for _, mask in self.masks):
             return encode_names(self.counts, labels, self.has_classes)
         if self.palette_conflicts:
@@ -159,13 +164,19 @@ def survey_data(source: Source, has_classes: bool = True) -> Survey:
     errors: list[str] = []
     splits = collect_items(source, errors)
     items = [(split, item) for split, members in splits.items() for item in members]
-    measured = set(evenly_spaced(len(items), MAX_MEASURED_MASKS))
+    return Survey(source, read_items(items), errors, has_classes)
+
+
+def read_items(items: Sequence[tuple[str, Item]], with_images: bool = True) -> list[ItemFacts]:
+    """Return the facts about every item of a split, read in parallel, or only about its mask."""
+    measured = set(evenly_spaced(len(items), MAX_MEASURED_MASKS)) if with_images else set()
+
+    def read(index: int) -> ItemFacts:
+        split, item = items[index]
+        return read_facts(item, split, index in measured, with_images)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(
-            lambda index: read_facts(items[index][1], items[index][0], index in measured), range(len(items))
-        )
-        facts = list(progress(results, len(items), "checking"))
-    return Survey(source, facts, errors, has_classes)
+        return list(progress(pool.map(read, range(len(items))), len(items), "checking"))
 
 
 def collect_items(source: Source, errors: list[str]) -> Mapping[str, list[Item]]:

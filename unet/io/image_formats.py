@@ -12,7 +12,7 @@ from unet.errors import UserError
 
 Array = np.ndarray
 
-PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
+PILLOW_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 NIFTI = frozenset({".nii", ".nii.gz"})
 SUFFIXES = PILLOW_SUFFIXES | NIFTI | {".npy"}
 

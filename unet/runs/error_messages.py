@@ -91,8 +91,8 @@ def unknown_key(key: str, error: Exception, config_name: str) -> str:
         keys = all_keys(compose(config_name))
     if key in keys:
         return f"{key}: {' '.join(str(error.__cause__ or error).split())}"
-    new_key = RENAMED_KEYS.get(key)
-    if new_key in keys:
+    new_key = RENAMED_KEYS.get(key, "")
+    if new_key in keys or new_key.startswith("data.source."):  # of another data set than the default
         values = ", ".join(f"{old} is now {new}" for old, new in RENAMED_VALUES.get(new_key, {}).items())
         return f"{key}: renamed; use {new_key} instead" + (f" ({values})" if values else "")
     parent, _, name = key.rpartition(".")

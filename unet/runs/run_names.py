@@ -21,9 +21,9 @@ AUTO = "auto"
 
 PATH_KEYS = (
     *("ckpt", "ckpt_path", "init", "input", "output", "images", "fix", "folder", "calibration", "json", "data.root"),
-    *("hydra.run.dir", "hydra.sweep.dir"),
+    *("hydra.run.dir", "hydra.sweep.dir", "data.source.image", "data.source.mask", "data.source.mask_stem"),
 )
-"""Keys of all commands whose values are paths."""
+"""Keys of all commands whose values are paths, or patterns of them."""
 
 INIT_SHA256 = "init_sha256"
 """The key of a run's config that has the SHA-256 of the file of ``init``."""
@@ -159,11 +159,11 @@ def quote_path(argument: str) -> str:
     """Return an argument of a path key such that Hydra reads the path as it is, with ``~`` expanded.
 
     ``data.root=my data [1]`` -> ``data.root="my data [1]"``. Lists and sweeps (``a,b``) of paths that do not exist as
-    one file stay as they are. In an argument of another key, words are quoted where necessary.
+    one file stay as they are, as does an argument of another key.
     """
     key, _, value = argument.partition("=")
     if value in ("", "null") or override_key(argument) not in PATH_KEYS:
-        return quote_words(argument)
+        return argument
     parsed = parsed_value(f"{key}={value}")
     if isinstance(parsed, str):
         return as_override(key, expand_home(parsed))

@@ -17,6 +17,7 @@ from rich.console import Console
 from unet.analysis.width_matching import match_width
 from unet.data import SegmentationData
 from unet.data.dataset import transforms_for_dims
+from unet.data_check.advice import check_advice
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, resolve_precision, to_memory_format
 from unet.io.run_folder import CHECKPOINTS
@@ -52,7 +53,8 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
 def network_settings(config: DictConfig, data: SegmentationData, in_channels: int) -> dict[str, Any]:
     """Return ``match`` and the arguments of ``UNet`` for a data set."""
     model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
-    axes = data.source.spatial_dims
+    with check_advice(data, config):
+        axes = data.source.spatial_dims
     if model["spatial_dims"] not in (None, axes):
         raise UserError(
             f"model.spatial_dims={model['spatial_dims']}: data={config.data.name} has {axes} "

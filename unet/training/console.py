@@ -47,9 +47,23 @@ def print_summary(
             f"the test metrics will be too high; {program_name('check')} lists all of them",
             markup=False,
         )
+    if warning := missing_classes(data):
+        console.print(f"warning: {warning}; {program_name('check')} shows the values of the masks", markup=False)
     console.print(f"device: {device}; precision: {precision}")
     if data.eval_split != "test":
         console.print("no test split: the final metrics are those of the validation split, named val/...")
+
+
+def missing_classes(data: SegmentationData) -> str | None:
+    """Return a warning if a class has no pixel in the training split; None if all have."""
+    counts = dict(zip(data.source.classes, data.samples["train"].label_counts, strict=True))
+    missing = [name for name, count in counts.items() if count == 0]
+    if not missing:
+        return None
+    if len(missing) == len(counts) - 1:
+        (only,) = counts.keys() - set(missing)
+        return f"the training images have no pixel of any class but {only}, so the network can only learn to predict it"
+    return f"the training images have no pixel of {', '.join(missing)}, which the network cannot learn"
 
 
 def print_initial_weights(weights: LoadedWeights, leakage: str) -> None:
@@ -83,6 +97,12 @@ def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str],
     table.add_section()
     table.add_row("mean", to_text(f"{split}/miou"), to_text(f"{split}/dice"))
     console.print(table)
+    if absent := metrics.get(f"{split}/absent"):
+        console.print(
+            f"warning: {split} has no pixel of {', '.join(absent)} and none is predicted, so the means are of the "
+            f"other classes" + (" only: they say nothing about the network" if len(absent) == len(classes) - 1 else ""),
+            markup=False,
+        )
     console.print(
         f"pixel accuracy {to_text(f'{split}/accuracy')}, mean class accuracy {to_text(f'{split}/class_accuracy')}"
     )

@@ -18,6 +18,7 @@ from unet.data.folder import Folder
 from unet.data.module import shutdown_workers_on_exit
 from unet.data.samples import MAX_STATISTICS, Samples, evenly_spaced
 from unet.data.source import ALL
+from unet.data_check.advice import scan_data
 from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
@@ -89,7 +90,7 @@ def evaluate_checkpoint(
         split = ALL
     if split == ALL:
         data.use_all_items()
-    data.scan()
+    scan_data(data, config)
     task = evaluation_task(path, checkpoint, network, config, data)
     split = split or data.eval_split
     if split not in data.samples:

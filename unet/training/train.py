@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from unet.analysis.network_summary import NetworkSummary, summarize_network, to_markdown, to_metrics
 from unet.data import SegmentationData
 from unet.data.module import shutdown_workers_on_exit
+from unet.data_check.advice import scan_data
 from unet.diagnostics import diagnose
 from unet.hardware import accelerator_name, device_name
 from unet.inference.checkpoint import read_checkpoint
@@ -55,7 +56,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     source = read_initial_weights(config.init) if config.init is not None and config.ckpt_path is None else None
     if source is not None and config.model.match is None:  # else the width follows from the data
         initialize(network, config, data, source)
-    data.scan()
+    scan_data(data, config)
     description = checkpoint_metadata(config, data)
     summary = summarize(description["model"], data)  # refuses a network before its memory is allocated
     task = task_from_metadata(config, data, description | {"field": list(summary.fields.logits)})
@@ -69,7 +70,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         device = device_name(accelerator_name(config.trainer.accelerator))
         print_summary(task, data, summary, trainer.precision, device)
         if weights is not None:
-            print_initial_weights(weights, leakage_warning(config.init, config))
+            print_initial_weights(weights, leakage_warning(str(config.init), config))
         elif config.optim.freeze and config.init is None:
             print("warning: optim.freeze without init: the frozen parts keep their random weights")
     writer = get_writer(trainer)
