@@ -74,8 +74,12 @@ BETAS = Limit(
 
 CHECKPOINTING = Limit("null or true: a run is evaluated with its checkpoints", lambda value: value in (None, True))
 NOT_BAREBONES = Limit("false: a run has callbacks, checkpoints and a logger", lambda value: value is False)
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64", 32, 16, 64)
-"""The values of trainer.precision; weights in half precision (16-true, bf16-true) are not trained."""
+PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64")
+PRECISION = Limit(  # weights in half precision (16-true, bf16-true) cannot be trained
+    f"one of {', '.join(PRECISIONS)}",
+    lambda value: not isinstance(value, float) and str(value) in PRECISIONS,
+    PRECISIONS,
+)
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
     key: limit
@@ -110,7 +114,7 @@ LIMITS: Mapping[str, Limit] = {
         "trainer.limit_train_batches trainer.limit_val_batches trainer.limit_test_batches": or_null(POSITIVE),
         "trainer.val_check_interval": or_null(POSITIVE),
         "trainer.log_every_n_steps trainer.accumulate_grad_batches trainer.num_nodes": integer_range(1),
-        "trainer.precision": one_of("auto", *PRECISIONS),
+        "trainer.precision": PRECISION,
         "trainer.enable_checkpointing": CHECKPOINTING,
         "trainer.barebones": NOT_BAREBONES,
         "trainer.deterministic": or_null(one_of(True, False, "warn")),

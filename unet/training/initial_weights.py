@@ -20,8 +20,8 @@ STEM, HEAD = "stem.0.0.weight", ("head.weight", "head.bias")
 FEW = 0.5
 """A warning is printed if less than this fraction of the weights is loaded."""
 MAX_NAMES = 6
-DIVISION = ("splits", "group", "fold", "folds", "split_seed")
-"""The arguments of a data source that divide its images into splits."""
+DIVISION = {"splits": None, "group": None, "fold": None, "split_seed": 0}
+"""The arguments of a data source that divide its images, and their values in the config of an older version."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,10 @@ def leakage_warning(path: str, config: DictConfig) -> str:
     folder = Path(path).expanduser().resolve().parent.parent
     if not (folder / CONFIG).is_file():
         return ""
-    before, now = (OmegaConf.to_container(source.data.source) for source in (load_run_config(folder), config))
+    before, now = (OmegaConf.to_container(run.data.source, resolve=True) for run in (load_run_config(folder), config))
     assert isinstance(before, dict) and isinstance(now, dict)
     roots = [Path(str(source.get("root"))).expanduser().resolve() for source in (before, now)]
-    changed = [key for key in DIVISION if before.get(key) != now.get(key)]
+    changed = [key for key, default in DIVISION.items() if before.get(key, default) != now.get(key, default)]
     if roots[0] != roots[1] or before["_target_"] != now["_target_"] or not changed:
         return ""
     return (
