@@ -21,7 +21,7 @@ from test_training import assert_same, weights
 import unet
 from unet import __main__ as dispatch
 from unet.runs.error_messages import format_error
-from unet.runs.run_names import as_override, override_slug, parsed_value, run_dir
+from unet.runs.run_names import as_override, override_slug, parsed_value, quote_path, run_dir
 
 pytestmark = pytest.mark.slow
 
@@ -144,15 +144,29 @@ def test_an_override_keeps_any_path(value):
     assert parsed_value(as_override("input", value)) == value
 
 
-@pytest.mark.parametrize("folder", ["outputs/2026-01-01_model.down=max,seed=1", "[mine]", "a,b"])
-def test_a_path_that_needs_quotes_gets_a_message_with_the_quoted_path(folder, tmp_path):
-    ckpt = f"{folder}/checkpoints/best.ckpt"
+@pytest.mark.parametrize(
+    "folder", ["model.down=max,seed=1", "[mine]", "a,b", "my run (1) [x]", "Größe", "it's", "null"]
+)
+def test_a_path_needs_no_quotes(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / folder).mkdir()
+    for path in (f"{folder}/best.ckpt", str(tmp_path / folder / "best.ckpt"), f"~/{folder}/best.ckpt"):
+        Path(path).expanduser().touch()
+        for key in ("ckpt", "ckpt_path", "init", "input", "output", "data.root", "hydra.run.dir", "fix"):
+            quoted = quote_path(f"{key}={path}")
+            assert parsed_value(quoted) == str(Path(path).expanduser()) and quote_path(quoted) == quoted
+    assert quote_path("init=~/a.ckpt,~/b.ckpt") == f"init={tmp_path}/a.ckpt,{tmp_path}/b.ckpt", "a sweep"
+    for other in ("seed=range(6)", "ckpt=[a,b]", "init=null", "model.down=max,avg", "--help", "~ckpt", "init="):
+        assert quote_path(other) == other
+
+
+def test_several_paths_for_one_command_get_a_message_with_the_quoted_path(tmp_path):
     predict = [str(ROOT / "scripts" / "predict.py"), "input=x", "output=y"]
-    result = processes.run([*predict, f"ckpt={ckpt}"], tmp_path)
-    (line,) = result.stderr.splitlines()
-    (quoted,) = shlex.split(line.partition("quote it twice: ")[2])
-    assert result.returncode in (1, 2) and line.startswith("error: ") and parsed_value(quoted) == ckpt
-    assert f"{ckpt}: No such file" in processes.run([*predict, quoted], tmp_path).stderr
+    result = processes.run([*predict, "ckpt=a,b/best.ckpt"], tmp_path)
+    (quoted,) = shlex.split(result.stderr.partition("quote it twice: ")[2])
+    assert result.returncode in (1, 2) and parsed_value(quoted) == "a,b/best.ckpt"
+    assert "a,b/best.ckpt: No such file" in processes.run([*predict, quoted], tmp_path).stderr
 
 
 @pytest.mark.parametrize("words", [["train.py", "--cfg", "job"], ["scripts/describe.py"]], ids=lambda words: words[0])

@@ -1,5 +1,6 @@
 """Tests of the data check: its findings and the overrides it suggests."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +180,7 @@ def test_any_exception_of_a_decoder_is_an_error_of_the_file(folder, monkeypatch)
     def fail(*arguments, **options):
         raise RuntimeError("odd\nbytes")
 
-    monkeypatch.setattr("unet.data_check.file_facts.open_image", fail)
+    monkeypatch.setattr("unet.data.files.open_image", fail)
     facts = read_facts(survey_folder(folder).facts[0].item, "train", False)
     assert facts.image is None and facts.errors == (f"{facts.name}: cannot be read (RuntimeError: odd bytes)",)
 
@@ -193,14 +194,14 @@ def test_unmet_requirements_of_the_training_are_errors(folder):
     assert [f for f in collect_findings(data, TrainingRequirements(8, 16, 32)) if f.kind == ERROR] == []
 
 
-def test_mask_stem_is_suggested_for_masks_with_another_name(folder):
+def test_patterns_are_suggested_for_masks_with_another_name(folder):
     for path in (folder / "masks").iterdir():
         path.rename(path.with_stem(f"{path.stem}_seg"))
-    with pytest.raises(UserError, match="mask_stem=") as error:
+    with pytest.raises(UserError, match=r"data\.source\.mask=") as error:
         survey_folder(folder)
-    override = str(error.value).split("'")[1]
-    pattern = parse_overrides((override,))["mask_stem"]
-    assert pattern == "{stem}_seg" and findings_of(folder, ERROR, mask_stem=pattern) == []
+    patterns = parse_overrides(tuple(shlex.split(str(error.value).partition("add ")[2].rpartition("add ")[2])))
+    assert patterns == {"image": "images/{id}.*", "mask": "masks/{id}_seg.*"}
+    assert findings_of(folder, ERROR, **patterns) == []
 
 
 def test_a_folder_too_small_to_divide_is_checked_without_splits(tmp_path):
@@ -226,7 +227,10 @@ def test_equal_pixels_in_two_splits_are_a_warning(folder):
 def test_masks_without_foreground_and_absent_classes(folder):
     replace_masks(folder, lambda labels: 0 * labels)
     notes = {finding.text for kind in (NOTE, WARNING) for finding in findings_of(folder, kind)}
-    assert {"10 of 10 masks contain only background", "train has no pixel of cell"} <= notes
+    assert {
+        "10 of 10 masks contain only background",
+        "train has only background, so nothing can be learned; check the masks and data.source.values",
+    } <= notes
 
 
 def truncate(path: Path) -> None:

@@ -146,13 +146,13 @@ def test_a_folder_without_class_names_gets_a_report(messy, capsys):
 
 def test_an_invalid_folder_fails_the_check_and_its_copy_passes(messy, tmp_path, capsys):
     truncate(messy / "images" / "04.png")
-    overrides = ["data=folder", f"data.root={messy}", "data.batch_size=4", "data.source.mask_stem='{stem}'"]
+    overrides = ["data=folder", f"data.root={messy}", "data.batch_size=4", "data.source.mask='masks/{id}.*'"]
     assert not run_check(*overrides)
     assert "images/04.png: cannot be read as an image" in capsys.readouterr().out
     assert run_check(*overrides, f"fix={tmp_path / 'out'}")
     output = capsys.readouterr().out
     copied = f"data.root={tmp_path / 'out'} 'data.source.classes=[background,foreground]'"
-    assert "left out: " in output and copied in output and "mask_stem" not in output
+    assert "left out: " in output and copied in output and "data.source.mask" not in output
 
 
 def test_other_data_sets_are_checked_but_not_copied(stack, tmp_path, capsys):
@@ -179,5 +179,5 @@ def test_exit_status_and_message_of_the_command(messy, tmp_path):
     assert lossy.returncode == 1 and lossy.stderr == "" and "error: masks are lossy" in lossy.stdout
     missing = processes.run([*command, "data.root=nowhere"], tmp_path)
     assert missing.returncode == 1 and "Traceback" not in missing.stderr
-    assert missing.stderr.splitlines()[-1] == "error: nowhere/images: no such folder"
+    assert missing.stderr.splitlines()[-1] == "error: nowhere: no such folder; set data.root=..."
     assert [path.name for path in tmp_path.iterdir()] == ["messy"], "nothing is left behind"

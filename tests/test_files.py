@@ -15,15 +15,15 @@ from PIL import Image
 from unet.data import SegmentationData
 from unet.data.folder import Folder
 from unet.data.label_map import LabelMap
+from unet.data.mask_file import MaskFile
 from unet.errors import UserError
 from unet.io.image_reader import open_image
 from unet.training.build import build_data
 
 
 def test_values_are_mapped_to_labels():
-    labels = LabelMap({0: "background", 255: "cell", 7: "ignore"}, CLASSES)(
-        np.array([[0, 255], [7, 0]], np.uint8), Path()
-    )
+    mask = MaskFile(np.array([[0, 255], [7, 0]], np.uint8), 2)
+    labels = LabelMap({0: "background", 255: "cell", 7: "ignore"}, CLASSES)(mask, Path())
     assert labels.dtype == np.uint8
     assert labels.tolist() == [[0, 1], [255, 0]]
 
@@ -31,9 +31,9 @@ def test_values_are_mapped_to_labels():
 def test_colours_are_mapped_to_labels():
     pixels = np.array([[[0, 0, 0], [128, 0, 64]], [[128, 0, 64], [1, 2, 3]]], np.uint8)
     labels = LabelMap({"0 0 0": "background", "128,0,64": "cell", "1 2 3": "ignore"}, CLASSES)
-    assert labels(pixels, Path()).tolist() == [[0, 1], [1, 255]]
+    assert labels(MaskFile(pixels, 2), Path()).tolist() == [[0, 1], [1, 255]]
     opaque = np.concatenate([pixels, np.full((2, 2, 1), 255, np.uint8)], axis=-1)
-    assert labels(opaque, Path()).tolist() == [[0, 1], [1, 255]]
+    assert labels(MaskFile(opaque, 2), Path()).tolist() == [[0, 1], [1, 255]]
 
 
 @settings(max_examples=25)
@@ -41,7 +41,7 @@ def test_colours_are_mapped_to_labels():
 def test_any_mapping_of_values_of_any_type(pixels, order, dtype):
     classes = [f"class {label}" for label in range(255)]
     values = {value: [*classes, "ignore"][index] for index, value in enumerate(order)}
-    labels = LabelMap(values, classes)(pixels.astype(dtype), Path())
+    labels = LabelMap(values, classes)(MaskFile(pixels.astype(dtype), 2), Path())
     assert (labels == np.argsort(order)[pixels]).all()
 
 

@@ -54,12 +54,12 @@ def test_values_name_the_classes(five):
     assert np.array_equal(labels == 0, mask == 255) and np.array_equal(labels == 255, mask == 7)
 
 
-def test_mask_stem_matches_masks_of_another_name(five):
+def test_a_pattern_matches_masks_of_another_name(five):
     for path in (five / "masks").iterdir():
         path.rename(path.with_stem(f"{path.stem}_mask"))
-    assert len(scanned(five, mask_stem="{stem}_mask").samples["train"]) == 3
-    with pytest.raises(UserError, match=r"images/0\.png: no mask .*0_other"):
-        scanned(five, mask_stem="{stem}_other")
+    assert len(scanned(five, mask="masks/{id}_mask.*").samples["train"]) == 3
+    with pytest.raises(UserError, match=r"images/0\.png and 4 more images: no mask .*0_other"):
+        scanned(five, mask="masks/{id}_other.*")
 
 
 def test_lists_name_stems_or_files_and_fractions_divide_the_other_images(five):

@@ -20,7 +20,8 @@ FLOORS = (
     ("inference", "report"),
     ("data", "task", "runs"),
     ("diagnostics", "prediction", "export"),
-    ("data_check", "training"),
+    ("data_check",),
+    ("training",),
     ("benchmark", "demo"),
     ("commands", "__main__"),
 )

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import processes
 import pytest
 import torch
 from conftest import ROOT, config
+from folders import sentence
 from omegaconf import OmegaConf
 from test_command_line import interrupt, run, start
 from test_segmenter import Evil
@@ -18,9 +20,9 @@ from test_training import assert_same, weights
 
 from unet.errors import UserError
 from unet.io.run_folder import ensure_new_or_resuming
-from unet.runs.resume import check_same_config, resume_hint
+from unet.runs.resume import check_resumable, check_same_config, resume_hint
 from unet.runs.run import execute, last_checkpoint, run_or_resume
-from unet.runs.run_names import run_dir, sweep_name
+from unet.runs.run_names import quote_path, run_dir, sweep_name
 from unet.training.train import train
 
 LONGER = ("trainer.max_epochs=12", "optim.lr=0.001", "resume=auto")
@@ -77,14 +79,96 @@ def test_a_checkpoint_with_code_is_not_resumed(composed, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_run_is_not_resumed_with_another_network(tmp_path: Path):
-    OmegaConf.save(config(), tmp_path / "config.yaml")
-    (tmp_path / "checkpoints").mkdir()
-    last = tmp_path / "checkpoints" / "last.ckpt"
+def resumable(folder: Path, *overrides: str, state: str = "interrupted") -> Path:
+    """Write the files of a run with an empty checkpoint, and return the checkpoint."""
+    last = folder / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
     last.touch()
-    with pytest.raises(UserError, match=r"its run has model.width=16, this one has model.width=8; resume with"):
-        execute(train, config(f"ckpt_path={last}", "model.width=8"), tmp_path, [])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "config.yaml"]
+    OmegaConf.save(config(*overrides), folder / "config.yaml", resolve=True)
+    (folder / "status.json").write_text(json.dumps({"state": state}))
+    return last
+
+
+def refusal(last: Path, *overrides: str) -> str:
+    """Return the message with which a checkpoint is not resumed, after checking that the folder is unchanged."""
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in last.parent.parent.rglob("*") if path.is_file()}
+
+    before, folder = contents(), Path(run_dir(str(last), str(last.parent.parent.parent / "new"), _root_=config()))
+    with pytest.raises(UserError) as error:
+        execute(train, config(quote_path(f"ckpt_path={last}"), *overrides), folder, [])
+    assert contents() == before
+    return sentence(error, f"ckpt_path={last}: ")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "saved", "new"),
+    [
+        ("model.width=8", "model.width", "16", "8"),
+        ("loss.name=dice", "loss.name", "cross_entropy_dice", "dice"),
+        ("optim.lr=0.5", "optim.lr", "0.001", "0.5"),
+        ("data.batch_size=3", "data.batch_size", "8", "3"),
+        ("data.root=elsewhere", "data.root", "somewhere", "elsewhere"),
+        ("data.source.values={1: ignore}", "data.source.values.1", "b", "ignore"),
+        ("optim.freeze=[encoder]", "optim.freeze", "None", r"['encoder']"),
+        ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches", "1", "2"),
+        ("seed=1", "seed", "0", "1"),
+        ("ema=0.9", "ema", "None", "0.9"),
+    ],
+)
+@pytest.mark.parametrize("state", ["interrupted", "done"])
+def test_a_run_is_not_resumed_as_another_one(tmp_path: Path, override: str, key: str, saved: str, new: str, state: str):
+    data = ["data=folder", "data.root=somewhere", "data.source.values={0: a, 1: b}"]
+    last = resumable(tmp_path / "run", *data, state=state)
+    message = refusal(last, *data, override)
+    assert f"its run has {key}={saved}, this one has {key}={new}" in message and f"init={last}" in message
+
+
+def test_another_data_set_is_refused(tmp_path: Path):
+    last = resumable(tmp_path / "run", "data=camvid")
+    assert "data.name=camvid, this one has data.name=folder (and" in refusal(last, "data=folder")
+
+
+def test_keys_that_do_not_change_the_training_may_change(tmp_path: Path):
+    last = resumable(tmp_path / "run")
+    changes = [
+        "data.num_workers=0",
+        "data.eval_batch_size=1",
+        "data.eval_tile=[32,32]",
+        "threads=1",
+        "diagnostics=false",
+    ]
+    execute(lambda config, folder: {}, config(f"ckpt_path={last}", *changes), tmp_path / "run", [])
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "done"
+
+
+def test_more_epochs_of_a_finished_run_are_refused_with_the_way_to_train_on(tmp_path: Path):
+    last = resumable(tmp_path / "my run (1)", state="done")
+    for override in ("trainer.max_epochs=20", "trainer.max_steps=999", "seed=0"):
+        message = refusal(last, override)
+        assert "its run is finished, and so is its learning-rate schedule" in message
+        assert f"start a new run with 'init=\"{last}\"' instead of ckpt_path" in message
+    (tmp_path / "my run (1)" / "status.json").unlink()
+    (tmp_path / "my run (1)" / "metrics.json").write_text("{}")
+    assert "its run is finished" in refusal(last)
+
+
+def test_an_unfinished_run_may_get_more_epochs_with_a_constant_learning_rate_alone(tmp_path: Path):
+    constant = "optim.schedule=constant"
+    last = resumable(tmp_path / "run", "trainer.max_epochs=7")
+    assert "only with optim.schedule=constant" in refusal(last, "trainer.max_epochs=8")
+    last = resumable(tmp_path / "constant", "trainer.max_epochs=7", constant)
+    assert "trainer.max_epochs=7, this one has trainer.max_epochs=6" in refusal(last, "trainer.max_epochs=6", constant)
+    check_resumable(config(f"ckpt_path={last}", constant, "trainer.max_epochs=8"))
+    check_resumable(config(f"ckpt_path={last}", constant, "trainer.max_epochs=-1"))
+
+
+def test_a_checkpoint_is_resumed_in_the_folder_of_its_run(tmp_path: Path):
+    last = resumable(tmp_path / "run")
+    copy = shutil.copy(last, tmp_path / "copy.ckpt")
+    assert "no config.yaml of its run" in refusal(copy) and f"init={copy}" in refusal(copy)
+    execute(lambda config, folder: {}, config(f"ckpt_path={last}"), tmp_path / "run", [])
 
 
 @pytest.mark.parametrize("program", ["python train.py", "unet-lab train"])

@@ -25,13 +25,14 @@ def score(config: DictConfig) -> dict[str, Any]:
     """Return the scores of the classifier on the evaluation split of a config's data."""
     import torch
 
+    from unet.data_check.advice import scan_data
     from unet.task.metrics import ConfusionMatrix
     from unet.training.build import build_data
     from unet.training.config_limits import validate_config
 
     validate_config(config)
     data = build_data(config)
-    data.scan()
+    scan_data(data, config)
     train, evaluation = data.samples["train"], data.samples[data.eval_split]
     span = value_span(train)
     votes = colour_votes(train, data.source.num_classes, span)

@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 
 from unet.runs.cli import hydra_script
 
-LAYOUT = ("data.root", *(f"data.source.{key}" for key in ("classes", "values", "mask_stem", "mode", "splits")))
+LAYOUT_KEYS = ("classes", "values", "image", "mask", "channels", "mode", "splits")
+LAYOUT = ("data.root", *(f"data.source.{key}" for key in LAYOUT_KEYS))
 """Keys of the layout of a folder's files, which differs in the corrected copy."""
 
 
@@ -64,7 +65,7 @@ def check(config: DictConfig, overrides: Sequence[str]) -> bool:
     valid = all(finding.kind != ERROR for finding in results)
     console.print(f"{'Train' if valid else 'After correcting the errors, train'}:\n  {train}", markup=False)
     console.print(
-        f"Compare operators for {structure.name} objects, with six seeds or more (seed=range(6)):", markup=False
+        f"Compare operators for {structure.name} objects, with six seeds or more ('seed=range(6)'):", markup=False
     )
     console.print(f"  {sweep}\n  ({structure.reason}; docs/operators.md)", markup=False)
     return valid

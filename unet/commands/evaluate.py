@@ -6,13 +6,15 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from unet.runs.cli import as_path, check_single_values, hydra_script, require_keys
+from unet.runs.run_names import quote_path, quote_words
 
 
 def main() -> None:
     """Evaluate a checkpoint on the data of its run, which the command line may change."""
     # These arguments change the run's config; Hydra checks the others.
-    changes = [arg for arg in sys.argv[1:] if arg.startswith(("data=", "data.", "trainer."))]
-    sys.argv[1:] = [arg for arg in sys.argv[1:] if arg not in changes]
+    args = [quote_words(quote_path(arg)) for arg in sys.argv[1:]]
+    changes = [arg for arg in args if arg.startswith(("data=", "data.", "trainer."))]
+    sys.argv[1:] = [arg for arg in args if arg not in changes]
 
     @hydra_script("evaluate")
     def evaluate(config: DictConfig) -> None:
@@ -29,6 +31,8 @@ def main() -> None:
         result = evaluate_checkpoint(ckpt, changes, config.split, output, config.diagnostics)
         epoch = result.metrics.get("checkpoint/epoch")
         print_scores(result.metrics, result.split, result.classes, f"{ckpt}" + (f", epoch {epoch}" if epoch else ""))
+        if result.warning:
+            print(f"warning: {result.warning}")
         if config.diagnostics:
             print_diagnostics(result.diagnostics)
         if output is not None:

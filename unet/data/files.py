@@ -1,91 +1,204 @@
 """Find the image and mask files of a data set and pair them."""
 
 import importlib.metadata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from unet.data.annotations import DrawnShapes
 from unet.data.label_map import LabelMap
+from unet.data.mask_file import MaskFile
+from unet.data.mask_reading import MASK_SUFFIXES, read_mask
+from unet.data.patterns import FilePattern, FoundFile
 from unet.data.source import Array, Item, raise_error
 from unet.errors import UserError
 from unet.io.image_formats import SUFFIXES, name_parts
 from unet.io.image_reader import AS_STORED, ReadOptions, open_image
+from unet.network.geometry import times
+
+OnError = Callable[[UserError], None]
 
 
 @dataclass(frozen=True)
 class FilePair:
-    """An image file and its mask file, the labels of the mask, and how the image is read; both are read when called."""
+    """An image file and its mask file; read when called.
+
+    Attributes:
+        image, mask: the files.
+        labels: the labels of the mask's values.
+        options: how the image is read.
+        more_channels: further files with channels of the image, which follow those of ``image``.
+        shapes: the shapes of the image in a file of annotations of many images; None: ``mask`` is of this image alone.
+        name: what identifies it in its data set, such as ``patient1/00``.
+    """
 
     image: Path
     mask: Path
     labels: LabelMap
     options: ReadOptions = AS_STORED
+    more_channels: tuple[Path, ...] = ()
+    shapes: DrawnShapes | None = field(default=None, repr=False)
+    name: str = ""
 
     def __call__(self) -> tuple[Array, Array]:
-        target = self.labels.read(self.mask, self.image)
+        target = self.labels(self.read_mask(), self.mask)
         return self.read_image(target.shape), target
 
+    def read_mask(self) -> MaskFile:
+        """Return the content of the mask file."""
+        if self.shapes is not None:
+            return self.shapes.draw()
+        return read_mask(self.mask, self.labels.has_colors, self.image)
+
     def read_image(self, size: Sequence[int]) -> Array:
-        """Return the image (*S, C) that belongs to a mask of a size."""
-        return open_image(self.image, len(size), self.options, size).pixels()
+        """Return the image (*S, C) of a mask of a size. Raises UserError if files of its channels differ in size."""
+        image = open_image(self.image, len(size), self.options, size).pixels()
+        parts = [image]
+        for path in self.more_channels:
+            part = open_image(path, len(size), self.options, size).pixels()
+            if part.shape[:-1] != image.shape[:-1]:
+                raise UserError(
+                    f"{path}: {times(part.shape[:-1])}, but {self.image.name} is {times(image.shape[:-1])}; expected "
+                    f"one size for all channels of an image"
+                )
+            parts.append(part)
+        return np.concatenate(parts, axis=-1) if self.more_channels else image
 
 
 def file_item(image: Path, mask: Path, labels: LabelMap, options: ReadOptions = AS_STORED) -> Item:
     """Return the item of an image file and its mask file."""
-    return Item(str(image), FilePair(image, mask, labels, options))
+    return Item(str(image), FilePair(image, mask, labels, options, name=name_parts(image)[0]))
 
 
-def image_files(folder: Path, on_error: Callable[[UserError], None] = raise_error) -> dict[str, Path]:
+def image_files(folder: Path, on_error: OnError = raise_error) -> dict[str, Path]:
     """Return the images of a folder by stem, in natural order; ``on_error`` handles two files with one stem."""
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=natural_key):
-        stem, suffix = name_parts(path)
-        if suffix in SUFFIXES and not path.name.startswith("."):
-            if stem in files:
-                on_error(UserError(f"{path} and {files[stem].name}: two files with one stem; rename or remove one"))
-            files[stem] = path
-    return files
-
-
-def natural_key(path: Path) -> tuple[int, str]:
-    """Return a sort key that orders 2.png before 10.png."""
-    stem, _ = name_parts(path)
-    return (int(stem), "") if stem.isdecimal() else (-1, path.name)
+    found = FilePattern("{id}.*", SUFFIXES).find(folder)
+    return {name: file.path for (_, name, _), file in by_key(found, on_error).items()}
 
 
 def pair_files(
     images: Path,
     masks: Path,
     labels: LabelMap,
-    mask_stem: str = "{stem}",
     options: ReadOptions = AS_STORED,
-    on_error: Callable[[UserError], None] = raise_error,
+    on_error: OnError = raise_error,
 ) -> dict[str, Item]:
-    """Return the items of a folder of images and a folder of masks, by the stem of the image.
+    """Return the items of a folder of images and a folder of masks with the same stems, by stem.
 
     Args:
         images, masks: the folders.
         labels: the labels of the masks' values.
-        mask_stem: a pattern for the stem of the mask, such as ``"{stem}_mask"``.
         options: how the images are read.
-        on_error: called for an image without a mask, a mask without an image and two files with one stem.
+        on_error: called for images without a mask, masks without an image and files with one stem.
     """
     require_folders([images, masks])
-    formats = ", ".join(sorted(SUFFIXES))
-    files, mask_files = image_files(images, on_error), image_files(masks, on_error)
-    if not files:
-        raise UserError(f"{images}: no images (expected {formats})")
-    items = {}
-    for stem, path in files.items():
-        expected = mask_stem.replace("{stem}", stem)
-        mask = mask_files.pop(expected, None)
-        if mask is None:
-            on_error(UserError(f"{path}: no mask {masks / expected}.*; add it or remove the image"))
+    image_pattern, mask_pattern = FilePattern("{id}.*", SUFFIXES), FilePattern("{id}.*", MASK_SUFFIXES)
+    found, found_masks = image_pattern.find(images), mask_pattern.find(masks)
+    if not found:
+        raise UserError(f"{images}: no images (expected {', '.join(sorted(SUFFIXES))})")
+    pairs = pair_found(found, found_masks, (), lambda file: masks / f"{file.name}.*", images, on_error)
+    return {file.name: file_item(file.path, mask.path, labels, options) for file, mask, _ in pairs}
+
+
+def pair_found(
+    images: Sequence[FoundFile],
+    masks: Sequence[FoundFile],
+    channels: Sequence[str],
+    expected_mask: Callable[[FoundFile], Path],
+    expected_images: Path,
+    on_error: OnError = raise_error,
+) -> list[tuple[FoundFile, FoundFile, tuple[Path, ...]]]:
+    """Return image, mask and the further files of channels of each item that has all of them.
+
+    Names that differ in case alone are matched if that is unambiguous.
+
+    Args:
+        images, masks: the files found.
+        channels: the channels that every image has a file of.
+        expected_mask: the path where the mask of an image is expected, for the message.
+        expected_images: the place of the images, for the message.
+        on_error: called once for all images without a mask, masks without an image, missing channels and files with
+            one name.
+    """
+    first, *others = channels or [""]
+    both = all(file.split for file in (*images[:1], *masks[:1]))
+    image_of, mask_of = by_key(images, on_error, both), by_key(masks, on_error, both)
+    same_case = match_case([key for key in image_of if key[2] in ("", first)], list(mask_of))
+    pairs, without_mask, without_channel = [], [], []
+    names = dict.fromkeys((split, name) for split, name, _ in image_of)
+    used = set()
+    for split, name in names:
+        files = [image_of.get((split, name, channel)) for channel in (first, *others)]
+        file = next(file for file in files if file)
+        if missing := [channel for channel, found in zip((first, *others), files, strict=True) if found is None]:
+            without_channel.append((file.path, name, missing))
+            used.add(same_case.get((split, name, first), (split, name, "")))
             continue
-        items[stem] = file_item(path, mask, labels, options)
-    for mask in mask_files.values():
-        on_error(UserError(f"{mask}: a mask without an image in {images}; add it ({formats}) or remove the mask"))
-    return items
+        mask = mask_of.get(key := same_case.get((split, name, first), (split, name, "")))
+        if mask is None:
+            without_mask.append(file)
+            continue
+        used.add(key)
+        pairs.append((file, mask, tuple(found.path for found in files[1:] if found)))
+    for channel in channels:
+        lacking = [name for _, name, missing in without_channel if channel in missing]
+        if lacking:
+            path = next(path for path, name, _ in without_channel if name == lacking[0])
+            names = and_more(lacking, "image")
+            text = f"{path.parent}: {names}: no file of channel {channel} of data.source.channels"
+            on_error(UserError(f"{text}; add it or remove the image"))
+    if without_mask:
+        names = and_more([str(file.path) for file in without_mask], "image")
+        on_error(UserError(f"{names}: no mask {expected_mask(without_mask[0])}; add it or remove the image"))
+    if unused := [str(mask.path) for key, mask in mask_of.items() if key not in used]:
+        formats = ", ".join(sorted(SUFFIXES))
+        text = f"{and_more(unused, 'file')}: a mask without an image in {expected_images}"
+        on_error(UserError(f"{text}; add it ({formats}) or remove the mask"))
+    return pairs
+
+
+Key = tuple[str, str, str]
+"""Split, name and channel of a file."""
+
+
+def by_key(files: Iterable[FoundFile], on_error: OnError, use_split: bool = True) -> dict[Key, FoundFile]:
+    """Return files by split, name and channel; ``on_error`` is called once for files that have the same."""
+    result: dict[Key, FoundFile] = {}
+    twice = []
+    for file in files:
+        key = (file.split if use_split else "", file.name, file.channel)
+        if key in result:
+            twice.append(f"{file.path} and {result[key].path.name}")
+        result[key] = file
+    if twice:
+        on_error(UserError(f"{and_more(twice, 'pair')}: two files with one name; rename or remove one"))
+    return result
+
+
+def match_case(images: Sequence[Key], masks: Sequence[Key]) -> dict[Key, Key]:
+    """Return the key of the mask of each image whose name differs from the mask's in case alone."""
+    missing, unused = set(images), set(masks)
+    exact = {key for key in images if (key[0], key[1], "") in unused}
+    missing, unused = missing - exact, unused - {(key[0], key[1], "") for key in exact}
+    folded = Counter((split, name.lower()) for split, name, _ in missing)
+    candidates: dict[tuple[str, str], list[Key]] = {}
+    for key in unused:
+        candidates.setdefault((key[0], key[1].lower()), []).append(key)
+    result = {key: (key[0], key[1], "") for key in exact}
+    for key in missing:
+        short = key[0], key[1].lower()
+        if folded[short] == 1 and len(candidates.get(short, [])) == 1:
+            result[key] = candidates[short][0]
+    return result
+
+
+def and_more(names: Sequence[str], noun: str) -> str:
+    """Return the first name and the number of the others: ``a.png and 11 more images``."""
+    others = len(names) - 1
+    return names[0] + (f" and {others} more {noun}{'s' * (others > 1)}" if others else "")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -94,7 +207,7 @@ def read_lines(path: Path) -> list[str]:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"{path}: cannot be read ({reason}); expected a text file with one stem per line") from None
+        raise UserError(f"{path}: cannot be read ({reason}); expected a text file with one name per line") from None
 
 
 def find_installed_file(package: str, name: str, install: str) -> Path:

@@ -1,25 +1,32 @@
 """Map the values that mask files store to labels."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unet.data.source import Array
+from unet.data.annotations import BACKGROUND, CROWD
+from unet.data.mask_file import Key, MaskFile
+from unet.data.mask_reading import read_mask
+from unet.data.source import Array, Color
 from unet.errors import UserError, did_you_mean
-from unet.io.image_formats import NIFTI, name_parts
-from unet.io.image_reader import open_stored
 from unet.labels import IGNORE_INDEX
-from unet.network.geometry import times
+
+
+class MaskError(UserError):
+    """An error in the values of a mask, not in one file alone: other masks may have it too."""
 
 
 class LabelMap:
     """A mapping from the values of masks to labels.
 
     Args:
-        values: value -> class name, or ``ignore``; a value is an integer, or ``"r g b"`` for a colour mask. None: the
-            value is the label, and nothing is ignored.
+        values: value -> class name, or ``ignore``; a value is an integer, ``"r g b"`` for a colour mask, or the name of
+            a shape in JSON annotations. None: the value is the label, and nothing is ignored; a shape has the class of
+            its name, and pixels outside all shapes the first.
         classes: class names; their index is the label.
     """
 
@@ -32,81 +39,94 @@ class LabelMap:
         self.classes = list(classes)
         self.has_values = values is not None
         names = dict(enumerate(self.classes)) if values is None else values
-        self.label_of_value: dict[Any, int] = {parse_value(key): self.label(name) for key, name in names.items()}
+        self.label_of_value: dict[Any, int] = {parse_value(key): self.label(str(name)) for key, name in names.items()}
         self.has_colors = any(isinstance(key, tuple) for key in self.label_of_value)
+        self.palette: dict[int, tuple[Color, Path]] = {}  # colours of the indices in the masks read, and the first file
 
     def label(self, name: str) -> int:
         if name == "ignore":
             return IGNORE_INDEX
         if name not in self.classes:
             raise UserError(
-                f"data.source.values: unknown class {name!r}{did_you_mean(str(name), self.classes)} "
+                f"data.source.values: unknown class {name!r}{did_you_mean(name, self.classes)} "
                 f"(valid: {', '.join(self.classes)}, ignore)"
             )
         return self.classes.index(name)
 
-    def read(self, path: Path, image: Path | None = None) -> Array:
-        """Read a mask file as labels (*S), on the voxel grid of its ``image`` if both are NIfTI files."""
-        pixels, spatial_dims = self.pixels(path, image)
-        return self(pixels, path, spatial_dims)
+    def read(self, path: Path) -> Array:
+        """Read a mask file as labels (*S)."""
+        return self(read_mask(path, self.has_colors), path)
 
-    def pixels(self, path: Path, image: Path | None = None) -> tuple[Array, int]:
-        """Read the values of a mask file, (*S) or (*S, C), and the number of spatial axes.
+    def __call__(self, mask: MaskFile, path: Path) -> Array:
+        """Return the labels (*S) of a mask, uint8.
 
-        A palette image gives its indices, or its colours if colours are mapped. All axes of an array are spatial unless
-        colours are mapped, except a fourth axis of size 1.
+        Raises:
+            MaskError: it has a value without a label, colours that are not mapped, or a palette in which an index has
+                another colour than in a mask read before.
         """
-        is_nifti = image is not None and name_parts(image)[1] in NIFTI and name_parts(path)[1] in NIFTI
-        stored = open_stored(path, grid=image if is_nifti else None)
-        pixels, spatial_dims = stored.pixels(), stored.spatial_dims
-        if stored.palette is not None and stored.palette.shape[1] == 3 and self.has_colors:
-            pixels = stored.palette[pixels]
-        if spatial_dims is None:
-            pixels = pixels[..., 0] if pixels.ndim == 4 and pixels.shape[-1] == 1 else pixels
-            spatial_dims = pixels.ndim - 1 if self.has_colors and pixels.shape[-1] in (3, 4) else pixels.ndim
-        if not 1 <= spatial_dims <= 3:
-            raise UserError(f"{path}: a mask of {times(pixels.shape)}, expected one to three axes and no channels")
-        return pixels, spatial_dims
-
-    def __call__(self, pixels: Array, path: Path, spatial_dims: int = 2) -> Array:
-        """Map values (*S) or (*S, C) to labels (*S), uint8. Raises UserError for a value without a label."""
-        key: Callable[[Any], Any] = int_if_integral
-        if pixels.ndim > spatial_dims and self.has_colors:
-            pixels, key = pack_rgb(pixels), unpack_rgb
-        elif pixels.ndim > spatial_dims:
-            pixels = require_grayscale(pixels, path)
-        present, indices = unique_values(pixels)
-        keys = [key(value) for value in present.tolist()]
-        unknown = [key for key in keys if key not in self.label_of_value]
-        if unknown:
-            raise UserError(
-                f"{path}: label {format_values(unknown)} is outside the {len(self.classes)} classes (expected "
-                f"{format_values(self.label_of_value)}); {self.advice(keys)}"
+        if not self.has_colors and not mask.is_grayscale:
+            raise MaskError(colors_message(mask, path))
+        self.compare_palette(mask, path)
+        indices, keys = mask.index(self.has_colors)
+        table = self.labels_of_names() if mask.names else self.label_of_value
+        if not mask.names and (names := [key for key in table if isinstance(key, str)]):
+            raise MaskError(
+                f'data.source.values: expected an integer or "r g b", found {names[0]!r}: only JSON annotations have '
+                f"names, and {path} is an image"
             )
-        return np.array([self.label_of_value[key] for key in keys], np.uint8)[indices].reshape(pixels.shape)
+        unknown = [key for key in keys if key not in table]
+        if unknown and mask.names:
+            raise MaskError(
+                f"{path}: {format_values(unknown)} in the annotations, expected one of the classes "
+                f"({', '.join(self.classes)}); add it to data.source.classes, or map it with data.source.values"
+            )
+        if unknown:
+            raise MaskError(
+                f"{path}: label {format_values(unknown)} is outside the {len(self.classes)} classes (expected "
+                f"{format_values(table)}); {self.advice(keys)}"
+            )
+        return np.array([table[key] for key in keys], np.uint8)[indices]
+
+    def labels_of_names(self) -> dict[Key, int]:
+        """Return the label of every key of JSON annotations: class names, and those that ``values`` maps."""
+        names = {name: label for label, name in enumerate(self.classes)}
+        return {BACKGROUND: 0, CROWD: IGNORE_INDEX, **names} | (self.label_of_value if self.has_values else {})
+
+    def compare_palette(self, mask: MaskFile, path: Path) -> None:
+        """Raise MaskError if an index that occurs has another colour than in a mask read before."""
+        for index, color in (mask.palette or {}).items():
+            first_color, first_path = self.palette.setdefault(index, (color, path))
+            if color != first_color:
+                colors = dict.fromkeys([*(known for known, _ in self.palette.values()), *(mask.palette or {}).values()])
+                raise MaskError(
+                    f"{path}: index {index} of its palette is {format_values([color])}, in {first_path.name} "
+                    f"{format_values([first_color])}, so the indices are no labels; {colors_override(colors)}"
+                )
 
     def advice(self, present: list) -> str:
         """Return advice for a mask with the values ``present``; for the usual encodings, the override to add."""
         if not self.has_values and len(self.classes) == 2 and set(present) <= {0, 255}:
             meaning = {0: self.classes[0], 255: self.classes[1]}
             condition = f"0 is {self.classes[0]} and 255 is {self.classes[1]}"
-        elif not self.has_values and set(present) - set(self.label_of_value) == {255}:
+        elif not self.has_values and set(present) - set(self.label_of_value) == {255} and set(present) - {0, 255}:
             meaning = {**dict(enumerate(self.classes)), 255: "ignore"}
             condition = "255 is unlabelled"
         else:
             return "correct the mask, or map the value with data.source.values (data=folder)"
-        entries = ", ".join(f"{value}: {name}" for value, name in meaning.items())
-        return f"if {condition}, add 'data.source.values={{{entries}}}'"
+        return f"if {condition}, add {shlex.quote(values_override(meaning))}"
 
 
-def parse_value(key: int | str) -> int | tuple[int, ...]:
-    """Parse a key of ``values``: an integer, or a colour such as ``"r g b"`` or ``"r,g,b"``."""
+def parse_value(key: int | str) -> int | str | tuple[int, ...]:
+    """Parse a key of ``values``: an integer, a colour such as ``"r g b"`` or ``"r,g,b"``, or the name of a shape."""
+    text = str(key).replace(",", " ")
+    if not re.match(r"[\d\s.+-]*$", text):
+        return str(key)
     try:
-        parts = tuple(int(part) for part in str(key).replace(",", " ").split())
+        parts = tuple(int(part) for part in text.split())
     except ValueError:
         parts = ()
     if len(parts) not in (1, 3):
-        raise UserError(f'data.source.values: expected an integer or "r g b", found {key!r}')
+        raise UserError(f'data.source.values: expected an integer, "r g b" or a name, found {key!r}')
     return parts[0] if len(parts) == 1 else parts
 
 
@@ -116,43 +136,33 @@ def format_values(keys: Iterable, most: int = 12) -> str:
     return ", ".join(names[:most] + ["..."] * (len(names) > most))
 
 
-def unique_values(pixels: Array) -> tuple[Array, Array]:
-    """Return the values that occur, ascending, and their index for each pixel, without sorting if they are 8-bit."""
-    if pixels.dtype != np.uint8:
-        return np.unique(pixels, return_inverse=True)
-    occurs = np.bincount(pixels.ravel(), minlength=256) > 0
-    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[pixels]
+def colors_message(mask: MaskFile, path: Path) -> str:
+    """Return the message for a mask of colours that are not mapped."""
+    _, colors = mask.index(colors=True)
+    return f"{path}: a colour mask of {len(colors)} colours, expected labels in one channel; {colors_override(colors)}"
 
 
-def int_if_integral(value: float) -> int | float:
-    """Return a value as an integer if it is integral, so that 0.5 is not read as 0."""
-    return int(value) if float(value).is_integer() else value
+def colors_override(colors: Iterable[Key]) -> str:
+    """Return the advice to map colours to classes."""
+    colors = list(colors)
+    entries = ", ".join(f"{format_values([color])}: NAME" for color in colors[:12])
+    override = f"'data.source.values={{{entries}{', ...' if len(colors) > 12 else ''}}}'"
+    return f"map each colour to a class (or ignore) with {override}"
 
 
-def pack_rgb(pixels: Array) -> Array:
-    """Encode colours (*S, 3 or more) as one integer each."""
-    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
-    return red << 16 | green << 8 | blue
+def values_override(meaning: Mapping[Any, str]) -> str:
+    """Return ``data.source.values={0: background, 255: cell}``, quoted for Hydra but not for the shell."""
+    entries = (
+        f"{quote_name(key) if isinstance(key, str) else format_values([key])}: {quote_name(name)}"
+        for key, name in meaning.items()
+    )
+    return f"data.source.values={{{', '.join(entries)}}}"
 
 
-def unpack_rgb(value: int) -> tuple[int, int, int]:
-    return value >> 16, value >> 8 & 255, value & 255
-
-
-def require_grayscale(pixels: Array, path: Path) -> Array:
-    """Return a mask (*S, C) as one channel (*S). Raises UserError if it has colours."""
-    gray = to_grayscale(pixels)
-    if gray is None:
-        colors = [unpack_rgb(value) for value in np.unique(pack_rgb(pixels)).tolist()]
-        entries = ", ".join(f"{format_values([color])}: NAME" for color in colors[:12])
-        raise UserError(
-            f"{path}: a colour mask of {len(colors)} colours, expected labels in one channel; map each colour to a "
-            f"class (or ignore) with 'data.source.values={{{entries}{', ...' if len(colors) > 12 else ''}}}'"
-        )
-    return gray
-
-
-def to_grayscale(pixels: Array) -> Array | None:
-    """Return pixels (*S, C) as grey (*S), without alpha; None if they have colours."""
-    channels = pixels[..., :1] if pixels.shape[-1] < 3 else pixels[..., :3]
-    return channels[..., 0] if (channels == channels[..., :1]).all() else None
+def quote_name(name: str) -> str:
+    """Return a name in double quotes if Hydra does not take it without."""
+    words = ("null", "true", "false", "nan", "inf")
+    if re.fullmatch(r"[A-Za-z_][\w .-]*", name, re.ASCII) and name.lower() not in words:
+        return name
+    escaped = name.replace('"', '\\"')
+    return f'"{escaped}"'

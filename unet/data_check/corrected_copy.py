@@ -12,12 +12,13 @@ from PIL import Image, ImageOps
 
 from unet.data.files import FilePair
 from unet.data.folder import Folder
+from unet.data.mask_file import Key
 from unet.data.samples import progress
 from unet.data.source import SPLITS, Array
 from unet.data_check.file_facts import ItemFacts
 from unet.data_check.findings import matches_after_rotation
 from unet.data_check.mask_encoding import IGNORE, Encoding, classes_override, values_override
-from unet.data_check.mask_values import Key, index_values, nearest_levels
+from unet.data_check.mask_values import nearest_levels
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.errors import UserError
 from unet.io.atomic import atomic_folder
@@ -53,8 +54,13 @@ def write_corrected_copy(survey: Survey, out: Path) -> CorrectedCopy:
         raise UserError(f"fix={out}: only data=folder can be corrected; remove the key")
     if out.exists():
         raise UserError(f"fix={out}: exists; choose a new folder, because nothing is overwritten")
+    if survey.encoding.alternatives:
+        raise UserError(f"fix={out}: 255 may be a class or unlabelled; add the line of the report that is right")
     if not survey.encoding.meaning:
         raise UserError(f"fix={out}: the masks have unknown values; set data.source.classes and data.source.values")
+    names = [item.files.name.replace("/", "_") for item in survey.facts if item.files]
+    if len(set(names)) < len(names) and len({item.split for item in survey.facts}) == 1:
+        raise UserError(f"fix={out}: names of images and their sub-folders, joined by _, are not unique; rename them")
     exclusions = survey.all_errors
     items = list(usable_items(survey, exclusions))
     if not items:
@@ -90,8 +96,8 @@ def usable_items(survey: Survey, exclusions: list[str]) -> Iterator[ItemFacts]:
         image, mask = item.image, item.mask
         if image is None or mask is None:
             continue  # one of the survey's errors
-        if image.num_nonfinite:
-            exclusions.append(f"{item.name}: contains NaN or infinite values")
+        if image.num_infinite:
+            exclusions.append(f"{item.name}: contains infinite values")
         elif image.size != mask.size and not matches_after_rotation(image, mask):
             exclusions.append(f"{item.name}: image and mask differ in size")
         elif len(mask.size) != survey.spatial_dims:
@@ -110,15 +116,17 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def write_item(item: ItemFacts, encoding: Encoding, folder: Path) -> None:
-    """Write an item to ``images`` and ``masks`` of a folder, both files with the stem of the image."""
+    """Write an item to ``images`` and ``masks`` of a folder, both files with the item's name, sub-folders joined."""
     files = item.files
     assert files is not None and item.image is not None and item.mask is not None
-    stem = name_parts(files.image)[0]
+    stem = files.name.replace("/", "_")
     rotate = item.image.size != item.mask.size
-    if rotate and item.image.format.orientation != 1:
+    if files.more_channels:
+        np.save(folder / "images" / f"{stem}.npy", files.read_image(item.mask.size))
+    elif rotate and item.image.format.orientation != 1:
         save_upright(files.image, folder / "images" / f"{stem}.png")
     else:
-        shutil.copyfile(files.image, folder / "images" / files.image.name)
+        shutil.copyfile(files.image, folder / "images" / f"{stem}{name_parts(files.image)[1]}")
     labels = class_labels(files, encoding, rotate and item.mask.format.orientation != 1)
     if labels.ndim == 2:
         Image.fromarray(labels).save(folder / "masks" / f"{stem}.png")
@@ -136,8 +144,8 @@ def save_upright(image: Path, path: Path) -> None:
 
 def class_labels(files: FilePair, encoding: Encoding, rotate: bool = False) -> Array:
     """Return a mask file as class indices (*S), uint8; a value without a class has that of the nearest value."""
-    pixels, spatial_dims = files.labels.pixels(files.mask, files.image)
-    indices, keys, _ = index_values(pixels, spatial_dims)
+    mask = files.read_mask()
+    indices, keys = mask.index(colors=not mask.is_grayscale)
     unknown = [key for key in keys if key not in encoding.meaning]
     level_of = dict(zip(unknown, nearest_levels(unknown, list(encoding.meaning)), strict=True)) if unknown else {}
     table = np.array([encoding.label(encoding.meaning[level_of.get(key, key)]) for key in keys], np.uint8)

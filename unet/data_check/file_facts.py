@@ -3,17 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from unet.data.files import FilePair
+from unet.data.mask_file import Key, MaskFile
 from unet.data.samples import hash_pixels
-from unet.data.source import Array, Item
-from unet.data_check.mask_values import Key, find_levels, index_values, looks_lossy, nearest_levels
+from unet.data.source import Array, Color, Item
+from unet.data_check.mask_values import find_levels, looks_lossy, nearest_levels
 from unet.data_check.shapes import Shapes, center_crop, measure_objects
 from unet.errors import UserError
-from unet.io.image_formats import StoredImage, name_parts
-from unet.io.image_reader import open_image, open_stored
+from unet.io.image_formats import SUFFIXES, name_parts
+from unet.io.image_reader import open_stored
 
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange height and width
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
@@ -43,7 +45,8 @@ class ImageFacts:
         format: the format of its file.
         size, channels, dtype: of the array.
         low, high: the smallest and the largest finite value; NaN if there is none.
-        num_nonfinite: number of NaN and infinite values.
+        num_infinite: number of infinite values.
+        num_missing: number of pixels without data: all channels are NaN.
         digest: equal for equal pixels.
     """
 
@@ -53,7 +56,8 @@ class ImageFacts:
     dtype: str
     low: float
     high: float
-    num_nonfinite: int
+    num_infinite: int
+    num_missing: int
     digest: bytes
 
 
@@ -68,6 +72,8 @@ class MaskFacts:
         lossy: whether compression has blurred its values.
         shapes: the objects of each key, or of each level if it is lossy; empty if they were not measured.
         digest: equal for equal pixels.
+        palette: the colours of its values, if it has a palette.
+        has_names: whether its values are class names, from JSON annotations.
     """
 
     format: FileFormat
@@ -76,6 +82,8 @@ class MaskFacts:
     lossy: bool
     shapes: dict[Key, Shapes]
     digest: bytes
+    palette: dict[int, Color] | None = None
+    has_names: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,25 +112,24 @@ class ItemFacts:
         return self.item.read if isinstance(self.item.read, FilePair) else None
 
 
-def read_facts(item: Item, split: str, measure: bool) -> ItemFacts:
-    """Read an item without ever raising an exception; ``measure``: also measure the objects of its mask."""
+def read_facts(item: Item, split: str, measure: bool, with_image: bool = True) -> ItemFacts:
+    """Read an item, or its mask alone, without raising an exception; ``measure``: also measure the mask's objects."""
     errors: list[str] = []
-    image, mask, spatial_dims, size = None, None, None, None
+    image, mask = None, None
     if not isinstance(files := item.read, FilePair):
         with collect_errors(item.name, errors):
             pixels, target = item.read()
             image = image_facts(pixels, FileFormat("in memory"))
-            mask = mask_facts(target, target.ndim, image.format, measure)
+            mask = mask_facts(MaskFile(target, target.ndim), image.format, measure)
         return ItemFacts(item, split, image, mask, tuple(errors))
     with collect_errors(str(files.mask), errors):
-        pixels, spatial_dims = files.labels.pixels(files.mask, files.image)
-        lossy = name_parts(files.mask)[1] in LOSSY_SUFFIXES
-        size = pixels.shape[:spatial_dims]
-        mask = mask_facts(pixels, spatial_dims, file_format(open_stored(files.mask)), measure, lossy)
+        content = files.read_mask()
+        mask = mask_facts(content, read_format(files.mask), measure, name_parts(files.mask)[1] in LOSSY_SUFFIXES)
+    if not with_image:
+        return ItemFacts(item, split, None, mask, tuple(errors))
     with collect_errors(str(files.image), errors):
-        stored = open_stored(files.image, files.options.pages)
-        axes = spatial_dims or stored.spatial_dims or len(stored.shape)
-        image = image_facts(open_image(files.image, axes, files.options, size).pixels(), file_format(stored))
+        size = mask.size if mask else spatial_size(files.image)
+        image = image_facts(files.read_image(size), read_format(files.image))
     return ItemFacts(item, split, image, mask, tuple(errors))
 
 
@@ -137,9 +144,18 @@ def collect_errors(name: str, errors: list[str]) -> Iterator[None]:
         errors.append(f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})")
 
 
-def file_format(stored: StoredImage) -> FileFormat:
-    """Return the format of a file that was opened."""
+def read_format(path: Path) -> FileFormat:
+    """Return the format of a file from its header; of annotations, the suffix."""
+    if (suffix := name_parts(path)[1]) not in SUFFIXES:
+        return FileFormat(suffix)
+    stored = open_stored(path)
     return FileFormat(stored.format, stored.orientation)
+
+
+def spatial_size(path: Path) -> tuple[int, ...]:
+    """Return the spatial size of an image whose mask cannot be read; of an array, all its axes."""
+    stored = open_stored(path)
+    return stored.shape[: stored.spatial_dims]
 
 
 def image_facts(image: Array, file_format: FileFormat) -> ImageFacts:
@@ -147,15 +163,16 @@ def image_facts(image: Array, file_format: FileFormat) -> ImageFacts:
     finite = image[np.isfinite(image)] if image.dtype.kind == "f" else image
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
     size, channels = image.shape[:-1], image.shape[-1]
-    nonfinite = image.size - finite.size
-    return ImageFacts(file_format, size, channels, str(image.dtype), low, high, nonfinite, hash_pixels(image))
+    infinite = missing = 0
+    if image.dtype.kind == "f":
+        infinite, missing = int(np.isinf(image).sum()), int(np.isnan(image).all(-1).sum())
+    return ImageFacts(file_format, size, channels, str(image.dtype), low, high, infinite, missing, hash_pixels(image))
 
 
-def mask_facts(
-    pixels: Array, spatial_dims: int, file_format: FileFormat, measure: bool, lossy: bool = False
-) -> MaskFacts:
-    """Return the facts about a mask (*S) or (*S, C); ``lossy``: its file format is lossy."""
-    indices, keys, pixel_counts = index_values(pixels, spatial_dims)
+def mask_facts(mask: MaskFile, file_format: FileFormat, measure: bool, lossy: bool = False) -> MaskFacts:
+    """Return the facts about a mask; ``lossy``: its file format is lossy."""
+    indices, keys = mask.index(colors=not mask.is_grayscale)
+    pixel_counts = np.bincount(indices.ravel(), minlength=len(keys))
     by_frequency = np.argsort(-pixel_counts, kind="stable")[:MAX_VALUES]
     counts = {keys[index]: int(pixel_counts[index]) for index in by_frequency}
     lossy = (lossy and len(keys) > 2) or looks_lossy(counts)
@@ -167,4 +184,6 @@ def mask_facts(
             crop = np.array([measurable.index(level) for level in nearest_levels(keys, measurable)])[crop]
         values = range(len(measurable)) if lossy else by_frequency.tolist()
         shapes = {key: measure_objects(crop == value) for key, value in zip(measurable, values, strict=True)}
-    return MaskFacts(file_format, indices.shape, counts, lossy, shapes, hash_pixels(pixels))
+    return MaskFacts(
+        file_format, indices.shape, counts, lossy, shapes, hash_pixels(mask.pixels), mask.palette, bool(mask.names)
+    )

@@ -1,5 +1,7 @@
 """Errors, warnings and notes about a data set, each with the files concerned and with advice."""
 
+import math
+import shlex
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,9 +11,11 @@ from unet.data.source import SPLITS
 from unet.data_check.file_facts import QUARTER_TURNS, ImageFacts, ItemFacts, MaskFacts
 from unet.data_check.mask_encoding import IGNORE
 from unet.data_check.survey import UNSPLIT, Survey
+from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
+MAX_SIZES = 3  # number of pairs of sizes of image and mask that are errors of their own
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,35 @@ def find_unmet_requirements(survey: Survey, training: TrainingRequirements) -> I
 
 
 def find_unreadable(survey: Survey) -> Iterator[Finding]:
-    """Find files that cannot be read, have no partner, or contain NaN or infinite values."""
-    for text in survey.all_errors:
+    """Find files that cannot be read, have no partner, or contain infinite values or no data."""
+    for text in survey.errors:
         yield Finding(ERROR, text)
-    nonfinite = [item.name for item, image in survey.images if image.num_nonfinite]
-    text = "images contain NaN or infinite values; replace them or remove the images"
-    yield from files_finding(ERROR, text, nonfinite)
+    files: dict[str, list[str]] = {}
+    for item in survey.facts:
+        for error in item.errors:
+            name, _, problem = error.partition(": ")
+            files.setdefault(problem, []).append(name)
+    for problem, names in files.items():
+        if len(names) == 1:
+            yield Finding(ERROR, f"{names[0]}: {problem}")
+        else:
+            yield Finding(ERROR, f"{len(names)} files: {problem}", tuple(names))
+    infinite = [item.name for item, image in survey.images if image.num_infinite]
+    yield from files_finding(ERROR, "images contain infinite values; replace them or remove the images", infinite)
+    empty = [item.name for item, image in survey.images if image.num_missing == math.prod(image.size)]
+    yield from files_finding(WARNING, "images have no data at all (NaN or nodata), so they do not contribute", empty)
+    missing = [item.name for item, image in survey.images if 0 < image.num_missing < math.prod(image.size)]
+    share = sum(image.num_missing for _, image in survey.images) / max(
+        1, sum(math.prod(image.size) for _, image in survey.images)
+    )
+    text = f"images have pixels without data (NaN or nodata), {share:.1%} of all: labels there are ignored"
+    yield from files_finding(NOTE, text, missing)
 
 
 def find_size_mismatches(survey: Survey) -> Iterator[Finding]:
     """Find images and masks of different sizes, and images with an EXIF orientation."""
     rotated, ambiguous = [], []
+    different: dict[str, list[str]] = {}
     for item in survey.facts:
         image, mask = item.image, item.mask
         if image is None or mask is None:
@@ -86,8 +108,15 @@ def find_size_mismatches(survey: Survey) -> Iterator[Finding]:
         elif matches_after_rotation(image, mask):
             rotated.append(item.name)
         else:
-            text = f"{item.name}: its mask is {times(mask.size)}, the image {times(image.size)}"
-            yield Finding(ERROR, f"{text}; expected the same size")
+            sizes = f"its mask is {times(mask.size)}, the image {times(image.size)}; expected the same size"
+            different.setdefault(sizes, []).append(item.name)
+    if len(different) > MAX_SIZES:
+        names = [name for names in different.values() for name in names]
+        yield Finding(ERROR, f"{len(names)} images do not have the size of their masks", tuple(names))
+    else:
+        for sizes, names in different.items():
+            text = f"{names[0]}: {sizes}" if len(names) == 1 else f"{len(names)} images: {sizes}"
+            yield Finding(ERROR, text, tuple(names) if len(names) > 1 else ())
     text = "images have the size of their masks only after the EXIF rotation, which training does not apply"
     yield from files_finding(ERROR, f"{text}; fix=OUT writes rotated images", rotated)
     text = (
@@ -121,14 +150,32 @@ def find_odd_axes_and_channels(survey: Survey) -> Iterator[Finding]:
 def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
     """Find values of the masks that do not match the configuration."""
     encoding = survey.encoding
-    lossy = [item.name for item, mask in survey.masks if mask.lossy]
+    lossy = [mask_name(item) for item, mask in survey.masks if mask.lossy]
     text = "masks are lossy (JPEG, or converted from it), so their values are blurred; fix=OUT restores them"
     yield from files_finding(ERROR if encoding.lossy else NOTE, text, lossy)
-    if encoding.has_instance_ids:
+    if survey.palette_conflicts:
+        index, colors = next(iter(survey.palette_conflicts.items()))
+        several = " or ".join(format_values([color]) for color in colors)
+        text = (
+            f"masks have different palettes, in which index {index} is {several}, so the indices are no labels; map "
+            f"the colours with {shlex.quote(encoding.overrides[0])} and check the names"
+        )
+        files = (mask_name(item) for item, mask in survey.masks if mask.palette and index in mask.palette)
+        yield Finding(ERROR, text, tuple(files))
+        return
+    if encoding.alternatives:
+        advice = ", or ".join(
+            f"{shlex.quote(override)} if it is {'unlabelled' if name == IGNORE else name}"
+            for name, override in encoding.alternatives.items()
+        )
+        text = f"some masks have the values 0 and 255, others 0, 1 ...: 255 may be a class or unlabelled; add {advice}"
+        files = (mask_name(item) for item, mask in survey.masks if IGNORE_INDEX in mask.counts)
+        yield Finding(ERROR, text, tuple(files))
+    elif encoding.has_instance_ids:
         text = f"masks number their objects ({len(survey.counts)} values), expected classes"
         yield Finding(ERROR, f"{text}; fix=OUT makes all values except 0 one class")
     elif unknown := encoding.unknown:
-        files = (item.name for item, mask in survey.masks if any(key in mask.counts for key in unknown))
+        files = (mask_name(item) for item, mask in survey.masks if any(key in mask.counts for key in unknown))
         text = (
             f"masks contain {format_values(unknown)}, which {'is' if len(unknown) == 1 else 'are'} none of the "
             f"{len(encoding.classes)} classes ({', '.join(encoding.classes)}); correct the masks, or map the values "
@@ -138,7 +185,15 @@ def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
     for override in encoding.overrides:
         if override.startswith("data.source.values"):
             kind = ERROR if survey.has_classes else NOTE
-            yield Finding(kind, f"masks need '{override}'; check that each value has the right name")
+            mapped = survey.labels.label_of_value.keys()
+            files = (mask_name(item) for item, mask in survey.masks if not mask.counts.keys() <= mapped)
+            text = f"masks need {shlex.quote(override)}; check that each value has the right name"
+            yield Finding(kind, text, tuple(files) if kind == ERROR else ())
+
+
+def mask_name(item: ItemFacts) -> str:
+    """Return the name of an item's mask: its path, if it is a file of its own."""
+    return str(item.files.mask) if item.files and item.files.shapes is None else item.name
 
 
 def find_missing_labels(survey: Survey) -> Iterator[Finding]:
@@ -156,6 +211,10 @@ def find_missing_labels(survey: Survey) -> Iterator[Finding]:
         absent = [name for name in survey.encoding.classes if not counts[name]]
         if len(absent) == len(survey.encoding.classes):
             yield Finding(ERROR, f"{split} has no labelled pixel: all are ignored")
+        elif split == "train" and len(absent) == len(survey.encoding.classes) - 1:
+            (only,) = set(survey.encoding.classes) - set(absent)
+            text = f"train has only {only}, so nothing can be learned; check the masks and data.source.values"
+            yield Finding(WARNING, text)
         elif absent:
             kind = WARNING if split in SPLITS[:2] else NOTE
             yield Finding(kind, f"{split} has no pixel of {', '.join(absent)}")
@@ -184,9 +243,10 @@ def format_duplicates(group: Iterable[ItemFacts]) -> str:
 
 def find_range_differences(survey: Survey) -> Iterator[Finding]:
     """Find images that differ in type or range of values."""
-    types = Counter(image.dtype for _, image in survey.images)
-    odd = [item.name for item, image in survey.images if image.dtype != types.most_common(1)[0][0]]
-    counts = format_counts(image.dtype for _, image in survey.images)
+    complete = [(item, image) for item, image in survey.images if not image.num_missing]  # NaN makes any type float32
+    types = Counter(image.dtype for _, image in complete)
+    odd = [item.name for item, image in complete if image.dtype != types.most_common(1)[0][0]]
+    counts = format_counts(image.dtype for _, image in complete)
     yield from files_finding(WARNING, f"images differ in type: {counts}; convert them to one type and range", odd)
     constant = (item.name for item, image in survey.images if image.low == image.high)
     yield from files_finding(WARNING, "images are constant: all pixels have one value", constant)

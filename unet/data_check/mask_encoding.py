@@ -1,10 +1,12 @@
 """The classes that the values of the masks mean: as configured, or as their values suggest."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from unet.data.label_map import LabelMap, format_values
-from unet.data_check.mask_values import Key, are_comparable, find_levels, nearest_levels
+from unet.data.annotations import BACKGROUND, CROWD
+from unet.data.label_map import LabelMap, quote_name, values_override
+from unet.data.mask_file import Key
+from unet.data_check.mask_values import are_comparable, find_levels, nearest_levels
 from unet.labels import IGNORE_INDEX
 
 MAX_CLASSES = 32  # number of values above which, unless the user named the classes, the values are instance ids
@@ -22,6 +24,7 @@ class Encoding:
         lossy: the values are blurred: no mapping can read them, but ``fix`` maps each to its nearest level.
         has_instance_ids: the values number objects: no mapping can read them, but ``fix`` makes them one class.
         unknown: values that occur and have no class.
+        alternatives: the override for each class that 255 may have; ``meaning`` is that of the first.
     """
 
     classes: tuple[str, ...]
@@ -30,12 +33,15 @@ class Encoding:
     lossy: bool = False
     has_instance_ids: bool = False
     unknown: tuple[Key, ...] = ()
+    alternatives: dict[str, str] = field(default_factory=dict)
 
     def label(self, name: str) -> int:
         return IGNORE_INDEX if name == IGNORE else self.classes.index(name)
 
 
-def infer_encoding(counts: Mapping[Key, int], labels: LabelMap, has_classes: bool, lossy: bool) -> Encoding:
+def infer_encoding(
+    counts: Mapping[Key, int], labels: LabelMap, has_classes: bool, lossy: bool, ignore_beside_labels: bool = True
+) -> Encoding:
     """Infer the class of each value of a data set's masks.
 
     Args:
@@ -43,6 +49,7 @@ def infer_encoding(counts: Mapping[Key, int], labels: LabelMap, has_classes: boo
         labels: the configured mapping.
         has_classes: whether the user named the classes in it; otherwise they are placeholders.
         lossy: whether some mask is lossy.
+        ignore_beside_labels: whether 255 occurs beside other labels than 0 in some mask.
     """
     names = {**dict(enumerate(labels.classes)), IGNORE_INDEX: IGNORE}
     configured = {key: names[label] for key, label in labels.label_of_value.items()}
@@ -55,6 +62,12 @@ def infer_encoding(counts: Mapping[Key, int], labels: LabelMap, has_classes: boo
     if not lossy and are_instance_ids(levels, len(labels.classes) if has_classes else None):
         classes = tuple(labels.classes) if has_classes else ("background", "foreground")
         return Encoding(classes, {key: classes[key != 0] for key in counts}, has_instance_ids=True)
+    readings = [] if ignore_beside_labels else readings_of_255(levels, tuple(labels.classes) if has_classes else None)
+    if readings:
+        first = readings[0]
+        classes = tuple(dict.fromkeys(name for name in first.values() if name != IGNORE))
+        alternatives = {reading[IGNORE_INDEX]: values_override(reading) for reading in readings}
+        return Encoding(classes, first, alternatives=alternatives)
     # Numbers ascending; colours with black first and then by frequency.
     levels = sorted(levels, key=lambda key: (any(key), -counts[key]) if isinstance(key, tuple) else (0, key))
     meaning = guess_classes(levels, tuple(labels.classes) if has_classes else None)
@@ -89,7 +102,7 @@ def are_instance_ids(levels: Sequence[Key], num_classes: int | None) -> bool:
     numbers = {int(key) for key in levels if not isinstance(key, tuple)} - {0}
     has_ignore = max(numbers, default=0) == IGNORE_INDEX and IGNORE_INDEX - 1 not in numbers
     consecutive = len(numbers) >= 3 and 2 * len(numbers) >= max(numbers) and not has_ignore
-    return (num_classes == 2 and consecutive) or (num_classes is None and len(numbers) > MAX_CLASSES)
+    return (num_classes == 2 and consecutive) or (num_classes in (None, 2) and len(numbers) > MAX_CLASSES)
 
 
 def guess_classes(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dict[Key, str] | None:
@@ -97,11 +110,7 @@ def guess_classes(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dic
     if classes is None:
         labels = [key for key in levels if not (key == IGNORE_INDEX and tuple(levels) != (0, IGNORE_INDEX))]
         labels = labels if len(labels) > 1 else list(levels)
-        classes = (
-            ("background", "foreground")
-            if len(labels) <= 2
-            else ("background", *(f"class_{label}" for label in range(1, len(labels))))
-        )
+        classes = guessed_names(len(labels))
     elif set(levels) <= {*range(len(classes)), IGNORE_INDEX} and set(levels) != {0, IGNORE_INDEX}:
         return {**dict(enumerate(classes)), **({IGNORE_INDEX: IGNORE} if IGNORE_INDEX in levels else {})}
     elif len(levels) == len(classes):
@@ -118,11 +127,44 @@ def guess_classes(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dic
     return meaning | {key: IGNORE for key in levels if key not in labels}
 
 
+def readings_of_255(levels: Sequence[Key], classes: tuple[str, ...] | None) -> list[dict[Key, str]]:
+    """Return what 255 may mean in some masks if others have the labels 0, 1 and so on, the likelier reading first."""
+    labels = {key for key in levels if key != IGNORE_INDEX}
+    classes = classes or guessed_names(len(labels))
+    if IGNORE_INDEX not in levels or labels == {0} or not labels <= set(range(len(classes))):
+        return []
+    named: dict[Key, str] = dict(enumerate(classes))
+    names = (classes[1], IGNORE) if len(classes) == 2 else (IGNORE, classes[-1])
+    return [named | {IGNORE_INDEX: name} for name in names]
+
+
+def guessed_names(count: int) -> tuple[str, ...]:
+    """Return names for classes, at least two."""
+    return ("background", "foreground") if count <= 2 else ("background", *(f"class_{n}" for n in range(1, count)))
+
+
+def encode_names(counts: Mapping[Key, int], labels: LabelMap, has_classes: bool) -> Encoding:
+    """Return the encoding of annotations in JSON, whose values are class names."""
+    if has_classes:
+        names = {**dict(enumerate(labels.classes)), IGNORE_INDEX: IGNORE}
+        meaning = {key: names[label] for key, label in labels.labels_of_names().items()}
+        return snap_to_levels(counts, meaning, tuple(labels.classes), (), lossy=False)
+    found = sorted(key for key in counts if isinstance(key, str))
+    classes = tuple(dict.fromkeys(["background", *found]))
+    meaning: dict[Key, str] = {BACKGROUND: classes[0], CROWD: IGNORE, **{name: name for name in found}}
+    overrides = (classes_override(classes),)
+    return Encoding(classes, {key: meaning[key] for key in counts}, overrides)
+
+
+def encode_colors(counts: Mapping[Key, int], labels: LabelMap, has_classes: bool) -> Encoding:
+    """Return the encoding of palettes that disagree on the colours of the indices: ``counts`` are those of colours."""
+    levels = sorted(counts, key=lambda key: (any(key), -counts[key]) if isinstance(key, tuple) else (True, 0))
+    classes = tuple(labels.classes) if has_classes else guessed_names(len(levels))
+    names = classes if len(levels) == len(classes) else ["NAME"] * len(levels)
+    # Without a meaning: the indices in the files have none.
+    return Encoding(classes, {}, (values_override(dict(zip(levels, names, strict=True))),))
+
+
 def classes_override(classes: Sequence[str]) -> str:
-    """Return ``data.source.classes=[background,cell]``, without shell quotes."""
-    return f"data.source.classes=[{','.join(classes)}]"
-
-
-def values_override(meaning: Mapping[Key, str]) -> str:
-    """Return ``data.source.values={0: background, 255: cell}``, without shell quotes."""
-    return f"data.source.values={{{', '.join(f'{format_values([key])}: {name}' for key, name in meaning.items())}}}"
+    """Return ``data.source.classes=[background,cell]``, quoted for Hydra but not for the shell."""
+    return f"data.source.classes=[{','.join(map(quote_name, classes))}]"

@@ -4,32 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from unet.data.label_map import int_if_integral, pack_rgb, to_grayscale, unique_values, unpack_rgb
+from unet.data.mask_file import Key
 from unet.data.source import Array
-
-Key = int | float | tuple[int, ...]
-"""The value of a mask at a pixel: a number, or a colour."""
 
 MAX_RINGING = 12  # grey levels by which JPEG's ringing changes values beside an edge
 MIN_DISTANCE = 40  # grey levels between two levels of a lossy mask
 MIN_FRACTION = 0.005  # the fraction of the pixels that a level has at least
 MAX_SOUND_VALUES = 16  # number of values up to which a mask is not considered lossy
-
-
-def index_values(pixels: Array, spatial_dims: int) -> tuple[Array, list[Key], Array]:
-    """Return the index of every pixel's key (*S), the keys that occur, and the number of pixels of each.
-
-    Args:
-        pixels: the content of a mask file, (*S) or (*S, C); colours that are all grey count as one channel.
-        spatial_dims: number of spatial axes.
-    """
-    key = int_if_integral
-    if pixels.ndim > spatial_dims:
-        gray = to_grayscale(pixels)
-        pixels, key = (pack_rgb(pixels), unpack_rgb) if gray is None else (gray, int_if_integral)
-    present, indices = unique_values(pixels)
-    indices = indices.reshape(pixels.shape)
-    return indices, [key(value) for value in present.tolist()], np.bincount(indices.ravel(), minlength=len(present))
 
 
 def find_levels(counts: Mapping[Key, int]) -> list[Key]:
@@ -61,6 +42,8 @@ def are_comparable(keys: Iterable[Key]) -> bool:
     """Return whether all keys are colours, or all are finite numbers."""
     keys = list(keys)
     colors = [isinstance(key, tuple) for key in keys]
+    if any(isinstance(key, str) for key in keys):
+        return False
     return all(colors) or (not any(colors) and bool(np.isfinite(np.array(keys, float)).all()))
 
 

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from unet.data.label_map import format_values
+from unet.data.mask_file import Key
 from unet.data_check.findings import ERROR, Finding, format_counts
 from unet.data_check.mask_encoding import IGNORE
-from unet.data_check.mask_values import Key
 from unet.data_check.suggest import Suggestion, class_structure
 from unet.data_check.survey import MAX_MEASURED_MASKS, Survey
 from unet.network.geometry import times

@@ -2,25 +2,23 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-from unet.data.files import image_files
 from unet.data.folder import Folder
 from unet.data.label_map import LabelMap
+from unet.data.mask_file import Key
 from unet.data.samples import evenly_spaced, progress
-from unet.data.source import Item, Source
+from unet.data.source import Color, Item, Source
 from unet.data_check.file_facts import ImageFacts, ItemFacts, MaskFacts, read_facts
-from unet.data_check.mask_encoding import Encoding, infer_encoding
-from unet.data_check.mask_values import Key
+from unet.data_check.mask_encoding import Encoding, encode_colors, encode_names, infer_encoding
 from unet.data_check.shapes import Shapes
 from unet.errors import UserError
+from unet.labels import IGNORE_INDEX
 
 MAX_MEASURED_MASKS = 200  # number of masks whose objects are measured, evenly spaced over the data set
-MAX_COMPARED_NAMES = 50  # number of images whose names are compared with those of the masks
 UNSPLIT = "all"  # the split of all items, if they cannot be divided
 
 
@@ -69,12 +67,41 @@ class Survey:
         return dict(total)
 
     @cached_property
+    def labels(self) -> LabelMap:
+        """Return the configured labels of the masks' values."""
+        if self.facts and self.facts[0].files is None:  # an item without files yields labels
+            return LabelMap({**dict(enumerate(self.source.classes)), 255: "ignore"}, self.source.classes)
+        return next((item.files.labels for item in self.facts if item.files), LabelMap(None, self.source.classes))
+
+    @cached_property
     def encoding(self) -> Encoding:
         """Return the class of each value of the masks."""
-        labels = next((item.files.labels for item in self.facts if item.files), LabelMap(None, self.source.classes))
-        if self.facts and self.facts[0].files is None:  # an item without files yields labels
-            labels = LabelMap({**dict(enumerate(self.source.classes)), 255: "ignore"}, self.source.classes)
-        return infer_encoding(self.counts, labels, self.has_classes, any(mask.lossy for _, mask in self.masks))
+        labels = self.labels
+        if any(mask.has_names for _, mask in self.masks):
+            return encode_names(self.counts, labels, self.has_classes)
+        if self.palette_conflicts:
+            return encode_colors(self.palette_counts, labels, self.has_classes)
+        lossy = any(mask.lossy for _, mask in self.masks)
+        beside = any(IGNORE_INDEX in mask.counts and set(mask.counts) - {0, IGNORE_INDEX} for _, mask in self.masks)
+        return infer_encoding(self.counts, labels, self.has_classes, lossy, beside)
+
+    @cached_property
+    def palette_counts(self) -> dict[Key, int]:
+        """Return the number of pixels of every colour in the masks with a palette."""
+        total: Counter[Key] = Counter()
+        for _, mask in self.masks:
+            for index, color in (mask.palette or {}).items():
+                total[color] += mask.counts.get(index, 0)
+        return dict(total)
+
+    @cached_property
+    def palette_conflicts(self) -> dict[int, list[Color]]:
+        """Return the colours of every index that has several in the palettes of the masks in which it occurs."""
+        colors: dict[int, dict[Color, None]] = {}
+        for _, mask in self.masks:
+            for index, color in (mask.palette or {}).items():
+                colors.setdefault(index, {})[color] = None
+        return {index: list(found) for index, found in colors.items() if len(found) > 1}
 
     @cached_property
     def spatial_dims(self) -> int:
@@ -137,13 +164,19 @@ def survey_data(source: Source, has_classes: bool = True) -> Survey:
     errors: list[str] = []
     splits = collect_items(source, errors)
     items = [(split, item) for split, members in splits.items() for item in members]
-    measured = set(evenly_spaced(len(items), MAX_MEASURED_MASKS))
+    return Survey(source, read_items(items), errors, has_classes)
+
+
+def read_items(items: Sequence[tuple[str, Item]], with_images: bool = True) -> list[ItemFacts]:
+    """Return the facts about every item of a split, read in parallel, or only about its mask."""
+    measured = set(evenly_spaced(len(items), MAX_MEASURED_MASKS)) if with_images else set()
+
+    def read(index: int) -> ItemFacts:
+        split, item = items[index]
+        return read_facts(item, split, index in measured, with_images)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(
-            lambda index: read_facts(items[index][1], items[index][0], index in measured), range(len(items))
-        )
-        facts = list(progress(results, len(items), "checking"))
-    return Survey(source, facts, errors, has_classes)
+        return list(progress(pool.map(read, range(len(items))), len(items), "checking"))
 
 
 def collect_items(source: Source, errors: list[str]) -> Mapping[str, list[Item]]:
@@ -152,22 +185,9 @@ def collect_items(source: Source, errors: list[str]) -> Mapping[str, list[Item]]
     try:
         return source.items
     except UserError as error:
-        if not isinstance(source, Folder) or not (source.root / "images").is_dir():
+        if not isinstance(source, Folder):
             raise
         errors.clear()
-        items = list(source.pairs(source.root).values())
-        if not items:
-            raise UserError(f"{errors[0]}{suggest_mask_stem(source.root) if errors else error}") from None
+        items = [item for members in source.pairs().values() for item in members.values()]
         errors.append(str(error))
         return {UNSPLIT: items}
-
-
-def suggest_mask_stem(root: Path) -> str:
-    """Return advice to set ``mask_stem``, if most masks have a name that contains their image's."""
-    images, masks = (list(image_files(root / kind, on_error=lambda error: None)) for kind in ("images", "masks"))
-    names = images[:MAX_COMPARED_NAMES]
-    patterns = Counter(mask.replace(stem, "{stem}", 1) for stem in names for mask in masks if stem in mask)
-    pattern, count = (patterns.most_common(1) or [("", 0)])[0]
-    if pattern in ("", "{stem}") or 2 * count <= len(names):
-        return ""
-    return f"; if this is how the masks are named, add 'data.source.mask_stem=\"{pattern}\"'"

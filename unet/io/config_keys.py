@@ -22,15 +22,25 @@ RUNTIME_KEYS = (
 Two runs that differ in these alone are the same run, and no report compares them.
 """
 
+FIXED_TRAINER_KEYS = {"logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
+"""Arguments of Lightning's Trainer that this project sets itself."""
+
+FOLD = "data.source.fold"
+"""The key of a cross-validation's fold; like ``seed`` it distinguishes the replicates of an arm."""
+
 RENAMED_KEYS = {
     "data.draw": "data.sampling",
     "pictures": "num_logged_images",
     "isolate": "subprocess_per_job",
     "agreement": "min_label_agreement",
+    "data.source.mask_stem": "data.source.mask",
 }
 """New names of the keys that version 0.1 had."""
-RENAMED_VALUES = {"data.sampling": {"evenly": "uniform", "by_class": "class_balanced", "by_foreground": "foreground"}}
-"""New names of the values that version 0.1 had, by key."""
+RENAMED_VALUES = {
+    "data.sampling": {"evenly": "uniform", "by_class": "class_balanced", "by_foreground": "foreground"},
+    "data.source.mask": {"{stem}": "masks/{id}.*", "{stem}_mask": "masks/{id}_mask.*"},
+}
+"""New names of the values that version 0.1 had, by key; of a pattern, examples."""
 
 
 def is_runtime_key(key: str) -> bool:
@@ -38,14 +48,28 @@ def is_runtime_key(key: str) -> bool:
     return any(f"{key}.".startswith(f"{name}.") for name in RUNTIME_KEYS)
 
 
+def fixed_trainer_key(key: str) -> str:
+    """Return the message for a key of :data:`FIXED_TRAINER_KEYS`."""
+    return f"{key}: cannot be changed, as a run has its own logger, callbacks, folder and sampler; leave the key out"
+
+
 def rename_old_keys(config: DictConfig) -> None:
     """Rename the keys and values of a config of version 0.1 in place."""
     for old, new in RENAMED_KEYS.items():
         value = OmegaConf.select(config, old)
         if value is not None and OmegaConf.select(config, new) is None:
-            OmegaConf.update(config, new, RENAMED_VALUES.get(new, {}).get(value, value), force_add=True)
+            OmegaConf.update(config, new, rename_value(new, value), force_add=True)
+            if new == "data.source.mask":
+                OmegaConf.update(config, "data.source.image", "images/{id}.*", force_add=True)
             parent, _, name = old.rpartition(".")
             del (OmegaConf.select(config, parent) if parent else config)[name]
+
+
+def rename_value(key: str, value: Any) -> Any:
+    """Return the value that a key has today for a value of version 0.1."""
+    if key == "data.source.mask":  # was the stem of the file in masks/
+        return f"masks/{str(value).replace('{stem}', '{id}')}.*"
+    return RENAMED_VALUES.get(key, {}).get(value, value)
 
 
 def flatten(config: Mapping[Any, Any], operators: bool = False, prefix: str = "") -> dict[str, Any]:

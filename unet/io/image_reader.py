@@ -75,7 +75,7 @@ class ImageReader:
         """Return the number of channels of the rows."""
         if self.options.mode is not None:
             return len(self.options.mode)
-        return self.stored.shape[-1] if self.stored.palette is None else self.stored.palette.shape[1]
+        return self.stored.shape[-1] if self.stored.palette is None else min(3, self.stored.palette.shape[1])
 
     def window(self, window: tuple[slice, ...]) -> Array:
         """Return a window (*window, C)."""
@@ -102,7 +102,7 @@ class ImageReader:
         with errors_of_reading(self.path, "an image"):
             values = self.stored.read(begin, end)
         if self.stored.palette is not None:
-            values = self.stored.palette[values[..., 0]]
+            values = self.stored.palette[values[..., 0], :3]
         missing = find_missing(values, [self.options.nodata, self.stored.nodata])
         if missing is not None:
             values = np.where(missing, values.dtype.type(0), values)  # float32 may not hold the value

@@ -66,15 +66,18 @@ def open_picture(path: Path, in_parts: bool = False) -> StoredImage:
 
 
 def index_colors(image: Image.Image) -> Array | None:
-    """Return the displayed value of each index of a palette or bilevel image (256, C), None for any other image."""
+    """Return the displayed value of each index of a palette or bilevel image (256, C), None for any other image.
+
+    A palette with transparent colours has four channels.
+    """
     if image.mode == "1":
         return BILEVEL
     if image.mode not in ("P", "PA"):
         return None
-    colors = np.zeros((256, 3), np.uint8)
-    palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-    colors[: len(palette)] = palette
-    return colors
+    ramp = Image.frombytes("P", (256, 1), bytes(range(256)))
+    ramp.putpalette(image.getpalette("RGB") or [0, 0, 0])
+    ramp.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    return np.asarray(ramp.convert("RGBA" if ramp.info else "RGB"))[0]
 
 
 def read_with_pillow(path: Path, mode: str, page: int = 0) -> Array:

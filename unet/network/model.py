@@ -77,7 +77,7 @@ class UNet(nn.Module):
             raise UserError(f"model.spatial_dims: expected 1, 2 or 3, found {spatial_dims!r}")
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UserError(f"model.dropout: expected a probability of at least 0 and below 1, found {dropout!r}")
-        self.in_channels, self.spatial_dims, self.norm, self.skip = in_channels, spatial_dims, norm, skip
+        self.in_channels, self.spatial_dims, self.norm, self.act, self.skip = in_channels, spatial_dims, norm, act, skip
         self.widths = level_widths(width, depth)
         self.strides = [stage_stride(value, spatial_dims) for value in per_stage("stride", stride, depth)]
         self.total_stride = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * spatial_dims

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unet.data.files import natural_key
+from unet.data.patterns import natural_key
 from unet.errors import UserError
 from unet.failures import is_out_of_memory, one_line
 from unet.inference.options import PredictOptions

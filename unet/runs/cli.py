@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from unet.errors import UserError
 from unet.io.config_keys import CONFIGS
 from unet.runs.error_messages import exit_with_error, several_values
-from unet.runs.run_names import as_override, parse
+from unet.runs.run_names import as_override, parse, quote_path, quote_words
 
 # On a busy machine OpenMP threads that spin at every barrier slow each other down, and sleeping ones wake late: a short
 # spin (tens of microseconds) is near the best of both. OpenMP reads the variable when torch is loaded.
@@ -78,6 +78,7 @@ def hydra_script(config_name: str, positional: str = "") -> Callable[[Callable[[
             word = sys.argv[1] if positional and len(sys.argv) > 1 else "-"
             if not word.startswith("-") and ("=" not in word or Path(word).exists()):
                 sys.argv[1] = as_override(positional, word)
+            sys.argv[1:] = [quote_words(quote_path(argument)) for argument in sys.argv[1:]]
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is written here
             try:
                 configured()

@@ -22,11 +22,19 @@ from unet.errors import Interrupted, UserError
 from unet.failures import classify_failure
 from unet.io.atomic import read_json, remove_partials, write_text
 from unet.io.provenance import ROOT
-from unet.io.run_folder import CONFIG, METRICS, STATUS, ensure_new_or_resuming, reset_run_folder, write_status
+from unet.io.run_folder import (
+    CONFIG,
+    METRICS,
+    STATUS,
+    ensure_new_or_resuming,
+    load_run_config,
+    reset_run_folder,
+    write_status,
+)
 from unet.runs.cli import FULL_ERROR, program_name
 from unet.runs.error_messages import exit_with_error, format_error
-from unet.runs.resume import check_same_config, check_same_network, last_checkpoint, resume_hint
-from unet.runs.run_names import AUTO, as_override
+from unet.runs.resume import check_resumable, check_same_config, last_checkpoint, resume_hint
+from unet.runs.run_names import AUTO, INIT_SHA256, as_override, init_digest
 
 NO_SCORE = float("nan")
 """The objective of a job that did not finish."""
@@ -120,7 +128,8 @@ def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
         for key, value in settings.items():
             OmegaConf.update(config, key, value)
         try:
-            return execute(job, config, folder, overrides)
+            args = [as_override(key, value) for key, value in settings.items()]
+            return execute(job, config, folder, [*overrides, *args])
         except Exception as error:
             print(f"failed: {format_error(error)}", file=sys.stderr)
             return NO_SCORE
@@ -129,8 +138,9 @@ def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
 def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]) -> float:
     """Run the job in this process, in a locked folder, and record its state."""
     ensure_new_or_resuming(folder, config.ckpt_path)
-    if config.ckpt_path is not None and (folder / CONFIG).is_file():
-        check_same_network(folder, config)
+    if config.ckpt_path is not None:
+        check_resumable(config)
+    record_init(config)
     remove_partials(folder)
     overrides = [override for override in overrides if not override.startswith("ckpt_path=")]
     write_status(folder, "running", command=[*program_name("train").split(), *overrides])
@@ -161,6 +171,17 @@ def execute(job: Job, config: DictConfig, folder: Path, overrides: Sequence[str]
         raise
     write_status(folder, "done")
     return objective(metrics)
+
+
+def record_init(config: DictConfig) -> None:
+    """Record the SHA-256 of the file of ``init`` in the config; a resumed run keeps its own. Raises UserError."""
+    if config.init is None:
+        return
+    if config.ckpt_path is not None:
+        digest = load_run_config(Path(config.ckpt_path).resolve().parent.parent).get(INIT_SHA256)
+    elif (digest := init_digest(config.init)) is None:
+        raise UserError(f"init={config.init}: no such file; expected a checkpoint such as outputs/.../best.ckpt")
+    OmegaConf.update(config, INIT_SHA256, digest, force_add=True)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The folder names of runs, jobs and sweeps, derived from overrides and configuration."""
 
+import functools
 import hashlib
 import json
 import re
@@ -12,10 +13,23 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from unet.io.config_keys import flatten, is_runtime_key
+from unet.io.atomic import sha256
+from unet.io.config_keys import FOLD, flatten, is_runtime_key
 
 AUTO = "auto"
 """The value of ``resume`` with which the same command resumes its run."""
+
+PATH_KEYS = (
+    *("ckpt", "ckpt_path", "init", "input", "output", "images", "fix", "folder", "calibration", "json", "data.root"),
+    *("hydra.run.dir", "hydra.sweep.dir", "data.source.image", "data.source.mask", "data.source.mask_stem"),
+)
+"""Keys of all commands whose values are paths, or patterns of them."""
+
+INIT_SHA256 = "init_sha256"
+"""The key of a run's config that has the SHA-256 of the file of ``init``."""
+
+WORD = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^\s,:=\[\]{}()"'](?:[^,:=\[\]{}()"']*[^\s,:=\[\]{}()"'])?"""
+"""A text in quotes, or a word without, which may have blanks inside."""
 
 UNSAFE = r"[^A-Za-z0-9._-]+"
 """Characters that a folder name does not contain: Hydra takes all others unquoted."""
@@ -62,13 +76,15 @@ def parse(overrides: Sequence[str], parameters: Mapping[str, str] | None) -> lis
 
 
 def sweep_name(overrides: Sequence[str]) -> str:
-    """Return a sweep's folder name: its swept overrides and a hash of the others; seeds are not part of it.
+    """Return a sweep's folder name: its swept overrides and a hash of the others; seeds and folds are not part of it.
 
     ``["sweep=up", "model.down=max,avg", "seed=0,1"]`` -> ``up_model.down-max-avg``. Overrides whose slugs could be
     equal, such as ``[1,2],3`` and ``1,2,3``, are part of the hash too.
     """
     overrides = [
-        override for override in overrides if not is_runtime_key(key := override_key(override)) and key != "seed"
+        override
+        for override in overrides
+        if not is_runtime_key(key := override_key(override)) and key not in ("seed", FOLD)
     ]
     keys = ("sweep", *swept_keys(overrides, None))
     sweep_overrides = [override for override in overrides if override.partition("=")[0] in keys]
@@ -106,10 +122,27 @@ def stringify_keys(values: Any) -> Any:
 
 
 def identity_config(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved values that identify a run by dotted key: all but runtime keys."""
+    """Return the resolved values that identify a run by dotted key: all but runtime keys, and the file of ``init``."""
     values: Any = OmegaConf.masked_copy(config, [str(key) for key in config if not is_runtime_key(str(key))])
     values = OmegaConf.to_container(values, resolve=True)
+    if values.get("init") is not None and values.get(INIT_SHA256) is None:
+        values[INIT_SHA256] = init_digest(values["init"])
     return {key: value for key, value in flatten(values).items() if not is_runtime_key(key)}
+
+
+def init_digest(path: str) -> str | None:
+    """Return the SHA-256 of the file of ``init``: another file at its place makes another run. None without a file."""
+    try:
+        file = Path(expand_home(str(path)))
+        return cached_sha256(file, file.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@functools.cache
+def cached_sha256(path: Path, modified: int) -> str:
+    """Return the SHA-256 of a file, computed once: Hydra resolves the name of a folder repeatedly."""
+    return sha256(path)
 
 
 def as_override(key: str, value: Any) -> str:
@@ -120,6 +153,57 @@ def as_override(key: str, value: Any) -> str:
     if not isinstance(value, str) or parsed_value(f"{key}={value}") == value:
         return f"{key}={value}"
     return f"{key}={QuotedString(value, Quote.double).with_quotes()}"
+
+
+def quote_path(argument: str) -> str:
+    """Return an argument of a path key such that Hydra reads the path as it is, with ``~`` expanded.
+
+    ``data.root=my data [1]`` -> ``data.root="my data [1]"``. Lists and sweeps (``a,b``) of paths that do not exist as
+    one file stay as they are, as does an argument of another key.
+    """
+    key, _, value = argument.partition("=")
+    if value in ("", "null") or override_key(argument) not in PATH_KEYS:
+        return argument
+    parsed = parsed_value(f"{key}={value}")
+    if isinstance(parsed, str):
+        return as_override(key, expand_home(parsed))
+    words = ",".join(map(expand_home, value.split(",")))
+    is_value = parsed is not None or is_sweep(f"{key}={words}")
+    return f"{key}={words}" if is_value and not Path(words).exists() else as_override(key, expand_home(value))
+
+
+def quote_words(argument: str) -> str:
+    """Return an argument with its words that have other than ASCII letters in quotes, where Hydra reads it only so.
+
+    ``classes=[Haus,Gebäude]`` -> ``classes=[Haus,"Gebäude"]``.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or value.isascii() or not key.isascii() or is_readable(argument):
+        return argument
+    quoted = re.sub(WORD, lambda word: word[0] if word[0].isascii() or word[0][0] in "\"'" else f'"{word[0]}"', value)
+    return f"{key}={quoted}" if is_readable(f"{key}={quoted}") else argument
+
+
+def expand_home(path: str) -> str:
+    """Return a path with ``~`` expanded where the user's folder is known."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:  # ~NAME of an unknown user
+        return path
+
+
+def is_sweep(argument: str) -> bool:
+    """Return whether Hydra reads an argument as several values."""
+    return is_readable(argument) and parse([argument], None)[0].is_sweep_override()
+
+
+def is_readable(argument: str) -> bool:
+    """Return whether an argument follows Hydra's grammar."""
+    try:
+        parse([argument], None)
+    except HydraException:
+        return False
+    return True
 
 
 def parsed_value(argument: str) -> Any:
@@ -138,7 +222,7 @@ def run_dir(
     A resumed run has the folder that holds ``checkpoints/<file>``. With ``resume=auto`` the configuration determines
     the folder, beside ``new``, so that the same command finds it again. Any other run gets ``new``.
     """
-    path = Path(ckpt_path or "")
+    path = Path(expand_home(ckpt_path or ""))
     if ckpt_path and path.parent.name == "checkpoints":
         return str(path.parent.parent)
     if resume == AUTO:

@@ -1,7 +1,7 @@
 """The LightningModule: training and evaluation steps, optimizer and schedule."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Self
 
 import lightning as L
 import numpy as np
@@ -13,6 +13,7 @@ from unet.errors import UserError
 from unet.inference.tiling import predict_logits
 from unet.network.normalization import Normalize, adjust_logits
 from unet.task.metrics import ConfusionMatrix
+from unet.task.parameters import freeze_parts, parameter_groups
 from unet.task.schedules import make_schedule
 
 ASYNCHRONOUS = {"cuda"}
@@ -24,11 +25,15 @@ class SegmentationTask(L.LightningModule):
 
     Args:
         normalize: applied on the device, so that 8-bit images are transferred as 8-bit.
-        optim: ``lr``, ``weight_decay``, ``betas``, ``schedule`` and ``warmup``.
+        optim: ``lr``, ``weight_decay``, ``betas``, ``schedule``, ``warmup``, ``freeze`` and ``init_lr_factor``.
         description: plain values saved in every checkpoint, from which network and preprocessing are rebuilt.
         seed: seeds dropout at every batch, so that a resumed run draws the same numbers.
         tile, overlap: tiles of the evaluation, see :func:`unet.inference.tiling.predict_logits`.
         log_weights: one number per class, which :meth:`adjust_logits` subtracts from the logits; None: zeros.
+
+    Attributes:
+        confusion, num_evaluated: the confusion matrix and the number of images of the current or last evaluation.
+        loaded: names of the network's tensors that come from another run's checkpoint.
     """
 
     log_weights: Tensor
@@ -50,11 +55,20 @@ class SegmentationTask(L.LightningModule):
         self.net, self.normalize, self.loss = net, normalize, loss
         self.classes, self.optim, self.description = list(classes), dict(optim), dict(description)
         self.seed = seed
+        self.frozen = freeze_parts(net, self.optim.get("freeze"))
+        self.loaded: Collection[str] = ()
         self.tile, self.overlap = tile, overlap
-        self.confusion = ConfusionMatrix(len(classes))
+        self.confusion, self.num_evaluated = ConfusionMatrix(len(classes)), 0
         shift = torch.tensor(log_weights if log_weights is not None else [0.0] * len(classes))
         self.register_buffer("log_weights", shift, persistent=False)
         self.pending_loss: tuple[Tensor, Any, Tensor, str] | None = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but the frozen parts, whose batch norm keeps its statistics and dropout is off."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits (B, K, *S) of images (B, C, *S) that are not normalised yet."""
@@ -111,7 +125,7 @@ class SegmentationTask(L.LightningModule):
             )
 
     def on_validation_epoch_start(self) -> None:
-        self.confusion = ConfusionMatrix(len(self.classes), self.device)
+        self.confusion, self.num_evaluated = ConfusionMatrix(len(self.classes), self.device), 0
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self.evaluate(batch, "val")
@@ -133,6 +147,7 @@ class SegmentationTask(L.LightningModule):
         logits = self.predict(batch["image"])
         loss = self.loss(logits, batch["target"])
         self.confusion.update(self.predict_labels(logits), batch["target"])
+        self.num_evaluated += len(logits)
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
         return {"logits": logits}
 
@@ -148,7 +163,8 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         settings = {key: self.optim[key] for key in ("lr", "weight_decay", "betas")}
-        optimizer = torch.optim.AdamW(self.parameters(), **settings, fused=self.fused or None)
+        groups = parameter_groups(self.net, self.optim["lr"], self.optim.get("init_lr_factor"), self.loaded)
+        optimizer = torch.optim.AdamW(groups, **settings, fused=self.fused or None)
         steps = self.trainer.estimated_stepping_batches
         scheduler = make_schedule(self.optim["schedule"], optimizer, steps, self.optim["warmup"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -10,7 +10,7 @@ from unet.errors import UserError
 
 def one_cycle(optimizer: Optimizer, steps: int, warmup: float) -> LRScheduler:
     """Increase lr / 25 to lr over the first ``warmup`` fraction of the steps, then decrease it (Smith 2018)."""
-    lr = optimizer.param_groups[0]["lr"]
+    lr = [group["lr"] for group in optimizer.param_groups]
     steps = max(steps, 4)
     fraction = min(max(warmup, 2 / steps), 1 - 1 / steps)  # torch divides by the steps of either phase less one
     # AdamW's beta1 is not cycled: it did not improve the scores.

@@ -18,6 +18,7 @@ from rich.console import Console
 from unet.analysis.width_matching import match_width
 from unet.data import SegmentationData
 from unet.data.dataset import transforms_for_dims
+from unet.data_check.advice import check_advice
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, resolve_precision, to_memory_format
 from unet.io.run_folder import CHECKPOINTS
@@ -53,7 +54,8 @@ def build_task(config: DictConfig, data: SegmentationData) -> SegmentationTask:
 def network_settings(config: DictConfig, data: SegmentationData, in_channels: int) -> dict[str, Any]:
     """Return ``match`` and the arguments of ``UNet`` for a data set."""
     model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
-    axes = data.source.spatial_dims
+    with check_advice(data, config):
+        axes = data.source.spatial_dims
     if model["spatial_dims"] not in (None, axes):
         raise UserError(
             f"model.spatial_dims={model['spatial_dims']}: data={config.data.name} has {axes} "
@@ -62,12 +64,12 @@ def network_settings(config: DictConfig, data: SegmentationData, in_channels: in
     return model | {"in_channels": in_channels, "num_classes": data.source.num_classes, "spatial_dims": axes}
 
 
-def check_network(config: DictConfig, data: SegmentationData) -> None:
-    """Build the network on the meta device, so that an invalid name or option is refused before the data is read."""
+def check_network(config: DictConfig, data: SegmentationData) -> UNet:
+    """Return the network on the meta device, so that an invalid name or option is refused before the data is read."""
     settings = network_settings(config, data, in_channels=3)  # the number of channels is known once images are read
     settings.pop("match", None)
     with torch.device("meta"):
-        UNet(**settings)
+        return UNet(**settings)
 
 
 def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str, Any]:
@@ -155,6 +157,13 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         use_distributed_sampler=False,  # the sampler distributes the items itself
         enable_autolog_hparams=False,  # logged at the end, with the metrics
     )
+
+
+def check_trainer(config: DictConfig) -> None:
+    """Raise UserError where Lightning refuses a setting of the trainer, before the data is read."""
+    settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    settings["precision"] = None if settings["precision"] == "auto" else settings["precision"]
+    make_trainer(**settings, logger=False, use_distributed_sampler=False)
 
 
 def make_trainer(**settings: Any) -> L.Trainer:

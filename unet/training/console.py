@@ -14,6 +14,7 @@ from unet.network.geometry import level_sizes, times
 from unet.network.registry import operator_name
 from unet.runs.cli import program_name
 from unet.task.module import SegmentationTask
+from unet.training.initial_weights import LoadedWeights
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -50,9 +51,29 @@ def print_summary(
             f"the test metrics will be too high; {program_name('check')} lists all of them",
             markup=False,
         )
+    if warning := missing_classes(data):
+        console.print(f"warning: {warning}; {program_name('check')} shows the values of the masks", markup=False)
     console.print(f"device: {device}; precision: {precision}")
     if data.eval_split != "test":
         console.print("no test split: the final metrics are those of the validation split, named val/...")
+
+
+def missing_classes(data: SegmentationData) -> str | None:
+    """Return a warning if a class has no pixel in the training split; None if all have."""
+    counts = dict(zip(data.source.classes, data.samples["train"].label_counts, strict=True))
+    missing = [name for name, count in counts.items() if count == 0]
+    if not missing:
+        return None
+    if len(missing) == len(counts) - 1:
+        (only,) = counts.keys() - set(missing)
+        return f"the training images have no pixel of any class but {only}, so the network can only learn to predict it"
+    return f"the training images have no pixel of {', '.join(missing)}, which the network cannot learn"
+
+
+def print_initial_weights(weights: LoadedWeights, leakage: str) -> None:
+    """Print what ``init`` loaded, a warning if that is little, and one of images that its run was trained on."""
+    for line in filter(None, (weights.summary(), weights.warning(), leakage)):
+        console.print(line, markup=False)
 
 
 def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: SegmentationTask, out: Path) -> None:
@@ -68,7 +89,9 @@ def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: Segme
 
 def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str], checkpoint: str) -> None:
     """Print the metrics of a split, class by class, with the name of the checkpoint as a title."""
-    table = Table("class", "IoU", "Dice", title=f"{split} metrics, {checkpoint}", title_justify="left")
+    count = metrics[f"{split}/images"]
+    title = f"{split} metrics of {count} image{'s' * (count != 1)}, {checkpoint}"
+    table = Table("class", "IoU", "Dice", title=title, title_justify="left")
 
     def to_text(key: str) -> str:
         return f"{metrics[key]:.4f}" if key in metrics else "absent"
@@ -78,6 +101,12 @@ def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str],
     table.add_section()
     table.add_row("mean", to_text(f"{split}/miou"), to_text(f"{split}/dice"))
     console.print(table)
+    if absent := metrics.get(f"{split}/absent"):
+        console.print(
+            f"warning: {split} has no pixel of {', '.join(absent)} and none is predicted, so the means are of the "
+            f"other classes" + (" only: they say nothing about the network" if len(absent) == len(classes) - 1 else ""),
+            markup=False,
+        )
     console.print(
         f"pixel accuracy {to_text(f'{split}/accuracy')}, mean class accuracy {to_text(f'{split}/class_accuracy')}"
     )

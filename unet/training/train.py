@@ -14,18 +14,29 @@ from omegaconf import DictConfig, OmegaConf
 from unet.analysis.network_summary import NetworkSummary, summarize_network, to_markdown, to_metrics
 from unet.data import SegmentationData
 from unet.data.module import shutdown_workers_on_exit
+from unet.data_check.advice import scan_data
 from unet.diagnostics import diagnose
 from unet.hardware import accelerator_name, device_name
 from unet.inference.checkpoint import read_checkpoint
+from unet.inference.segmenter import Segmenter
 from unet.io.atomic import atomic_write, write_json
 from unet.io.config_keys import flatten, is_runtime_key
 from unet.io.provenance import peak_memory_bytes, provenance
 from unet.io.run_folder import CHECKPOINTS, METRICS
 from unet.task.module import SegmentationTask
-from unet.training.build import build_data, build_trainer, check_network, checkpoint_metadata, task_from_metadata
+from unet.task.parameters import check_frozen_are_loaded, freeze_parts
+from unet.training.build import (
+    build_data,
+    build_trainer,
+    check_network,
+    check_trainer,
+    checkpoint_metadata,
+    task_from_metadata,
+)
 from unet.training.callbacks.progress import Progress
 from unet.training.callbacks.tensorboard import add_curves, get_writer, predict_panels
-from unet.training.console import print_result, print_summary
+from unet.training.console import print_initial_weights, print_result, print_summary
+from unet.training.initial_weights import LoadedWeights, leakage_warning, load_initial_weights, read_initial_weights
 from unet.training.process import setup_process
 from unet.visualization import prediction_grid
 
@@ -38,17 +49,30 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         Interrupted: a signal stopped the training; ``last.ckpt`` is saved.
     """
     setup_process(config)
+    check_trainer(config)
     data = build_data(config)
-    check_network(config, data)
-    data.scan()
+    network = check_network(config, data)
+    freeze_parts(network, config.optim.freeze)
+    source = read_initial_weights(config.init) if config.init is not None and config.ckpt_path is None else None
+    if source is not None and config.model.match is None:  # else the width follows from the data
+        initialize(network, config, data, source)
+    scan_data(data, config)
     description = checkpoint_metadata(config, data)
     summary = summarize(description["model"], data)  # refuses a network before its memory is allocated
     task = task_from_metadata(config, data, description | {"field": list(summary.fields.logits)})
+    weights = initialize(task.net, config, data, source) if source is not None else None
+    if config.init is not None:
+        task.loaded = weights.loaded if weights else read_checkpoint(str(config.ckpt_path))["description"]["loaded"]
+        task.description["loaded"] = list(task.loaded)
     progress = Progress()
     trainer = build_trainer(config, out, progress, [layer.size for layer in summary.layers])
     if trainer.is_global_zero:
         device = device_name(accelerator_name(config.trainer.accelerator))
         print_summary(task, data, summary, trainer.precision, device)
+        if weights is not None:
+            print_initial_weights(weights, leakage_warning(str(config.init), config))
+        elif config.optim.freeze and config.init is None:
+            print("warning: optim.freeze without init: the frozen parts keep their random weights")
     writer = get_writer(trainer)
     if writer is not None:
         writer.add_text("network", to_markdown(summary), 0)
@@ -71,6 +95,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         "data": config.data.name,
         "precision": str(trainer.precision),
         **provenance(),
+        **({"init": config.init, "init_sha256": config.get("init_sha256")} if config.init is not None else {}),
     }
     if not trainer.is_global_zero:  # one process writes the results, without waiting for the others
         return metrics
@@ -86,6 +111,13 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     log_hparams(trainer, config, metrics)
     print_result(metrics, data, task, out)
     return metrics
+
+
+def initialize(network: Any, config: DictConfig, data: SegmentationData, source: Segmenter) -> LoadedWeights:
+    """Copy the weights of ``init`` into a network. Raises UserError if they do not fit, or a random part is frozen."""
+    weights = load_initial_weights(network, list(data.source.classes), source, config.init)
+    check_frozen_are_loaded(network, config.optim.freeze, weights.new)
+    return weights
 
 
 def summarize(model: Mapping[str, Any], data: SegmentationData) -> NetworkSummary:
@@ -119,7 +151,7 @@ def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:
 def evaluate(
     trainer: L.Trainer, task: SegmentationTask, data: SegmentationData, split: str | None = None
 ) -> dict[str, Any]:
-    """Return the metrics of a split; None: the test split or, if there is none, the validation split.
+    """Return the metrics of a split and its number of images; None: the test split, or else the validation split.
 
     The names of the metrics start with that of the split. Training images are evaluated without augmentation.
     """
@@ -133,7 +165,8 @@ def evaluate(
         scores = {name.replace("val/", f"{split}/", 1): value for name, value in scores.items()}
     task.to(trainer.strategy.root_device)  # the trainer moves the task to the CPU at its end
     absent = task.confusion.absent_classes(task.classes)
-    return {name: value for name, value in scores.items() if name.startswith(f"{split}/")} | {f"{split}/absent": absent}
+    scores = {name: value for name, value in scores.items() if name.startswith(f"{split}/")}
+    return {**scores, f"{split}/images": task.num_evaluated, f"{split}/absent": absent}
 
 
 def save_prediction_grid(task: SegmentationTask, data: SegmentationData, out: Path, count: int) -> None:
