@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.inference.image_values import match_channels
+from unet.inference.image_values import check_channels
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter, predict_windows
 from unet.io.atomic import atomic_write
@@ -26,15 +26,21 @@ def predict_file(
     probabilities: Path | None = None,
     overlay: Path | None = None,
     warn: Callable[[str], None] = warnings.warn,
+    label_format: str = "index",
 ) -> tuple[int, ...]:
     """Write the labels of an image file, and the other outputs that have a path; return the size of the image.
 
-    No partial file remains. Raises UserError if the image cannot be read or the network cannot take it.
+    ``warn`` gets a message for each reason why the labels are doubtful; ``label_format`` is a key of
+    :data:`unet.prediction.writing.LABEL_FORMATS`. No partial file remains.
+
+    Raises:
+        UserError: the image cannot be read, the network cannot take it, or it is doubtful and ``options.strict`` is
+            True.
     """
     image = open_image(path, model.net.spatial_dims)
-    match_channels(np.empty((0, image.channels)), model.net.in_channels)
+    check_channels((*image.size, image.channels), model.description)
     with ExitStack() as stack:
-        write_labels = stack.enter_context(open_label_writer(labels, path, image.size, model.colors))
+        write_labels = stack.enter_context(open_label_writer(labels, path, image.size, model.colors, label_format))
         write_scores = overlay_writer = None
         if probabilities is not None:
             shape = (*image.size, len(model.classes))

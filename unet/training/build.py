@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -17,6 +18,7 @@ from rich.console import Console
 from unet.analysis.width_matching import match_width
 from unet.data import SegmentationData
 from unet.data.dataset import transforms_for_dims
+from unet.data.samples import Samples, evenly_spaced
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, resolve_precision, to_memory_format
 from unet.io.run_folder import CHECKPOINTS
@@ -84,12 +86,31 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "std": std,
         "dtype": str(data.samples["train"].dtype),
         "range": list(data.samples["train"].range),
+        "mode": getattr(data.source, "mode", None),
+        "color_order": "RGB",
+        "orientation": "as stored",  # the EXIF orientation is not applied
+        "first_minus_last_channel": channel_difference(data.samples["train"], max(std)),
         "class_weights": weights,
         "log_weights": log_weights(weights) if loss["logit_adjustment"] else None,
         "eval_transforms": transforms_for_dims(transforms, data.source.spatial_dims),
         "eval_tile": data.eval_tile and list(data.eval_tile),
         "eval_overlap": data.eval_overlap,
     }
+
+
+def channel_difference(samples: Samples, deviation: float, least: int = 5, most: int = 64) -> float | None:
+    """Return by how much the mean of the first channel of an image exceeds that of the last, on average.
+
+    Prediction recognises swapped channels by it. None unless the images have three channels, there are at least
+    ``least``, and the difference is clear: three times its deviation over the images, and a tenth of ``deviation``,
+    that of the pixels.
+    """
+    if samples.channels != 3 or len(samples) < least:
+        return None
+    images = [samples[index][0] for index in evenly_spaced(len(samples), most)]
+    differences = np.array([image[..., 0].mean(dtype=float) - image[..., -1].mean(dtype=float) for image in images])
+    mean = differences.mean().item()
+    return mean if abs(mean) > max(3 * differences.std(ddof=1), deviation / 10) else None
 
 
 def task_from_metadata(
