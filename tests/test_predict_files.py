@@ -13,18 +13,21 @@ import tifffile
 from conftest import ROOT, needs_volumes
 from folders import noise, save, sentence
 from networks import checkpoint, network
-from PIL import Image
+from PIL import ExifTags, Image
 
 from unet.errors import UserError
 from unet.inference.options import PredictOptions
 from unet.io.atomic import atomic_write
+from unet.prediction.orientation import exif_orientation
 from unet.prediction.predict_file import predict_file
 from unet.prediction.predict_folder import (
     DONE,
+    DOUBTFUL,
     FAILED,
     SKIPPED,
     BatchOptions,
     error_message,
+    input_root,
     list_images,
     predict_files,
     write_contact_sheet,
@@ -67,7 +70,7 @@ def test_every_format_returns_its_rows_and_the_labels_of_the_array(tmp_path: Pat
             assert np.array_equal(reader.rows(begin, end), image[begin:end]), path.name
         predict_file(model, path, tmp_path / "labels.png", TILED)
         with Image.open(tmp_path / "labels.png") as labels:
-            assert labels.mode == "P" and labels.getpalette()[:9] == [9, 8, 7, 0, 0, 255, 0, 255, 0]
+            assert labels.mode == "L"
             assert np.array_equal(np.asarray(labels), expected), path.name
 
 
@@ -92,14 +95,15 @@ def test_at_most_the_rows_of_one_tile_are_read_at_once(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("size", [(1, 1), (3, 260), (50, 7)])
 def test_a_png_written_in_bands_has_the_labels_and_colours(tmp_path: Path, size: tuple[int, int]):
     labels, colors = noise(*size, below=5), noise(5, 3).tolist()
-    with atomic_write(tmp_path / "a.png") as file:
-        writer = PngStreamWriter(file, size, colors)
-        for begin in range(0, size[0], 4):
-            writer.write(labels[begin : begin + 4])
-        writer.close()
-    with Image.open(tmp_path / "a.png") as image:
-        assert np.array_equal(np.asarray(image), labels)
-        assert np.array_equal(np.asarray(image.convert("RGB")), np.array(colors, np.uint8)[labels])
+    for argument, mode, shown in ((colors, "P", np.array(colors, np.uint8)[labels]), (None, "L", labels)):
+        with atomic_write(tmp_path / "a.png") as file:
+            writer = PngStreamWriter(file, size, argument)
+            for begin in range(0, size[0], 4):
+                writer.write(labels[begin : begin + 4])
+            writer.close()
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.mode == mode and np.array_equal(np.asarray(image), labels)
+            assert np.array_equal(np.asarray(image.convert("RGB" if mode == "P" else "L")), shown)
 
 
 def test_probabilities_overlays_and_contact_sheet_are_written(tmp_path: Path):
@@ -117,15 +121,32 @@ def test_probabilities_overlays_and_contact_sheet_are_written(tmp_path: Path):
     assert contact_sheet is not None and read_image(contact_sheet).shape[1] > 200
 
 
-def test_a_file_in_other_units_than_the_training_s_is_predicted_with_a_warning(tmp_path: Path):
+def test_a_file_in_other_units_than_the_training_s_is_doubtful_also_when_it_is_skipped(tmp_path: Path):
     model = network(tmp_path, dtype="uint8", range=[0.0, 255.0])
     save(tmp_path / "in" / "a.png", noise(60, 50, 3))
     np.save(tmp_path / "in" / "b.npy", noise(60, 50, 3) / np.float32(255))
-    good, scaled = predict_files(model, list_images(str(tmp_path / "in")), BatchOptions(tmp_path / "out", "x"))
+    files, output = list_images(str(tmp_path / "in")), tmp_path / "out"
+    warning = "warning: float32 values from 0 to 1"
+    good, scaled = predict_files(model, files, BatchOptions(output, "x"))
     assert (good.state, good.message) == (DONE, "60 x 50")
-    assert scaled.state == DONE and scaled.message.startswith(
-        "60 x 50; warning: the image holds float32 values from 0 to 1"
-    )
+    assert scaled.state == DOUBTFUL and scaled.message.startswith(f"60 x 50; {warning}")
+    good, scaled = predict_files(model, files, BatchOptions(output, "x"))
+    assert (good.state, good.message) == (SKIPPED, "")
+    assert scaled.state == DOUBTFUL and scaled.message.startswith(f"already done; {warning}")
+    strict = BatchOptions(output, "x", PredictOptions(strict=True))
+    assert [result.state for result in predict_files(model, files, strict)] == [SKIPPED, FAILED]
+
+
+def test_with_strict_a_doubtful_file_is_refused_and_nothing_of_it_is_left(tmp_path: Path):
+    model = network(tmp_path, dtype="uint8", range=[0.0, 255.0])
+    image = noise(90, 50, 3, dtype="uint16")
+    image[-1] = 60_000  # in the last band
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
+    prediction = PredictOptions(tile=[32, 32], strict=True)
+    options = BatchOptions(tmp_path / "out", "x", prediction, labels="tiff", probabilities=True, overlays=True)
+    (result,) = predict_files(model, [tmp_path / "a.tif"], options)
+    assert result.state == FAILED and "values from 0 to 60000" in result.message and "strict=true" in result.message
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("tile", [(32, 48), (512, 512)])
@@ -299,6 +320,59 @@ def test_invalid_inputs_and_outputs_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match="cannot be made"):
         predict_files(network(tmp_path), [image], BatchOptions(image / "out", "x"))
     assert "smaller tiles" in error_message(image, MemoryError())
+
+
+def test_sub_folders_are_kept_in_every_output(tmp_path: Path):
+    model = network(tmp_path)
+    for name in ("p1/a.png", "p2/a.png", "p2/deep/a.png", "top.png", "p1/a.jpg"):
+        save(tmp_path / "my [images]" / name, noise(20, 20, 3))
+    pattern = str(tmp_path / "my [images]" / "**" / "*")
+    assert input_root(pattern) == input_root(str(tmp_path / "my [images]")) == tmp_path / "my [images]"
+    options = BatchOptions(tmp_path / "out", "x", root=input_root(pattern), probabilities=True, overlays=True)
+    results = predict_files(model, list_images(pattern), options)
+    (refused,) = [result for result in results if result.state == FAILED]
+    assert len(results) == 5 and "would have the same names as those of" in refused.message
+    stems = ["p1/a", "p2/a", "p2/deep/a", "top"]
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert written == {
+        *(f"{stem}.png" for stem in stems),
+        *(f"records/{stem}.png.json" for stem in stems),
+        *(f"probabilities/{stem}.npy" for stem in stems),
+        *(f"overlays/{stem}.png" for stem in stems),
+    }
+    assert write_contact_sheet(results, options, model) is not None
+    assert {result.state for result in predict_files(model, list_images(pattern), options)} == {SKIPPED, FAILED}
+
+
+def test_inputs_whose_outputs_would_be_mixed_up_are_refused(tmp_path: Path):
+    model, root = network(tmp_path), tmp_path / "in"
+    files = [save(root / name, noise(20, 20, 3)) for name in ("overlays/a.png", "sheet.png", "b/c.png")]
+    inside, outside = BatchOptions(root / "out", "x", root=root), BatchOptions(tmp_path / "out", "x", root=root)
+    with pytest.raises(UserError, match=r"inside .*in, whose sub-folders are searched for images"):
+        predict_files(model, files, inside)
+    results = predict_files(model, [*files, save(tmp_path / "elsewhere.png", noise(20, 20, 3))], outside)
+    assert [result.state for result in results] == [FAILED, DONE, DONE, FAILED]
+    assert "writes its own files into overlays/" in results[0].message
+    assert f"outside {root}" in results[3].message
+    with pytest.raises(UserError, match=r"sheet=true: .*sheet.png holds the labels of an image"):
+        write_contact_sheet([results[1]], outside, model)
+    with pytest.raises(UserError, match=r"contains c.png, an input"):
+        predict_files(model, files[2:], BatchOptions(root, "x", root=root))
+    with pytest.raises(UserError, match=r"labels: unknown 'colour'; did you mean color\?"):
+        predict_files(model, files, BatchOptions(tmp_path / "out", "x", labels="colour"))
+
+
+def test_the_exif_orientation_is_warned_of_and_not_applied(tmp_path: Path):
+    model, image, exif = network(tmp_path), Image.fromarray(noise(20, 30, 3)), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    files = [tmp_path / name for name in ("a.jpg", "b.png", "c.webp")]
+    for path in files:
+        image.save(path, exif=exif)
+        assert exif_orientation(path) == 6
+    for state in (DONE, SKIPPED):
+        (result,) = predict_files(model, files[:1], BatchOptions(tmp_path / "out", "x"))
+        assert result.state == state and "EXIF orientation (6) is not applied" in result.message
+    assert read_image(tmp_path / "out" / "a.png").shape == (20, 30)
 
 
 @pytest.mark.slow

@@ -102,7 +102,10 @@ def check_opset(opset: Any) -> None:
 
     newest = onnx.defs.onnx_opset_version()
     if type(opset) is not int or not OLDEST_OPSET <= opset <= newest:
-        raise UserError(f"opset: expected null or an integer of {OLDEST_OPSET} to {newest}, found {opset!r}")
+        raise UserError(
+            f"opset: expected null or an integer of {OLDEST_OPSET} (the oldest that torch's exporter writes) to "
+            f"{newest}, found {opset!r}"
+        )
 
 
 def open_onnx(path: Path) -> Program:

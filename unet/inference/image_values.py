@@ -24,13 +24,23 @@ def as_tensor(image: Any) -> Tensor:
     return torch.as_tensor(image.astype(image.dtype.newbyteorder("="), order="C", copy=copy))
 
 
+def trained_mode(description: Mapping[str, Any]) -> str | None:
+    """Return the Pillow mode to which the training converted its images (``data.source.mode``), or None."""
+    return description.get("mode")
+
+
 def check_channels(shape: Sequence[int], description: Mapping[str, Any]) -> None:
     """Raise UserError for an image (*S, C) with a number of channels that :func:`convert_channels` does not convert."""
-    channels = description["model"]["in_channels"]
-    colors = channels in (1, 3) or description.get("mode") == "RGBA"
+    channels, files = description["model"]["in_channels"], description.get("channels")
+    colors = not files and (channels in (1, 3) or trained_mode(description) == "RGBA")
     accepted = (1, 2, 3, 4) if colors else (channels,)
     if shape[-1] in accepted:
         return
+    if files:
+        raise UserError(
+            f"{shape[-1]} channels, but the network was trained on {channels}, each in a file ({', '.join(files)}); "
+            f"stack them into one array, channels last"
+        )
     if len(shape) > 2 and shape[0] in accepted:
         raise UserError(
             f"an image of {times(shape)} looks channels first; expected the channels last, colours as RGB: move the "
@@ -55,7 +65,7 @@ def convert_channels(image: Tensor, description: Mapping[str, Any]) -> Tensor:
         UserError: no exact conversion exists.
     """
     check_channels(image.shape, description)
-    channels, mode = description["model"]["in_channels"], description.get("mode")
+    channels = description["model"]["in_channels"]
     if image.dtype == torch.bool:
         eight_bit = description.get("dtype") == "uint8" and (description.get("range") or (0, 1))[1] > 1
         image = image.to(torch.uint8) * (255 if eight_bit else 1)
@@ -65,7 +75,7 @@ def convert_channels(image: Tensor, description: Mapping[str, Any]) -> Tensor:
     if given == channels:
         return image
     if channels == 1:
-        return image_to_grey(image) if mode == "L" else equal_channel(image)
+        return image_to_grey(image) if trained_mode(description) == "L" else equal_channel(image)
     color = image if given > 2 else image[..., [0, 0, 0]]
     if channels == 3:
         return color

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unet.errors import UserError
-from unet.inference.image_values import as_tensor, convert_channels, splits_alpha
+from unet.inference.image_values import as_tensor, convert_channels, splits_alpha, trained_mode
 
 DARKEST, BRIGHTEST = 1 / 100, 10
 """Fractions of the training's largest value between which the largest value of an image should be."""
@@ -67,7 +67,7 @@ class InputConverter:
 def alpha_doubts(alpha: ValueStatistics, description: Mapping[str, Any]) -> list[str]:
     """Warn of a dropped alpha channel that is not opaque, unless the training dropped alpha as well (``mode``)."""
     low, high = alpha.range
-    if not alpha.count or description.get("mode") is not None or low == high != 0:
+    if not alpha.count or trained_mode(description) is not None or low == high != 0:
         return []
     channels = description["model"]["in_channels"]
     return [

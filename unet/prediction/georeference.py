@@ -15,8 +15,10 @@ GEO_TAGS = (33550, 33922, TRANSFORMATION, *GEO_KEYS, 50844)
 
 Source: OGC GeoTIFF 1.1, https://docs.ogc.org/is/19-008r4/19-008r4.html.
 """
-DOUBLE = 12
-"""The TIFF data type of float64."""
+SHORT, DOUBLE = 3, 12
+"""The TIFF data types of uint16 and float64."""
+PIXEL_IS_AREA = (1, 1, 0, 1, 1025, 0, 1, 1)
+"""A GeoKeyDirectory without a coordinate system: coordinates are those of the corners of pixels."""
 
 ExtraTag = tuple[int, int, int, Any, bool]
 """Code, data type, count and value of a tag of :func:`tifffile.imwrite`, and whether only the first page has it."""
@@ -35,6 +37,8 @@ def geo_tags(path: Path) -> list[ExtraTag]:
             tags = [(tag.code, int(tag.dtype), tag.count, tag.value, True) for tag in found if tag.code in GEO_TAGS]
     if not {tag[0] for tag in tags} - set(GEO_KEYS) and (world := read_world_file(path)):
         tags.append((TRANSFORMATION, DOUBLE, 16, transformation(world), True))
+        if GEO_KEYS[0] not in {tag[0] for tag in tags}:
+            tags.append((GEO_KEYS[0], SHORT, 8, PIXEL_IS_AREA, True))
     return sorted(tags)
 
 

@@ -87,6 +87,7 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "dtype": str(data.samples["train"].dtype),
         "range": list(data.samples["train"].range),
         "mode": getattr(data.source, "mode", None),
+        "channels": list(getattr(data.source, "channels", None) or ()),  # one file each
         "color_order": "RGB",
         "orientation": "as stored",  # the EXIF orientation is not applied
         "first_minus_last_channel": channel_difference(data.samples["train"], max(std)),
