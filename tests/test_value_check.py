@@ -56,7 +56,7 @@ def test_other_exact_conversions():
     binary = (GREY > 99)[..., None]
     assert np.array_equal(convert(binary, 1, **BYTES), 255 * binary)
     assert np.array_equal(convert(binary, 1, dtype="float32", range=[0.0, 1.0]), binary)
-    with pytest.raises(UserError, match="3 channels in colour, but the network was trained on 1"):
+    with pytest.raises(UserError, match="3 channels, but the network was trained on 1"):
         convert(COLOR, 1)
     with pytest.raises(UserError, match=r"1 channels, but the network was trained on 3, each in a file \(a, b, c\)"):
         convert(GREY[..., None], 3, channels=["a", "b", "c"])
@@ -85,6 +85,7 @@ def test_constant_images_and_channels_are_warned_of(tmp_path: Path, image: np.nd
 def test_a_channel_that_was_constant_in_training_is_not_warned_of(tmp_path: Path):
     opaque = {"mean": [128.0] * 3 + [255.0], "std": [64.0] * 3 + [1.0]}
     assert messages_of(network(tmp_path, 2, 4, mode="RGBA", **opaque, **BYTES), COLOR) == []
+    assert messages_of(network(tmp_path, **BYTES), COLOR[:1, :1]) == [], "one pixel is constant always"
 
 
 def test_swapped_channels_are_warned_of(tmp_path: Path):

@@ -94,7 +94,5 @@ def equal_channel(image: Tensor) -> Tensor:
     """Return one channel (*S, 1) of an image (*S, 3) of three equal channels; raise UserError if they differ."""
     values = image if image.dtype != torch.uint16 else image.int()
     if not bool((values == values[..., :1]).all()):
-        raise UserError(
-            "3 channels in colour, but the network was trained on 1; convert it to grey as the training images were"
-        )
+        raise UserError("3 channels, but the network was trained on 1; convert it to grey as the training images were")
     return image[..., :1]

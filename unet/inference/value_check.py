@@ -83,6 +83,8 @@ def value_doubts(values: ValueStatistics, description: Mapping[str, Any]) -> lis
     """
     low, high = values.range
     doubts = unit_doubts(values.dtype, low, high, description)
+    if values.count == 1:  # a single pixel is constant
+        return doubts
     if low == high:
         doubts.append(f"every value of the image is {low:g}; check the file")
     else:
