@@ -18,6 +18,7 @@ from PIL import ExifTags, Image
 from unet.errors import UserError
 from unet.inference.options import PredictOptions
 from unet.io.atomic import atomic_write
+from unet.prediction.channel_files import group_channels
 from unet.prediction.orientation import exif_orientation
 from unet.prediction.predict_file import predict_file
 from unet.prediction.predict_folder import (
@@ -36,6 +37,7 @@ from unet.prediction.reading import open_image
 from unet.prediction.writing import PngStreamWriter
 
 FLOAT32 = PredictOptions(precision="32-true")
+CHANNELS = {"channel_names": ["T2", "T1"], "channel_file": "{id}_{channel}.*", "mean": [128.0] * 2, "std": [64.0] * 2}
 TILED = PredictOptions(tile=[32, 48], overlap=0.25, precision="32-true")
 
 
@@ -85,7 +87,7 @@ def test_at_most_the_rows_of_one_tile_are_read_at_once(tmp_path: Path, monkeypat
         return read(begin, end)
 
     reader.read = record_call
-    monkeypatch.setattr("unet.prediction.predict_file.open_image", lambda path, spatial_dims: reader)
+    monkeypatch.setattr("unet.prediction.channel_files.open_image", lambda path, spatial_dims: reader)
     predict_file(network(tmp_path), tmp_path / "long.npy", tmp_path / "long.png", TILED)
     assert max(end - begin for begin, end in calls) == 32
     assert [begin for begin, _ in calls[1:]] == [end for _, end in calls[:-1]], "every row is read once"
@@ -360,6 +362,46 @@ def test_inputs_whose_outputs_would_be_mixed_up_are_refused(tmp_path: Path):
         predict_files(model, files[2:], BatchOptions(root, "x", root=root))
     with pytest.raises(UserError, match=r"labels: unknown 'colour'; did you mean color\?"):
         predict_files(model, files, BatchOptions(tmp_path / "out", "x", labels="colour"))
+
+
+def test_files_of_the_channels_of_an_image_are_predicted_together(tmp_path: Path):
+    model = network(tmp_path, channels=2, **CHANNELS)
+    image, root = noise(90, 50, 2), tmp_path / "in"
+    for name, pixels in {"a_T1": image[..., 1], "a_t2": image[..., 0], "b_T2": image[..., 0]}.items():
+        save(root / f"{name}.png", pixels)
+    save(root / "c_T1.png", noise(20, 20))
+    save(root / "c_T2.png", noise(20, 21))
+    np.save(root / "d.npy", image)
+    save(root / "e.png", image[..., 0])
+    options = BatchOptions(tmp_path / "out", "x", TILED, overlays=True)
+    results = predict_files(model, list_images(str(root)), options)
+    assert [result.state for result in results] == [DONE, FAILED, FAILED, DONE, FAILED], results
+    expected = model.predict(image, tile=TILED.tile, overlap=TILED.overlap, precision="32-true")
+    for name in "ad":
+        assert np.array_equal(read_image(tmp_path / "out" / f"{name}.png"), expected)
+    assert "b_T2.png: no file of channel T1 of b; the network was trained on one file a channel" in results[1].message
+    assert "20 x 20, but c_T2.png is 20 x 21; expected one size for all channels" in results[2].message
+    assert "1 channels, but the network was trained on 2, each in a file (T2, T1)" in results[4].message
+    assert write_contact_sheet(results, options, model) is not None
+    states = [result.state for result in predict_files(model, list_images(str(root)), options)]
+    assert states == [SKIPPED, FAILED, FAILED, SKIPPED, FAILED]
+    save(root / "a_T1.png", image[..., 0])
+    assert predict_files(model, list_images(str(root)), options)[0].state == DONE
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "stem", "missing"),
+    [
+        ("{id}_{channel}.png", "case_0_T2.png", "case_0", 1),
+        ("{id}_{channel}.*", "case.1_T2.nii.gz", "case.1", 1),
+        ("{channel}-*-{id}.tif", "T1-x(1)-7.tif", "7", 1),
+        ("{id}_{channel}.png", "case_T3.png", "case_T3", 0),
+        ("{id}.png", "case_T2.png", "case_T2", 0),
+    ],
+)
+def test_the_pattern_of_the_training_identifies_the_channels(pattern: str, name: str, stem: str, missing: int):
+    (image,) = group_channels([Path(name)], CHANNELS | {"channel_file": pattern})
+    assert image.stem == stem and len(image.missing) == missing
 
 
 def test_the_exif_orientation_is_warned_of_and_not_applied(tmp_path: Path):

@@ -59,7 +59,7 @@ def test_other_exact_conversions():
     with pytest.raises(UserError, match="3 channels, but the network was trained on 1"):
         convert(COLOR, 1)
     with pytest.raises(UserError, match=r"1 channels, but the network was trained on 3, each in a file \(a, b, c\)"):
-        convert(GREY[..., None], 3, channels=["a", "b", "c"])
+        convert(GREY[..., None], 3, channel_names=["a", "b", "c"])
 
 
 def test_a_dropped_alpha_channel_is_warned_of_unless_it_is_opaque_or_the_training_dropped_it(tmp_path: Path):

@@ -31,7 +31,7 @@ def trained_mode(description: Mapping[str, Any]) -> str | None:
 
 def check_channels(shape: Sequence[int], description: Mapping[str, Any]) -> None:
     """Raise UserError for an image (*S, C) with a number of channels that :func:`convert_channels` does not convert."""
-    channels, files = description["model"]["in_channels"], description.get("channels")
+    channels, files = description["model"]["in_channels"], description.get("channel_names")
     colors = not files and (channels in (1, 3) or trained_mode(description) == "RGBA")
     accepted = (1, 2, 3, 4) if colors else (channels,)
     if shape[-1] in accepted:

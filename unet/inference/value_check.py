@@ -31,7 +31,7 @@ class ValueStatistics:
         if pixels.dtype in (torch.uint16, torch.uint32, torch.uint64, torch.float16, torch.bfloat16):
             pixels = pixels.float()  # torch computes no minimum of these
         low, high = (value.double().cpu() for value in pixels.aminmax(dim=0))
-        if not (low.isfinite().all() and high.isfinite().all()):
+        if not (low.float().isfinite().all() and high.float().isfinite().all()):  # the network computes in float32
             raise UserError("the image holds NaN or infinite values; replace them")
         self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
         self.total = self.total + pixels.float().mean(0).double().cpu() * len(pixels)

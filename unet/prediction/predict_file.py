@@ -1,7 +1,7 @@
 """Predict one image file band by band, so that neither the image nor its labels need fit into memory."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
@@ -13,14 +13,15 @@ from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter, predict_windows
 from unet.io.atomic import atomic_write
 from unet.io.image_formats import Array
+from unet.prediction.channel_files import ChannelReader, open_channels
 from unet.prediction.overlay import OverlayWriter
-from unet.prediction.reading import ImageReader, open_image
+from unet.prediction.reading import ImageReader
 from unet.prediction.writing import open_label_writer, open_npy_writer
 
 
 def predict_file(
     model: Segmenter,
-    path: Path,
+    path: Path | Sequence[Path],
     labels: Path,
     options: PredictOptions,
     probabilities: Path | None = None,
@@ -30,17 +31,19 @@ def predict_file(
 ) -> tuple[int, ...]:
     """Write the labels of an image file, and the other outputs that have a path; return the size of the image.
 
-    ``warn`` gets a message for each reason why the labels are doubtful; ``label_format`` is a key of
-    :data:`unet.prediction.writing.LABEL_FORMATS`. No partial file remains.
+    ``path`` may be one file for each channel, in the order of the training. ``warn`` gets a message for each reason why
+    the labels are doubtful; ``label_format`` is a key of :data:`unet.prediction.writing.LABEL_FORMATS`. No partial file
+    remains.
 
     Raises:
         UserError: the image cannot be read, the network cannot take it, or it is doubtful and ``options.strict`` is
             True.
     """
-    image = open_image(path, model.net.spatial_dims)
+    paths = [path] if isinstance(path, Path) else path
+    image = open_channels(paths, model.net.spatial_dims)
     check_channels((*image.size, image.channels), model.description)
     with ExitStack() as stack:
-        write_labels = stack.enter_context(open_label_writer(labels, path, image.size, model.colors, label_format))
+        write_labels = stack.enter_context(open_label_writer(labels, paths[0], image.size, model.colors, label_format))
         write_scores = overlay_writer = None
         if probabilities is not None:
             shape = (*image.size, len(model.classes))
@@ -60,7 +63,7 @@ def predict_file(
 
 def predict_bands(
     model: Segmenter,
-    image: ImageReader,
+    image: ImageReader | ChannelReader,
     options: PredictOptions,
     probabilities: bool,
     warn: Callable[[str], None] = warnings.warn,

@@ -16,11 +16,12 @@ from unet.inference.segmenter import Segmenter, check_threshold
 from unet.io.atomic import make_folder, read_json, write_json
 from unet.io.image_formats import SUFFIXES, name_parts
 from unet.network.geometry import times
+from unet.prediction.channel_files import ImageFiles, group_channels
 from unet.prediction.georeference import geo_tags
 from unet.prediction.orientation import exif_orientation
 from unet.prediction.overlay import contact_sheet
 from unet.prediction.predict_file import predict_file
-from unet.prediction.writing import check_label_format, label_name
+from unet.prediction.writing import check_label_format, label_suffix
 
 RECORDS, PROBABILITIES, OVERLAYS, CONTACT_SHEET = "records", "probabilities", "overlays", "sheet.png"
 DONE, SKIPPED, DOUBTFUL, FAILED = "done", "already done", "doubtful", "failed"
@@ -31,13 +32,30 @@ STATES = (DONE, SKIPPED, DOUBTFUL, FAILED)
 class FileResult:
     """The result of one file: its state, one of ``STATES``, and a message with its size and warnings, or its error.
 
-    A doubtful file was predicted, now or earlier, and its labels may be wrong.
+    A doubtful file was predicted, now or earlier, and its labels may be wrong. ``stem`` is the path of its outputs in
+    their folders, without suffix; None if it failed.
     """
 
     path: Path
     state: str
     message: str = ""
     seconds: float = 0.0
+    stem: Path | None = None
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """The files that are written for an image; None: not wanted."""
+
+    labels: Path
+    record: Path
+    probabilities: Path | None
+    overlay: Path | None
+
+    @property
+    def results(self) -> list[Path]:
+        """Return all files but the record."""
+        return [path for path in (self.labels, self.probabilities, self.overlay) if path is not None]
 
 
 @dataclass(frozen=True)
@@ -62,17 +80,28 @@ class BatchOptions:
     overlays: bool = False
     overwrite: bool = False
 
-    def record(self, path: Path) -> dict[str, Any]:
-        """Return everything that the results of a file depend on."""
-        status = path.stat()
+    def record(self, paths: Sequence[Path]) -> dict[str, Any]:
+        """Return everything that the results of an image in one or more files depend on."""
         options = {key: value for key, value in asdict(self.prediction).items() if key not in ("batch", "strict")}
         options["tile"] = self.prediction.tile and list(self.prediction.tile)  # as JSON returns it
+        outputs = {"labels": self.labels, "probabilities": self.probabilities, "overlays": self.overlays}
+        first, *others = map(describe_file, paths)
         return {
-            "image": {"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns},
+            "image": first,
+            **({"more_channels": others} if others else {}),
             "checkpoint": self.checkpoint,
-            "options": {**options, "labels": self.labels}
-            | {"probabilities": self.probabilities, "overlays": self.overlays},
+            "options": {**options, **outputs},
         }
+
+    def output_paths(self, path: Path, stem: Path, spatial_dims: int) -> OutputPaths:
+        """Return the files of an image; ``stem`` is their path without suffix in ``output`` and its folders."""
+        name = f"{stem}{label_suffix(path, spatial_dims, self.labels)}"
+        return OutputPaths(
+            self.output / name,
+            self.output / RECORDS / f"{name}.json",
+            self.output / PROBABILITIES / f"{stem}.npy" if self.probabilities else None,
+            self.output / OVERLAYS / f"{stem}.png" if self.overlays else None,
+        )
 
     def folder_of(self, path: Path) -> Path:
         """Return the folder of an image's outputs in ``output``. Raises UserError if the image is outside ``root``."""
@@ -85,6 +114,12 @@ class BatchOptions:
         if folder.parts and folder.parts[0] in (RECORDS, PROBABILITIES, OVERLAYS):
             raise UserError(f"{path}: predict writes its own files into {folder.parts[0]}/; rename the folder")
         return folder
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return the name, the size and the modification time of a file."""
+    status = path.stat()
+    return {"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
 def list_images(pattern: str, key: str = "input") -> list[Path]:
@@ -130,6 +165,9 @@ def predict_files(
 ) -> list[FileResult]:
     """Predict every file and call ``report`` after each. Only errors that concern all files are raised.
 
+    Files of the channels of one image are predicted together; see
+    :func:`unet.prediction.channel_files.group_channels`.
+
     Raises:
         UserError: an option is invalid, or the output folder cannot be written to or holds the images.
     """
@@ -141,8 +179,8 @@ def predict_files(
     check_output(files, options)
     results: list[FileResult] = []
     stems: dict[Path, Path] = {}
-    for path in files:
-        result = predict_unless_done(model, path, options, stems)
+    for image in group_channels(files, model.description):
+        result = predict_unless_done(model, image, options, stems)
         report(result)
         results.append(result)
     return results
@@ -164,52 +202,57 @@ def check_output(files: Sequence[Path], options: BatchOptions) -> None:
 
 
 def predict_unless_done(
-    model: Segmenter, path: Path, options: BatchOptions, stems: dict[Path, Path] | None = None
+    model: Segmenter, image: ImageFiles, options: BatchOptions, stems: dict[Path, Path]
 ) -> FileResult:
-    """Predict one file unless its outputs are up to date; return an error as a result.
+    """Predict an image unless its outputs are up to date; return an error as a result.
 
-    ``stems`` has the image of each stem so far, with its folder, and gets this one.
+    ``stems`` has the first file of each image so far by the path of its outputs, and gets that of this one.
     """
-    begin = time.perf_counter()
+    begin, path, doubts = time.perf_counter(), image.path, []
     try:
-        folder, name = options.folder_of(path), label_name(path, model.net.spatial_dims, options.labels)
-        stem = folder / name_parts(path)[0]
-        first = path if stems is None else stems.setdefault(stem, path)
-        if first is not path:
-            message = f"its output files would have the same names as those of {first}; rename one of the two"
-            raise UserError(f"{path}: {message}")
-        labels, record = options.output / folder / name, options.output / RECORDS / folder / f"{name}.json"
-        probabilities = options.output / PROBABILITIES / f"{stem}.npy" if options.probabilities else None
-        overlay = options.output / OVERLAYS / f"{stem}.png" if options.overlays else None
-        outputs = [file for file in (labels, probabilities, overlay) if file is not None]
-        current, previous = options.record(path), read_record(record)
-        if {key: previous.get(key) for key in current} == current and all(file.is_file() for file in outputs):
-            return repeat_result(path, previous, options.prediction.strict)
-        if labels.exists() and not previous and not options.overwrite:
-            raise UserError(f"{labels}: exists and was not written by this command; overwrite=true replaces it")
-        for file in (*outputs, record):
+        image.require_all()
+        stem = options.folder_of(path) / image.stem
+        if (first := stems.setdefault(stem, path)) != path:
+            raise UserError(
+                f"{path}: its output files would have the same names as those of {first}; rename one of the two"
+            )
+        outputs = options.output_paths(path, stem, model.net.spatial_dims)
+        current, previous = options.record(image.paths), read_record(outputs.record)
+        up_to_date = {key: previous.get(key) for key in current} == current
+        if up_to_date and all(file.is_file() for file in outputs.results):
+            return repeat_result(path, stem, previous, options.prediction.strict)
+        if outputs.labels.exists() and not previous and not options.overwrite:
+            raise UserError(f"{outputs.labels}: exists and was not written by this command; overwrite=true replaces it")
+        for file in (*outputs.results, outputs.record):
             make_folder(file.parent, "output")
-        if labels.exists():
-            write_json(record, {"state": "begun"})  # incomplete, but written by this command
-        doubts: list[str] = []
+        if outputs.labels.exists():
+            write_json(outputs.record, {"state": "begun"})  # incomplete, but written by this command
         size = predict_file(
-            model, path, labels, options.prediction, probabilities, overlay, doubts.append, options.labels
+            model,
+            image.paths,
+            outputs.labels,
+            options.prediction,
+            outputs.probabilities,
+            outputs.overlay,
+            doubts.append,
+            options.labels,
         )
-        notes = file_notes(path, labels)
-        write_json(record, {**current, "doubts": doubts, "notes": notes})
+        notes = file_notes(path, outputs.labels)
+        write_json(outputs.record, {**current, "doubts": doubts, "notes": notes})
     except Exception as error:
         return FileResult(path, FAILED, error_message(path, error), time.perf_counter() - begin)
     message = join_warnings(times(size), [*doubts, *notes])
-    return FileResult(path, DOUBTFUL if doubts else DONE, message, time.perf_counter() - begin)
+    return FileResult(path, DOUBTFUL if doubts else DONE, message, time.perf_counter() - begin, stem)
 
 
-def repeat_result(path: Path, record: Mapping[str, Any], strict: bool) -> FileResult:
+def repeat_result(path: Path, stem: Path, record: Mapping[str, Any], strict: bool) -> FileResult:
     """Return the result of a file that an earlier call predicted, with the warnings in its record."""
     doubts, notes = record.get("doubts", []), record.get("notes", [])
     if doubts and strict:
         text = f"{'; '.join(doubts)} (refused because of strict=true; its labels were written without)"
         return FileResult(path, FAILED, f"{path}: {text}")
-    return FileResult(path, DOUBTFUL if doubts else SKIPPED, join_warnings(SKIPPED * bool(doubts), [*doubts, *notes]))
+    message = join_warnings(SKIPPED * bool(doubts), [*doubts, *notes])
+    return FileResult(path, DOUBTFUL if doubts else SKIPPED, message, stem=stem)
 
 
 def join_warnings(text: str, warnings: Sequence[str]) -> str:
@@ -252,12 +295,11 @@ def write_contact_sheet(results: Sequence[FileResult], options: BatchOptions, mo
 
     Raises UserError if its name is that of an image's labels.
     """
-    images = [result.path for result in results if result.state != FAILED]
-    stems = [options.folder_of(path) / name_parts(path)[0] for path in images]
+    stems = [result.stem for result in results if result.stem is not None]
     if not stems:
         return None
     path = options.output / CONTACT_SHEET
-    if Path(CONTACT_SHEET).with_suffix("") in stems and model.net.spatial_dims == 2 and options.labels != "tiff":
+    if any(options.output_paths(path, stem, model.net.spatial_dims).labels == path for stem in stems):
         raise UserError(f"sheet=true: {path} holds the labels of an image; rename the image")
     contact_sheet(path, [options.output / OVERLAYS / f"{stem}.png" for stem in stems], model.classes, model.colors)
     return path

@@ -111,10 +111,9 @@ def check_label_format(name: str) -> None:
         raise UserError(f"labels: unknown {name!r}{suggestion} (valid: {', '.join(LABEL_FORMATS)})")
 
 
-def label_name(path: Path, spatial_dims: int, labels: str = "index") -> str:
-    """Return the file name of the labels of an image file; ``labels`` is one of :data:`LABEL_FORMATS`."""
-    stem, suffix = name_parts(path)
-    return stem + ((".tif" if labels == "tiff" else ".png") if spatial_dims == 2 else suffix)
+def label_suffix(path: Path, spatial_dims: int, labels: str = "index") -> str:
+    """Return the suffix of the labels of an image file; ``labels`` is one of :data:`LABEL_FORMATS`."""
+    return (".tif" if labels == "tiff" else ".png") if spatial_dims == 2 else name_parts(path)[1]
 
 
 @contextmanager

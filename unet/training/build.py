@@ -78,6 +78,7 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
     loss: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
     weights = class_weights(loss["class_weights"], data.samples["train"].label_counts)
     transforms: Any = OmegaConf.to_container(config.data.eval_transforms, resolve=True)
+    channels = getattr(data.source, "channels", None) or ()  # one file each
     return {
         "model": model,
         "classes": list(data.source.classes),
@@ -87,7 +88,8 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "dtype": str(data.samples["train"].dtype),
         "range": list(data.samples["train"].range),
         "mode": getattr(data.source, "mode", None),
-        "channels": list(getattr(data.source, "channels", None) or ()),  # one file each
+        "channel_names": list(channels),
+        "channel_file": data.source.image.text.rpartition("/")[2] if channels else None,  # type: ignore[attr-defined]
         "color_order": "RGB",
         "orientation": "as stored",  # the EXIF orientation is not applied
         "first_minus_last_channel": channel_difference(data.samples["train"], max(std)),
