@@ -49,6 +49,7 @@ from unet.demo.app import open_limited
 PHOTO = Path("photos") / "x.png"
 """The image that is predicted, and its array where nothing is wrong with it."""
 PIXELS = noise(24, 32, 3)
+OPAQUE = np.stack([PIXELS[..., 0], np.full((24, 32), 255, np.uint8)], -1)
 RUN, LABELS, NOTES = Path("run"), Path("labels"), Path("photos") / "notes.txt"
 CONFIG, SCORES = RUN / "config.yaml", RUN / "metrics.json"
 BEST, B = RUN / "checkpoints" / "best.ckpt", Path("b.ckpt")
@@ -285,13 +286,27 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         predicted(
             "a TIFF of NaN",
             lambda: photo(NAN, ".tif", photometric="rgb"),
-            gets=r"x\.tif: done.*no pixel .*255",
-            status=0,
+            gets=r"x\.tif: doubtful.*no pixel .*255",
+            status=1,
         ),
         predicted("values of 1e300", lambda: photo(PIXELS * 1e300, ".npy"), gets=r"x\.npy: values beyond .*; rescale"),
         predicted("five channels", lambda: photo(noise(24, 32, 5), ".npy"), gets="5 channels, .* trained on 3"),
         predicted("colour for a network of grey", photo, net=(2, 1), gets="3 channels, .* on 1; convert it to grey"),
-        right("grey with alpha for a network of colour", lambda: photo(Image.fromarray(noise(24, 32, 2), "LA"))),
+        right("grey with alpha for a network of colour", lambda: photo(Image.fromarray(OPAQUE, "LA"))),
+        predicted("transparent pixels", lambda: photo(noise(24, 32, 4)), gets="labels of 1 of 1 files are doubtful"),
+        predicted(
+            "transparent pixels, strict", lambda: photo(noise(24, 32, 4)), "strict=true", gets="not opaque: .*strict"
+        ),
+        predicted(
+            "black", lambda: photo(PIXELS * np.uint8(0)), "strict=true", gets="every value of the image is 0; che"
+        ),
+        predicted(
+            "a threshold with three classes", photo, "threshold=0.3", gets="two classes; .* 3: sky, sea, land; use"
+        ),
+        predicted(
+            "a threshold in percent", photo, "threshold=30", gets="threshold: expected .* between 0 and 1, found 30"
+        ),
+        predicted("labels of no format", photo, "labels=colour", gets="labels: unknown 'colour'; did you mean color"),
         right("CMYK", lambda: photo(Image.fromarray(noise(24, 32, 4), "CMYK"), ".tif")),
         predicted("a TIFF of three pages", lambda: photo(noise(3, 24, 32), **PAGES), gets="takes images with 2 axes"),
         predicted(
@@ -343,6 +358,8 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         exported("a misspelt key", "fromat=pt2", gets="fromat: no such key; did you mean format"),
         exported("no such format", "format=tflite", gets=r"format: unknown 'tflite' \(valid: onnx, pt2\)"),
         exported("labels that are no boolean", "labels=maybe", gets="labels: expected true or false, found 'maybe'"),
+        exported("an old opset", "opset=13", gets=r"opset: expected null or an integer of 18 \(the oldest .*found 13"),
+        exported("a size between", "size=[15,16]", gets=r"size: expected 2 multiples of .*, found \[15, 16\]"),
         exported("no such variant", "variant=int4", gets="variant: unknown 'int4'; did you mean int8"),
         exported("nothing to calibrate on", "variant=int8", gets="variant=int8: add calibration=FOLDER"),
         exported("a variant of the other format", "variant=int8", "format=pt2", gets="pt2: .*; use format=onnx"),

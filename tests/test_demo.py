@@ -72,6 +72,13 @@ def test_the_page_shows_predictions_and_their_difference(tmp_path: Path):
     assert np.array_equal((difference[::14, ::14] == (220, 30, 30)).all(-1), first != second)
 
 
+def test_the_page_warns_of_an_image_unlike_the_training_images(tmp_path: Path):
+    networks = load_networks(two_checkpoints(tmp_path, dtype="uint8", range=[0.0, 255.0]), "cpu")
+    np.save(tmp_path / "a.npy", noise(50, 71, 3) / np.float32(255))
+    summary, *_ = predict_image(networks, open_limited(tmp_path / "a.npy", 1))
+    assert summary.count("<b>warning</b>: float32 values from 0 to 1, but the network was trained on uint8 images") == 1
+
+
 def bad_files(folder: Path) -> dict[Path, str]:
     """Write invalid files, and return a part of each error message."""
     huge = b"IHDR" + (60_000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])

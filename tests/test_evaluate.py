@@ -73,13 +73,16 @@ def test_an_older_checkpoint_with_a_smaller_description_gives_the_same_metrics(r
         del checkpoint["description"][key]
     for key in checkpoint.keys() - {"description", "state_dict"}:  # one that holds only its network, too
         del checkpoint[key]
+    checkpoint["description"]["range"] = [0.0, 60_000.0]
     (tmp_path / "checkpoints").mkdir()
     torch.save(checkpoint, best(tmp_path))
     shutil.copy(run / "config.yaml", tmp_path)
-    metrics = evaluate_checkpoint(best(tmp_path), with_diagnostics=False).metrics
+    result = evaluate_checkpoint(best(tmp_path), with_diagnostics=False)
     for name in ("test/miou", "test/loss"):
-        assert metrics[name] == metrics_of(run)[name]
-    assert "checkpoint/epoch" not in metrics
+        assert result.metrics[name] == metrics_of(run)[name]
+    assert "checkpoint/epoch" not in result.metrics
+    (doubt,) = result.doubts
+    assert doubt.startswith("uint8 values from") and "with values from 0 to 60000" in doubt
 
 
 def test_the_data_can_be_moved_or_replaced(run: Path, stack: Path, tmp_path: Path):

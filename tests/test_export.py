@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import processes
 import pytest
@@ -32,6 +33,7 @@ from unet.inference.checkpoint import load
 from unet.inference.segmenter import Segmenter
 from unet.network.registry import CONTEXT
 
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
@@ -134,10 +136,69 @@ def test_the_example_needs_neither_torch_nor_this_project(exported: Path, tmp_pa
     with Image.open(tmp_path / "out.png") as image:
         expected = expected_probabilities(exported, picture.transpose(2, 0, 1)[None]).argmax(1)[0]
         assert (np.asarray(image) == expected).all() and len(np.unique(expected)) > 1
-        assert np.array(image.getpalette())[:9].tolist() == np.ravel(DESCRIPTION["colors"]).tolist()
+        assert image.mode == "L"
     np.save(tmp_path / "in.npy", picture)
     assert run_alone(folder, ["torch", "unet"], tmp_path / "in.npy", tmp_path / "out.npy").returncode == 0
     assert (np.load(tmp_path / "out.npy") == expected).all()
+    np.save(tmp_path / "deep.npy", picture.astype(np.uint16) * 257)
+    np.save(tmp_path / "grey.npy", picture[..., 0])
+    save(tmp_path / "deep.png", picture[..., 0].astype(np.uint16))
+    for name, message in (
+        ("deep.npy", "uint16 values from 0 to 65535 are no uint8; rescale it"),
+        ("grey.npy", "expected 2 axes and 3 channels, last"),
+        ("deep.png", "more than 8 bits a channel"),
+    ):
+        result = run_alone(folder, ["torch", "unet"], tmp_path / name, tmp_path / "none.png")
+        assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_the_axes_of_the_model_have_names(exported: Path):
+    assert axes_of(exported.parent.parent / "export_onnx" / "model.onnx") == {
+        "image": ["batch", 3, "height", "width"],
+        "probabilities": ["batch", 3, "height", "width"],
+    }
+
+
+def axes_of(path: Path) -> dict[str, list[Any]]:
+    graph = onnx.load(path).graph
+    return {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+
+
+def test_a_fixed_size_and_an_opset_that_opencv_s_older_importer_reads(tmp_path: Path):
+    """The importer of OpenCV 4 reads no sizes that are dynamic."""
+    path = save_checkpoint(tmp_path)
+    folder, content = export(path, None, ExportOptions(opset=18, size=[16, 24]))
+    assert folder.name == "export_onnx_16x24_opset18"
+    assert axes_of(folder / "model.onnx") == {"image": [1, 3, 16, 24], "probabilities": [1, 3, 16, 24]}
+    assert content["opset"] == 18 == onnx.load(folder / "model.onnx").opset_import[0].version
+    assert content["input"]["size"] == content["tiles"]["tile"] == [16, 24]
+    checks = content["checked_against_torch"]
+    assert (checks["sizes"], checks["batches"]) == ([[16, 24]], [1])
+    image = noise(1, 3, 16, 24)
+    net = cv2.dnn.readNetFromONNX(str(folder / "model.onnx"), cv2.dnn.ENGINE_CLASSIC)
+    net.setInput(image.astype(np.float32))
+    np.testing.assert_allclose(net.forward(), expected_probabilities(path, image), atol=1e-5)
+    save(tmp_path / "in.png", noise(11, 13, 3))
+    result = run_alone(folder, ["torch", "unet"], tmp_path / "in.png", tmp_path / "out.png")
+    assert result.returncode == 1 and "the network takes images of size [16, 24] only" in result.stderr
+
+
+def test_a_threshold_in_the_example(tmp_path: Path):
+    two = {"classes": ["sky", "sea"], "colors": [[0, 0, 0], [9, 9, 9]], "log_weights": None, "reading": {"mode": "L"}}
+    one = {"mean": [120.0], "std": [60.0]}
+    path = save_checkpoint(tmp_path, {**DESCRIPTION, **two, **one}, num_classes=2, in_channels=1)
+    folder, _ = export(path, tmp_path / "bundle", ExportOptions("pt2", size=[16, 24]))
+    picture = noise(16, 24, 3)
+    save(tmp_path / "in.png", picture)
+    result = run_alone(folder, ["unet"], tmp_path / "in.png", tmp_path / "out.npy", Path("0.3"))
+    assert result.returncode == 0, result.stderr
+    assert np.array_equal(
+        np.load(tmp_path / "out.npy"), load(path).predict(picture, threshold=0.3, transforms=False, precision="32-true")
+    )
 
 
 def test_the_code_of_the_docs_runs(exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
@@ -320,6 +381,31 @@ def test_a_missing_package_is_named_with_the_install_command(monkeypatch: pytest
     with pytest.raises(UserError, match=r"format=onnx needs onnxruntime; run: pip install -e '\.\[export\]'"):
         ExportOptions()
     ExportOptions("pt2")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 13}, "opset: expected null or an integer of 18 .* to .*, found 13"),
+        ({"opset": 999}, "found 999"),
+        ({"opset": 18, "format": "pt2"}, "only ONNX has an opset"),
+        ({"size": [16, 16], "variant": "int8", "calibration": Path("x")}, "leave one of the two out"),
+        ({"size": [16]}, r"size: expected 2 multiples of the total stride \(2 x 2\), .* such as size=\[32,32\]"),
+        ({"size": [16, 15]}, "size: expected 2 multiples"),
+        ({"size": 16}, "size: expected 2 multiples"),
+    ],
+)
+def test_an_unsupported_opset_or_size_is_refused(exported: Path, tmp_path: Path, options: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        export(exported, tmp_path / "bundle", ExportOptions(**options))
+    assert file_names(tmp_path) == []
+
+
+def test_an_opset_that_the_exporter_does_not_reach_is_refused(exported: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(formats, "read_opset", lambda path: 18)
+    with pytest.raises(UserError, match=r"^opset=20: the exporter wrote opset 18 instead; choose that"):
+        export(exported, tmp_path / "bundle", ExportOptions(opset=20))
+    assert file_names(tmp_path) == []
 
 
 def test_the_dtype_is_that_of_the_checkpoint_or_of_the_options():

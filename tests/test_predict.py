@@ -64,10 +64,10 @@ def test_default_tiles_are_those_of_the_evaluation_or_of_a_million_pixels_and_ov
 def test_grey_is_repeated_and_alpha_dropped_and_other_channels_are_refused(tmp_path: Path):
     model = network(tmp_path)
     grey, color = noise(33, 40), noise(33, 40, 3)
-    repeated = model.predict(np.stack([grey] * 3, -1))
-    for image in (grey, grey[..., None], np.stack([grey, 255 - grey], -1)):
+    repeated, opaque = model.predict(np.stack([grey] * 3, -1)), np.full((33, 40, 1), 255, np.uint8)
+    for image in (grey, grey[..., None], np.stack([grey, opaque[..., 0]], -1)):
         assert np.array_equal(model.predict(image), repeated)
-    with_alpha = np.concatenate([color, noise(33, 40, 1)], -1)
+    with_alpha = np.concatenate([color, opaque], -1)
     assert np.array_equal(model.predict(with_alpha), model.predict(color))
     with pytest.raises(UserError, match="5 channels, but the network was trained on 3"):
         model.predict(noise(33, 40, 5))
@@ -86,6 +86,10 @@ def test_grey_is_repeated_and_alpha_dropped_and_other_channels_are_refused(tmp_p
         (np.zeros((9, 9, 3)), {"overlap": 1}, "overlap: expected a fraction"),
         (np.zeros((9, 9, 3)), {"batch": 0}, "batch: expected an integer of at least 1"),
         (np.zeros((9, 9, 3)), {"precision": "16"}, "precision: expected one of auto"),
+        (np.zeros((9, 9, 3)), {"threshold": 1}, "threshold: expected null or a number between 0 and 1, found 1"),
+        (np.zeros((9, 9, 3)), {"threshold": 0.3}, "two classes; this one has 3: sky, sea, land"),
+        (np.zeros((3, 9, 9)), {}, "3 x 9 x 9 looks channels first; expected the channels last, colours as RGB"),
+        (np.zeros((1, 9, 9)), {}, "1 x 9 x 9 looks channels first"),
     ],
 )
 def test_an_invalid_image_or_option_is_refused(tmp_path: Path, image: np.ndarray, options: dict, message: str):
@@ -107,6 +111,15 @@ BYTES, DEEP, FLOATS = ("uint8", [0.0, 255.0]), ("uint16", [10.0, 4000.0]), ("flo
         (DEEP, noise(33, 40, 3) / 255),
         (FLOATS, noise(33, 40, 3) / 255),
         (("float32", [0.0, 1.0]), noise(33, 40, 3)),
+        (BYTES, noise(33, 40, 3, below=2)),
+        (("uint8", [0.0, 60.0]), noise(33, 40, 3, below=2) / np.float32(1)),
+        (BYTES, noise(33, 40, 3).astype(np.int16) * 8 - 1024),
+        (("uint16", [0.0, 4000.0]), noise(33, 40, 3, below=65535, dtype="uint16")),
+        (DEEP, noise(33, 40, 3, below=40, dtype="uint16")),
+        (FLOATS, noise(33, 40, 3)),
+        (FLOATS, noise(33, 40, 3, below=4000, dtype="uint16")),
+        (FLOATS, noise(33, 40, 3).astype(np.int16) - 9999),
+        (("float32", [0.0, 1.0]), noise(33, 40, 3).astype(np.float32) / 127 - 1),
     ],
 )
 def test_an_image_in_other_units_than_the_training_s_is_warned_of(tmp_path: Path, trained: tuple, image: np.ndarray):
@@ -115,19 +128,20 @@ def test_an_image_in_other_units_than_the_training_s_is_warned_of(tmp_path: Path
         UserWarning, match=f"trained on {trained[0]} images with values from .* rescale the image"
     ) as warnings:
         model.predict(image, tile=[32, 32])
-    assert len(warnings) == 1 and f"holds {image.dtype} values from" in str(warnings[0].message)
+    assert len(warnings) == 1 and str(warnings[0].message).startswith(f"{image.dtype} values from")
+    with pytest.raises(UserError, match=r"rescale the image .*refused because of strict=true"):
+        model.predict(image, tile=[32, 32], strict=True)
 
 
 @pytest.mark.parametrize(
     ("trained", "image"),
     [
         (BYTES, noise(33, 40, 3)),
-        (BYTES, noise(33, 40, 3, below=2)),
-        (BYTES, np.zeros((33, 40, 3), np.float32)),
+        (BYTES, noise(33, 40, 3, below=4)),
         (BYTES, noise(33, 40, 3).astype(np.float64)),
         (BYTES, noise(33, 40, 3, dtype="uint16")),
         (("uint8", [0.0, 1.0]), noise(33, 40, 3, below=2).astype(np.float32)),
-        (DEEP, noise(33, 40, 3, below=40, dtype="uint16")),
+        (DEEP, noise(33, 40, 3, below=60, dtype="uint16")),
         (("uint16", [0.0, 200.0]), noise(33, 40, 3)),
         (FLOATS, noise(33, 40, 3).astype(np.float32) - 1000),
         (FLOATS, noise(33, 40, 3, below=4000, dtype="int16")),

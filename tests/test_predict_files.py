@@ -13,19 +13,22 @@ import tifffile
 from conftest import ROOT, needs_volumes
 from folders import noise, save, sentence
 from networks import checkpoint, network
-from PIL import Image
+from PIL import ExifTags, Image
 
 from unet.errors import UserError
 from unet.inference.options import PredictOptions
 from unet.io.atomic import atomic_write
-from unet.io.image_reader import open_image
+from unet.io.image_reader import open_image, open_stored
+from unet.prediction.channel_files import group_channels
 from unet.prediction.predict_file import predict_file
 from unet.prediction.predict_folder import (
     DONE,
+    DOUBTFUL,
     FAILED,
     SKIPPED,
     BatchOptions,
     error_message,
+    input_root,
     list_images,
     predict_files,
     write_contact_sheet,
@@ -33,6 +36,7 @@ from unet.prediction.predict_folder import (
 from unet.prediction.writing import PngStreamWriter
 
 FLOAT32 = PredictOptions(precision="32-true")
+CHANNELS = {"channel_names": ["T2", "T1"], "channel_file": "{id}_{channel}.*", "mean": [128.0] * 2, "std": [64.0] * 2}
 TILED = PredictOptions(tile=[32, 48], overlap=0.25, precision="32-true")
 
 
@@ -67,7 +71,7 @@ def test_every_format_returns_its_rows_and_the_labels_of_the_array(tmp_path: Pat
             assert np.array_equal(reader.rows(begin, end), image[begin:end]), path.name
         predict_file(model, path, tmp_path / "labels.png", TILED)
         with Image.open(tmp_path / "labels.png") as labels:
-            assert labels.mode == "P" and labels.getpalette()[:9] == [9, 8, 7, 0, 0, 255, 0, 255, 0]
+            assert labels.mode == "L"
             assert np.array_equal(np.asarray(labels), expected), path.name
 
 
@@ -82,7 +86,7 @@ def test_at_most_the_rows_of_one_tile_are_read_at_once(tmp_path: Path, monkeypat
         return read(begin, end)
 
     monkeypatch.setattr(reader, "read_rows", record_call)
-    monkeypatch.setattr("unet.prediction.predict_file.open_image", lambda *args, **options: reader)
+    monkeypatch.setattr("unet.io.channel_files.open_image", lambda *args, **options: reader)
     predict_file(network(tmp_path), tmp_path / "long.npy", tmp_path / "long.png", TILED)
     assert max(end - begin for begin, end in calls) == 32
     assert [begin for begin, _ in calls[1:]] == [end for _, end in calls[:-1]], "every row is read once"
@@ -92,14 +96,15 @@ def test_at_most_the_rows_of_one_tile_are_read_at_once(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("size", [(1, 1), (3, 260), (50, 7)])
 def test_a_png_written_in_bands_has_the_labels_and_colours(tmp_path: Path, size: tuple[int, int]):
     labels, colors = noise(*size, below=5), noise(5, 3).tolist()
-    with atomic_write(tmp_path / "a.png") as file:
-        writer = PngStreamWriter(file, size, colors)
-        for begin in range(0, size[0], 4):
-            writer.write(labels[begin : begin + 4])
-        writer.close()
-    with Image.open(tmp_path / "a.png") as image:
-        assert np.array_equal(np.asarray(image), labels)
-        assert np.array_equal(np.asarray(image.convert("RGB")), np.array(colors, np.uint8)[labels])
+    for argument, mode, shown in ((colors, "P", np.array(colors, np.uint8)[labels]), (None, "L", labels)):
+        with atomic_write(tmp_path / "a.png") as file:
+            writer = PngStreamWriter(file, size, argument)
+            for begin in range(0, size[0], 4):
+                writer.write(labels[begin : begin + 4])
+            writer.close()
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.mode == mode and np.array_equal(np.asarray(image), labels)
+            assert np.array_equal(np.asarray(image.convert("RGB" if mode == "P" else "L")), shown)
 
 
 def test_probabilities_overlays_and_contact_sheet_are_written(tmp_path: Path):
@@ -117,15 +122,32 @@ def test_probabilities_overlays_and_contact_sheet_are_written(tmp_path: Path):
     assert contact_sheet is not None and read_image(contact_sheet).shape[1] > 200
 
 
-def test_a_file_in_other_units_than_the_training_s_is_predicted_with_a_warning(tmp_path: Path):
+def test_a_file_in_other_units_than_the_training_s_is_doubtful_also_when_it_is_skipped(tmp_path: Path):
     model = network(tmp_path, dtype="uint8", range=[0.0, 255.0])
     save(tmp_path / "in" / "a.png", noise(60, 50, 3))
     np.save(tmp_path / "in" / "b.npy", noise(60, 50, 3) / np.float32(255))
-    good, scaled = predict_files(model, list_images(str(tmp_path / "in")), BatchOptions(tmp_path / "out", "x"))
+    files, output = list_images(str(tmp_path / "in")), tmp_path / "out"
+    warning = "warning: float32 values from 0 to 1"
+    good, scaled = predict_files(model, files, BatchOptions(output, "x"))
     assert (good.state, good.message) == (DONE, "60 x 50")
-    assert scaled.state == DONE and scaled.message.startswith(
-        "60 x 50; warning: the image holds float32 values from 0 to 1"
-    )
+    assert scaled.state == DOUBTFUL and scaled.message.startswith(f"60 x 50; {warning}")
+    good, scaled = predict_files(model, files, BatchOptions(output, "x"))
+    assert (good.state, good.message) == (SKIPPED, "")
+    assert scaled.state == DOUBTFUL and scaled.message.startswith(f"already done; {warning}")
+    strict = BatchOptions(output, "x", PredictOptions(strict=True))
+    assert [result.state for result in predict_files(model, files, strict)] == [SKIPPED, FAILED]
+
+
+def test_with_strict_a_doubtful_file_is_refused_and_nothing_of_it_is_left(tmp_path: Path):
+    model = network(tmp_path, dtype="uint8", range=[0.0, 255.0])
+    image = noise(90, 50, 3, dtype="uint16")
+    image[-1] = 60_000  # in the last band
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
+    prediction = PredictOptions(tile=[32, 32], strict=True)
+    options = BatchOptions(tmp_path / "out", "x", prediction, labels="tiff", probabilities=True, overlays=True)
+    (result,) = predict_files(model, [tmp_path / "a.tif"], options)
+    assert result.state == FAILED and "values from 0 to 60000" in result.message and "strict=true" in result.message
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("tile", [(32, 48), (512, 512)])
@@ -248,7 +270,7 @@ def test_an_invalid_file_is_named_and_does_not_stop_the_others(tmp_path: Path):
         "inf.npy": "infinite",
         "five.npy": "5 channels, but the network was trained on 3",
         "words.npy": "expected one of real numbers",
-        "volume.tif": "an image of 4 x 9 x 9, but the network takes images with 2 axes",
+        "volume.tif": "an image of 4 x 9 x 9 with 1 channels; the network takes images with 2 axes",
     }
     files = sorted(list_images(str(folder)), key=lambda path: path.suffix != ".png")
     results = {result.path.name: result for result in predict_files(model, files, BatchOptions(tmp_path / "out", "x"))}
@@ -299,6 +321,99 @@ def test_invalid_inputs_and_outputs_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match="cannot be made"):
         predict_files(network(tmp_path), [image], BatchOptions(image / "out", "x"))
     assert "smaller tiles" in error_message(image, MemoryError())
+
+
+def test_sub_folders_are_kept_in_every_output(tmp_path: Path):
+    model = network(tmp_path)
+    for name in ("p1/a.png", "p2/a.png", "p2/deep/a.png", "top.png", "p1/a.jpg"):
+        save(tmp_path / "my [images]" / name, noise(20, 20, 3))
+    pattern = str(tmp_path / "my [images]" / "**" / "*")
+    assert input_root(pattern) == input_root(str(tmp_path / "my [images]")) == tmp_path / "my [images]"
+    options = BatchOptions(tmp_path / "out", "x", root=input_root(pattern), probabilities=True, overlays=True)
+    results = predict_files(model, list_images(pattern), options)
+    (refused,) = [result for result in results if result.state == FAILED]
+    assert len(results) == 5 and "would have the same names as those of" in refused.message
+    stems = ["p1/a", "p2/a", "p2/deep/a", "top"]
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert written == {
+        *(f"{stem}.png" for stem in stems),
+        *(f"records/{stem}.png.json" for stem in stems),
+        *(f"probabilities/{stem}.npy" for stem in stems),
+        *(f"overlays/{stem}.png" for stem in stems),
+    }
+    assert write_contact_sheet(results, options, model) is not None
+    assert {result.state for result in predict_files(model, list_images(pattern), options)} == {SKIPPED, FAILED}
+
+
+def test_inputs_whose_outputs_would_be_mixed_up_are_refused(tmp_path: Path):
+    model, root = network(tmp_path), tmp_path / "in"
+    files = [save(root / name, noise(20, 20, 3)) for name in ("overlays/a.png", "sheet.png", "b/c.png")]
+    inside, outside = BatchOptions(root / "out", "x", root=root), BatchOptions(tmp_path / "out", "x", root=root)
+    with pytest.raises(UserError, match=r"inside .*in, whose sub-folders are searched for images"):
+        predict_files(model, files, inside)
+    results = predict_files(model, [*files, save(tmp_path / "elsewhere.png", noise(20, 20, 3))], outside)
+    assert [result.state for result in results] == [FAILED, DONE, DONE, FAILED]
+    assert "writes its own files into overlays/" in results[0].message
+    assert f"outside {root}" in results[3].message
+    with pytest.raises(UserError, match=r"sheet=true: .*sheet.png holds the labels of an image"):
+        write_contact_sheet([results[1]], outside, model)
+    with pytest.raises(UserError, match=r"contains c.png, an input"):
+        predict_files(model, files[2:], BatchOptions(root, "x", root=root))
+    with pytest.raises(UserError, match=r"labels: unknown 'colour'; did you mean color\?"):
+        predict_files(model, files, BatchOptions(tmp_path / "out", "x", labels="colour"))
+
+
+def test_files_of_the_channels_of_an_image_are_predicted_together(tmp_path: Path):
+    model = network(tmp_path, channels=2, **CHANNELS)
+    image, root = noise(90, 50, 2), tmp_path / "in"
+    for name, pixels in {"a_T1": image[..., 1], "a_t2": image[..., 0], "b_T2": image[..., 0]}.items():
+        save(root / f"{name}.png", pixels)
+    save(root / "c_T1.png", noise(20, 20))
+    save(root / "c_T2.png", noise(20, 21))
+    np.save(root / "d.npy", image)
+    save(root / "e.png", image[..., 0])
+    options = BatchOptions(tmp_path / "out", "x", TILED, overlays=True)
+    results = predict_files(model, list_images(str(root)), options)
+    assert [result.state for result in results] == [DONE, FAILED, FAILED, DONE, FAILED], results
+    expected = model.predict(image, tile=TILED.tile, overlap=TILED.overlap, precision="32-true")
+    for name in "ad":
+        assert np.array_equal(read_image(tmp_path / "out" / f"{name}.png"), expected)
+    assert "b_T2.png: no file of channel T1 of b; the network was trained on one file a channel" in results[1].message
+    assert "20 x 20, but c_T2.png is 20 x 21; expected one size for all channels" in results[2].message
+    assert "1 channels, but the network was trained on 2, each in a file (T2, T1)" in results[4].message
+    assert write_contact_sheet(results, options, model) is not None
+    states = [result.state for result in predict_files(model, list_images(str(root)), options)]
+    assert states == [SKIPPED, FAILED, FAILED, SKIPPED, FAILED]
+    save(root / "a_T1.png", image[..., 0])
+    assert predict_files(model, list_images(str(root)), options)[0].state == DONE
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "stem", "missing"),
+    [
+        ("{id}_{channel}.png", "case_0_T2.png", "case_0", 1),
+        ("{id}_{channel}.*", "case.1_T2.nii.gz", "case.1", 1),
+        ("{channel}-*-{id}.tif", "T1-x(1)-7.tif", "7", 1),
+        ("{id}_{channel}.png", "case_T3.png", "case_T3", 0),
+        ("{id}.png", "case_T2.png", "case_T2", 0),
+    ],
+)
+def test_the_pattern_of_the_training_identifies_the_channels(pattern: str, name: str, stem: str, missing: int):
+    (image,) = group_channels([Path(name)], CHANNELS | {"channel_file": pattern})
+    assert image.stem == stem and len(image.missing) == missing
+
+
+def test_the_exif_orientation_is_warned_of_and_not_applied(tmp_path: Path):
+    model, image, exif = network(tmp_path), Image.fromarray(noise(20, 30, 3)), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    files = [tmp_path / name for name in ("a.jpg", "b.png", "c.webp")]
+    for path in files:
+        image.save(path, exif=exif)
+        assert open_stored(path).orientation == 6
+    for state in (DONE, SKIPPED):
+        (result,) = predict_files(model, files[:1], BatchOptions(tmp_path / "out", "x"))
+        assert result.state == state and "EXIF orientation (6) is not applied" in result.message
+    assert read_image(tmp_path / "out" / "a.png").shape == (20, 30)
 
 
 @pytest.mark.slow

@@ -29,6 +29,8 @@ def main() -> None:
         check_values(config, {"diagnostics": BOOLEAN})
         ckpt, output = Path(str(config.ckpt)).expanduser(), as_path(config.output)
         result = evaluate_checkpoint(ckpt, changes, config.split, output, config.diagnostics)
+        for message in result.doubts:
+            print(f"warning: {message}", file=sys.stderr)
         epoch = result.metrics.get("checkpoint/epoch")
         print_scores(result.metrics, result.split, result.classes, f"{ckpt}" + (f", epoch {epoch}" if epoch else ""))
         if result.warning:

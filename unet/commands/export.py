@@ -25,7 +25,7 @@ def main(config: DictConfig) -> None:
     accuracy, difference, model = bundle["variant"]["against_float32"], checks["largest_difference"], bundle["model"]
     print(f"{folder / model['file']}: {model['bytes'] / 2**20:.1f} MiB, sha256 {model['sha256']}")
     print(
-        f"float32 checked against torch at {len(checks['sizes'])} sizes, one image and two: "
+        f"float32 checked against torch at {count_sizes(checks)}: "
         + ("" if difference is None else f"probabilities differ by at most {difference:.1e}, ")
         + f"{checks['labels_differing_at_near_ties']} of {checks['labels']:,} labels differ (near ties)"
     )
@@ -38,5 +38,13 @@ def main(config: DictConfig) -> None:
     )
     if bundle["input"]["eval_transforms"]:
         print("Warning: the evaluation resizes or pads first; the model does not (input.eval_transforms)")
+    if options.size is not None:
+        print(f"fixed size: one image of {'x'.join(map(str, options.size))} at a time")
     command = shlex.join(["python", str(folder / EXAMPLE), "IMAGE", "LABELS.png"])
     print(f"try it: {command}; input and output are described in {folder / BUNDLE}")
+
+
+def count_sizes(checks: dict[str, Any]) -> str:
+    """Return at how many sizes and batch sizes a network was checked."""
+    sizes, batches = len(checks["sizes"]), len(checks["batches"])
+    return f"{sizes} sizes, one image and two" if batches > 1 else "its size"

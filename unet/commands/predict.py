@@ -8,13 +8,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.runs.cli import hydra_script, require_keys
 
-SWITCHES = ("tta", "probabilities", "overlays", "sheet", "transforms", "overwrite")
+SWITCHES = ("tta", "probabilities", "overlays", "sheet", "transforms", "strict", "overwrite")
 """The keys whose values are true or false."""
 
 
 @hydra_script("predict")
 def main(config: DictConfig) -> None:
-    """Predict every file of ``input``; exit with status 1 where one failed."""
+    """Predict every file of ``input``; exit with status 1 where one failed or is doubtful."""
     require_keys(config, ("ckpt", "input", "output"), "predict")
 
     from rich.console import Console
@@ -25,10 +25,11 @@ def main(config: DictConfig) -> None:
     from unet.inference.options import PredictOptions
     from unet.io.atomic import sha256
     from unet.prediction.predict_folder import (
-        DONE,
+        DOUBTFUL,
         FAILED,
-        SKIPPED,
+        STATES,
         BatchOptions,
+        input_root,
         list_images,
         predict_files,
         write_contact_sheet,
@@ -41,20 +42,44 @@ def main(config: DictConfig) -> None:
     model = load(ckpt).to(device)
     to_memory_format(model, channels_last)
     tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile
-    options = PredictOptions(tile, config.overlap, config.tta, config.batch, config.precision, config.transforms)
-    overlays = config.overlays or config.sheet
-    batch = BatchOptions(output, sha256(ckpt), options, config.probabilities, overlays, config.overwrite)
+    options = PredictOptions(
+        tile,
+        config.overlap,
+        config.tta,
+        config.batch,
+        config.precision,
+        config.transforms,
+        config.threshold,
+        config.strict,
+    )
+    batch = BatchOptions(
+        output,
+        sha256(ckpt),
+        options,
+        input_root(str(config.input)),
+        config.labels,
+        config.probabilities,
+        config.overlays or config.sheet,
+        config.overwrite,
+    )
     results = predict_files(model, list_images(str(config.input)), batch, print_result)
     if config.sheet and (path := write_contact_sheet(results, batch, model)):
         print(path)
     table = Table("files", "count", title=f"labels in {output}", title_justify="left")
-    for state in (DONE, SKIPPED, FAILED):
+    for state in STATES:
         table.add_row(state, str(sum(result.state == state for result in results)))
     Console(highlight=False).print(table)
     errors = [result.message for result in results if result.state == FAILED]
     for message in errors:
         print(f"error: {message}", file=sys.stderr)
-    if errors:
+    doubtful = sum(result.state == DOUBTFUL for result in results)
+    if doubtful:
+        print(
+            f"warning: the labels of {doubtful} of {len(results)} files are doubtful, see the lines of these files; "
+            f"strict=true refuses such files",
+            file=sys.stderr,
+        )
+    if errors or doubtful:
         sys.exit(1)
 
 

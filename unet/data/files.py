@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from unet.data.annotations import DrawnShapes
 from unet.data.label_map import LabelMap
 from unet.data.mask_file import MaskFile
@@ -15,9 +13,9 @@ from unet.data.mask_reading import MASK_SUFFIXES, read_mask
 from unet.data.patterns import FilePattern, FoundFile
 from unet.data.source import Array, Item, raise_error
 from unet.errors import UserError
+from unet.io.channel_files import open_channels
 from unet.io.image_formats import SUFFIXES, name_parts
-from unet.io.image_reader import AS_STORED, ReadOptions, open_image
-from unet.network.geometry import times
+from unet.io.image_reader import AS_STORED, ReadOptions
 
 OnError = Callable[[UserError], None]
 
@@ -55,17 +53,8 @@ class FilePair:
 
     def read_image(self, size: Sequence[int]) -> Array:
         """Return the image (*S, C) of a mask of a size. Raises UserError if files of its channels differ in size."""
-        image = open_image(self.image, len(size), self.options, size).pixels()
-        parts = [image]
-        for path in self.more_channels:
-            part = open_image(path, len(size), self.options, size).pixels()
-            if part.shape[:-1] != image.shape[:-1]:
-                raise UserError(
-                    f"{path}: {times(part.shape[:-1])}, but {self.image.name} is {times(image.shape[:-1])}; expected "
-                    f"one size for all channels of an image"
-                )
-            parts.append(part)
-        return np.concatenate(parts, axis=-1) if self.more_channels else image
+        files = (self.image, *self.more_channels)
+        return open_channels(files, len(size), options=self.options, size=size).pixels()
 
 
 def file_item(image: Path, mask: Path, labels: LabelMap, options: ReadOptions = AS_STORED) -> Item:

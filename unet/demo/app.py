@@ -23,7 +23,7 @@ from unet.data.allowed_classes import check_targets
 from unet.data.source import Array
 from unet.errors import UserError
 from unet.hardware import channels_last, select_device, to_memory_format
-from unet.inference.image_values import match_channels
+from unet.inference.image_values import check_channels
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter
 from unet.io.image_formats import NIFTI, SUFFIXES, name_parts
@@ -177,10 +177,10 @@ def resize(array: Array, size: int) -> Array:
 
 def predict_image(networks: Sequence[tuple[str, Segmenter]], image: ImageReader) -> list[Any]:
     """Return the outputs of the page: summary, legend, image, overlays and, for two networks, their difference."""
-    start, labels, model = time.perf_counter(), [], networks[0][1]
+    start, labels, model, doubts = time.perf_counter(), [], networks[0][1], {}
     for _, network in networks:
-        match_channels(np.empty((0, image.channels)), network.net.in_channels)
-        bands = predict_bands(network, image, PredictOptions(), probabilities=False)
+        check_channels((*image.size, image.channels), network.description)
+        bands = predict_bands(network, image, PredictOptions(), probabilities=False, warn=doubts.setdefault)
         labels.append(np.concatenate([band for _, band, _ in bands]))
     summary = f"<b>{escape(image.path.name)}</b>: {times(image.size[::-1])} pixels, {time.perf_counter() - start:.2f} s"
     picture = to_rgb(resize(image.rows(0, image.size[0]), MAX_SIDE))
@@ -189,6 +189,7 @@ def predict_image(networks: Sequence[tuple[str, Segmenter]], image: ImageReader)
     if len(labels) == 2:
         summary += f"; A and B differ in <b>{(labels[0] != labels[1]).mean():.1%}</b> of the pixels"
         images.append(draw_errors(picture, *resized))
+    summary += "".join(f"<br><b>warning</b>: {escape(message)}" for message in doubts)
     return [f"<p>{summary}</p>", legend(model.classes, model.colors, labels), *images]
 
 

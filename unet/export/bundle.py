@@ -4,7 +4,7 @@ import json
 import platform
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,16 @@ from unet.errors import UserError, did_you_mean
 from unet.export.calibration import LabelledImage, calibration_images, center_crop
 from unet.export.check import check_parity, output_pairs, tiling_error, trace_size
 from unet.export.deployed import DeployedModel, InputSpec, input_spec
-from unet.export.formats import FORMATS, INPUT, Format, Program, require_packages
+from unet.export.formats import (
+    FORMATS,
+    INPUT,
+    Format,
+    Program,
+    UnsupportedOpset,
+    check_opset,
+    read_opset,
+    require_packages,
+)
 from unet.export.quantization import quantization_error, write_int8
 from unet.export.tiles import TileSpec, tile_spec
 from unet.inference.checkpoint import load
@@ -43,6 +52,8 @@ class ExportOptions:
     values: Mapping[Any, str] | None = None
     min_label_agreement: float = 0.98
     dtype: str | None = None
+    opset: int | None = None
+    size: Sequence[int] | None = None
 
     def __post_init__(self):
         for key, value, valid in (("format", self.format, FORMATS), ("variant", self.variant, VARIANTS)):
@@ -58,7 +69,13 @@ class ExportOptions:
         limit = self.min_label_agreement
         if not isinstance(limit, int | float) or isinstance(limit, bool) or not 0 <= limit <= 1:
             raise UserError(f"min_label_agreement: expected a fraction of 0 to 1, found {limit!r}")
+        if self.size is not None and self.variant == "int8":
+            raise UserError("size= variant=int8: the calibration needs images of any size; leave one of the two out")
+        if self.opset is not None and self.format != "onnx":
+            raise UserError(f"opset={self.opset} format={self.format}: only ONNX has an opset; leave opset out")
         require_packages(self.format)
+        if self.opset is not None:
+            check_opset(self.opset)
 
     def output_json(self, axes: str) -> dict[str, str]:
         """Return name, layout and dtype of the model's output."""
@@ -77,7 +94,7 @@ def export(checkpoint: Path, output: Path | None, options: ExportOptions) -> tup
             with other outputs than the trained one. No part of the bundle is left then.
     """
     segmenter = load(checkpoint)
-    spec = input_spec(segmenter, options.dtype, FORMATS[options.format].allows_size_one)
+    spec = input_spec(segmenter, options.dtype, FORMATS[options.format].allows_size_one, options.size)
     output = output or default_output(checkpoint, options)
     if output.exists():
         raise UserError(f"{output}: exists and is not overwritten; remove it, or choose another output=FOLDER")
@@ -109,14 +126,16 @@ def write_bundle(
     """Write the files of a bundle into ``folder``, verify them, and return the content of ``bundle.json``."""
     form = FORMATS[options.format]
     model = folder / f"model{form.suffix}"
-    probabilities, tiles, accuracy, run = DeployedModel(segmenter), tile_spec(segmenter), None, run_folder(checkpoint)
+    probabilities, accuracy, run = DeployedModel(segmenter), None, run_folder(checkpoint)
+    tiles = tile_spec(segmenter, spec.size)
     checks = write_and_verify(DeployedModel(segmenter, options.labels), probabilities, spec, options, model)
     if options.variant == "int8":
         write_int8(model, [center_crop(item.image) for item in images[0]])
         accuracy = int8_accuracy(form.open(model), probabilities, spec, options, images[1])
-    program = probabilities if options.labels else form.open(model)
+    program = probabilities if options.labels or spec.size else form.open(model)
     bundle = {
         "format": options.format,
+        "opset": read_opset(model) if options.format == "onnx" else None,
         "variant": {"name": options.variant, "description": VARIANTS[options.variant], "against_float32": accuracy},
         "model": {"file": model.name, "sha256": sha256(model), "bytes": model.stat().st_size},
         "checkpoint": {"file": checkpoint.name, "sha256": sha256(checkpoint)},
@@ -142,9 +161,12 @@ def write_and_verify(
     """Write the float32 model, compare it with torch, and return the figures of the comparison."""
     form = FORMATS[options.format]
     try:
-        image, name = spec.random_image(2, trace_size(spec.total_stride)), options.output_json(spec.axes)["name"]
-        form.write(model, image, name, path)
+        batch, size = (1, spec.size) if spec.size else (2, trace_size(spec.total_stride))
+        image, name = spec.random_image(batch, size), options.output_json(spec.axes)["name"]
+        form.write(model, image, name, path, spec.size is None, options.opset)
         return check_parity(form.open(path), probabilities, spec)
+    except UnsupportedOpset:
+        raise
     except Exception as error:
         alternative = next(name for name in FORMATS if name != options.format)
         raise UserError(
@@ -193,6 +215,7 @@ def measure_tiling_error(
 def default_output(checkpoint: Path, options: ExportOptions) -> Path:
     """Return a folder in the run's folder if the checkpoint is in one, else beside the checkpoint."""
     names = ["export", options.format, options.variant * (options.variant != "float32"), "labels" * options.labels]
+    names += ["x".join(map(str, options.size or ())), f"opset{options.opset}" if options.opset else ""]
     return (run_folder(checkpoint) or checkpoint.parent) / "_".join(filter(None, names))
 
 

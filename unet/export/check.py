@@ -33,8 +33,13 @@ def trace_size(stride: Sequence[int]) -> tuple[int, ...]:
 
 
 def parity_sizes(spec: InputSpec) -> list[tuple[int, ...]]:
-    """Return the sizes at which a program is verified: three odd ones and the smallest."""
-    return [*odd_sizes(spec.total_stride), spec.min_size]
+    """Return the sizes at which a program is verified: three odd ones and the smallest, or the only one."""
+    return [spec.size] if spec.size else [*odd_sizes(spec.total_stride), spec.min_size]
+
+
+def parity_batches(spec: InputSpec) -> tuple[int, ...]:
+    """Return the batch sizes at which a program is verified."""
+    return (1,) if spec.size else BATCHES
 
 
 @torch.no_grad()
@@ -62,7 +67,7 @@ def check_parity(program: Program, net: Program, spec: InputSpec) -> dict[str, A
         count += expected[:, 0].numel()
     return {
         "sizes": [list(size) for size in parity_sizes(spec)],
-        "batches": list(BATCHES),
+        "batches": list(parity_batches(spec)),
         "tolerance": TOLERANCE,
         "largest_difference": largest if has_probabilities else None,
         "labels": count,
@@ -77,7 +82,7 @@ def output_pairs(program: Program, net: Program, spec: InputSpec) -> Iterator[tu
     Raises:
         UserError: the shapes differ, or only the output of the program is not finite.
     """
-    for seed, (size, batch) in enumerate(product(parity_sizes(spec), BATCHES)):
+    for seed, (size, batch) in enumerate(product(parity_sizes(spec), parity_batches(spec))):
         image = spec.random_image(batch, size, seed)
         expected, output, case = net(image), program(image), f"at {times(size)}, batch {batch}"
         shape = expected.shape if output.ndim == expected.ndim else expected[:, 0].shape

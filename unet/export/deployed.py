@@ -1,5 +1,6 @@
 """A trained network in the form that is exported: pixels in, probabilities or labels out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unet.errors import UserError, did_you_mean
+from unet.inference.image_values import trained_mode
 from unet.inference.segmenter import Segmenter
+from unet.network.geometry import times
 
 DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
 """Dtypes of images on disk; see :func:`unet.io.image_reader.ImageReader`."""
@@ -43,6 +46,8 @@ class InputSpec:
         value_range: smallest and largest value; None if neither the dtype nor the checkpoint determines it.
         total_stride: total stride along every axis.
         min_size: smallest supported size along every axis.
+        size: the only supported size, with a batch of one image; None: any size and batch.
+        mode: the Pillow mode to convert an image file to before it is passed to the network; None: as stored.
     """
 
     dtype: str
@@ -51,6 +56,8 @@ class InputSpec:
     value_range: tuple[float, float] | None
     total_stride: tuple[int, ...]
     min_size: tuple[int, ...]
+    size: tuple[int, ...] | None = None
+    mode: str | None = None
 
     @property
     def channels(self) -> int:
@@ -71,6 +78,8 @@ class InputSpec:
             "range": None if self.value_range is None else list(self.value_range),
             "mean": self.mean,
             "std": self.std,
+            "mode": self.mode,
+            "size": self.size and list(self.size),
             "smallest": list(self.min_size),
             "total_stride": list(self.total_stride),
             "normalised_inside": True,
@@ -87,13 +96,16 @@ class InputSpec:
         return (image if self.dtype == "float32" else image.round()).to(DTYPES[self.dtype])
 
 
-def input_spec(segmenter: Segmenter, dtype: str | None = None, allows_size_one: bool = True) -> InputSpec:
+def input_spec(
+    segmenter: Segmenter, dtype: str | None = None, allows_size_one: bool = True, size: Sequence[int] | None = None
+) -> InputSpec:
     """Return the specification of a network's input; ``dtype`` is for a checkpoint of an older version, which lacks it.
 
-    ``allows_size_one``: whether the format supports a bottleneck of size 1 along an axis.
+    ``allows_size_one``: whether the format supports a bottleneck of size 1 along an axis. ``size``: the only size that
+    the exported network supports.
 
     Raises:
-        UserError: an unknown dtype, one that contradicts the checkpoint, or none at all.
+        UserError: an unknown dtype, one that contradicts the checkpoint, or none at all; an unsupported size.
     """
     description = segmenter.description
     if dtype is not None and dtype not in DTYPES:
@@ -113,4 +125,20 @@ def input_spec(segmenter: Segmenter, dtype: str | None = None, allows_size_one: 
     # Instance norm cannot normalise a single value.
     min_size = stride if allows_size_one and segmenter.net.norm != "instance" else tuple(n + 1 for n in stride)
     limits = value_range and (value_range[0], value_range[1])
-    return InputSpec(dtype, description["mean"], description["std"], limits, stride, min_size)
+    channels = len(description["mean"])
+    mode = trained_mode(description) or ("RGB" if channels == 3 and dtype == "uint8" else None)
+    fixed = None if size is None else check_size(size, stride, min_size)
+    return InputSpec(dtype, description["mean"], description["std"], limits, stride, min_size, fixed, mode)
+
+
+def check_size(size: Any, stride: Sequence[int], min_size: Sequence[int]) -> tuple[int, ...]:
+    """Return a fixed size as a tuple; raise UserError unless the network supports it without padding."""
+    values = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else []
+    valid = len(values) == len(stride) and all(type(n) is int for n in values)
+    if not valid or any(n < m or n % r for n, m, r in zip(values, min_size, stride, strict=True)):
+        example = f"[{','.join(str(16 * n) for n in stride)}]"
+        raise UserError(
+            f"size: expected {len(stride)} multiples of the total stride ({times(stride)}), at least "
+            f"{times(min_size)}, such as size={example}, found {size}"
+        )
+    return tuple(values)

@@ -1,6 +1,7 @@
 """Tile size and overlap for images that do not fit into memory."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,8 @@ class TileSpec:
         return tuple(size)
 
 
-def tile_spec(segmenter: Segmenter) -> TileSpec:
-    """Return the default tiles of :meth:`unet.inference.segmenter.Segmenter.predict`."""
-    stride, options = segmenter.net.total_stride, PredictOptions()
+def tile_spec(segmenter: Segmenter, size: Sequence[int] | None = None) -> TileSpec:
+    """Return tiles of ``size``, by default those of :meth:`unet.inference.segmenter.Segmenter.predict`."""
+    stride, options = segmenter.net.total_stride, PredictOptions(tile=size)
     tile = tuple(-(-n // r) * r for n, r in zip(tile_size(segmenter, options), stride, strict=True))
     return TileSpec(tile, tuple(tile_overlap(segmenter, options)), tuple(stride), segmenter.field)

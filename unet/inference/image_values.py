@@ -1,57 +1,16 @@
-"""Conversions and checks of the values of an image: data type, channels, range."""
+"""Convert an image to the channels of the training images, where that is exact."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unet.errors import UserError
-from unet.labels import IGNORE_INDEX
+from unet.network.geometry import times
 
-
-class ValueRange:
-    """The data type and the range of the values of an image, collected window by window."""
-
-    def __init__(self) -> None:
-        self.dtype, self.low, self.high = torch.float32, math.inf, -math.inf
-
-    def add(self, pixels: Tensor) -> None:
-        """Add the pixels of a window, without NaN; raise UserError if any is infinite."""
-        values = pixels.float()
-        values = values[~values.isnan()] if pixels.is_floating_point() else values
-        if not values.numel():
-            return
-        low, high = (value.item() for value in values.aminmax())
-        if math.isinf(low) or math.isinf(high):
-            raise UserError("the image holds infinite values; replace them")
-        self.dtype, self.low, self.high = pixels.dtype, min(self.low, low), max(self.high, high)
-
-    def mismatch(self, description: Mapping[str, Any]) -> str | None:
-        """Return a warning if the values are unlikely to be in the units of the training images, else None.
-
-        Dark images of the right type pass, and so do all images if the checkpoint lacks ``dtype`` and ``range``.
-        """
-        if self.low > self.high:
-            return f"no pixel of the image holds data: every label is {IGNORE_INDEX}"
-        trained, (minimum, maximum) = description.get("dtype"), description.get("range") or (-math.inf, math.inf)
-        if trained is None or not math.isfinite(maximum):
-            return None
-        unit = (self.dtype.is_floating_point or self.dtype == torch.bool) and self.low >= 0 and 0 < self.high <= 1
-        if trained == "float32":
-            differs = (unit and maximum >= 255) or (maximum <= 1 and self.high >= 2)
-        else:
-            limit = torch.iinfo(getattr(torch, trained)).max
-            narrower = self.dtype == torch.uint8 and maximum > 255
-            differs = (unit and maximum > 1) or self.low < 0 or self.high > limit or narrower
-        if not differs:
-            return None
-        return (
-            f"the image holds {str(self.dtype).removeprefix('torch.')} values from {self.low:g} to {self.high:g}, but "
-            f"the network was trained on {trained} images with values from {minimum:g} to {maximum:g}: the labels are "
-            f"likely to be wrong; rescale the image to the units of the training images"
-        )
+LUMA, LUMA_SHIFT = (19595, 38470, 7471), 16
+"""Pillow's weights of red, green and blue for its mode L (ITU-R 601-2), as fractions of 2**16."""
 
 
 def as_tensor(image: Any) -> Tensor:
@@ -79,14 +38,75 @@ def mark_missing(pixels: Tensor, nodata: float | None) -> Tensor:
     return pixels.float().masked_fill(missing, torch.nan) if missing.any() else pixels
 
 
-def match_channels(image: Any, channels: int) -> Any:
-    """Convert (*S, C) to (*S, channels): drop alpha or repeat grey; raise UserError for any other difference."""
-    n = image.shape[-1]
-    if channels in (1, 3) and n == channels + 1:
-        return image[..., :channels]
-    if channels == 3 and n in (1, 2):
-        return image[..., [0, 0, 0]]
-    if n != channels:
-        advice = "; convert it to grey" if channels == 1 and n in (3, 4) else ""
-        raise UserError(f"{n} channels, but the network was trained on {channels}{advice}")
-    return image
+def trained_mode(description: Mapping[str, Any]) -> str | None:
+    """Return the Pillow mode to which the training converted its images (``data.source.mode``), or None."""
+    return description.get("reading", {}).get("mode")
+
+
+def check_channels(shape: Sequence[int], description: Mapping[str, Any]) -> None:
+    """Raise UserError for an image (*S, C) with a number of channels that :func:`convert_channels` does not convert."""
+    channels, files = description["model"]["in_channels"], description.get("channel_names")
+    colors = not files and (channels in (1, 3) or trained_mode(description) == "RGBA")
+    accepted = (1, 2, 3, 4) if colors else (channels,)
+    if shape[-1] in accepted:
+        return
+    if files:
+        raise UserError(
+            f"{shape[-1]} channels, but the network was trained on {channels}, each in a file ({', '.join(files)}); "
+            f"stack them into one array, channels last"
+        )
+    if len(shape) > 2 and shape[0] in accepted:
+        raise UserError(
+            f"an image of {times(shape)} looks channels first; expected the channels last, colours as RGB: move the "
+            f"first axis to the end, as numpy.moveaxis(image, 0, -1) does"
+        )
+    raise UserError(f"{shape[-1]} channels, but the network was trained on {channels}")
+
+
+def splits_alpha(channels: int, description: Mapping[str, Any]) -> bool:
+    """Return whether the last of the channels of an image is an alpha channel that the network does not use."""
+    return channels in (2, 4) and description["model"]["in_channels"] in (1, 3)
+
+
+def convert_channels(image: Tensor, description: Mapping[str, Any]) -> Tensor:
+    """Convert an image (*S, C), or a window of one, to the channels of the training images, as the training did.
+
+    Alpha is dropped, grey is repeated to RGB, and RGB becomes grey with Pillow's formula if the training converted its
+    images to grey (``mode``), or if its three channels are equal. Black and white (bool) become 0 and 255 for a network
+    trained on 8-bit images.
+
+    Raises:
+        UserError: no exact conversion exists.
+    """
+    check_channels(image.shape, description)
+    channels = description["model"]["in_channels"]
+    if image.dtype == torch.bool:
+        eight_bit = description.get("dtype") == "uint8" and (description.get("range") or (0, 1))[1] > 1
+        image = image.to(torch.uint8) * (255 if eight_bit else 1)
+    if splits_alpha(image.shape[-1], description):
+        image = image[..., :-1]
+    given = image.shape[-1]
+    if given == channels:
+        return image
+    if channels == 1:
+        return image_to_grey(image) if trained_mode(description) == "L" else equal_channel(image)
+    color = image if given > 2 else image[..., [0, 0, 0]]
+    if channels == 3:
+        return color
+    alpha = image[..., -1:] if given == 2 else torch.full_like(image[..., :1], 255)
+    return torch.cat([color, alpha], -1)
+
+
+def image_to_grey(image: Tensor) -> Tensor:
+    """Convert an RGB image (*S, 3) to grey (*S, 1), equal to Pillow's ``convert("L")`` for 8-bit values."""
+    red, green, blue = (image[..., channel].double() * weight for channel, weight in enumerate(LUMA))
+    grey = ((red + green + blue + 2 ** (LUMA_SHIFT - 1)) / 2**LUMA_SHIFT).floor()
+    return grey.to(torch.float32 if image.is_floating_point() else image.dtype)[..., None]
+
+
+def equal_channel(image: Tensor) -> Tensor:
+    """Return one channel (*S, 1) of an image (*S, 3) of three equal channels; raise UserError if they differ."""
+    values = image if image.dtype != torch.uint16 else image.int()
+    if not bool((values == values[..., :1]).all()):
+        raise UserError("3 channels, but the network was trained on 1; convert it to grey as the training images were")
+    return image[..., :1]

@@ -19,6 +19,8 @@ class PredictOptions:
     batch: int = 1
     precision: str = "auto"
     transforms: bool = True
+    threshold: float | None = None
+    strict: bool = False
 
     def check(self, spatial_dims: int) -> None:
         """Raise UserError, naming the option, for an invalid value."""
@@ -27,3 +29,7 @@ class PredictOptions:
             raise UserError(f"batch: expected an integer of at least 1, found {self.batch!r}")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, found {self.precision!r}")
+        if self.threshold is not None:
+            number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
+            if not number or not 0 < self.threshold < 1:
+                raise UserError(f"threshold: expected null or a number between 0 and 1, found {self.threshold!r}")

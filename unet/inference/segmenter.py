@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from unet.analysis.receptive_field import Field, receptive_fields
 from unet.errors import UserError, did_you_mean
 from unet.hardware import native_bf16
-from unet.inference.image_values import ValueRange, as_tensor, mark_missing, match_channels
+from unet.inference.image_values import as_tensor, check_channels, mark_missing
 from unet.inference.options import PredictOptions
 from unet.inference.preprocessing import apply_eval_transforms
 from unet.inference.tiling import Network, Tiling, Window, overlap_samples, place_tiles, sliding_window, stitch
 from unet.inference.tta import with_tta
+from unet.inference.value_check import InputConverter
 from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
 from unet.network.model import UNet
@@ -86,17 +87,20 @@ class Segmenter(nn.Module):
         batch: int = 1,
         precision: Literal["auto", "32-true", "bf16-mixed"] = "auto",
         transforms: bool = True,
+        threshold: float | None = None,
+        strict: bool = False,
         **unknown: Never,
     ) -> Any:
         """Return the labels of one image of any size; large images are predicted in overlapping tiles.
 
-        The labels are identical to those that ``unet-lab predict`` writes. A warning is issued if the values of the
-        image are unlikely to be in the units of the training images.
+        The labels are identical to those that ``unet-lab predict`` writes. A warning is issued where they are doubtful,
+        because the values of the image are unlike those of the training images: in other units, constant, with a
+        dropped alpha channel that is not opaque, or in the order BGR.
 
         Args:
-            image: a numpy array or a tensor of shape (*S), or (*S, C) with channels last, with values as stored in the
-                image file: 8-bit or 16-bit integers or floats, not rescaled. Grey images are repeated to the network's
-                channels, and an alpha channel is dropped.
+            image: a numpy array or a tensor of shape (*S), or (*S, C) with channels last, RGB, with values as stored in
+                the image file: 8-bit or 16-bit integers or floats, not rescaled. Grey is repeated to RGB, alpha is
+                dropped, and RGB is converted to grey if the training did so (``data.source.mode=L``).
             probabilities: if True, also return the probability of every class.
             tile: size of a tile along each axis, in pixels. Default: ``data.eval_tile`` of the training, or about a
                 million pixels.
@@ -106,17 +110,20 @@ class Segmenter(nn.Module):
             batch: number of tiles in one forward pass.
             precision: ``"auto"`` (bfloat16 if the hardware supports it natively), ``"32-true"`` or ``"bf16-mixed"``.
             transforms: whether to apply the evaluation transforms of the training (``data.eval_transforms``).
+            threshold: for two classes: the label is 1 where the probability of class 1 exceeds it, 0 to 1, both
+                excluded. Default: the class with the largest probability.
+            strict: whether a doubtful image is an error instead of a warning.
 
         Returns:
             The labels (*S) as uint8, or with ``probabilities`` a tuple of the labels and the probabilities (*S, K) as
             float16: numpy arrays, or CPU tensors if ``image`` is a tensor.
 
         Raises:
-            UserError: the network does not support the shape, the channels or the values of the image, or an option has
-                an invalid value.
+            UserError: the network does not support the shape, the channels or the values of the image, an option has an
+                invalid value, or the image is doubtful and ``strict`` is True.
             TypeError: an option is unknown.
         """
-        options = PredictOptions(tile, overlap, tta, batch, precision, transforms)
+        options = PredictOptions(tile, overlap, tta, batch, precision, transforms, threshold, strict)
         for name in unknown:
             valid = [field.name for field in fields(options)]
             raise TypeError(f"predict: no option {name!r}{did_you_mean(name, valid)} (valid: {', '.join(valid)})")
@@ -135,9 +142,10 @@ def predict_array(
     if image.ndim not in (spatial_dims, spatial_dims + 1) or 0 in image.shape:
         raise UserError(
             f"an image of {times(image.shape)}: expected {spatial_dims} axes, or {spatial_dims + 1} with the channels "
-            f"last, none of them empty"
+            f"last (colours as RGB), none of them empty; one image at a time"
         )
     image = image[..., None] if image.ndim == spatial_dims else image
+    check_channels(image.shape, model.description)
     image = mark_missing(image, model.description.get("reading", {}).get("nodata"))
     size = image.shape[:-1]
     labels = torch.empty(size, dtype=torch.uint8)
@@ -166,18 +174,18 @@ def predict_windows(
 
     Args:
         read: window -> pixels (*window, C) as stored, a numpy array or a tensor.
-        warn: called with a message after the last window if the values are unlikely to be in the training's units.
+        warn: called with a message after the last window for each reason why the labels are doubtful.
 
     Raises:
-        UserError: an option is invalid, or the network does not support the channels or the values of the image.
+        UserError: an option is invalid, or the network does not support the channels or the values of the image. After
+            the last window: the labels are doubtful and ``options.strict`` is True.
     """
     options.check(model.net.spatial_dims)
-    values = ValueRange()
+    check_threshold(options.threshold, model.classes)
+    converter = InputConverter(model.description)
 
     def read_batch(window: Window) -> Tensor:
-        pixels = match_channels(as_tensor(read(window)), model.net.in_channels)
-        values.add(pixels)
-        return pixels.movedim(-1, 0)[None]
+        return converter.convert(read(window)).movedim(-1, 0)[None]
 
     full, undo = tuple(slice(0, n) for n in size), None
     if options.transforms and model.eval_transforms:
@@ -193,9 +201,12 @@ def predict_windows(
     if undo is not None:
         windows = [(full, stitch(windows, size, "cpu"))]
     for window, logits in windows:
-        labels, scores = decode_logits(logits, undo or (lambda maps: maps), probabilities)
+        labels, scores = decode_logits(logits, undo or (lambda maps: maps), probabilities, options.threshold)
         yield window, labels.cpu(), None if scores is None else scores.cpu()
-    if message := values.mismatch(model.description):
+    doubts = converter.doubts()
+    if doubts and options.strict:
+        raise UserError(f"{'; '.join(doubts)} (refused because of strict=true)")
+    for message in doubts:
         warn(message)
 
 
@@ -247,21 +258,37 @@ def with_precision_and_tta(model: Segmenter, options: PredictOptions) -> Network
     return with_tta(forward, model.net.spatial_dims) if options.tta else forward
 
 
+def check_threshold(threshold: float | None, classes: Sequence[str]) -> None:
+    """Raise UserError for a threshold with a network that does not have two classes."""
+    if threshold is not None and len(classes) != 2:
+        raise UserError(
+            f"threshold={threshold:g}: requires a network with two classes; this one has {len(classes)}: "
+            f"{', '.join(classes)}; use probabilities=true and choose the labels from them"
+        )
+
+
 def decode_logits(
-    logits: Tensor, undo: Callable[[Tensor], Tensor], probabilities: bool
+    logits: Tensor, undo: Callable[[Tensor], Tensor], probabilities: bool, threshold: float | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return labels (*S) uint8 and probabilities (*S, K) float16 of logits (1, K, *S').
 
-    Where the logits are NaN, because the image has no data, the label is ``IGNORE_INDEX``, the probabilities are NaN.
-    ``undo`` resizes one class at a time: all classes at the size of the image may not fit into memory.
+    The label is the class of the largest logit; with a threshold, 1 where the probability of class 1 exceeds it. The
+    latter is compared in float32, before it is rounded to float16. Where the logits are NaN, because the image has no
+    data, the label is ``IGNORE_INDEX`` and the probabilities are NaN. ``undo`` resizes one class at a time: all classes
+    at the size of the image may not fit into memory.
     """
-    maximum = undo(logits[:, :1])[0, 0]
-    labels = torch.zeros_like(maximum, dtype=torch.uint8).masked_fill_(maximum.isnan(), IGNORE_INDEX)
-    for k in range(1, logits.shape[1]):
-        class_logits = undo(logits[:, k : k + 1])[0, 0]
-        labels.masked_fill_(class_logits > maximum, k)
-        maximum = torch.maximum(maximum, class_logits)  # NaN if one of them is: a later comparison is false
-    if not probabilities:
+    scores = logits.softmax(1) if probabilities or threshold is not None else None
+    if scores is not None and threshold is not None:
+        maximum = undo(scores[:, 1:2])[0, 0]
+        labels = (maximum > threshold).to(torch.uint8)
+    else:
+        maximum = undo(logits[:, :1])[0, 0]
+        labels = torch.zeros_like(maximum, dtype=torch.uint8)
+        for k in range(1, logits.shape[1]):
+            class_logits = undo(logits[:, k : k + 1])[0, 0]
+            labels.masked_fill_(class_logits > maximum, k)
+            maximum = torch.maximum(maximum, class_logits)  # NaN where one of them is
+    labels.masked_fill_(maximum.isnan(), IGNORE_INDEX)
+    if scores is None or not probabilities:
         return labels, None
-    scores = logits.softmax(1)
     return labels, torch.stack([undo(scores[:, k : k + 1])[0, 0].half() for k in range(logits.shape[1])], -1)

@@ -1,41 +1,53 @@
 """Predict one image file band by band, so that neither the image nor its labels need fit into memory."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from unet.inference.image_values import match_channels
+from unet.inference.image_values import check_channels
 from unet.inference.options import PredictOptions
 from unet.inference.segmenter import Segmenter, predict_windows
 from unet.io.atomic import atomic_write
+from unet.io.channel_files import ChannelReader, open_channels
 from unet.io.image_formats import Array
-from unet.io.image_reader import ImageReader, ReadOptions, open_image
+from unet.io.image_reader import ImageReader, ReadOptions
 from unet.prediction.overlay import OverlayWriter
 from unet.prediction.writing import open_label_writer, open_npy_writer
 
 
 def predict_file(
     model: Segmenter,
-    path: Path,
+    path: Path | Sequence[Path],
     labels: Path,
     options: PredictOptions,
     probabilities: Path | None = None,
     overlay: Path | None = None,
     warn: Callable[[str], None] = warnings.warn,
+    label_format: str = "index",
 ) -> tuple[int, ...]:
     """Write the labels of an image file, and the other outputs that have a path; return the size of the image.
 
-    No partial file remains. Raises UserError if the image cannot be read or the network cannot take it.
+    ``path`` may be one file for each channel, in the order of the training. ``warn`` gets a message for each reason why
+    the labels are doubtful; ``label_format`` is a key of :data:`unet.prediction.writing.LABEL_FORMATS`. No partial file
+    remains.
+
+    Raises:
+        UserError: the image cannot be read, the network cannot take it, or it is doubtful and ``options.strict`` is
+            True.
     """
-    reading = ReadOptions.from_description(model.description)
-    image = open_image(path, model.net.spatial_dims, reading, channels=model.net.in_channels, in_parts=True)
-    match_channels(np.empty((0, image.channels)), model.net.in_channels)
+    paths = [path] if isinstance(path, Path) else path
+    # The channels are converted to the training's mode afterwards, by the same code as those of an array.
+    reading = replace(ReadOptions.from_description(model.description), mode=None)
+    channels = model.net.in_channels if len(paths) == 1 else 1
+    image = open_channels(paths, model.net.spatial_dims, options=reading, channels=channels, in_parts=True)
+    check_channels((*image.size, image.channels), model.description)
     with ExitStack() as stack:
-        write_labels = stack.enter_context(open_label_writer(labels, path, image.size, model.colors))
+        write_labels = stack.enter_context(open_label_writer(labels, paths[0], image.size, model.colors, label_format))
         write_scores = overlay_writer = None
         if probabilities is not None:
             shape = (*image.size, len(model.classes))
@@ -55,7 +67,7 @@ def predict_file(
 
 def predict_bands(
     model: Segmenter,
-    image: ImageReader,
+    image: ImageReader | ChannelReader,
     options: PredictOptions,
     probabilities: bool,
     warn: Callable[[str], None] = warnings.warn,

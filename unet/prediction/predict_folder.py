@@ -1,6 +1,7 @@
 """Predict many files into a folder; completed files are skipped, and a file that fails does not stop the others."""
 
 import glob
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,26 +12,50 @@ from unet.data.patterns import natural_key
 from unet.errors import UserError
 from unet.failures import is_out_of_memory, one_line
 from unet.inference.options import PredictOptions
-from unet.inference.segmenter import Segmenter
+from unet.inference.segmenter import Segmenter, check_threshold
 from unet.io.atomic import make_folder, read_json, write_json
 from unet.io.image_formats import SUFFIXES, name_parts
+from unet.io.image_reader import open_stored
 from unet.network.geometry import times
+from unet.prediction.channel_files import ImageFiles, group_channels
+from unet.prediction.georeference import geo_tags
 from unet.prediction.overlay import contact_sheet
 from unet.prediction.predict_file import predict_file
-from unet.prediction.writing import label_name
+from unet.prediction.writing import check_label_format, label_suffix
 
 RECORDS, PROBABILITIES, OVERLAYS, CONTACT_SHEET = "records", "probabilities", "overlays", "sheet.png"
-DONE, SKIPPED, FAILED = "done", "already done", "failed"
+DONE, SKIPPED, DOUBTFUL, FAILED = "done", "already done", "doubtful", "failed"
+STATES = (DONE, SKIPPED, DOUBTFUL, FAILED)
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """The result of one file: its state, and a message with its size and warnings, or with its error."""
+    """The result of one file: its state, one of ``STATES``, and a message with its size and warnings, or its error.
+
+    A doubtful file was predicted, now or earlier, and its labels may be wrong. ``stem`` is the path of its outputs in
+    their folders, without suffix; None if it failed.
+    """
 
     path: Path
     state: str
     message: str = ""
     seconds: float = 0.0
+    stem: Path | None = None
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """The files that are written for an image; None: not wanted."""
+
+    labels: Path
+    record: Path
+    probabilities: Path | None
+    overlay: Path | None
+
+    @property
+    def results(self) -> list[Path]:
+        """Return all files but the record."""
+        return [path for path in (self.labels, self.probabilities, self.overlay) if path is not None]
 
 
 @dataclass(frozen=True)
@@ -39,6 +64,9 @@ class BatchOptions:
 
     Attributes:
         checkpoint: the SHA-256 of the checkpoint; with another checkpoint all files are predicted again.
+        root: the folder of the images; their sub-folders in it are kept in ``output``. None: all files are written
+            into ``output`` itself.
+        labels: the format of the labels of 2-D images, a key of :data:`unet.prediction.writing.LABEL_FORMATS`.
         probabilities, overlays: whether they are written as well.
         overwrite: whether labels may replace a file that this command did not write.
     """
@@ -46,20 +74,52 @@ class BatchOptions:
     output: Path
     checkpoint: str
     prediction: PredictOptions = field(default_factory=PredictOptions)
+    root: Path | None = None
+    labels: str = "index"
     probabilities: bool = False
     overlays: bool = False
     overwrite: bool = False
 
-    def record(self, path: Path) -> dict[str, Any]:
-        """Return everything that the results of a file depend on."""
-        status = path.stat()
-        options = {key: value for key, value in asdict(self.prediction).items() if key != "batch"}
+    def record(self, paths: Sequence[Path]) -> dict[str, Any]:
+        """Return everything that the results of an image in one or more files depend on."""
+        options = {key: value for key, value in asdict(self.prediction).items() if key not in ("batch", "strict")}
         options["tile"] = self.prediction.tile and list(self.prediction.tile)  # as JSON returns it
+        outputs = {"labels": self.labels, "probabilities": self.probabilities, "overlays": self.overlays}
+        first, *others = map(describe_file, paths)
         return {
-            "image": {"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns},
+            "image": first,
+            **({"more_channels": others} if others else {}),
             "checkpoint": self.checkpoint,
-            "options": {**options, "probabilities": self.probabilities, "overlays": self.overlays},
+            "options": {**options, **outputs},
         }
+
+    def output_paths(self, path: Path, stem: Path, spatial_dims: int) -> OutputPaths:
+        """Return the files of an image; ``stem`` is their path without suffix in ``output`` and its folders."""
+        name = f"{stem}{label_suffix(path, spatial_dims, self.labels)}"
+        return OutputPaths(
+            self.output / name,
+            self.output / RECORDS / f"{name}.json",
+            self.output / PROBABILITIES / f"{stem}.npy" if self.probabilities else None,
+            self.output / OVERLAYS / f"{stem}.png" if self.overlays else None,
+        )
+
+    def folder_of(self, path: Path) -> Path:
+        """Return the folder of an image's outputs in ``output``. Raises UserError if the image is outside ``root``."""
+        if self.root is None:
+            return Path()
+        parent = Path(os.path.normpath(path.parent))
+        if not parent.is_relative_to(self.root):
+            raise UserError(f"{path}: outside {self.root}, the folder that input begins with; predict it separately")
+        folder = parent.relative_to(self.root)
+        if folder.parts and folder.parts[0] in (RECORDS, PROBABILITIES, OVERLAYS):
+            raise UserError(f"{path}: predict writes its own files into {folder.parts[0]}/; rename the folder")
+        return folder
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return the name, the size and the modification time of a file."""
+    status = path.stat()
+    return {"name": path.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
 def list_images(pattern: str, key: str = "input") -> list[Path]:
@@ -70,16 +130,31 @@ def list_images(pattern: str, key: str = "input") -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
         files = [file for file in path.iterdir() if file.is_file() and name_parts(file)[1] in SUFFIXES]
-        expected = f"a folder with images ({', '.join(sorted(SUFFIXES))})"
+        expected = f"a folder with images ({', '.join(sorted(SUFFIXES))}); for those in sub-folders {key}='{path}/**/*'"
     elif path.exists():
         return [path]
     else:
-        files = [file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()]
+        root, rest = split_pattern(path)
+        names = glob.glob(rest, root_dir=root, recursive=True)
+        matches = dict.fromkeys(Path(os.path.normpath(root / name)) for name in names)
+        files = [file for file in matches if file.is_file()]
         expected = "a file, a folder, or a pattern such as 'scans/*.tif'"
     files = [file for file in files if not file.name.startswith(".")]
     if not files:
         raise UserError(f"{key}={pattern}: no images found; expected {expected}")
     return sorted(files, key=lambda file: (str(file.parent), natural_key(file)))
+
+
+def split_pattern(path: Path) -> tuple[Path, str]:
+    """Return the existing folder that a pattern begins with, and the rest; brackets in its name have no meaning."""
+    root = next(folder for folder in (*path.parents, Path()) if folder.is_dir())
+    return root, str(path.relative_to(root))
+
+
+def input_root(pattern: str) -> Path:
+    """Return the folder of the images that :func:`list_images` returns: what precedes the first wildcard."""
+    path = Path(pattern).expanduser()
+    return Path(os.path.normpath(path if path.is_dir() else split_pattern(path)[0]))
 
 
 def predict_files(
@@ -90,51 +165,111 @@ def predict_files(
 ) -> list[FileResult]:
     """Predict every file and call ``report`` after each. Only errors that concern all files are raised.
 
+    Files of the channels of one image are predicted together; see
+    :func:`unet.prediction.channel_files.group_channels`.
+
     Raises:
         UserError: an option is invalid, or the output folder cannot be written to or holds the images.
     """
     options.prediction.check(model.net.spatial_dims)
+    check_threshold(options.prediction.threshold, model.classes)
+    check_label_format(options.labels)
     for name in ["", RECORDS, *[PROBABILITIES] * options.probabilities, *[OVERLAYS] * options.overlays]:
         make_folder(options.output / name, "output")
-    for path in files:
-        if path.parent.resolve() == options.output.resolve():
-            raise UserError(f"output={options.output}: contains {path.name}, an input; choose another folder")
+    check_output(files, options)
     results: list[FileResult] = []
-    stems: dict[str, Path] = {}
-    for path in files:
-        first = stems.setdefault(name_parts(path)[0], path)
-        if first is not path:
-            message = f"{path}: its output files would have the same names as those of {first}; rename one of the two"
-            result = FileResult(path, FAILED, message)
-        else:
-            result = predict_unless_done(model, path, options)
+    stems: dict[Path, Path] = {}
+    for image in group_channels(files, model.description):
+        result = predict_unless_done(model, image, options, stems)
         report(result)
         results.append(result)
     return results
 
 
-def predict_unless_done(model: Segmenter, path: Path, options: BatchOptions) -> FileResult:
-    """Predict one file unless its outputs are up to date; return an error as a result."""
-    begin = time.perf_counter()
-    stem, name = name_parts(path)[0], label_name(path, model.net.spatial_dims)
-    labels, record = options.output / name, options.output / RECORDS / f"{name}.json"
-    probabilities = options.output / PROBABILITIES / f"{stem}.npy" if options.probabilities else None
-    overlay = options.output / OVERLAYS / f"{stem}.png" if options.overlays else None
-    warnings: list[str] = []
+def check_output(files: Sequence[Path], options: BatchOptions) -> None:
+    """Raise UserError if the output folder holds images, or lies among sub-folders that the same command searches."""
+    output = options.output.resolve()
+    for path in files:
+        parent = path.parent.resolve()
+        if parent == output or output in parent.parents:
+            raise UserError(f"output={options.output}: contains {path.name}, an input; choose another folder")
+    root = options.root and options.root.resolve()
+    if root and root in output.parents and any(path.parent.resolve() != root for path in files):
+        raise UserError(
+            f"output={options.output}: inside {options.root}, whose sub-folders are searched for images, and would be "
+            f"searched next time; choose a folder outside"
+        )
+
+
+def predict_unless_done(
+    model: Segmenter, image: ImageFiles, options: BatchOptions, stems: dict[Path, Path]
+) -> FileResult:
+    """Predict an image unless its outputs are up to date; return an error as a result.
+
+    ``stems`` has the first file of each image so far by the path of its outputs, and gets that of this one.
+    """
+    begin, path, doubts = time.perf_counter(), image.path, []
     try:
-        current, previous = options.record(path), read_record(record)
-        if previous == current and all(file is None or file.is_file() for file in (labels, probabilities, overlay)):
-            return FileResult(path, SKIPPED)
-        if labels.exists():
-            if not previous and not options.overwrite:
-                raise UserError(f"{labels}: exists and was not written by this command; overwrite=true replaces it")
-            write_json(record, {"state": "begun"})  # incomplete, but written by this command
-        size = predict_file(model, path, labels, options.prediction, probabilities, overlay, warnings.append)
-        write_json(record, current)
+        image.require_all()
+        stem = options.folder_of(path) / image.stem
+        if (first := stems.setdefault(stem, path)) != path:
+            raise UserError(
+                f"{path}: its output files would have the same names as those of {first}; rename one of the two"
+            )
+        outputs = options.output_paths(path, stem, model.net.spatial_dims)
+        current, previous = options.record(image.paths), read_record(outputs.record)
+        up_to_date = {key: previous.get(key) for key in current} == current
+        if up_to_date and all(file.is_file() for file in outputs.results):
+            return repeat_result(path, stem, previous, options.prediction.strict)
+        if outputs.labels.exists() and not previous and not options.overwrite:
+            raise UserError(f"{outputs.labels}: exists and was not written by this command; overwrite=true replaces it")
+        for file in (*outputs.results, outputs.record):
+            make_folder(file.parent, "output")
+        if outputs.labels.exists():
+            write_json(outputs.record, {"state": "begun"})  # incomplete, but written by this command
+        size = predict_file(
+            model,
+            image.paths,
+            outputs.labels,
+            options.prediction,
+            outputs.probabilities,
+            outputs.overlay,
+            doubts.append,
+            options.labels,
+        )
+        notes = file_notes(path, outputs.labels)
+        write_json(outputs.record, {**current, "doubts": doubts, "notes": notes})
     except Exception as error:
         return FileResult(path, FAILED, error_message(path, error), time.perf_counter() - begin)
-    message = "; ".join([times(size), *(f"warning: {text}" for text in warnings)])
-    return FileResult(path, DONE, message, time.perf_counter() - begin)
+    message = join_warnings(times(size), [*doubts, *notes])
+    return FileResult(path, DOUBTFUL if doubts else DONE, message, time.perf_counter() - begin, stem)
+
+
+def repeat_result(path: Path, stem: Path, record: Mapping[str, Any], strict: bool) -> FileResult:
+    """Return the result of a file that an earlier call predicted, with the warnings in its record."""
+    doubts, notes = record.get("doubts", []), record.get("notes", [])
+    if doubts and strict:
+        text = f"{'; '.join(doubts)} (refused because of strict=true; its labels were written without)"
+        return FileResult(path, FAILED, f"{path}: {text}")
+    message = join_warnings(SKIPPED * bool(doubts), [*doubts, *notes])
+    return FileResult(path, DOUBTFUL if doubts else SKIPPED, message, stem=stem)
+
+
+def join_warnings(text: str, warnings: Sequence[str]) -> str:
+    return "; ".join(filter(None, [text, *(f"warning: {warning}" for warning in warnings)]))
+
+
+def file_notes(path: Path, labels: Path) -> list[str]:
+    """Return what a user should know of a file whose labels are right."""
+    notes = []
+    if (orientation := open_stored(path).orientation) != 1:
+        notes.append(
+            f"its EXIF orientation ({orientation}) is not applied, as in training: the labels match the pixels as "
+            f"stored, which viewers show turned or mirrored"
+        )
+    if labels.suffix == ".png" and geo_tags(path):
+        notes.append("a PNG has no georeference; labels=tiff keeps that of the image")
+    return notes
 
 
 def read_record(path: Path) -> Mapping[str, Any]:
@@ -156,10 +291,15 @@ def error_message(path: Path, error: Exception) -> str:
 
 
 def write_contact_sheet(results: Sequence[FileResult], options: BatchOptions, model: Segmenter) -> Path | None:
-    """Write the contact sheet of all files that succeeded in this or an earlier call; return its path."""
-    stems = [name_parts(result.path)[0] for result in results if result.state in (DONE, SKIPPED)]
+    """Write the contact sheet of all files that were predicted in this or an earlier call; return its path.
+
+    Raises UserError if its name is that of an image's labels.
+    """
+    stems = [result.stem for result in results if result.stem is not None]
     if not stems:
         return None
     path = options.output / CONTACT_SHEET
+    if any(options.output_paths(path, stem, model.net.spatial_dims).labels == path for stem in stems):
+        raise UserError(f"sheet=true: {path} holds the labels of an image; rename the image")
     contact_sheet(path, [options.output / OVERLAYS / f"{stem}.png" for stem in stems], model.classes, model.colors)
     return path

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -18,6 +19,7 @@ from rich.console import Console
 from unet.analysis.width_matching import match_width
 from unet.data import SegmentationData
 from unet.data.dataset import transforms_for_dims
+from unet.data.samples import Samples, evenly_spaced
 from unet.data_check.advice import check_advice
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, resolve_precision, to_memory_format
@@ -79,6 +81,7 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
     loss: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
     weights = class_weights(loss["class_weights"], data.samples["train"].label_counts)
     transforms: Any = OmegaConf.to_container(config.data.eval_transforms, resolve=True)
+    channels = getattr(data.source, "channels", None) or ()  # one file each
     return {
         "model": model,
         "classes": list(data.source.classes),
@@ -88,12 +91,36 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "reading": asdict(data.source.read_options),
         "dtype": str(data.samples["train"].dtype),
         "range": list(data.samples["train"].range),
+        "channel_names": list(channels),
+        "channel_file": data.source.image.text.rpartition("/")[2] if channels else None,  # type: ignore[attr-defined]
+        "color_order": "RGB",
+        "orientation": "as stored",  # the EXIF orientation is not applied
+        "first_minus_last_channel": channel_difference(data.samples["train"], max(std)),
         "class_weights": weights,
         "log_weights": log_weights(weights) if loss["logit_adjustment"] else None,
         "eval_transforms": transforms_for_dims(transforms, data.source.spatial_dims),
         "eval_tile": data.eval_tile and list(data.eval_tile),
         "eval_overlap": data.eval_overlap,
     }
+
+
+def channel_difference(samples: Samples, deviation: float, least: int = 5, most: int = 64) -> float | None:
+    """Return by how much the mean of the first channel of an image exceeds that of the last, on average.
+
+    Prediction recognises swapped channels by it. None unless the images have three channels, there are at least
+    ``least``, and the difference is clear: three times its deviation over the images, and a tenth of ``deviation``,
+    that of the pixels.
+    """
+    if samples.channels != 3 or len(samples) < least:
+        return None
+    images = [samples[index][0] for index in evenly_spaced(len(samples), most)]
+    complete = (image.reshape(-1, 3) for image in images)
+    complete = [pixels for pixels in complete if not np.isnan(pixels).all(0).any()]
+    if len(complete) < least:
+        return None
+    differences = np.array([np.subtract(*np.nanmean(pixels[:, ::2], 0, dtype=float)) for pixels in complete])
+    mean = differences.mean().item()
+    return mean if abs(mean) > max(3 * differences.std(ddof=1), deviation / 10) else None
 
 
 def task_from_metadata(

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +24,7 @@ from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
 from unet.inference.checkpoint import from_checkpoint, read_checkpoint
+from unet.inference.value_check import unit_doubts
 from unet.io.atomic import make_folder, write_json
 from unet.io.config_keys import CONFIGS, all_keys
 from unet.io.provenance import provenance
@@ -48,13 +50,17 @@ REQUIRED_KEYS = (
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The content of ``metrics.json`` (scores, diagnostics, provenance), the diagnostics among it, and a warning."""
+    """The content of ``metrics.json`` (scores, diagnostics, provenance), and the diagnostics among it.
+
+    ``warning`` says if the network was trained on the images, ``doubts`` why the images are unlike the training images.
+    """
 
     metrics: dict[str, Any]
     diagnostics: dict[str, float]
     split: str
     classes: list[str]
-    warning: str = ""
+    warning: str
+    doubts: list[str]
 
 
 def evaluate_checkpoint(
@@ -126,7 +132,9 @@ def evaluate_checkpoint(
     if out is not None:
         write_json(out / METRICS, metrics)
     diagnostics = {name: value for name, value in diagnostics.items() if name not in scores}
-    return EvaluationResult(metrics, diagnostics, split, list(task.classes), warning)
+    samples = data.samples[split]
+    doubts = unit_doubts(getattr(torch, str(samples.dtype)), *samples.range, checkpoint["description"])
+    return EvaluationResult(metrics, diagnostics, split, list(task.classes), warning, doubts)
 
 
 def has_training_images(path: Path, config: DictConfig, data: SegmentationData, description: dict[str, Any]) -> bool:

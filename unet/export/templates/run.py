@@ -1,4 +1,8 @@
-"""Predict an image with this folder alone: python run.py IMAGE LABELS (numpy, Pillow, and onnxruntime or torch)."""
+"""Predict an image with this folder alone (numpy, Pillow, and onnxruntime or torch).
+
+python run.py IMAGE LABELS [THRESHOLD]: the labels are written as an 8-bit grey PNG, or as .npy, with the class numbers.
+With two classes and a threshold, the label is 1 where the probability of class 1 exceeds it.
+"""
 
 import json
 import sys
@@ -8,11 +12,29 @@ import numpy as np
 from PIL import Image
 
 bundle = json.loads((Path(__file__).parent / "bundle.json").read_text(encoding="utf-8"))
-model, spec, (source, target) = Path(__file__).parent / bundle["model"]["file"], bundle["input"], sys.argv[1:]
-image = None if source.endswith(".npy") else Image.open(source)
-pixels = np.load(source) if image is None else np.asarray(image.convert("RGB") if spec["channels"] == 3 else image)
-pixels = pixels.reshape(*pixels.shape[: len(spec["total_stride"])], spec["channels"]).astype(spec["dtype"])
-batch = np.moveaxis(pixels, -1, 0)[None].copy()
+model, spec, (source, target, *threshold) = (
+    Path(__file__).parent / bundle["model"]["file"],
+    bundle["input"],
+    sys.argv[1:],
+)
+if source.endswith(".npy"):
+    pixels = np.load(source)
+else:
+    image = Image.open(source)
+    if spec["mode"] and image.mode.startswith(("I", "F")):
+        sys.exit(f"{source}: more than 8 bits a channel; expected an 8-bit image")
+    pixels = np.asarray(image.convert(spec["mode"]) if spec["mode"] else image)
+axes = len(spec["total_stride"])
+pixels = pixels[..., None] if pixels.ndim == axes else pixels
+if pixels.ndim != axes + 1 or pixels.shape[-1] != spec["channels"]:
+    sys.exit(f"{source}: shape {pixels.shape}; expected {axes} axes and {spec['channels']} channels, last")
+if spec["size"] and list(pixels.shape[:-1]) != spec["size"]:
+    sys.exit(f"{source}: size {pixels.shape[:-1]}; the network takes images of size {spec['size']} only")
+batch = np.moveaxis(pixels, -1, 0)[None].astype(spec["dtype"])
+if spec["dtype"] != "float32" and not np.array_equal(batch[0], np.moveaxis(pixels, -1, 0)):
+    sys.exit(
+        f"{source}: {pixels.dtype} values from {pixels.min()} to {pixels.max()} are no {spec['dtype']}; rescale it"
+    )
 if bundle["format"] == "onnx":
     import onnxruntime
 
@@ -21,10 +43,14 @@ else:
     import torch
 
     output = torch.export.load(model).module()(torch.from_numpy(batch)).detach().numpy()
-labels = (output[0] if bundle["output"]["name"] == "labels" else output[0].argmax(0)).astype(np.uint8)
+if threshold and (bundle["output"]["name"] == "labels" or len(bundle["classes"]) != 2):
+    sys.exit("a threshold needs two classes, and a bundle of probabilities (labels=false)")
+if threshold:
+    labels = output[0, 1] > float(threshold[0])
+else:
+    labels = output[0] if bundle["output"]["name"] == "labels" else output[0].argmax(0)
+labels = labels.astype(np.uint8)
 if target.endswith(".npy"):
     np.save(target, labels)
 else:
-    image = Image.fromarray(labels)
-    image.putpalette(np.uint8(bundle["colors"]).tobytes())
-    image.save(target)
+    Image.fromarray(labels).save(target)
