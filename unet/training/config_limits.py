@@ -75,10 +75,9 @@ BETAS = Limit(
 CHECKPOINTING = Limit("null or true: a run is evaluated with its checkpoints", lambda value: value in (None, True))
 NOT_BAREBONES = Limit("false: a run has callbacks, checkpoints and a logger", lambda value: value is False)
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64")
-PRECISION = Limit(  # weights in half precision (16-true, bf16-true) cannot be trained
-    f"one of {', '.join(PRECISIONS)}",
+PRECISION = Limit(
+    f"one of {', '.join(PRECISIONS)} (weights in half precision cannot be trained)",
     lambda value: not isinstance(value, float) and str(value) in PRECISIONS,
-    PRECISIONS,
 )
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
