@@ -174,7 +174,7 @@ def test_one_fault_of_all_files_is_one_finding(folder):
     for path in masks(folder):
         swap(path, alpha([255, 255, 255]))
     (finding,) = findings_of(folder, ERROR)
-    assert finding.text.startswith("8 files: a mask with one colour") and len(finding.files) == 8
+    assert finding.text.startswith("8 files: a mask of one colour") and len(finding.files) == 8
 
 
 def test_a_training_split_without_a_class_is_warned_of(folder, capsys):

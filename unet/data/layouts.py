@@ -21,6 +21,7 @@ MAX_COMPARED = 200  # number of files of a folder whose names are compared
 MAX_FOLDERS = 24  # number of folder patterns that are compared, those with the most files first
 MAX_AFFIXES = 12  # number of beginnings and of endings of the names in a folder that are compared
 MIN_FREQUENCY = 0.15  # the fraction of the files of a folder that an affix has at least
+MAX_SINGLE = 4  # number of files up to which one pair alone shows a pattern
 MAX_MASK_VALUES = 64  # number of values up to which a file looks like a mask
 
 
@@ -161,7 +162,7 @@ def propose_patterns(root: Path, files: Sequence[Path]) -> Layout | None:
 
     Of two files with one name, the mask is the one that has fewer values.
     """
-    candidates = list(find_candidates(root, files))
+    candidates = [c for c in find_candidates(root, files) if len(c.names) > 1 or len(files) <= MAX_SINGLE]
     with_name: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         for name in candidate.names:
