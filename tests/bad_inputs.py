@@ -563,7 +563,7 @@ INPUTS: dict[str, list[Input]] = {
         in_config("trainer.accumulate_grad_batches=0", "accumulate_grad_batches: expected an integer of at least 1"),
         in_config("trainer.log_every_n_steps=0", "trainer.log_every_n_steps: expected an integer of at least 1"),
         in_config("trainer.limit_val_batches=0", "trainer.limit_val_batches: expected null or a number above 0"),
-        in_config("trainer.precision=bf17", "trainer: Lightning refuses the settings: Precision 'bf17' is invalid"),
+        in_config("trainer.precision=bf17", "trainer.precision: unknown 'bf17'; did you mean bf16"),
         in_config(
             "trainer.accelerator=tpu9",
             "trainer.accelerator: unknown 'tpu9'; did you mean tpu",

@@ -323,7 +323,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         evaluated("NaN weights", gets="best.ckpt: net.head.bias holds NaN .*; take an earlier", spoil=weights_of_nan),
         evaluated("data of other classes", *OTHER_CLASSES, gets="classes sky, sea, but .* was trained for back"),
         evaluated("data of other channels", gets="images of 1 channels .*on 3", spoil=lambda: every(X, noise(12, 10))),
-        evaluated("half precision", "trainer.precision=half", gets="trainer: Lightning refuses .*half"),
+        evaluated("half precision", "trainer.precision=half", gets="trainer.precision: unknown 'half'"),
         evaluated("output holds scores", "output=run", gets="exists already; choose", spoil=written(SCORES, "{}")),
     ],
     "Export": [

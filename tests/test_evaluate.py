@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from unet.commands import evaluate
 from unet.errors import UserError
+from unet.training.build import build_data
 from unet.training.evaluate import evaluate_checkpoint, evaluation_config
 from unet.training.train import train
 
@@ -98,6 +99,59 @@ def test_the_data_can_be_moved_or_replaced(run: Path, stack: Path, tmp_path: Pat
     assert 0.3 < metrics["val/miou"] <= 1 and metrics["data"] == "folder"
 
 
+@pytest.fixture
+def mine(stack: Path, tmp_path: Path) -> tuple[Path, list[str]]:
+    """Return a folder of images and masks, and the overrides with which it is evaluated."""
+    for part, name in (("images", "image"), ("masks", "label")):
+        shutil.copytree(stack / name, tmp_path / "mine" / part)
+    overrides = ["data.source.values={0: membrane, 255: cell}", "data.source.classes=[membrane,cell]"]
+    return tmp_path / "mine", ["data=folder", f"data.root={tmp_path / 'mine'}", *overrides]
+
+
+def test_another_folder_is_evaluated_whole_unless_a_split_is_named(run: Path, mine: tuple[Path, list[str]]):
+    folder, overrides = mine
+    result = evaluate_checkpoint(best(run), overrides, with_diagnostics=False)
+    assert (result.split, result.metrics["all/images"]) == ("all", 10) and 0.3 < result.metrics["all/miou"] <= 1
+    for split, count in (("train", 7), ("val", 2), ("test", 1)):
+        metrics = evaluate_checkpoint(best(run), overrides, split=split, with_diagnostics=False).metrics
+        assert metrics[f"{split}/images"] == count
+    with pytest.raises(UserError, match=r"valid: train, val, test, all"):
+        evaluate_checkpoint(best(run), overrides, split="al", with_diagnostics=False)
+    for path in [*folder.glob("*/[1-9].png")]:
+        path.unlink()
+    overrides.append("data.source.splits.test=gone.txt")
+    assert evaluate_checkpoint(best(run), overrides, with_diagnostics=True).metrics["all/images"] == 1
+
+
+def test_folders_of_splits_are_evaluated_together(run: Path, mine: tuple[Path, list[str]]):
+    folder, overrides = mine
+    for split, numbers in (("train", "0123"), ("val", "45"), ("test", "6789")):
+        for part in ("images", "masks"):
+            (folder / split / part).mkdir(parents=True)
+            for number in numbers:
+                (folder / part / f"{number}.png").rename(folder / split / part / f"{number}.png")
+    for part in ("images", "masks"):
+        (folder / part).rmdir()
+    assert evaluate_checkpoint(best(run), overrides, with_diagnostics=False).metrics["all/images"] == 10
+    assert evaluate_checkpoint(best(run), overrides, "test", with_diagnostics=False).metrics["test/images"] == 4
+
+
+def test_scores_of_images_that_were_trained_on_have_a_warning(run: Path, mine: tuple[Path, list[str]], stack: Path):
+    folder, overrides = mine
+    assert evaluate_checkpoint(best(run), split="all", with_diagnostics=False).warning
+    checkpoint = torch.load(best(run), weights_only=True)
+    config = evaluation_config(best(run), overrides)
+    data = build_data(config)
+    data.scan()
+    checkpoint["description"]["mean"], checkpoint["description"]["std"] = data.samples["train"].statistics()
+    (folder / "run" / "checkpoints").mkdir(parents=True)
+    torch.save(checkpoint, best(folder / "run"))
+    OmegaConf.save(OmegaConf.load(run / "config.yaml"), folder / "run" / "config.yaml")
+    warning = evaluate_checkpoint(best(folder / "run"), overrides, with_diagnostics=False).warning
+    assert warning.startswith("the network was trained on some of these images")
+    assert evaluate_checkpoint(best(run), overrides, with_diagnostics=False).warning == "", "other statistics"
+
+
 def test_mismatches_are_refused_in_one_line(run: Path, stack: Path, tmp_path: Path):
     def refusal(*args: Any, path: Path | None = None, **kwargs: Any) -> pytest.ExceptionInfo:
         with pytest.raises(UserError) as error:
@@ -138,4 +192,6 @@ def test_a_config_beside_a_checkpoint_builds_data_sets_and_transforms_alone(run:
 def test_the_command_prints_the_scores(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr("sys.argv", ["evaluate.py", f"ckpt='{best(run)}'", "diagnostics=false"])
     evaluate.main()
-    assert f"{metrics_of(run)['test/iou/cell']:.4f}" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"{metrics_of(run)['test/iou/cell']:.4f}" in output and "test metrics of 2 images, " in output
+    assert metrics_of(run)["test/images"] == 2

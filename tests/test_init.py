@@ -11,6 +11,7 @@ import torch
 from conftest import config
 from folders import sentence
 from networks import checkpoint
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from unet import UNet, load
@@ -22,7 +23,7 @@ from unet.runs.run import execute
 from unet.runs.run_names import identity_config, job_name
 from unet.task.parameters import freeze_parts, parameter_groups
 from unet.training.config_limits import validate_config
-from unet.training.initial_weights import LoadedWeights, adapt_channels, load_initial_weights
+from unet.training.initial_weights import LoadedWeights, adapt_channels, leakage_warning, load_initial_weights
 from unet.training.train import train
 
 pytestmark = pytest.mark.filterwarnings(
@@ -166,6 +167,16 @@ def test_init_and_its_file_are_part_of_what_a_run_is(tmp_path: Path):
     assert first.startswith("init-") and first == folder()
     path.write_bytes(b"another")
     assert folder() != first and identity_config(config(f"init={path}"))["init_sha256"]
+
+
+def test_images_that_the_other_run_may_have_trained_on_have_a_warning(tmp_path: Path):
+    data = ["data=folder", f"data.root={tmp_path}", "data.source.values={0: a, 1: b}"]
+    OmegaConf.save(config(*data), tmp_path / "config.yaml", resolve=True)
+    path = str(tmp_path / "checkpoints" / "best.ckpt")
+    assert leakage_warning(path, config(*data)) == "" == leakage_warning(path, config("data=folder", "data.root=x"))
+    for change in ("data.source.fold=1", "data.source.split_seed=1", "data.source.splits.test=null"):
+        assert "its run divided the images of" in leakage_warning(path, config(*data, change))
+    assert leakage_warning(str(tmp_path / "alone.ckpt"), config(*data, "data.source.fold=1")) == ""
 
 
 def test_frozen_parts_are_a_factor_of_a_report(tmp_path: Path):

@@ -125,7 +125,7 @@ def test_runs_pair_by_seed_and_failures_are_excluded(tmp_path: Path):
     analysis = analyze(tmp_path)
     ((_, _, pair),) = analysis.pairs
     assert pair.name == "bilinear vs transposed" and pair.differences == pytest.approx([0.02])
-    assert {(missing.seed, missing.state) for missing in analysis.missing_runs} == {
+    assert {(missing.replicate, missing.state) for missing in analysis.missing_runs} == {
         (1, "failed"),
         (2, "diverged"),
         (3, "missing"),
@@ -142,7 +142,7 @@ def test_planned_runs_that_never_started_are_missing(tmp_path: Path):
     (tmp_path / "sweep.json").write_text(json.dumps({"commands": ["python train.py -m ..."], "jobs": jobs}))
     analysis = analyze(tmp_path)
     (missing,) = analysis.missing_runs
-    assert (missing.arm, missing.seed, missing.state) == ("strided + bilinear", 1, "missing")
+    assert (missing.arm, missing.replicate, missing.state) == ("strided + bilinear", 1, "missing")
     assert missing.command == "python train.py model.down=strided model.up=bilinear seed=1"
     assert analysis.sweep.commands == ["python train.py -m ..."]
     assert [run.name for run in analysis.sweep.runs] == list(jobs)

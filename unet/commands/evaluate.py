@@ -31,6 +31,8 @@ def main() -> None:
         result = evaluate_checkpoint(ckpt, changes, config.split, output, config.diagnostics)
         epoch = result.metrics.get("checkpoint/epoch")
         print_scores(result.metrics, result.split, result.classes, f"{ckpt}" + (f", epoch {epoch}" if epoch else ""))
+        if result.warning:
+            print(f"warning: {result.warning}")
         if config.diagnostics:
             print_diagnostics(result.diagnostics)
         if output is not None:

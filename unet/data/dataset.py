@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, SequentialSampler
 
 from unet.data.samples import Samples
 from unet.data.source import Array
@@ -25,7 +25,7 @@ Key = tuple[int, int, int]
 cv2.setNumThreads(0)  # each loader worker uses one thread
 
 
-class EpochSampler(Sampler[Key]):
+class EpochSampler(SequentialSampler):  # Lightning replaces any other sampler for trainer.overfit_batches
     """A sampler of keys whose order depends on (seed, epoch) alone.
 
     Args:
@@ -70,7 +70,7 @@ class EpochSampler(Sampler[Key]):
     def __len__(self) -> int:
         return self.length // self.world_size
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
         skip, self.skip = self.skip, 0
         positions = range(self.rank, self.length, self.world_size)[skip:]
         order = self.order()

@@ -41,9 +41,13 @@ class Folder(Source):
         channels: the texts of ``{channel}`` in ``image``: one file for each, in the order of the channels.
         mode: a Pillow mode (``L``, ``RGB`` or ``RGBA``) to which every image is converted; None: no conversion.
         splits: for each split a text file of names (in ``root`` or the working directory), or its fraction of the
-            images that are in no list, or null. Images are assigned at random with a fixed seed, not the run's.
+            images that are in no list, or null. Images are assigned at random.
         group: a regular expression searched in the name; images with the same first group (a patient, a video) are
             always in the same split.
+        fold: the images of train and val are divided into ``folds`` equal parts, of which this one is val and the
+            others are train; None: as ``splits`` says. Test images are the same for every fold.
+        folds: the number of parts.
+        split_seed: seeds the assignment of images to splits and folds; it is not the run's seed.
 
     The name of an image is its ``{id}``, after the sub-folders that ``**`` matched: ``patient1/00``.
     """
@@ -60,6 +64,9 @@ class Folder(Source):
         mode: str | None = None,
         splits: Mapping[str, float | str | None] = DEFAULT_SPLITS,
         group: str | None = None,
+        fold: int | None = None,
+        folds: int = 5,
+        split_seed: int = 0,
     ):
         if not isinstance(root, str):
             raise UserError(f"data.root: expected a folder, found {root!r}")
@@ -75,11 +82,17 @@ class Folder(Source):
         self.splits = check_splits(splits)
         self.left_out = [split for split, rule in splits.items() if not rule]
         self.group = compile_group(group)
+        self.fold, self.folds, self.split_seed = check_folds(fold, folds, split_seed)
+        if fold is not None and (lists := [split for split in ("train", "val") if isinstance(splits.get(split), str)]):
+            raise UserError(
+                f"data.source.fold={fold}: divides the images of train and val, but data.source.splits.{lists[0]} is a "
+                f"list; leave one of them out"
+            )
 
     @cached_property
     def spatial_dims(self) -> int:  # type: ignore[override]
         """Return the number of axes of the first mask; the others are checked when they are read."""
-        first = self.items["train"][0].read
+        first = next(iter(self.items.values()))[0].read
         assert isinstance(first, FilePair)
         return first.read_mask().spatial_dims
 
@@ -90,6 +103,11 @@ class Folder(Source):
             splits = {split: {name: items[name] for name in names} for split, names in self.divide(items).items()}
         else:
             self.check_rules_of_folders(pairs)
+            if self.fold is not None:
+                raise UserError(
+                    f"data.source.fold={self.fold}: the folders of {self.root} are the splits already "
+                    f"({', '.join(pairs)}); put all images into one folder, or leave the fold out"
+                )
             splits = {split: items for split, items in pairs.items() if split not in self.left_out}
         for split in ("train", "val"):
             if not splits.get(split):
@@ -101,6 +119,9 @@ class Folder(Source):
         if self.group is not None:
             self.check_groups(splits)
         return {split: list(splits[split].values()) for split in SPLITS if splits.get(split)}
+
+    def all_items(self) -> list[Item]:
+        return [item for items in self.pairs().values() for item in items.values()]
 
     def check_rules_of_folders(self, pairs: Mapping[str, Any]) -> None:
         """Raise UserError if the splits are folders and a list is given, too."""
@@ -178,7 +199,22 @@ class Folder(Source):
         for stem in items:
             if stem not in split_of:
                 groups.setdefault(self.group_of(stem), []).append(stem)
-        return lists | assign_splits(groups, fractions)
+        splits = assign_splits(groups, fractions, self.split_seed)
+        if self.fold is not None:
+            rest = {name: stems for name, stems in groups.items() if stems[0] not in splits.get("test", ())}
+            splits |= self.divide_into_folds(rest)
+        return lists | splits
+
+    def divide_into_folds(self, groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Return train and val: all groups outside a fold and those in it."""
+        if len(groups) < self.folds:
+            raise UserError(
+                f"{self.root}: {len(groups)} images or groups of train and val cannot be divided into "
+                f"data.source.folds={self.folds}; add some, or set a smaller number"
+            )
+        parts = assign_splits(groups, {str(fold): 1 for fold in range(self.folds)}, self.split_seed)
+        val = parts.pop(str(self.fold))
+        return {"train": [stem for stems in parts.values() for stem in stems], "val": val}
 
     def read_list(self, name: str, items: Mapping[str, Item]) -> list[str]:
         """Return the stems in a text file of stems or file names."""
@@ -246,10 +282,12 @@ def compile_patterns(image: str, mask: str, channels: Sequence[str]) -> tuple[Fi
     return images, masks, is_coco
 
 
-def assign_splits(groups: Mapping[str, Sequence[str]], fractions: Mapping[str, float]) -> dict[str, list[str]]:
+def assign_splits(
+    groups: Mapping[str, Sequence[str]], fractions: Mapping[str, float], seed: int = 0
+) -> dict[str, list[str]]:
     """Assign each group to a split, so that no split is empty and each has about its fraction of the images.
 
-    Large groups are assigned first, in a fixed random order; each to the split that lacks the most images.
+    Large groups are assigned first, in a random order; each to the split that lacks the most images.
     """
     splits: dict[str, list[str]] = {split: [] for split in fractions}
     if not fractions:
@@ -261,7 +299,7 @@ def assign_splits(groups: Mapping[str, Sequence[str]], fractions: Mapping[str, f
         )
     scale = sum(map(len, groups.values())) / sum(fractions.values())
     names = list(groups)
-    shuffled = [names[index] for index in np.random.default_rng(0).permutation(len(names))]
+    shuffled = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
     for index, name in enumerate(sorted(shuffled, key=lambda name: -len(groups[name]))):
         empty = [split for split in splits if not splits[split]]
         candidates = empty if len(names) - index <= len(empty) else list(splits)
@@ -274,6 +312,12 @@ def classes_in(values: Mapping[Any, str] | None) -> list[str] | None:
     """Return the classes in ``values``, in order of their first occurrence; None without ``values``."""
     if not isinstance(values, Mapping):
         return None
+    for value, name in values.items():
+        if not isinstance(name, str | int | float):
+            raise UserError(
+                f"data.source.values: expected the name of a class, or ignore, for {value}, found {name!r}; quote a "
+                f'name such as "null"'
+            )
     return [name for name in dict.fromkeys(map(str, values.values())) if name != "ignore"]
 
 
@@ -323,6 +367,17 @@ def check_splits(splits: Mapping[str, float | str | None]) -> dict[str, float | 
                 f"data.source.splits.{split}: expected a fraction of at least 0 or a text file, found {rule!r}"
             )
     return {split: rule for split in SPLITS if (rule := splits.get(split))}
+
+
+def check_folds(fold: int | None, folds: int, split_seed: int) -> tuple[int | None, int, int]:
+    """Return the arguments. Raises UserError."""
+    values = {"folds": (folds, 2, 10**6), "split_seed": (split_seed, 0, 2**32 - 1)}
+    if fold is not None:
+        values["fold"] = (fold, 0, folds - 1 if type(folds) is int else 0)
+    for key, (value, least, most) in values.items():
+        if type(value) is not int or not least <= value <= most:
+            raise UserError(f"data.source.{key}: expected an integer of {least} to {most}, found {value!r}")
+    return fold, folds, split_seed
 
 
 def compile_group(group: str | None) -> re.Pattern[str] | None:

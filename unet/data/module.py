@@ -14,7 +14,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDat
 
 from unet.data.dataset import EpochSampler, SegmentationDataset, build_transform, collate
 from unet.data.samples import Samples, channel_mismatch, cross_split_duplicates, evenly_spaced
-from unet.data.source import Item, Source
+from unet.data.source import ALL, Item, Source
 from unet.errors import UserError
 from unet.inference.tiling import check_tile
 
@@ -75,6 +75,10 @@ class SegmentationData(L.LightningDataModule):
         self.in_two_splits: list[tuple[Item, Item]] = []
         self.start = {"epoch": 0, "batch": 0}  # the position from which training starts or resumes
 
+    def use_all_items(self) -> None:
+        """Use all items as one split, ``all``, for an evaluation; they need not suffice for a training."""
+        self.source.items = {ALL: self.source.all_items()}
+
     def read(self) -> None:
         """Read and check every item of every split, once. Raises UserError at the first invalid item."""
         if self.samples:
@@ -84,7 +88,7 @@ class SegmentationData(L.LightningDataModule):
         for split, items in self.source.items.items():
             samples[split] = Samples(items, self.source.num_classes, self.source.spatial_dims, budget, split)
             budget -= samples[split].bytes
-        first = samples["train"]
+        first = next(iter(samples.values()))
         for split, part in samples.items():
             if part.channels != first.channels:
                 raise channel_mismatch(part.items[0], part.channels, first.items[0], first.channels)
@@ -101,10 +105,10 @@ class SegmentationData(L.LightningDataModule):
             return
         self.read()
         check_tile(self.eval_tile, self.eval_overlap, self.source.spatial_dims)
-        length = self.samples_per_epoch or len(self.samples["train"])
-        if length < self.batch_size:
+        train = self.samples.get("train")  # None in an evaluation of all items
+        if train is not None and (self.samples_per_epoch or len(train)) < self.batch_size:
             raise UserError(
-                f"{len(self.samples['train'])} training images are fewer than data.batch_size={self.batch_size}; "
+                f"{len(train)} training images are fewer than data.batch_size={self.batch_size}; "
                 f"set data.samples_per_epoch to draw several crops of each, or a smaller batch"
             )
         self.in_two_splits = cross_split_duplicates(self.samples.values())
@@ -131,7 +135,7 @@ class SegmentationData(L.LightningDataModule):
 
     @property
     def channels(self) -> int:
-        return self.samples["train"].channels
+        return next(iter(self.samples.values())).channels
 
     @property
     def eval_split(self) -> str:
@@ -144,7 +148,8 @@ class SegmentationData(L.LightningDataModule):
         rank = self.trainer.global_rank if self.trainer else 0
         length = self.samples_per_epoch or len(samples)
         weights = SAMPLING[self.sampling](samples)
-        sampler = EpochSampler(len(samples), length, self.seed, weights=weights, rank=rank, world_size=world)
+        shuffle = not (self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        sampler = EpochSampler(len(samples), length, self.seed, shuffle, weights, rank, world)
         # Lightning creates the first iterator before it calls set_epoch.
         sampler.set_epoch(self.start["epoch"])
         sampler.skip = self.start["batch"] * self.batch_size

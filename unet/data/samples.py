@@ -18,6 +18,8 @@ from unet.labels import IGNORE_INDEX, label_entropy
 from unet.network.geometry import times
 
 Result = TypeVar("Result")
+MAX_STATISTICS = 64
+"""The largest number of images whose mean and standard deviation are computed."""
 
 
 class Samples:
@@ -115,7 +117,7 @@ class Samples:
         """Return the items with the largest entropy of class frequencies."""
         return np.argsort(-label_entropy(self.item_counts), kind="stable")[:count].tolist()
 
-    def statistics(self, most: int = 64) -> tuple[list[float], list[float]]:
+    def statistics(self, most: int = MAX_STATISTICS) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation per channel over up to ``most`` evenly spaced images."""
         total, squares, count = np.zeros(self.channels), np.zeros(self.channels), 0
         for index in evenly_spaced(len(self), most):

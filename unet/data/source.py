@@ -9,6 +9,8 @@ from unet.errors import UserError
 from unet.io.image_formats import Array
 
 SPLITS = ("train", "val", "test")
+ALL = "all"
+"""The name of all items as one split, in an evaluation."""
 
 Color = tuple[int, int, int]
 
@@ -67,6 +69,10 @@ class Source(ABC):
     def items(self) -> dict[str, list[Item]]:
         """Return the result of :meth:`load_splits`, called once."""
         return self.load_splits()
+
+    def all_items(self) -> list[Item]:
+        """Return the items of every split in one list; a source that divides its items need not divide them."""
+        return [item for items in self.items.values() for item in items]
 
     @property
     def num_classes(self) -> int:

@@ -9,7 +9,12 @@ from unet.task.module import SegmentationTask
 
 
 def train_score(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
-    """Return ``train/miou`` of full training images without augmentation, evenly spaced, as many as ``split`` has."""
+    """Return ``train/miou`` of full training images without augmentation, evenly spaced, as many as ``split`` has.
+
+    Without a training split, in an evaluation of a whole folder, there is no score.
+    """
+    if "train" not in data.samples:
+        return {}
     dataset = data.dataset("train", transforms="eval")
     confusion = ConfusionMatrix(len(task.classes))
     for index in evenly_spaced(len(data.samples["train"]), len(data.samples[split])):

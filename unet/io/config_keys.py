@@ -22,6 +22,12 @@ RUNTIME_KEYS = (
 Two runs that differ in these alone are the same run, and no report compares them.
 """
 
+FIXED_TRAINER_KEYS = {"logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
+"""Arguments of Lightning's Trainer that this project sets itself."""
+
+FOLD = "data.source.fold"
+"""The key of a cross-validation's fold; like ``seed`` it distinguishes the replicates of an arm."""
+
 RENAMED_KEYS = {
     "data.draw": "data.sampling",
     "pictures": "num_logged_images",
@@ -40,6 +46,11 @@ RENAMED_VALUES = {
 def is_runtime_key(key: str) -> bool:
     """Return whether a dotted config key, or one above it, is one of :data:`RUNTIME_KEYS`."""
     return any(f"{key}.".startswith(f"{name}.") for name in RUNTIME_KEYS)
+
+
+def fixed_trainer_key(key: str) -> str:
+    """Return the message for a key of :data:`FIXED_TRAINER_KEYS`."""
+    return f"{key}: cannot be changed, as a run has its own logger, callbacks, folder and sampler; leave the key out"
 
 
 def rename_old_keys(config: DictConfig) -> None:

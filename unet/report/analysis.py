@@ -10,7 +10,17 @@ import numpy as np
 
 import unet.report.statistics as statistics
 from unet.errors import UserError, did_you_mean
-from unet.report.arms import REPEAT, Arm, find_factors, group_runs, seeds_without_run, usual_repeat_label
+from unet.report.arms import (
+    REPEAT,
+    Arm,
+    find_factors,
+    format_replicate,
+    group_runs,
+    replicate_unit,
+    replicates_without_run,
+    sort_replicates,
+    usual_repeat_label,
+)
 from unet.report.comparison import (
     Contrast,
     Effects,
@@ -23,7 +33,7 @@ from unet.report.comparison import (
 from unet.report.image_resampling import resample_images
 from unet.report.metrics import evaluated_split, is_lower_better, metric_key, metric_title, metric_value
 from unet.report.provenance import provenance_warnings
-from unet.report.read_sweep import Run, Sweep, read_sweep
+from unet.report.read_sweep import Replicate, Run, Sweep, read_sweep
 from unet.report.tuning import select_best_values
 
 Array = np.ndarray
@@ -37,7 +47,7 @@ class MissingRun:
 
     name: str
     arm: str
-    seed: int | None
+    replicate: Replicate | None
     state: str
     reason: str
     command: str
@@ -50,7 +60,7 @@ class SweepAnalysis:
     Attributes:
         factors: the keys that vary. ``dependent_keys``: keys that change with one of them.
         main: the indices of arms that have runs and are no repeats.
-        runs: for each arm its compared runs by seed.
+        runs: for each arm its compared runs by seed, or by fold and seed.
         images: the number of resampled images; 0 if only seeds were resampled.
         reference: the arm that all others are compared with; None compares every pair.
         pairs: the compared pairs, each as (first, second, contrast of first - second).
@@ -66,7 +76,7 @@ class SweepAnalysis:
     dependent_keys: dict[str, str]
     arms: list[Arm]
     main: list[int]
-    runs: list[dict[int, Run]]
+    runs: list[dict[Replicate, Run]]
     scores: Scores
     images: int
     reference: int | None
@@ -81,6 +91,11 @@ class SweepAnalysis:
     def metric_name(self) -> str:
         """The compared metric with its split, such as ``test mIoU``."""
         return f"{self.split} {metric_title(self.metric)}"
+
+    @property
+    def unit(self) -> str:
+        """What the runs of an arm differ in: ``seed``, ``fold``, or ``replicate`` for folds with several seeds."""
+        return replicate_unit(self.scores.seeds)
 
     @property
     def contrasts(self) -> list[Contrast]:
@@ -151,7 +166,7 @@ def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tu
             f"expected the key of a number in metrics.json without its split, such as metric=miou"
         )
     compared, missing_runs, warnings = collect_runs(sweep, arms, split, metric)
-    seeds = sorted({seed for runs in compared for seed in runs})
+    seeds = sort_replicates({replicate for runs in compared for replicate in runs})
     values = score_table(compared, seeds, split, metric)
     resampled, images, image_warnings = resample_images(compared, seeds, values, metric)
     labels = [arm.label for arm in arms]
@@ -207,7 +222,7 @@ def all_pairs(scores: Scores, arms: Sequence[Arm], reference: int | None, sign: 
     return [(a, b, contrast) for (a, b, _), contrast in zip(pairs, corrected, strict=True)], repeats
 
 
-def score_table(runs: Sequence[Mapping[int, Run]], seeds: Sequence[int], split: str, metric: str) -> Array:
+def score_table(runs: Sequence[Mapping[Replicate, Run]], seeds: Sequence[Replicate], split: str, metric: str) -> Array:
     """Return the metric of every arm and seed (A, S); nan if it is missing or not finite."""
     values = [[metric_value(row[s].metrics, split, metric) if s in row else math.nan for s in seeds] for row in runs]
     table = np.array(values, float).reshape(len(runs), len(seeds))
@@ -216,30 +231,34 @@ def score_table(runs: Sequence[Mapping[int, Run]], seeds: Sequence[int], split: 
 
 def collect_runs(
     sweep: Sweep, arms: Sequence[Arm], split: str, metric: str
-) -> tuple[list[dict[int, Run]], list[MissingRun], list[str]]:
+) -> tuple[list[dict[Replicate, Run]], list[MissingRun], list[str]]:
     """Return the finished runs of each arm by seed, the excluded runs with their reasons, and warnings."""
-    compared: list[dict[int, Run]] = []
+    compared: list[dict[Replicate, Run]] = []
     missing_runs: list[MissingRun] = []
     warnings: list[str] = []
     grouped: set[Path] = set()
     for arm in arms:
-        runs: dict[int, Run] = {}
+        runs: dict[Replicate, Run] = {}
         for run in arm.runs:
             grouped.add(run.folder)
             state, reason = run_problem(run, split, metric)
             if reason:
-                missing_runs.append(MissingRun(run.name, arm.label, run.seed, state, reason, run.command))
-            elif run.seed in runs:
+                missing_runs.append(MissingRun(run.name, arm.label, run.replicate, state, reason, run.command))
+            elif (replicate := run.replicate) in runs:
+                name = format_replicate(replicate)
+                name = name if isinstance(replicate, tuple) else f"seed {name}"
                 warnings.append(
-                    f"{runs[run.seed].name} and {run.name} are both seed {run.seed} of {arm.label}; the first is used."
+                    f"{runs[replicate].name} and {run.name} are both {name} of {arm.label}; the first is used."
                 )
-            elif run.seed is not None:
-                runs[run.seed] = run
+            elif replicate is not None:
+                runs[replicate] = run
         compared.append(runs)
     ungrouped = [run for run in sweep.runs if run.folder not in grouped]
-    missing_runs += [MissingRun(r.name, "", r.seed, r.state, r.reason, r.command) for r in ungrouped]
+    missing_runs += [MissingRun(r.name, "", r.replicate, r.state, r.reason, r.command) for r in ungrouped]
     reason = "other arms have a run of this seed, this arm has none"
-    missing_runs += [MissingRun("", arm.label, seed, "missing", reason, "") for arm, seed in seeds_without_run(arms)]
+    missing_runs += [
+        MissingRun("", arm.label, seed, "missing", reason, "") for arm, seed in replicates_without_run(arms)
+    ]
     return compared, missing_runs, warnings
 
 

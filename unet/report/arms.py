@@ -1,12 +1,13 @@
 """Group the runs of a sweep into arms: the settings of the keys that vary."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unet.io.config_keys import is_runtime_key
-from unet.report.read_sweep import Run
+from unet.io.config_keys import FOLD, is_runtime_key
+from unet.report.read_sweep import Replicate, Run
 
 RESAMPLING = ("model.down", "model.up")
 REPEAT = "arm"
@@ -50,7 +51,7 @@ def find_factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
     columns = {
         key: tuple(format_value(run.config.get(key)) for run in known)
         for key in dict.fromkeys(key for run in known for key in run.config)
-        if not (key == "seed" or key.endswith(".root") or is_runtime_key(key))
+        if not (key in ("seed", FOLD) or key.endswith(".root") or is_runtime_key(key))
     }
     seeds = tuple(format_value(run.seed) for run in known)
     varying = {key: column for key, column in columns.items() if len(set(column)) > 1 and column != seeds}
@@ -121,13 +122,38 @@ def usual_repeat_label(settings: Sequence[Mapping[str, str]]) -> str:
     return counts.most_common(1)[0][0] if counts else ""
 
 
-def seeds_without_run(arms: Sequence[Arm]) -> list[tuple[Arm, int]]:
-    """Return the seeds that an arm lacks and other arms have; repeats have their own seeds."""
+def replicates_without_run(arms: Sequence[Arm]) -> list[tuple[Arm, Replicate]]:
+    """Return the seeds and folds that an arm lacks and other arms have; repeats have their own."""
     missing_runs = []
     for arm in arms:
         peers = [other for other in arms if other.values.get(REPEAT) == arm.values.get(REPEAT)]
-        expected = {run.seed for peer in peers for run in peer.runs if run.seed is not None}
-        existing = {run.seed for run in arm.runs}
+        expected = {run.replicate for peer in peers for run in peer.runs if run.replicate is not None}
+        existing = {run.replicate for run in arm.runs}
         if None not in existing:  # a run of unknown seed may have the missing one
-            missing_runs += [(arm, seed) for seed in sorted(expected - existing)]
+            missing_runs += [(arm, replicate) for replicate in sort_replicates(expected - existing)]
     return missing_runs
+
+
+def sort_replicates(replicates: Iterable[Replicate]) -> list[Replicate]:
+    """Return seeds in order, then folds with their seeds."""
+    return sorted(replicates, key=lambda replicate: replicate if isinstance(replicate, tuple) else (-1, replicate))
+
+
+def format_replicate(replicate: Replicate | None) -> str:
+    """Return ``3`` for a seed, ``fold 1, seed 3`` for a fold and a seed, a dash for None."""
+    if isinstance(replicate, tuple):
+        return f"fold {replicate[0]}, seed {replicate[1]}"
+    return "\N{EN DASH}" if replicate is None else str(replicate)
+
+
+def replicate_unit(replicates: Collection[Replicate]) -> str:
+    """Return what the replicates of a sweep are: ``seed``, ``fold``, or ``replicate`` for folds with several seeds."""
+    pairs = [replicate for replicate in replicates if isinstance(replicate, tuple)]
+    if not pairs:
+        return "seed"
+    return "fold" if len(pairs) == len(replicates) and len({seed for _, seed in pairs}) == 1 else "replicate"
+
+
+def name_replicates(text: str, unit: str) -> str:
+    """Return a text about seeds as one about ``unit``: ``over 5 seeds`` -> ``over 5 folds``."""
+    return text if unit == "seed" else re.sub(r"\bseed(s?)\b", rf"{unit}\1", text)

@@ -9,6 +9,7 @@ import numpy as np
 
 import unet.report.statistics as statistics
 from unet.report.metrics import mean_and_sd
+from unet.report.read_sweep import Replicate
 from unet.report.statistics import ALPHA
 
 Array = np.ndarray
@@ -24,7 +25,7 @@ class Scores:
     """
 
     labels: list[str]
-    seeds: list[int]
+    seeds: list[Replicate]
     values: Array
     resampled: Array | None = None
     images: int = 0

@@ -15,7 +15,8 @@ def to_csv(analysis: SweepAnalysis) -> str:
     metrics = list(dict.fromkeys(key for run in analysis.sweep.runs for key in run.metrics))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    about = ["run", "arm", "seed", "state", "reason", "in_statistics", "command"]
+    has_folds = any(run.fold is not None for run in analysis.sweep.runs)
+    about = ["run", "arm", "seed", *["fold"] * has_folds, "state", "reason", "in_statistics", "command"]
     settings = [f"config/{key}" for key in analysis.factors]
     writer.writerow(about + settings + metrics)
     for run in analysis.sweep.runs:
@@ -25,6 +26,7 @@ def to_csv(analysis: SweepAnalysis) -> str:
                 run.name,
                 arm.label if arm else "",
                 "" if run.seed is None else run.seed,
+                *([run.fold] if has_folds else []),
                 missing.state if missing else run.state,
                 missing.reason if missing else run.reason,
                 run.folder in compared,

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from unet.report.analysis import SweepAnalysis
+from unet.report.arms import format_replicate, sort_replicates
 
 PREDICTIONS = "predictions.png"
 MAX_WIDTH = 640
@@ -29,7 +30,7 @@ def data_uri(content: bytes, media_type: str) -> str:
 
 
 def prediction_images(analysis: SweepAnalysis) -> tuple[list[EmbeddedImage], list[str]]:
-    """Return the predictions of every arm at the seed that most arms have, and the labels of the arms without.
+    """Return the predictions of every arm of the seed that most arms have, and the labels of the arms without.
 
     All images show the same items because they share the seed.
     """
@@ -37,16 +38,17 @@ def prediction_images(analysis: SweepAnalysis) -> tuple[list[EmbeddedImage], lis
         {seed: path for seed, run in runs.items() if (path := run.folder / PREDICTIONS).is_file()}
         for runs in analysis.runs
     ]
-    seeds = sorted({seed for by_seed in paths for seed in by_seed})
-    seed = max(seeds, key=lambda s: (sum(s in by_seed for by_seed in paths), -s), default=None)
+    seeds = sort_replicates({seed for by_seed in paths for seed in by_seed})
+    seed = max(seeds, key=lambda s: sum(s in by_seed for by_seed in paths), default=None)
+    title = format_replicate(seed) if isinstance(seed, tuple) else f"seed {seed}"
     images, missing = [], []
     for arm, by_seed in zip(analysis.arms, paths, strict=True):
         uri = downscaled_uri(by_seed[seed]) if seed in by_seed else None
         if uri is None:
             missing.append(arm.label)
         else:
-            alt = f"image, truth and prediction of {arm.label}, seed {seed}"
-            images.append(EmbeddedImage(f"{arm.label}, seed {seed}", uri, alt))
+            alt = f"image, truth and prediction of {arm.label}, {title}"
+            images.append(EmbeddedImage(f"{arm.label}, {title}", uri, alt))
     return images, missing
 
 

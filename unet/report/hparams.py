@@ -3,6 +3,7 @@
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from unet.io.config_keys import FOLD
 from unet.report.analysis import SweepAnalysis
 from unet.report.arms import format_value
 from unet.report.metrics import metric_key
@@ -22,7 +23,7 @@ def write_hparams_summary(analysis: SweepAnalysis) -> None:
     if not done:
         return
     settings = {}
-    for key in (*analysis.factors, "seed"):
+    for key in (*analysis.factors, "seed", *([FOLD] if analysis.unit != "seed" else [])):
         values = [run.config.get(key) for run in done]
         numeric = all(isinstance(value, int | float) for value in values)
         settings[key] = values[0] if numeric else format_value(values[0])

@@ -9,7 +9,7 @@ import numpy as np
 import unet.report.statistics as statistics
 from unet.errors import UserError
 from unet.report.metrics import FROM_COUNTS
-from unet.report.read_sweep import Run
+from unet.report.read_sweep import Replicate, Run
 
 Array = np.ndarray
 
@@ -40,7 +40,7 @@ def read_confusions(run: Run) -> tuple[list[str], np.ndarray] | None:
 
 
 def resample_images(
-    compared: Sequence[dict[int, Run]], seeds: Sequence[int], values: Array, metric: str
+    compared: Sequence[dict[Replicate, Run]], seeds: Sequence[Replicate], values: Array, metric: str
 ) -> tuple[Array | None, int, list[str]]:
     """Return the metric (A, S, R) under draws of the evaluated images, their number, and warnings.
 
@@ -60,6 +60,8 @@ def resample_images(
             if confusions is None:
                 warning = f"{run.name} has no confusions.npz: only seeds are resampled, not images."
                 return None, 0, [warning] if counts else []
+            if names and confusions[0] != names and run.fold is not None:
+                return None, 0, []  # every fold is evaluated on its own images
             if names and confusions[0] != names:
                 return None, 0, [f"{run.name} was evaluated on other images: only seeds are resampled."]
             names, counts[arm, seeds.index(seed)] = confusions

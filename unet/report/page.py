@@ -42,7 +42,7 @@ def contents(analysis: SweepAnalysis) -> dict[str, Any]:
     """Return the variables that both templates use."""
     effects = analysis.effects
     further, unmeasured = tables.diagnostic_table(analysis)
-    return {
+    values = {
         "name": analysis.sweep.folder.resolve().name,
         "analysis": analysis,
         "conclusions": summary_text.conclusions(analysis),
@@ -62,6 +62,12 @@ def contents(analysis: SweepAnalysis) -> dict[str, Any]:
         "provenance": tables.provenance_table(analysis),
         "commands": tables.command_table(analysis),
         "replicates": statistics.REPLICATES,
+        "unit": analysis.unit,
+    }
+    unchanged = ("missing_runs", "provenance", "commands")  # they have both columns and the words of commands
+    return {
+        key: tables.with_unit(value, analysis) if isinstance(value, tables.Table) and key not in unchanged else value
+        for key, value in values.items()
     }
 
 

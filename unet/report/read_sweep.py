@@ -16,9 +16,11 @@ from yaml import YAMLError
 
 from unet.errors import UserError
 from unet.io.atomic import read_json
-from unet.io.config_keys import flatten
+from unet.io.config_keys import FOLD, flatten
 from unet.io.run_folder import CONFIG, METRICS, STATUS, SWEEP
 
+Replicate = int | tuple[int, int]
+"""A seed, or a fold and a seed: arms are compared at equal ones."""
 COMMAND = ["python", "train.py"]
 
 
@@ -49,6 +51,16 @@ class Run:
     def seed(self) -> int | None:
         sources = (values.get("seed") for values in (self.config, self.metrics, self.overrides))
         return next((seed for seed in sources if isinstance(seed, int)), None)
+
+    @property
+    def fold(self) -> int | None:
+        fold = self.setting(FOLD)
+        return fold if isinstance(fold, int) else None
+
+    @property
+    def replicate(self) -> Replicate | None:
+        """Return what identifies the run within its arm: the seed, or fold and seed; None without a seed."""
+        return self.seed if self.fold is None or self.seed is None else (self.fold, self.seed)
 
     def setting(self, key: str) -> Any:
         """Return a value of the config, or of the command if the run has no config."""

@@ -6,6 +6,7 @@ import numpy as np
 
 import unet.report.statistics as statistics
 from unet.report.analysis import SweepAnalysis
+from unet.report.arms import name_replicates
 from unet.report.comparison import Contrast
 from unet.report.metrics import metric_title, metric_value
 from unet.report.statistics import ALPHA, POWER
@@ -48,6 +49,23 @@ def summary_lines(analysis: SweepAnalysis) -> list[str]:
 
 def conclusions(analysis: SweepAnalysis) -> list[str]:
     """Return the conclusions, the most important one first."""
+    return [*(name_replicates(text, analysis.unit) for text in sentences(analysis)), *describe_folds(analysis)]
+
+
+def describe_folds(analysis: SweepAnalysis) -> list[str]:
+    """Say what intervals speak of if runs differ in their fold."""
+    if analysis.unit == "seed":
+        return []
+    folds = "fold" if analysis.unit == "fold" else "combination of a fold and a seed"
+    evaluated = "its own validation images" if analysis.split == "val" else "the same test images"
+    return [
+        f"Each {folds} is a replicate, evaluated on {evaluated}: intervals and p speak of other divisions of these "
+        f"images. Folds share training images, so their scores depend on each other and intervals are too narrow."
+    ]
+
+
+def sentences(analysis: SweepAnalysis) -> list[str]:
+    """Return the conclusions in terms of seeds."""
     with_runs = sum(bool(runs) for runs in analysis.runs)
     if with_runs == 0:
         return [f"No run has finished with a {metric_title(analysis.metric)}: there is nothing to compare."]
@@ -55,12 +73,12 @@ def conclusions(analysis: SweepAnalysis) -> list[str]:
         return [describe_single_arm(analysis)]
     if not analysis.family:
         return [f"No two arms share a seed ({plural(with_runs, 'arm')} have runs): nothing is compared."]
-    sentences = describe_differences(analysis) + describe_main_effects(analysis) + describe_repeats(analysis)
+    texts = describe_differences(analysis) + describe_main_effects(analysis) + describe_repeats(analysis)
     missing = sum(run.state == "missing" for run in analysis.missing_runs)
     if analysis.missing_runs:
         excluded = plural(len(analysis.missing_runs) - missing, "run")
-        sentences.append(f"{excluded} excluded, {missing} missing: see Failures and missing runs.")
-    return sentences
+        texts.append(f"{excluded} excluded, {missing} missing: see Failures and missing runs.")
+    return texts
 
 
 def describe_single_arm(analysis: SweepAnalysis) -> str:

@@ -3,12 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 import unet.report.diagnostic_curves as diagnostic_curves
 from unet.report.analysis import SweepAnalysis
+from unet.report.arms import format_replicate, name_replicates
 from unet.report.common_claims import EvaluatedClaim, is_exact
 from unet.report.comparison import Contrast, Effects
 from unet.report.diagnostic_curves import mean_lines
@@ -32,6 +33,12 @@ def format_mean_and_sd(mean: float, deviation: float) -> str:
 
 def format_range(low: float, high: float) -> str:
     return NONE if math.isnan(low) else f"{format_number(low)} … {format_number(high)}"
+
+
+def with_unit(table: Table, analysis: SweepAnalysis) -> Table:
+    """Return a table in which headings, cells and note name what was replicated: seeds or folds."""
+    columns, *rows = ([name_replicates(text, analysis.unit) for text in row] for row in (table.columns, *table.rows))
+    return replace(table, columns=columns, rows=rows, note=name_replicates(table.note, analysis.unit))
 
 
 def arm_table(analysis: SweepAnalysis) -> Table:
@@ -156,14 +163,10 @@ def claim_table(evaluated: Sequence[EvaluatedClaim]) -> Table:
 
 def missing_run_table(analysis: SweepAnalysis) -> Table:
     rows = [
-        [run.name or NONE, run.arm or NONE, format_seed(run.seed), run.state, run.reason, run.command]
+        [run.name or NONE, run.arm or NONE, format_replicate(run.replicate), run.state, run.reason, run.command]
         for run in analysis.missing_runs
     ]
     return Table(["run", "arm", "seed", "state", "reason", "command"], rows)
-
-
-def format_seed(seed: int | None) -> str:
-    return NONE if seed is None else str(seed)
 
 
 def provenance_table(analysis: SweepAnalysis) -> Table:
@@ -181,5 +184,8 @@ def provenance_table(analysis: SweepAnalysis) -> Table:
 def command_table(analysis: SweepAnalysis) -> Table:
     """Return the exact command of every run."""
     arm_of = {run.folder: arm.label for arm in analysis.arms for run in arm.runs}
-    rows = [[run.name, arm_of.get(run.folder, NONE), format_seed(run.seed), run.command] for run in analysis.sweep.runs]
+    rows = [
+        [run.name, arm_of.get(run.folder, NONE), format_replicate(run.replicate), run.command]
+        for run in analysis.sweep.runs
+    ]
     return Table(["run", "arm", "seed", "command"], rows)

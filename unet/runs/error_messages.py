@@ -16,7 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unet.errors import UserError, did_you_mean
 from unet.failures import classify_failure, one_line
-from unet.io.config_keys import CONFIGS, RENAMED_KEYS, RENAMED_VALUES, all_keys
+from unet.io.config_keys import (
+    CONFIGS,
+    FIXED_TRAINER_KEYS,
+    RENAMED_KEYS,
+    RENAMED_VALUES,
+    all_keys,
+    fixed_trainer_key,
+)
 from unet.runs.run_names import as_override
 
 
@@ -54,6 +61,9 @@ def format_error(error: Exception, config_name: str = "train") -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     location = f"{Path(frame.filename).name}:{frame.lineno}"
     text = " ".join(str(error).split())
+    is_of_lightning = "/lightning/pytorch/" in Path(frame.filename).as_posix()
+    if is_of_lightning and type(error).__name__ in ("MisconfigurationException", "ValueError"):  # without an import
+        return f"trainer: Lightning refuses the settings: {text}"
     return f"{type(error).__name__}: {text} (at {location}; HYDRA_FULL_ERROR=1 shows the traceback)"
 
 
@@ -65,7 +75,13 @@ def several_values(override: str) -> str:
 def quoting_hint(override: str) -> str:
     """Return how to quote a value that Hydra does not take unquoted: once for Hydra and once for the shell."""
     key, equals, value = override.partition("=")
-    return f"; if that is one text or path, quote it twice: {shlex.quote(as_override(key, value))}" if equals else ""
+    if not equals:
+        return ""
+    if value.startswith(("[", "{")):
+        example = '{0: "a b", 255: c}' if value.startswith("{") else '["a b",c]'
+        whole = "" if value.endswith(("]", "}")) else "put all of it into single quotes, and "
+        return f"; {whole}texts with special characters into double quotes: {shlex.quote(f'{key}={example}')}"
+    return f"; if that is one text or path, quote it twice: {shlex.quote(as_override(key, value))}"
 
 
 def unknown_key(key: str, error: Exception, config_name: str) -> str:
@@ -79,7 +95,9 @@ def unknown_key(key: str, error: Exception, config_name: str) -> str:
     if new_key in keys or new_key.startswith("data.source."):  # of another data set than the default
         values = ", ".join(f"{old} is now {new}" for old, new in RENAMED_VALUES.get(new_key, {}).items())
         return f"{key}: renamed; use {new_key} instead" + (f" ({values})" if values else "")
-    parent = key.rpartition(".")[0]
-    siblings = [name for name in keys if name.rpartition(".")[0] == parent]
+    parent, _, name = key.rpartition(".")
+    if parent == "trainer" and name in FIXED_TRAINER_KEYS:
+        return fixed_trainer_key(key)
+    siblings = [other for other in keys if other.rpartition(".")[0] == parent]
     valid = f" (valid: {', '.join(siblings)})" if siblings else ""
     return f"{key}: no such key{did_you_mean(key, keys)}{valid}"

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from unet.io.atomic import sha256
-from unet.io.config_keys import flatten, is_runtime_key
+from unet.io.config_keys import FOLD, flatten, is_runtime_key
 
 AUTO = "auto"
 """The value of ``resume`` with which the same command resumes its run."""
@@ -27,6 +27,9 @@ PATH_KEYS = (
 
 INIT_SHA256 = "init_sha256"
 """The key of a run's config that has the SHA-256 of the file of ``init``."""
+
+WORD = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^\s,:=\[\]{}()"'](?:[^,:=\[\]{}()"']*[^\s,:=\[\]{}()"'])?"""
+"""A text in quotes, or a word without, which may have blanks inside."""
 
 UNSAFE = r"[^A-Za-z0-9._-]+"
 """Characters that a folder name does not contain: Hydra takes all others unquoted."""
@@ -73,13 +76,15 @@ def parse(overrides: Sequence[str], parameters: Mapping[str, str] | None) -> lis
 
 
 def sweep_name(overrides: Sequence[str]) -> str:
-    """Return a sweep's folder name: its swept overrides and a hash of the others; seeds are not part of it.
+    """Return a sweep's folder name: its swept overrides and a hash of the others; seeds and folds are not part of it.
 
     ``["sweep=up", "model.down=max,avg", "seed=0,1"]`` -> ``up_model.down-max-avg``. Overrides whose slugs could be
     equal, such as ``[1,2],3`` and ``1,2,3``, are part of the hash too.
     """
     overrides = [
-        override for override in overrides if not is_runtime_key(key := override_key(override)) and key != "seed"
+        override
+        for override in overrides
+        if not is_runtime_key(key := override_key(override)) and key not in ("seed", FOLD)
     ]
     keys = ("sweep", *swept_keys(overrides, None))
     sweep_overrides = [override for override in overrides if override.partition("=")[0] in keys]
@@ -168,23 +173,15 @@ def quote_path(argument: str) -> str:
 
 
 def quote_words(argument: str) -> str:
-    """Return an argument with words that are not ASCII in double quotes, if Hydra reads it so and not without.
+    """Return an argument with its words that have other than ASCII letters in quotes, where Hydra reads it only so.
 
-    ``data.source.classes=[a,Gebäude]`` -> ``data.source.classes=[a,"Gebäude"]``.
+    ``classes=[Haus,Gebäude]`` -> ``classes=[Haus,"Gebäude"]``.
     """
     key, equals, value = argument.partition("=")
-    if value.isascii() or is_valid(argument):
+    if not equals or value.isascii() or not key.isascii() or is_readable(argument):
         return argument
-    words = re.sub(r"[^\s,:=\[\]{}()\"']+", lambda word: word[0] if word[0].isascii() else f'"{word[0]}"', value)
-    return f"{key}{equals}{words}" if is_valid(f"{key}{equals}{words}") else argument
-
-
-def is_valid(argument: str) -> bool:
-    """Return whether Hydra can parse an argument."""
-    try:
-        return bool(parse([argument], None))
-    except HydraException:
-        return False
+    quoted = re.sub(WORD, lambda word: word[0] if word[0].isascii() or word[0][0] in "\"'" else f'"{word[0]}"', value)
+    return f"{key}={quoted}" if is_readable(f"{key}={quoted}") else argument
 
 
 def expand_home(path: str) -> str:
@@ -197,10 +194,16 @@ def expand_home(path: str) -> str:
 
 def is_sweep(argument: str) -> bool:
     """Return whether Hydra reads an argument as several values."""
+    return is_readable(argument) and parse([argument], None)[0].is_sweep_override()
+
+
+def is_readable(argument: str) -> bool:
+    """Return whether an argument follows Hydra's grammar."""
     try:
-        return parse([argument], None)[0].is_sweep_override()
+        parse([argument], None)
     except HydraException:
         return False
+    return True
 
 
 def parsed_value(argument: str) -> Any:

@@ -32,6 +32,7 @@ class SegmentationTask(L.LightningModule):
         log_weights: one number per class, which :meth:`adjust_logits` subtracts from the logits; None: zeros.
 
     Attributes:
+        confusion, num_evaluated: the confusion matrix and the number of images of the current or last evaluation.
         loaded: names of the network's tensors that come from another run's checkpoint.
     """
 
@@ -57,7 +58,7 @@ class SegmentationTask(L.LightningModule):
         self.frozen = freeze_parts(net, self.optim.get("freeze"))
         self.loaded: Collection[str] = ()
         self.tile, self.overlap = tile, overlap
-        self.confusion = ConfusionMatrix(len(classes))
+        self.confusion, self.num_evaluated = ConfusionMatrix(len(classes)), 0
         shift = torch.tensor(log_weights if log_weights is not None else [0.0] * len(classes))
         self.register_buffer("log_weights", shift, persistent=False)
         self.pending_loss: tuple[Tensor, Any, Tensor, str] | None = None
@@ -124,7 +125,7 @@ class SegmentationTask(L.LightningModule):
             )
 
     def on_validation_epoch_start(self) -> None:
-        self.confusion = ConfusionMatrix(len(self.classes), self.device)
+        self.confusion, self.num_evaluated = ConfusionMatrix(len(self.classes), self.device), 0
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self.evaluate(batch, "val")
@@ -146,6 +147,7 @@ class SegmentationTask(L.LightningModule):
         logits = self.predict(batch["image"])
         loss = self.loss(logits, batch["target"])
         self.confusion.update(self.predict_labels(logits), batch["target"])
+        self.num_evaluated += len(logits)
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
         return {"logits": logits}
 

@@ -157,6 +157,13 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
     )
 
 
+def check_trainer(config: DictConfig) -> None:
+    """Raise UserError where Lightning refuses a setting of the trainer, before the data is read."""
+    settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    settings["precision"] = None if settings["precision"] == "auto" else settings["precision"]
+    make_trainer(**settings, logger=False, use_distributed_sampler=False)
+
+
 def make_trainer(**settings: Any) -> L.Trainer:
     """Return Lightning's trainer. Raises UserError if Lightning refuses a setting."""
     try:

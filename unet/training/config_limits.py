@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import UserError, did_you_mean
 from unet.hardware import MAX_THREADS
+from unet.io.config_keys import FIXED_TRAINER_KEYS, fixed_trainer_key
 from unet.task.losses import CLASS_WEIGHTS, LOSSES, are_weights
 from unet.task.parameters import PARTS
 from unet.task.schedules import SCHEDULES
@@ -71,13 +72,21 @@ BETAS = Limit(
     lambda value: isinstance(value, Sequence) and len(value) == 2 and all(map(fraction().accepts, value)),
 )
 
+CHECKPOINTING = Limit("null or true: a run is evaluated with its checkpoints", lambda value: value in (None, True))
+NOT_BAREBONES = Limit("false: a run has callbacks, checkpoints and a logger", lambda value: value is False)
+PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64")
+PRECISION = Limit(  # weights in half precision (16-true, bf16-true) cannot be trained
+    f"one of {', '.join(PRECISIONS)}",
+    lambda value: not isinstance(value, float) and str(value) in PRECISIONS,
+    PRECISIONS,
+)
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
     key: limit
     for keys, limit in {
         "seed": integer_range(0, 2**32 - 1),  # the range of numpy seeds
         "threads": or_null(integer_range(1, MAX_THREADS)),
-        "compile diagnostics loss.logit_adjustment trainer.barebones": BOOLEAN,
+        "compile diagnostics loss.logit_adjustment": BOOLEAN,
         "num_logged_images feature_maps": integer_range(0),
         "ema": or_null(fraction("a decay")),
         "early_stopping data.samples_per_epoch trainer.check_val_every_n_epoch": or_null(integer_range(1)),
@@ -105,6 +114,11 @@ LIMITS: Mapping[str, Limit] = {
         "trainer.limit_train_batches trainer.limit_val_batches trainer.limit_test_batches": or_null(POSITIVE),
         "trainer.val_check_interval": or_null(POSITIVE),
         "trainer.log_every_n_steps trainer.accumulate_grad_batches trainer.num_nodes": integer_range(1),
+        "trainer.precision": PRECISION,
+        "trainer.enable_checkpointing": CHECKPOINTING,
+        "trainer.barebones": NOT_BAREBONES,
+        "trainer.deterministic": or_null(one_of(True, False, "warn")),
+        "trainer.gradient_clip_algorithm": or_null(one_of("norm", "value")),
         "trainer.gradient_clip_val": or_null(NOT_NEGATIVE),
     }.items()
     for key in keys.split()
@@ -118,6 +132,8 @@ def validate_config(config: DictConfig) -> None:
         value = OmegaConf.select(config, section, default={})
         if not isinstance(value, Mapping | DictConfig):
             raise UserError(f"{section}: expected a mapping, found {value!r}; leave it out, or set {section}.KEY")
+    for key in FIXED_TRAINER_KEYS & set(config.trainer):
+        raise UserError(fixed_trainer_key(f"trainer.{key}"))
     check_values(config, LIMITS)
     if OmegaConf.select(config, "optim.init_lr_factor") is not None and OmegaConf.select(config, "init") is None:
         raise UserError("optim.init_lr_factor: without init there are no loaded weights; add init=CHECKPOINT")

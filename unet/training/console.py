@@ -66,9 +66,9 @@ def missing_classes(data: SegmentationData) -> str | None:
     return f"the training images have no pixel of {', '.join(missing)}, which the network cannot learn"
 
 
-def print_initial_weights(weights: LoadedWeights) -> None:
-    """Print what ``init`` loaded, and a warning if that is little."""
-    for line in filter(None, (weights.summary(), weights.warning())):
+def print_initial_weights(weights: LoadedWeights, leakage: str) -> None:
+    """Print what ``init`` loaded, a warning if that is little, and one of images that its run was trained on."""
+    for line in filter(None, (weights.summary(), weights.warning(), leakage)):
         console.print(line, markup=False)
 
 
@@ -85,7 +85,9 @@ def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: Segme
 
 def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str], checkpoint: str) -> None:
     """Print the metrics of a split, class by class, with the name of the checkpoint as a title."""
-    table = Table("class", "IoU", "Dice", title=f"{split} metrics, {checkpoint}", title_justify="left")
+    count = metrics[f"{split}/images"]
+    title = f"{split} metrics of {count} image{'s' * (count != 1)}, {checkpoint}"
+    table = Table("class", "IoU", "Dice", title=title, title_justify="left")
 
     def to_text(key: str) -> str:
         return f"{metrics[key]:.4f}" if key in metrics else "absent"

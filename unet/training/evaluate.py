@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from unet.data import SegmentationData
 from unet.data.allowed_classes import check_targets
+from unet.data.folder import Folder
 from unet.data.module import shutdown_workers_on_exit
+from unet.data.samples import MAX_STATISTICS, Samples, evenly_spaced
+from unet.data.source import ALL
 from unet.data_check.advice import scan_data
 from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
@@ -44,12 +48,13 @@ REQUIRED_KEYS = (
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The content of ``metrics.json`` (scores, diagnostics, provenance), and the diagnostics among it."""
+    """The content of ``metrics.json`` (scores, diagnostics, provenance), the diagnostics among it, and a warning."""
 
     metrics: dict[str, Any]
     diagnostics: dict[str, float]
     split: str
     classes: list[str]
+    warning: str = ""
 
 
 def evaluate_checkpoint(
@@ -63,7 +68,8 @@ def evaluate_checkpoint(
 
     Args:
         overrides: changes to its run's config, such as ``data.root=...``; ``data=NAME`` selects another data set.
-        split: ``train``, ``val`` or ``test``; None: the one that its training evaluated.
+        split: ``train``, ``val`` or ``test``, or ``all`` for all images without a division; None: ``all`` if
+            the overrides name another folder (``data.root``) of ``data=folder``, else that of the training.
         out: the folder for ``metrics.json`` and ``confusions.npz``; None: nothing is written.
 
     Raises:
@@ -79,15 +85,23 @@ def evaluate_checkpoint(
     config = evaluation_config(path, overrides)
     setup_process(config)
     data = build_data(config)
+    keys = {override.partition("=")[0] for override in overrides}
+    if split is None and isinstance(data.source, Folder) and keys & {"data", "data.root"}:
+        split = ALL
+    if split == ALL:
+        data.use_all_items()
     scan_data(data, config)
     task = evaluation_task(path, checkpoint, network, config, data)
     split = split or data.eval_split
     if split not in data.samples:
+        valid = [*data.samples, ALL]
         raise UserError(
-            f"split={split}: the data has no such split{did_you_mean(str(split), data.samples)} "
-            f"(valid: {', '.join(data.samples)})"
+            f"split={split}: the data has no such split{did_you_mean(str(split), valid)} (valid: {', '.join(valid)})"
         )
-    trainer = evaluation_trainer(config, network, data)
+    warning = ""
+    if split == ALL and has_training_images(path, config, data, task.description):
+        warning = "the network was trained on some of these images, so the metrics are too high; add split=test"
+    trainer = evaluation_trainer(config, network, data, split)
     if config.get("compile"):
         network.compile()
     with shutdown_workers_on_exit():
@@ -112,7 +126,24 @@ def evaluate_checkpoint(
     if out is not None:
         write_json(out / METRICS, metrics)
     diagnostics = {name: value for name, value in diagnostics.items() if name not in scores}
-    return EvaluationResult(metrics, diagnostics, split, list(task.classes))
+    return EvaluationResult(metrics, diagnostics, split, list(task.classes), warning)
+
+
+def has_training_images(path: Path, config: DictConfig, data: SegmentationData, description: dict[str, Any]) -> bool:
+    """Return whether the data set is that of a checkpoint's training, also if its folder was copied or moved.
+
+    A copy is recognized by the mean and standard deviation of the images in its training split.
+    """
+    folder = path.resolve().parent.parent
+    if (folder / CONFIG).is_file() and load_run_config(folder).data.source == config.data.source:
+        return True
+    try:
+        items = data.source.load_splits()["train"]
+    except UserError:  # it cannot be divided as the training's was
+        return False
+    items = [items[index] for index in evenly_spaced(len(items), MAX_STATISTICS)]
+    mean, std = Samples(items, data.source.num_classes, data.source.spatial_dims, 0, "train").statistics()
+    return bool(np.allclose([mean, std], [description["mean"], description["std"]], rtol=1e-6, atol=0))
 
 
 def evaluation_config(path: Path, overrides: Sequence[str]) -> DictConfig:
@@ -131,7 +162,6 @@ def evaluation_config(path: Path, overrides: Sequence[str]) -> DictConfig:
         OmegaConf.resolve(composed)
         config = load_run_config(folder) if (folder / CONFIG).is_file() else composed
         config.data = composed.data
-        config.data.batch_size = 1  # the data set may be smaller than a training batch
     elif (folder / CONFIG).is_file():
         config = load_run_config(folder)
     else:
@@ -151,6 +181,7 @@ def evaluation_config(path: Path, overrides: Sequence[str]) -> DictConfig:
         if key == "data.root" and config.data.source.get("root") == config.data.root:
             config.data.source.root = value  # the config of a run has no references
         OmegaConf.update(config, key, value)
+    config.data.batch_size, config.data.samples_per_epoch = 1, None  # the data may be fewer than a training batch
     return config
 
 
@@ -173,15 +204,16 @@ def evaluation_task(
         )
     if "class_weights" not in description:  # an older checkpoint: compute them from the training data
         loss: Any = OmegaConf.to_container(config.loss, resolve=True)
-        weights = class_weights(loss.get("class_weights", "none"), data.samples["train"].label_counts)
+        counts = next(iter(data.samples.values())).label_counts
+        weights = class_weights(loss.get("class_weights", "none"), counts)
         description["class_weights"] = weights
     return task_from_metadata(config, data, description, network)
 
 
-def evaluation_trainer(config: DictConfig, network: UNet, data: SegmentationData) -> L.Trainer:
+def evaluation_trainer(config: DictConfig, network: UNet, data: SegmentationData, split: str) -> L.Trainer:
     """Return a trainer that evaluates as the run's own did, on one device, and writes nothing."""
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    sizes = level_sizes(data.example("train").shape[2:], network.strides)
+    sizes = level_sizes(data.example(split).shape[2:], network.strides)
     precision: Any = resolve_precision(settings["precision"], accelerator_name(settings["accelerator"]), sizes)
     return make_trainer(
         **{key: settings[key] for key in TRAINER},

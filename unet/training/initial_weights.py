@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from unet.errors import UserError
 from unet.inference.checkpoint import load
 from unet.inference.segmenter import Segmenter
+from unet.io.run_folder import CONFIG, load_run_config
 from unet.network.model import UNet
 
 STEM, HEAD = "stem.0.0.weight", ("head.weight", "head.bias")
@@ -18,6 +20,8 @@ STEM, HEAD = "stem.0.0.weight", ("head.weight", "head.bias")
 FEW = 0.5
 """A warning is printed if less than this fraction of the weights is loaded."""
 MAX_NAMES = 6
+DIVISION = {"splits": None, "group": None, "fold": None, "split_seed": 0}
+"""The arguments of a data source that divide its images, and their values in the config of an older version."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,26 @@ def load_initial_weights(net: UNet, classes: Sequence[str], source: Segmenter, p
     changes = model_changes(old, net)
     fraction = sizes[True] / sum(sizes.values())
     return LoadedWeights(Path(path), len(net.state_dict()), loaded, new, adapted, fraction, changes)
+
+
+def leakage_warning(path: str, config: DictConfig) -> str:
+    """Return a warning if the run of a checkpoint was trained on this data set in another division, else "".
+
+    Images that are evaluated here may then be among those that it was trained on.
+    """
+    folder = Path(path).expanduser().resolve().parent.parent
+    if not (folder / CONFIG).is_file():
+        return ""
+    before, now = (OmegaConf.to_container(run.data.source, resolve=True) for run in (load_run_config(folder), config))
+    assert isinstance(before, dict) and isinstance(now, dict)
+    roots = [Path(str(source.get("root"))).expanduser().resolve() for source in (before, now)]
+    changed = [key for key, default in DIVISION.items() if before.get(key, default) != now.get(key, default)]
+    if roots[0] != roots[1] or before["_target_"] != now["_target_"] or not changed:
+        return ""
+    return (
+        f"warning: init: its run divided the images of {roots[0]} in another way (data.source.{changed[0]}), so it may "
+        f"have been trained on images that are evaluated here, and metrics may be too high"
+    )
 
 
 def check_comparable(net: UNet, old: UNet, path: str) -> None:

@@ -25,11 +25,18 @@ from unet.io.provenance import peak_memory_bytes, provenance
 from unet.io.run_folder import CHECKPOINTS, METRICS
 from unet.task.module import SegmentationTask
 from unet.task.parameters import check_frozen_are_loaded, freeze_parts
-from unet.training.build import build_data, build_trainer, check_network, checkpoint_metadata, task_from_metadata
+from unet.training.build import (
+    build_data,
+    build_trainer,
+    check_network,
+    check_trainer,
+    checkpoint_metadata,
+    task_from_metadata,
+)
 from unet.training.callbacks.progress import Progress
 from unet.training.callbacks.tensorboard import add_curves, get_writer, predict_panels
 from unet.training.console import print_initial_weights, print_result, print_summary
-from unet.training.initial_weights import LoadedWeights, load_initial_weights, read_initial_weights
+from unet.training.initial_weights import LoadedWeights, leakage_warning, load_initial_weights, read_initial_weights
 from unet.training.process import setup_process
 from unet.visualization import prediction_grid
 
@@ -42,6 +49,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         Interrupted: a signal stopped the training; ``last.ckpt`` is saved.
     """
     setup_process(config)
+    check_trainer(config)
     data = build_data(config)
     network = check_network(config, data)
     freeze_parts(network, config.optim.freeze)
@@ -62,7 +70,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         device = device_name(accelerator_name(config.trainer.accelerator))
         print_summary(task, data, summary, trainer.precision, device)
         if weights is not None:
-            print_initial_weights(weights)
+            print_initial_weights(weights, leakage_warning(str(config.init), config))
         elif config.optim.freeze and config.init is None:
             print("warning: optim.freeze without init: the frozen parts keep their random weights")
     writer = get_writer(trainer)
@@ -143,7 +151,7 @@ def load_best(task: SegmentationTask, out: Path) -> Mapping[str, float]:
 def evaluate(
     trainer: L.Trainer, task: SegmentationTask, data: SegmentationData, split: str | None = None
 ) -> dict[str, Any]:
-    """Return the metrics of a split; None: the test split or, if there is none, the validation split.
+    """Return the metrics of a split and its number of images; None: the test split, or else the validation split.
 
     The names of the metrics start with that of the split. Training images are evaluated without augmentation.
     """
@@ -157,7 +165,8 @@ def evaluate(
         scores = {name.replace("val/", f"{split}/", 1): value for name, value in scores.items()}
     task.to(trainer.strategy.root_device)  # the trainer moves the task to the CPU at its end
     absent = task.confusion.absent_classes(task.classes)
-    return {name: value for name, value in scores.items() if name.startswith(f"{split}/")} | {f"{split}/absent": absent}
+    scores = {name: value for name, value in scores.items() if name.startswith(f"{split}/")}
+    return {**scores, f"{split}/images": task.num_evaluated, f"{split}/absent": absent}
 
 
 def save_prediction_grid(task: SegmentationTask, data: SegmentationData, out: Path, count: int) -> None:

@@ -1,0 +1,74 @@
+"""Settings of Lightning's trainer: each works, or is refused in one line before data is read."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import config
+from folders import sentence
+from hydra.errors import ConfigCompositionException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from unet.errors import UserError
+from unet.runs.error_messages import format_error
+from unet.training.build import check_trainer
+from unet.training.config_limits import validate_config
+from unet.training.train import train
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the bottleneck is:UserWarning", "ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*tree.*:FutureWarning"
+)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trainer.precision=16-true", ["trainer.precision: unknown '16-true'; did you mean", "16-mixed"]),
+        ("trainer.precision=bf16-true", ["trainer.precision", "bf16-mixed"]),
+        ("trainer.precision=8", ["trainer.precision: expected one of auto, 32-true", "found 8"]),
+        ("trainer.enable_checkpointing=false", ["trainer.enable_checkpointing", "evaluated with its checkpoints"]),
+        ("trainer.barebones=true", ["trainer.barebones", "callbacks, checkpoints and a logger"]),
+        ("trainer.deterministic=foo", ["trainer.deterministic", "warn"]),
+        ("trainer.gradient_clip_algorithm=foo", ["trainer.gradient_clip_algorithm", "norm, value"]),
+        ("+trainer.logger=false", ["trainer.logger: cannot be changed", "leave the key out"]),
+        ("+trainer.callbacks=[x]", ["trainer.callbacks: cannot be changed"]),
+        ("trainer.profiler=foo", ["Lightning refuses the settings", "simple"]),
+        ("trainer.plugins=[x]", ["Lightning refuses the settings"]),
+        ("trainer.strategy=foo", ["Lightning refuses the settings"]),
+        ("trainer.max_time=foo", ["Lightning refuses the settings"]),
+        ("+trainer.foo=1", ["Lightning refuses the settings", "foo"]),
+    ],
+)
+def test_a_setting_that_a_run_cannot_have_is_refused(override: str, words: list[str]):
+    with pytest.raises(UserError) as error:
+        composed = config(override, "trainer.accelerator=cpu")
+        validate_config(composed)
+        check_trainer(composed)
+    sentence(error, *words)
+
+
+def test_messages_of_settings_that_lightning_refuses_later(composed: Any, tmp_path: Path):
+    with pytest.raises(ConfigCompositionException) as unknown:
+        config("trainer.logger=false")
+    assert format_error(unknown.value).startswith("trainer.logger: cannot be changed, as a run has its own logger")
+    for override in ("trainer.val_check_interval=100", "trainer.limit_val_batches=0.01"):
+        with pytest.raises((MisconfigurationException, ValueError)) as error:
+            train(composed(override), tmp_path / override)
+        assert format_error(error.value).startswith("trainer: Lightning refuses the settings: ")
+
+
+def test_overfit_batches_repeats_the_same_batch(composed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from unet.task.module import SegmentationTask
+
+    means: list[float] = []
+    step = SegmentationTask.training_step
+
+    def record(self: SegmentationTask, batch: Any, batch_idx: int) -> Any:
+        means.append(float(batch["image"].float().mean()))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", record)
+    fixed = "data.train_transforms=[{_target_: albumentations.CenterCrop, height: 32, width: 32}]"
+    metrics = train(composed("trainer.overfit_batches=1", "trainer.max_epochs=4", fixed), tmp_path / "run")
+    assert len(means) == 4 and np.ptp(means) == 0 and metrics["steps"] == 4
