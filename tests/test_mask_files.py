@@ -182,5 +182,10 @@ def test_a_training_split_without_a_class_is_warned_of(folder, capsys):
         swap(path, 0 * LABELS)
     assert missing_classes(scanned(folder, splits=ALL)) is not None
     assert any("train has only background" in finding.text for finding in findings_of(folder, WARNING))
-    print_scores({"test/iou/background": 1.0, "test/miou": 1.0, "test/absent": ["cell"]}, "test", CLASSES, "last")
+    print_scores(
+        {"test/iou/background": 1.0, "test/miou": 1.0, "test/images": 3, "test/absent": ["cell"]},
+        "test",
+        CLASSES,
+        "last",
+    )
     assert "warning: test has no pixel of cell" in capsys.readouterr().out
