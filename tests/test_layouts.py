@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from folders import CLASSES, noise, save, sentence
+from omegaconf import OmegaConf
 from test_data_check import parse_overrides
 
 from unet.data.files import match_case
 from unet.data.folder import Folder
 from unet.data.patterns import FilePattern
 from unet.errors import UserError
-from unet.io.config_keys import rename_value
+from unet.io.config_keys import rename_old_keys
 from unet.runs.run_names import quote_path, quote_words
 
 N = range(6)
@@ -191,8 +192,10 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     assert len(Folder("~/data", CLASSES).items["train"]) == 4
 
 
-def test_values_of_the_old_key_are_read():
-    assert rename_value("data.source.mask", "{stem}_mask") == "masks/{id}_mask.*"
+def test_the_config_of_an_older_run_is_read():
+    config = OmegaConf.create({"data": {"source": {"mask_stem": "{stem}_mask"}}})
+    rename_old_keys(config)
+    assert config.data.source == {"image": "images/{id}.*", "mask": "masks/{id}_mask.*"}
 
 
 def test_words_that_are_not_ascii_need_no_quotes():

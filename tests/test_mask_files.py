@@ -174,7 +174,7 @@ def test_one_fault_of_all_files_is_one_finding(folder):
     for path in masks(folder):
         swap(path, alpha([255, 255, 255]))
     (finding,) = findings_of(folder, ERROR)
-    assert finding.text.startswith("8 files: a mask with one colour") and len(finding.files) == 8
+    assert finding.text.startswith("8 files: a mask of one colour") and len(finding.files) == 8
 
 
 def test_a_training_split_without_a_class_is_warned_of(folder, capsys):
@@ -182,5 +182,10 @@ def test_a_training_split_without_a_class_is_warned_of(folder, capsys):
         swap(path, 0 * LABELS)
     assert missing_classes(scanned(folder, splits=ALL)) is not None
     assert any("train has only background" in finding.text for finding in findings_of(folder, WARNING))
-    print_scores({"test/iou/background": 1.0, "test/miou": 1.0, "test/absent": ["cell"]}, "test", CLASSES, "last")
+    print_scores(
+        {"test/iou/background": 1.0, "test/miou": 1.0, "test/images": 3, "test/absent": ["cell"]},
+        "test",
+        CLASSES,
+        "last",
+    )
     assert "warning: test has no pixel of cell" in capsys.readouterr().out

@@ -270,7 +270,7 @@ def test_an_invalid_file_is_named_and_does_not_stop_the_others(tmp_path: Path):
         "inf.npy": "infinite",
         "five.npy": "5 channels, but the network was trained on 3",
         "words.npy": "expected one of real numbers",
-        "volume.tif": "an image of 4 x 9 x 9 with 1 channels; the network takes images with 2 axes",
+        "volume.tif": "an image of 4 x 9 x 9, but the network takes images with 2 axes",
     }
     files = sorted(list_images(str(folder)), key=lambda path: path.suffix != ".png")
     results = {result.path.name: result for result in predict_files(model, files, BatchOptions(tmp_path / "out", "x"))}

@@ -21,6 +21,7 @@ MAX_COMPARED = 200  # number of files of a folder whose names are compared
 MAX_FOLDERS = 24  # number of folder patterns that are compared, those with the most files first
 MAX_AFFIXES = 12  # number of beginnings and of endings of the names in a folder that are compared
 MIN_FREQUENCY = 0.15  # the fraction of the files of a folder that an affix has at least
+MIN_PAIRED = 0.3  # the fraction of the files (at most MAX_COMPARED) that are paired at least
 MAX_MASK_VALUES = 64  # number of values up to which a file looks like a mask
 
 
@@ -157,7 +158,7 @@ def quote_override(key: str, text: str) -> str:
 
 
 def propose_patterns(root: Path, files: Sequence[Path]) -> Layout | None:
-    """Return the layout that pairs the most images and masks; None if none fits half of the images.
+    """Return the layout that pairs the most images and masks; None if that are few of the files.
 
     Of two files with one name, the mask is the one that has fewer values.
     """
@@ -172,9 +173,9 @@ def propose_patterns(root: Path, files: Sequence[Path]) -> Layout | None:
         examples = {names[0], names[len(names) // 2], names[-1]}
         masks = {id(mask): mask for name in examples for mask in with_name[name]}.values()
         scores += [(score, image, mask) for mask in masks if (score := rate_pair(image, mask))]
-    if not scores:
+    best = max((score for score, _, _ in scores), default=(0, 0))
+    if 2 * best[0] < MIN_PAIRED * min(len(files), MAX_COMPARED):
         return propose_coco(root, files, candidates)
-    best = max(score for score, _, _ in scores)
     pairs = [(image, mask) for score, image, mask in scores if score == best]
 
     def rank(pair: tuple[Candidate, Candidate]) -> tuple:

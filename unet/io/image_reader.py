@@ -159,7 +159,7 @@ def open_image(
     shape, extra = stored.shape, len(stored.shape) - spatial_dims
     if stored.spatial_dims not in (None, spatial_dims) or extra not in (0, 1) or 0 in shape:
         pages = {2: "channels", 3: "slices"}.get(spatial_dims)
-        is_stack = stored.format.startswith("TIFF") and pages and len(shape) >= 3
+        is_stack = size is not None and stored.format.startswith("TIFF") and pages is not None and len(shape) >= 3
         owner = "its mask has" if size is not None else "the network takes images with"
         raise UserError(
             f"{path}: an image of {times(shape)}, but {owner} {spatial_dims} axes; expected as many, none of them "
