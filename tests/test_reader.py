@@ -21,12 +21,17 @@ from networks import network
 from PIL import Image
 
 from unet.data.files import FilePair
+from unet.data.folder import Folder
 from unet.data.label_map import LabelMap
+from unet.data_check.findings import collect_findings
+from unet.data_check.survey import survey_data
 from unet.errors import UserError
 from unet.inference.options import PredictOptions
 from unet.io.image_reader import ReadOptions, open_image
 from unet.network.normalization import Normalize
 from unet.prediction.predict_file import predict_file
+from unet.prediction.predict_folder import DONE, BatchOptions, predict_files
+from unet.training.build import volume_grid
 
 H, W = 37, 29
 needs_codecs = pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is None, reason="imagecodecs is missing")
@@ -438,3 +443,51 @@ def test_the_label_of_a_pixel_without_data_is_255(tmp_path: Path, options: dict[
     tifffile.imwrite(tmp_path / "a.tif", filled, photometric="rgb")
     predict_file(model, tmp_path / "a.tif", tmp_path / "a.png", PredictOptions(**options))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), labels)
+
+
+@needs_volumes
+def test_voxels_of_another_size_or_direction_are_found_and_make_a_prediction_doubtful(tmp_path: Path):
+    def write(name: str, affine: np.ndarray, seed: int) -> Path:
+        path = tmp_path / name / f"{seed}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        values = noise(8, 8, 8, below=200 if name == "images" else 2, seed=seed).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(values, affine), path)
+        return path
+
+    usual, coarse, mirrored = np.eye(4), np.diag([1.0, 1, 3, 1]), np.diag([-1.0, 1, 1, 1])
+    for seed in range(6):
+        for name in ("images", "masks"):
+            write(name, usual, seed)
+    data = scanned(tmp_path, splits={"train": 1, "val": 1})
+    description = volume_grid(data.samples["train"])
+    assert description == {"axes": "RAS", "spacing": [[1.0] * 3] * 2}
+    model = network(tmp_path, 3, 1, **description)
+    messages: list[str] = []
+    for affine in (usual, coarse, mirrored):
+        predict_file(
+            model, write("other", affine, 0), tmp_path / "labels.nii.gz", PredictOptions(), warn=messages.append
+        )
+    assert len(messages) == 2 and "voxels are 1 x 1 x 3 mm" in messages[0] and "point to LAS" in messages[1]
+    with pytest.raises(UserError, match="strict=true"):
+        predict_file(model, write("other", coarse, 0), tmp_path / "no.nii.gz", PredictOptions(strict=True))
+    assert not (tmp_path / "no.nii.gz").exists()
+    for name in ("images", "masks"):
+        write(name, coarse, 4)
+        write(name, mirrored, 5)
+    survey = survey_data(Folder(str(tmp_path), CLASSES, splits={"train": 1, "val": 1}))
+    texts = {
+        finding.text.split(":")[0]: finding.files for finding in collect_findings(survey) if "differ" in finding.text
+    }
+    assert texts == {
+        "images differ in the directions of their axes": (str(tmp_path / "images" / "5.nii.gz"),),
+        "images differ in the size of their voxels": (str(tmp_path / "images" / "4.nii.gz"),),
+    }
+
+
+@needs_volumes
+def test_labels_of_a_slice_are_a_slice_in_the_same_place(tmp_path: Path):
+    affine = np.diag([-1.0, 2, 3, 1])
+    nibabel.save(nibabel.Nifti1Image(noise(40, 30, 1).astype(np.float32), affine), tmp_path / "a.nii.gz")
+    (result,) = predict_files(network(tmp_path, 2, 1), [tmp_path / "a.nii.gz"], BatchOptions(tmp_path / "out", "x"))
+    labels = nibabel.load(tmp_path / "out" / "a.nii.gz")
+    assert result.state == DONE and labels.shape == (40, 30, 1) and np.array_equal(labels.affine, affine)

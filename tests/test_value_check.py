@@ -14,6 +14,7 @@ from PIL import Image
 
 from unet.errors import UserError
 from unet.inference.image_values import convert_channels
+from unet.network.normalization import apply_gamma
 from unet.training.build import channel_difference, checkpoint_metadata
 
 BYTES = {"dtype": "uint8", "range": [0.0, 255.0]}
@@ -138,3 +139,15 @@ def test_with_a_threshold_the_label_is_1_where_its_probability_exceeds_it(
     assert 0.2 < thresholded.mean() < 0.4
     if not transforms:
         assert np.array_equal(network_.predict(COLOR, threshold=0.5, **options), labels)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1 / 2.2, 1.0, 2.2])
+def test_the_brightness_of_a_training_is_applied_to_images_as_stored(tmp_path: Path, gamma: float):
+    table = (255 * (np.arange(256) / 255) ** gamma).round().astype(np.uint8)  # as unet.data.blue_marble
+    stored = torch.arange(256, dtype=torch.uint8)
+    assert np.array_equal(apply_gamma(stored, gamma), table)
+    image = noise(20, 30, 3)
+    model = network(tmp_path, gamma=gamma)
+    labels = model.predict(image)
+    del model.description["gamma"]
+    assert np.array_equal(labels, model.predict(table[image]))

@@ -14,6 +14,7 @@ from unet.data.source import Array, Color, Item
 from unet.data_check.mask_values import find_levels, looks_lossy, nearest_levels
 from unet.data_check.shapes import Shapes, center_crop, measure_objects
 from unet.errors import UserError
+from unet.io.arrays import voxel_grid
 from unet.io.image_formats import SUFFIXES, name_parts
 from unet.io.image_reader import open_stored
 
@@ -31,10 +32,13 @@ class FileFormat:
     Attributes:
         name: format and mode, such as ``PNG RGB``, or the suffix of an array.
         orientation: the orientation that the file asks for and the reader does not apply; 1: none.
+        axes, spacing: directions of the axes and size of the voxels in mm, of a NIfTI file.
     """
 
     name: str
     orientation: int = 1
+    axes: str = ""
+    spacing: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,8 @@ def read_format(path: Path) -> FileFormat:
     if (suffix := name_parts(path)[1]) not in SUFFIXES:
         return FileFormat(suffix)
     stored = open_stored(path)
-    return FileFormat(stored.format, stored.orientation)
+    axes, spacing = ("", ()) if stored.affine is None else voxel_grid(stored.affine)
+    return FileFormat(stored.format, stored.orientation, axes, spacing)
 
 
 def spatial_size(path: Path) -> tuple[int, ...]:

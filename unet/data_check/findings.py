@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from unet.data.label_map import format_values
 from unet.data.source import SPLITS
 from unet.data_check.file_facts import QUARTER_TURNS, ImageFacts, ItemFacts, MaskFacts
@@ -14,6 +16,8 @@ from unet.data_check.survey import UNSPLIT, Survey
 from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
 
+MAX_SPACING_RATIO = 1.1
+"""The ratio of voxel sizes up to which images are considered equal in it."""
 ERROR, WARNING, NOTE = "error", "warning", "note"
 MAX_SIZES = 3  # number of pairs of sizes of image and mask that are errors of their own
 
@@ -256,6 +260,26 @@ def find_range_differences(survey: Survey) -> Iterator[Finding]:
         yield Finding(WARNING, text)
 
 
+def find_grid_differences(survey: Survey) -> Iterator[Finding]:
+    """Find NIfTI images whose axes have other directions, or whose voxels have another size, than those of most."""
+    images = [(item.name, image.format) for item, image in survey.images if image.format.axes]
+    if not images:
+        return
+    usual = Counter(grid.axes for _, grid in images).most_common(1)[0][0]
+    text = (
+        f"images differ in the directions of their axes: {format_counts(grid.axes for _, grid in images)}; training "
+        f"uses the axes as stored, so reorient them, with nibabel.as_closest_canonical"
+    )
+    yield from files_finding(WARNING, text, [name for name, grid in images if grid.axes != usual])
+    spacings = np.array([grid.spacing for _, grid in images])
+    ratios = np.exp(np.abs(np.log(spacings / np.median(spacings, 0))).max(1))
+    low, high = spacings.min(0), spacings.max(0)
+    ranges = " x ".join(f"{a:.3g} to {b:.3g}" if b > a else f"{a:.3g}" for a, b in zip(low, high, strict=True))
+    text = f"images differ in the size of their voxels: {ranges} mm; training ignores it, so resample them to one size"
+    odd = [name for (name, _), ratio in zip(images, ratios.tolist(), strict=True) if ratio > MAX_SPACING_RATIO]
+    yield from files_finding(WARNING, text, odd)
+
+
 def format_counts(values: Iterable[Hashable]) -> str:
     """Return the values with their frequencies, ``uint16 (9), uint8 (1)``; a single value without."""
     counts = Counter(values)
@@ -272,4 +296,5 @@ CHECKS: tuple[Callable[[Survey], Iterator[Finding]], ...] = (
     find_missing_labels,
     find_duplicates,
     find_range_differences,
+    find_grid_differences,
 )

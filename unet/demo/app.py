@@ -143,6 +143,8 @@ def run_samples(checkpoint: Path) -> list[ImageReader]:
     """
     try:
         settings = load_run_config(checkpoint.resolve().parents[1]).data.source
+        if "gamma" in settings:
+            settings.gamma = 1.0  # the network applies it
         check_targets(settings)
         source = instantiate(settings, _convert_="all")
         items = source.items.get("test") or source.items["val"]

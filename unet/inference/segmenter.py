@@ -22,7 +22,7 @@ from unet.inference.value_check import InputConverter
 from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
 from unet.network.model import UNet
-from unet.network.normalization import Normalize, adjust_logits
+from unet.network.normalization import Normalize, adjust_logits, apply_gamma
 
 DEFAULT_TILE = {1: 2**18, 2: 1024, 3: 96}
 """Size of a tile along each axis, by the number of axes: about a million pixels."""
@@ -63,6 +63,7 @@ class Segmenter(nn.Module):
         self.register_buffer("log_weights", torch.tensor(shift), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
+        image = apply_gamma(image, self.description.get("gamma", 1.0))
         return adjust_logits(self.net(self.normalize(image)), self.log_weights)
 
     @cached_property
@@ -203,7 +204,11 @@ def predict_windows(
     for window, logits in windows:
         labels, scores = decode_logits(logits, undo or (lambda maps: maps), probabilities, options.threshold)
         yield window, labels.cpu(), None if scores is None else scores.cpu()
-    doubts = converter.doubts()
+    report_doubts(converter.doubts(), options, warn)
+
+
+def report_doubts(doubts: Sequence[str], options: PredictOptions, warn: Callable[[str], None]) -> None:
+    """Warn of every reason why the labels are doubtful. Raises UserError if ``options.strict`` is True."""
     if doubts and options.strict:
         raise UserError(f"{'; '.join(doubts)} (refused because of strict=true)")
     for message in doubts:

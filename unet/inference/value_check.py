@@ -1,7 +1,7 @@
 """Compare the values of an image with those of the training images, and say where a prediction is doubtful."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from unet.errors import UserError
 from unet.inference.image_values import as_tensor, convert_channels, splits_alpha, trained_mode
 from unet.labels import IGNORE_INDEX
 
+MAX_SPACING_RATIO = 1.5
+"""Ratio of a voxel's size to that of the training images above which a prediction is doubtful."""
 DARKEST, BRIGHTEST = 1 / 100, 10
 """Fractions of the training's largest value between which the largest value of an image should be."""
 
@@ -138,6 +140,31 @@ def has_other_units(dtype: torch.dtype, low: float, high: float, description: Ma
     centred = all(mean < deviation / 4 for mean, deviation in zip(means, deviations, strict=True))
     unsigned = dtype in (torch.uint8, torch.uint16)
     return minimum < -largest * DARKEST and low >= 0 and (unsigned or centred)
+
+
+def grid_doubts(axes: str, spacing: Sequence[float], description: Mapping[str, Any]) -> list[str]:
+    """Return a message for each way in which the voxels of a NIfTI image are unlike those of the training images.
+
+    Args:
+        axes: the directions of its axes, such as ``RAS``.
+        spacing: the size of its voxels along each axis.
+        description: the checkpoint's, with ``axes`` and ``spacing`` if the training images were NIfTI files.
+    """
+    doubts = []
+    trained = description.get("axes")
+    if trained is not None and trained != axes:
+        doubts.append(
+            f"its axes point to {axes}, those of the training images to {trained}, and they are used as stored; "
+            f"reorient the image"
+        )
+    low, high = description.get("spacing") or (spacing, spacing)
+    if any(n < a / MAX_SPACING_RATIO or n > b * MAX_SPACING_RATIO for n, a, b in zip(spacing, low, high, strict=True)):
+        sizes = " x ".join(f"{a:.3g} to {b:.3g}" if b > a else f"{a:.3g}" for a, b in zip(low, high, strict=True))
+        doubts.append(
+            f"its voxels are {' x '.join(f'{n:.3g}' for n in spacing)} mm, those of the training images {sizes} mm; "
+            f"resample the image"
+        )
+    return doubts
 
 
 def channel_doubts(values: ValueStatistics, description: Mapping[str, Any]) -> list[str]:

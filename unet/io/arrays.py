@@ -76,6 +76,14 @@ def load_nifti(path: Path) -> Any:
         return image
 
 
+def voxel_grid(affine: Array) -> tuple[str, tuple[float, ...]]:
+    """Return the directions of the axes of a NIfTI file, such as ``RAS``, and the size of its voxels in mm."""
+    from nibabel.affines import voxel_sizes
+    from nibabel.orientations import aff2axcodes
+
+    return "".join(map(str, aff2axcodes(affine))), tuple(float(size) for size in voxel_sizes(affine))
+
+
 def without_single_slice(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return a NIfTI shape without a third axis (slices) or a fourth axis (time) of length 1."""
     return tuple(n for axis, n in enumerate(shape) if n != 1 or axis not in (2, 3))

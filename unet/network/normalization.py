@@ -26,6 +26,13 @@ class Normalize(nn.Module):
         return standardized.masked_fill(standardized.isnan(), 0.0) if image.is_floating_point() else standardized
 
 
+def apply_gamma(image: Tensor, gamma: float) -> Tensor:
+    """Return an image of 0 to 255 with every brightness v of 0 to 1 as ``v ** gamma``, rounded to integers."""
+    if gamma == 1:
+        return image
+    return ((image.float() / 255).clamp(min=0).pow(gamma) * 255).round()
+
+
 def adjust_logits(logits: Tensor, log_weights: Tensor) -> Tensor:
     """Subtract the log class weights (K,) from logits (B, K, *S).
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from unet.inference.image_values import check_channels
 from unet.inference.options import PredictOptions
-from unet.inference.segmenter import Segmenter, predict_windows
+from unet.inference.segmenter import Segmenter, predict_windows, report_doubts
+from unet.inference.value_check import grid_doubts
+from unet.io.arrays import voxel_grid
 from unet.io.atomic import atomic_write
 from unet.io.channel_files import ChannelReader, open_channels
 from unet.io.image_formats import Array
@@ -46,6 +48,8 @@ def predict_file(
     channels = model.net.in_channels if len(paths) == 1 else 1
     image = open_channels(paths, model.net.spatial_dims, options=reading, channels=channels, in_parts=True)
     check_channels((*image.size, image.channels), model.description)
+    if isinstance(image, ImageReader) and image.stored.affine is not None:
+        report_doubts(grid_doubts(*voxel_grid(image.stored.affine), model.description), options, warn)
     with ExitStack() as stack:
         write_labels = stack.enter_context(open_label_writer(labels, paths[0], image.size, model.colors, label_format))
         write_scores = overlay_writer = None

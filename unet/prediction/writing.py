@@ -113,7 +113,10 @@ def check_label_format(name: str) -> None:
 
 def label_suffix(path: Path, spatial_dims: int, labels: str = "index") -> str:
     """Return the suffix of the labels of an image file; ``labels`` is one of :data:`LABEL_FORMATS`."""
-    return (".tif" if labels == "tiff" else ".png") if spatial_dims == 2 else name_parts(path)[1]
+    suffix = name_parts(path)[1]
+    if spatial_dims != 2 or suffix in NIFTI:
+        return suffix
+    return ".tif" if labels == "tiff" else ".png"
 
 
 @contextmanager
@@ -160,7 +163,8 @@ def save_nifti(file: IO[bytes], labels: Array, image: Path, compressed: bool) ->
     header = source.header.copy()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
-    data = nibabel.Nifti1Image(labels, source.affine, header).to_bytes()
+    voxels = labels.reshape((*source.shape[:3], 1)[: max(3, labels.ndim)])  # a slice (X, Y, 1) was read as (X, Y)
+    data = nibabel.Nifti1Image(voxels, source.affine, header).to_bytes()
     file.write(gzip.compress(data, 6, mtime=0) if compressed else data)
 
 
