@@ -180,7 +180,7 @@ def test_any_exception_of_a_decoder_is_an_error_of_the_file(folder, monkeypatch)
     def fail(*arguments, **options):
         raise RuntimeError("odd\nbytes")
 
-    monkeypatch.setattr("unet.data.files.open_image", fail)
+    monkeypatch.setattr("unet.data.files.open_channels", fail)
     facts = read_facts(survey_folder(folder).facts[0].item, "train", False)
     assert facts.image is None and facts.errors == (f"{facts.name}: cannot be read (RuntimeError: odd bytes)",)
 

@@ -75,7 +75,7 @@ def test_the_page_shows_predictions_and_their_difference(tmp_path: Path):
 def test_the_page_warns_of_an_image_unlike_the_training_images(tmp_path: Path):
     networks = load_networks(two_checkpoints(tmp_path, dtype="uint8", range=[0.0, 255.0]), "cpu")
     np.save(tmp_path / "a.npy", noise(50, 71, 3) / np.float32(255))
-    summary, *_ = predict_image(networks, open_limited(tmp_path / "a.npy", 1))
+    summary, *_ = predict_image(networks, open_limited(tmp_path / "a.npy", 1, networks[0][1]))
     assert summary.count("<b>warning</b>: float32 values from 0 to 1, but the network was trained on uint8 images") == 1
 
 
