@@ -23,6 +23,7 @@ from PIL import Image
 from unet.data.files import FilePair
 from unet.data.folder import Folder
 from unet.data.label_map import LabelMap
+from unet.data.nodata import find_undeclared_nodata
 from unet.data_check.findings import collect_findings
 from unet.data_check.survey import survey_data
 from unet.errors import UserError
@@ -491,3 +492,41 @@ def test_labels_of_a_slice_are_a_slice_in_the_same_place(tmp_path: Path):
     (result,) = predict_files(network(tmp_path, 2, 1), [tmp_path / "a.nii.gz"], BatchOptions(tmp_path / "out", "x"))
     labels = nibabel.load(tmp_path / "out" / "a.nii.gz")
     assert result.state == DONE and labels.shape == (40, 30, 1) and np.array_equal(labels.affine, affine)
+
+
+def test_a_value_far_from_all_others_has_to_be_declared(tmp_path: Path):
+    folder_of(tmp_path, list("abcd"), size=(8, 8))
+    for seed, path in enumerate(sorted((tmp_path / "images").iterdir())):
+        path.unlink()
+        pixels = noise(8, 8, below=1000, seed=seed).astype(np.float32) / 1000
+        pixels[0, :2] = -9999
+        tifffile.imwrite(path.with_suffix(".tif"), pixels, photometric="minisblack")
+    options = {"splits": {"train": 2, "val": 2}}
+    with pytest.raises(UserError) as error:
+        scanned(tmp_path, **options)
+    sentence(error, "3 more images", "the value -9999 is far", "data.source.nodata=-9999", "data.source.nodata=none")
+    assert scanned(tmp_path, nodata=-9999, **options).samples["train"].range[0] >= 0
+    assert scanned(tmp_path, nodata="none", **options).samples["train"].range[0] == -9999
+    (finding,) = [
+        one for one in collect_findings(survey_data(Folder(str(tmp_path), CLASSES, **options))) if "far" in one.text
+    ]
+    assert finding.kind == "error" and len(finding.files) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([-9999] + [0.1, 0.5, 0.9] * 20, -9999),
+        ([65535] * 5 + [100, 900, 3000] * 20, 65535),
+        ([-3.4e38] * 5 + [-5.0, 3.0, 8.0] * 20, -3.4e38),
+        ([0.0] * 30 + [1000.0, 1005.0, 1010.0] * 20, None),  # outside of an object
+        ([0.0, 1.0] * 20, None),
+        ([-1024.0] * 20 + [0.0, 500.0, 3000.0] * 20, None),  # CT
+        ([65535] + [100, 900, 3000] * 60, None),  # a hot pixel
+        (list(range(-50, 50)), None),
+    ],
+)
+def test_values_that_probably_mean_no_data(values: list[float], expected: float | None):
+    dtype = np.float32 if any(isinstance(value, float) for value in values) or min(values) < 0 else np.uint16
+    image = np.array(values, dtype)[:, None]
+    assert find_undeclared_nodata(image) == (None if expected is None else np.float32(expected))

@@ -43,7 +43,8 @@ class Folder(Source):
         channels: the texts of ``{channel}`` in ``image``: one file for each, in the order of the channels.
         mode: a Pillow mode (``L``, ``RGB`` or ``RGBA``) to which every image is converted; None: no conversion.
         nodata: a value of the images that stands for no data, besides NaN and the value that a GeoTIFF declares. Such
-            pixels are replaced by the mean, and their labels are ignored.
+            pixels are replaced by the mean, and their labels are ignored. ``none``: there is no such value, not even a
+            declared one.
         pages: ``channels`` or ``slices``: what the pages of a TIFF are; None: as its metadata say, or else slices.
         splits: for each split a text file of names (in ``root`` or the working directory), or its fraction of the
             images that are in no list, or null. Images are assigned at random.
@@ -67,7 +68,7 @@ class Folder(Source):
         mask: str = "masks/{id}.*",
         channels: Sequence[str] | None = None,
         mode: str | None = None,
-        nodata: float | None = None,
+        nodata: float | str | None = None,
         pages: str | None = None,
         splits: Mapping[str, float | str | None] = DEFAULT_SPLITS,
         group: str | None = None,
@@ -85,11 +86,12 @@ class Folder(Source):
         self.image, self.mask, self.coco = compile_patterns(image, mask, self.channels)
         if mode is not None and mode not in MODES:
             raise UserError(f"data.source.mode: expected null or one of {', '.join(MODES)}, found {mode!r}")
-        if not isinstance(nodata, int | float | None) or isinstance(nodata, bool):
-            raise UserError(f"data.source.nodata: expected null or a number, such as -9999, found {nodata!r}")
+        if nodata != "none" and (not isinstance(nodata, int | float | None) or isinstance(nodata, bool)):
+            raise UserError(f"data.source.nodata: expected a number, such as -9999, none or null, found {nodata!r}")
         if pages is not None and pages not in PAGES:
             raise UserError(f"data.source.pages: expected null or one of {', '.join(PAGES)}, found {pages!r}")
-        self.read_options = ReadOptions(mode, None if nodata is None else float(nodata), pages)
+        number = float(nodata) if isinstance(nodata, int | float) else None
+        self.read_options = ReadOptions(mode, number, nodata != "none", pages)
         self.splits = check_splits(splits)
         self.left_out = [split for split, rule in splits.items() if not rule]
         self.group = compile_group(group)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
@@ -97,6 +97,9 @@ class SegmentationData(L.LightningDataModule):
                     f"{part.items[0].name}: no pixel is labelled in this or any other mask of {split}: all are "
                     f"ignored; correct the masks, or data.source.values"
                 )
+        options = self.source.read_options
+        if options.nodata is None and options.declared_nodata:
+            require_declared_nodata(samples.values())
         self.samples = samples
 
     def scan(self) -> None:
@@ -244,3 +247,16 @@ def init_worker(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda signum, frame: signal.signal(signum, signal.SIG_DFL))
+
+
+def require_declared_nodata(splits: Iterable[Samples]) -> None:
+    """Raise UserError if images have a value far from all others, which probably stands for no data."""
+    found = [(part.items[index].name, value) for part in splits for index, value in part.nodata_candidates.items()]
+    if not found:
+        return
+    name, value = found[0]
+    more = f" and {len(found) - 1} more images" if len(found) > 1 else ""
+    raise UserError(
+        f"{name}{more}: the value {value:g} is far from all others; if it means that there is no data, add "
+        f"data.source.nodata={value:g}; if it is a measurement, add data.source.nodata=none"
+    )

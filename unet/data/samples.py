@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from unet.data.nodata import find_undeclared_nodata
 from unet.data.source import Array, Item
 from unet.errors import DataUnavailable, UserError
 from unet.labels import IGNORE_INDEX, label_entropy
@@ -40,6 +41,7 @@ class Samples:
         dtype, range: the type of all images together (uint8, uint16 or float32), their smallest and largest value.
         sizes: every size of a target, with the first item of that size.
         digests: of every image, equal for equal pixels.
+        nodata_candidates: the values that probably stand for no data, by item.
         num_pixels, num_missing: all pixels, and those without data, all of whose channels are NaN.
         bytes: size of the cached images and targets.
     """
@@ -54,6 +56,7 @@ class Samples:
         self.sizes: dict[tuple[int, ...], int] = {}
         self.digests: list[bytes] = []
         self.num_pixels = self.num_missing = 0
+        self.nodata_candidates: dict[int, float] = {}
 
         def read_and_hash(item: Item) -> tuple[Array, Array, bytes]:
             image, target = read_item(item, num_classes, spatial_dims)
@@ -79,6 +82,8 @@ class Samples:
             self.num_missing += int(np.isnan(image).all(-1).sum())
         if present.size:
             self.range = min(self.range[0], float(present.min())), max(self.range[1], float(present.max()))
+        if (value := find_undeclared_nodata(image)) is not None:
+            self.nodata_candidates[index] = value
         size = image.nbytes + target.nbytes
         if self.bytes + size <= budget:
             for array in (image, target):

@@ -4,8 +4,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -80,7 +81,9 @@ def write_corrected_copy(survey: Survey, out: Path) -> CorrectedCopy:
     if IGNORE in survey.encoding.meaning.values():
         values = {**dict(enumerate(classes)), 255: IGNORE}
         overrides.append(values_override(values))
-    settings = {key: value for key, value in asdict(reading).items() if value is not None}
+    settings: dict[str, Any] = {"mode": reading.mode, "pages": reading.pages}
+    settings["nodata"] = reading.nodata if reading.declared_nodata else "none"
+    settings = {key: value for key, value in settings.items() if value is not None}
     overrides += [f"data.source.{key}={value}" for key, value in settings.items()]
     return CorrectedCopy(Folder(str(out), classes=classes, values=values, **settings), tuple(overrides), exclusions)
 

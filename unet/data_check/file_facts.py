@@ -9,6 +9,7 @@ import numpy as np
 
 from unet.data.files import FilePair
 from unet.data.mask_file import Key, MaskFile
+from unet.data.nodata import find_undeclared_nodata
 from unet.data.samples import hash_pixels
 from unet.data.source import Array, Color, Item
 from unet.data_check.mask_values import find_levels, looks_lossy, nearest_levels
@@ -51,6 +52,7 @@ class ImageFacts:
         low, high: the smallest and the largest finite value; NaN if there is none.
         num_infinite: number of infinite values.
         num_missing: number of pixels without data: all channels are NaN.
+        nodata: a value that probably stands for no data; None if there is none.
         digest: equal for equal pixels.
     """
 
@@ -62,6 +64,7 @@ class ImageFacts:
     high: float
     num_infinite: int
     num_missing: int
+    nodata: float | None
     digest: bytes
 
 
@@ -171,7 +174,9 @@ def image_facts(image: Array, file_format: FileFormat) -> ImageFacts:
     infinite = missing = 0
     if image.dtype.kind == "f":
         infinite, missing = int(np.isinf(image).sum()), int(np.isnan(image).all(-1).sum())
-    return ImageFacts(file_format, size, channels, str(image.dtype), low, high, infinite, missing, hash_pixels(image))
+    nodata = find_undeclared_nodata(image)
+    digest = hash_pixels(image)
+    return ImageFacts(file_format, size, channels, str(image.dtype), low, high, infinite, missing, nodata, digest)
 
 
 def mask_facts(mask: MaskFile, file_format: FileFormat, measure: bool, lossy: bool = False) -> MaskFacts:

@@ -89,6 +89,15 @@ def find_unreadable(survey: Survey) -> Iterator[Finding]:
             yield Finding(ERROR, f"{len(names)} files: {problem}", tuple(names))
     infinite = [item.name for item, image in survey.images if image.num_infinite]
     yield from files_finding(ERROR, "images contain infinite values; replace them or remove the images", infinite)
+    options = survey.source.read_options
+    if options.nodata is None and options.declared_nodata:
+        found = [(item.name, image.nodata) for item, image in survey.images if image.nodata is not None]
+        for value in dict.fromkeys(value for _, value in found):
+            text = (
+                f"images have the value {value:g}, far from all others; if it means that there is no data, add "
+                f"data.source.nodata={value:g}; if it is a measurement, add data.source.nodata=none"
+            )
+            yield Finding(ERROR, text, tuple(name for name, number in found if number == value))
     empty = [item.name for item, image in survey.images if image.num_missing == math.prod(image.size)]
     yield from files_finding(WARNING, "images have no data at all (NaN or nodata), so they do not contribute", empty)
     missing = [item.name for item, image in survey.images if 0 < image.num_missing < math.prod(image.size)]

@@ -32,11 +32,13 @@ class ReadOptions:
     Attributes:
         mode: the Pillow mode to which 8-bit images are converted, ``L``, ``RGB`` or ``RGBA``; None: no conversion.
         nodata: a value that stands for no data, besides NaN and the value that a GeoTIFF declares.
+        declared_nodata: whether the value that a GeoTIFF declares counts.
         pages: what the pages of a TIFF are, ``channels`` or ``slices``; None: as its metadata say, or else slices.
     """
 
     mode: str | None = None
     nodata: float | None = None
+    declared_nodata: bool = True
     pages: str | None = None
 
     @classmethod
@@ -103,7 +105,8 @@ class ImageReader:
             values = self.stored.read(begin, end)
         if self.stored.palette is not None:
             values = self.stored.palette[values[..., 0], :3]
-        missing = find_missing(values, [self.options.nodata, self.stored.nodata])
+        declared = self.stored.nodata if self.options.declared_nodata else None
+        missing = find_missing(values, [self.options.nodata, declared])
         if missing is not None:
             values = np.where(missing, values.dtype.type(0), values)  # float32 may not hold the value
         values = to_native(values, self.path)
