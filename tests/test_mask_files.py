@@ -16,7 +16,8 @@ from unet.data_check.corrected_copy import write_corrected_copy
 from unet.data_check.findings import ERROR, WARNING
 from unet.errors import UserError
 from unet.training.build import build_data
-from unet.training.console import missing_classes, print_scores
+from unet.training.console import print_scores
+from unet.training.data_warnings import missing_classes
 
 LABELS = noise(12, 10, below=2)
 ALL = {"train": 1, "val": 1}

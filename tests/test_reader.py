@@ -32,7 +32,7 @@ from unet.io.image_reader import ReadOptions, open_image
 from unet.network.normalization import Normalize
 from unet.prediction.predict_file import predict_file
 from unet.prediction.predict_folder import DONE, BatchOptions, predict_files
-from unet.training.build import volume_grid
+from unet.training.volume_grid import volume_grid
 
 H, W = 37, 29
 needs_codecs = pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is None, reason="imagecodecs is missing")

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -41,6 +41,8 @@ class Samples:
         dtype, range: the type of all images together (uint8, uint16 or float32), their smallest and largest value.
         sizes: every size of a target, with the first item of that size.
         digests: of every image, equal for equal pixels.
+        dtypes: number of images of each type, without those with NaN, which are float32.
+        float_highs: the largest value of each float image.
         nodata_candidates: the values that probably stand for no data, by item.
         num_pixels, num_missing: all pixels, and those without data, all of whose channels are NaN.
         bytes: size of the cached images and targets.
@@ -57,6 +59,8 @@ class Samples:
         self.digests: list[bytes] = []
         self.num_pixels = self.num_missing = 0
         self.nodata_candidates: dict[int, float] = {}
+        self.dtypes: Counter[str] = Counter()
+        self.float_highs: list[float] = []
 
         def read_and_hash(item: Item) -> tuple[Array, Array, bytes]:
             image, target = read_item(item, num_classes, spatial_dims)
@@ -80,6 +84,10 @@ class Samples:
         if image.dtype.kind == "f":
             present = image[~np.isnan(image)]
             self.num_missing += int(np.isnan(image).all(-1).sum())
+        if present.size == image.size:
+            self.dtypes[str(image.dtype)] += 1
+        if present.size and image.dtype.kind == "f":
+            self.float_highs.append(float(present.max()))
         if present.size:
             self.range = min(self.range[0], float(present.min())), max(self.range[1], float(present.max()))
         if (value := find_undeclared_nodata(image)) is not None:

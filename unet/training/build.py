@@ -19,13 +19,10 @@ from rich.console import Console
 from unet.analysis.width_matching import match_width
 from unet.data import SegmentationData
 from unet.data.dataset import transforms_for_dims
-from unet.data.files import FilePair
 from unet.data.samples import Samples, evenly_spaced
 from unet.data_check.advice import check_advice
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, resolve_precision, to_memory_format
-from unet.io.arrays import load_nifti, voxel_grid
-from unet.io.image_formats import NIFTI, name_parts
 from unet.io.run_folder import CHECKPOINTS
 from unet.network.model import UNet
 from unet.network.normalization import Normalize
@@ -34,6 +31,7 @@ from unet.task.module import SegmentationTask
 from unet.training.callbacks import checkpoint, tensorboard
 from unet.training.callbacks.ema import MovingAverage
 from unet.training.callbacks.progress import Progress
+from unet.training.volume_grid import volume_grid
 
 
 def build_data(config: DictConfig) -> SegmentationData:
@@ -106,21 +104,6 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "eval_transforms": transforms_for_dims(transforms, data.source.spatial_dims),
         "eval_tile": data.eval_tile and list(data.eval_tile),
         "eval_overlap": data.eval_overlap,
-    }
-
-
-def volume_grid(samples: Samples, most: int = 64) -> dict[str, Any]:
-    """Return the directions of the axes of NIfTI images, if all have the same, and the range of their voxel sizes."""
-    items = [samples.items[index] for index in evenly_spaced(len(samples), most)]
-    files = [item.read.image for item in items if isinstance(item.read, FilePair)]
-    grids = [voxel_grid(load_nifti(file).affine) for file in files if name_parts(file)[1] in NIFTI]
-    if not grids:
-        return {}
-    spacings = [spacing for _, spacing in grids]
-    axes = {axes for axes, _ in grids}
-    return {
-        "axes": axes.pop() if len(axes) == 1 else None,
-        "spacing": [list(map(min, zip(*spacings, strict=True))), list(map(max, zip(*spacings, strict=True)))],
     }
 
 

@@ -14,6 +14,7 @@ from unet.network.geometry import level_sizes, times
 from unet.network.registry import operator_name
 from unet.runs.cli import program_name
 from unet.task.module import SegmentationTask
+from unet.training.data_warnings import data_warnings
 from unet.training.initial_weights import LoadedWeights
 
 console = Console(soft_wrap=True, highlight=False)
@@ -44,30 +45,14 @@ def print_summary(
     if train.num_missing:
         share = train.num_missing / train.num_pixels
         console.print(f"{share:.1%} of the training pixels have no data (NaN or nodata): their labels are ignored")
-    if data.in_two_splits:
-        first, second = data.in_two_splits[0]
-        console.print(
-            f"warning: {len(data.in_two_splits)} images are in two splits, such as {first.name} and {second.name}, so "
-            f"the test metrics will be too high; {program_name('check')} lists all of them",
-            markup=False,
-        )
-    if warning := missing_classes(data):
-        console.print(f"warning: {warning}; {program_name('check')} shows the values of the masks", markup=False)
+    warnings = list(data_warnings(data))
+    for text in warnings:
+        console.print(f"warning: {text}", markup=False)
+    if warnings:
+        console.print(f"{program_name('check')} lists the files", markup=False)
     console.print(f"device: {device}; precision: {precision}")
     if data.eval_split != "test":
         console.print("no test split: the final metrics are those of the validation split, named val/...")
-
-
-def missing_classes(data: SegmentationData) -> str | None:
-    """Return a warning if a class has no pixel in the training split; None if all have."""
-    counts = dict(zip(data.source.classes, data.samples["train"].label_counts, strict=True))
-    missing = [name for name, count in counts.items() if count == 0]
-    if not missing:
-        return None
-    if len(missing) == len(counts) - 1:
-        (only,) = counts.keys() - set(missing)
-        return f"the training images have no pixel of any class but {only}, so the network can only learn to predict it"
-    return f"the training images have no pixel of {', '.join(missing)}, which the network cannot learn"
 
 
 def print_initial_weights(weights: LoadedWeights, leakage: str) -> None:
