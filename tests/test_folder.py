@@ -9,7 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet.data.folder import Folder, assign_splits
+from unet.data.folder import Folder
+from unet.data.splits import assign_splits
 from unet.errors import UserError
 
 

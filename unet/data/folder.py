@@ -1,29 +1,26 @@
 """Images, volumes or sequences and their masks, found by patterns of file names and divided into splits."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unet.data.annotations import read_coco
-from unet.data.files import FilePair, pair_found, read_lines, require_folders
-from unet.data.label_map import LabelMap, format_values
+from unet.data.class_names import check_classes, class_colors, classes_in
+from unet.data.files import FilePair, pair_found, require_folders
+from unet.data.label_map import LabelMap
 from unet.data.layouts import advise_layout
 from unet.data.mask_reading import MASK_SUFFIXES
 from unet.data.patterns import FilePattern, FoundFile, split_of_name, visible
-from unet.data.source import PALETTE, SPLITS, Color, Item, Source
-from unet.errors import UserError, did_you_mean
-from unet.io.image_formats import SUFFIXES, name_parts
+from unet.data.source import SPLITS, Item, Source
+from unet.data.splits import DEFAULT_SPLITS, SplitRules
+from unet.errors import UserError
+from unet.io.image_formats import SUFFIXES
 from unet.io.image_reader import ReadOptions
 from unet.io.tiff import PAGES
-from unet.labels import IGNORE_INDEX
 
 MODES = ("L", "RGB", "RGBA")
-DEFAULT_SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
 class Folder(Source):
@@ -92,15 +89,7 @@ class Folder(Source):
             raise UserError(f"data.source.pages: expected null or one of {', '.join(PAGES)}, found {pages!r}")
         number = float(nodata) if isinstance(nodata, int | float) else None
         self.read_options = ReadOptions(mode, number, nodata != "none", pages)
-        self.splits = check_splits(splits)
-        self.left_out = [split for split, rule in splits.items() if not rule]
-        self.group = compile_group(group)
-        self.fold, self.folds, self.split_seed = check_folds(fold, folds, split_seed)
-        if fold is not None and (lists := [split for split in ("train", "val") if isinstance(splits.get(split), str)]):
-            raise UserError(
-                f"data.source.fold={fold}: divides the images of train and val, but data.source.splits.{lists[0]} is a "
-                f"list; leave one of them out"
-            )
+        self.rules = SplitRules(self.root, splits, group, fold, folds, split_seed)
 
     @cached_property
     def spatial_dims(self) -> int:  # type: ignore[override]
@@ -113,15 +102,10 @@ class Folder(Source):
         pairs = self.pairs()
         if "" in pairs:
             items = pairs[""]
-            splits = {split: {name: items[name] for name in names} for split, names in self.divide(items).items()}
+            splits = {split: {name: items[name] for name in names} for split, names in self.rules.divide(items).items()}
         else:
-            self.check_rules_of_folders(pairs)
-            if self.fold is not None:
-                raise UserError(
-                    f"data.source.fold={self.fold}: the folders of {self.root} are the splits already "
-                    f"({', '.join(pairs)}); put all images into one folder, or leave the fold out"
-                )
-            splits = {split: items for split, items in pairs.items() if split not in self.left_out}
+            self.rules.check_split_folders(pairs)
+            splits = {split: items for split, items in pairs.items() if split not in self.rules.left_out}
         for split in ("train", "val"):
             if not splits.get(split):
                 found = ", ".join(f"{len(items)} {name}" for name, items in splits.items())
@@ -129,21 +113,11 @@ class Folder(Source):
                     f"{self.root}: no images for {split}; training needs train and val (data.source.splits)"
                     + (f"; found {found}" if "" not in pairs else "")
                 )
-        if self.group is not None:
-            self.check_groups(splits)
+        self.rules.check_groups(splits)
         return {split: list(splits[split].values()) for split in SPLITS if splits.get(split)}
 
     def all_items(self) -> list[Item]:
         return [item for items in self.pairs().values() for item in items.values()]
-
-    def check_rules_of_folders(self, pairs: Mapping[str, Any]) -> None:
-        """Raise UserError if the splits are folders and a list is given, too."""
-        for split, rule in self.splits.items():
-            if isinstance(rule, str):
-                raise UserError(
-                    f"data.source.splits.{split}={rule}: the folders of {self.root} are the splits already "
-                    f"({', '.join(pairs)}); leave the list out"
-                )
 
     def pairs(self) -> dict[str, dict[str, Item]]:
         """Return the items by split and name; the split is empty if the folders have none.
@@ -198,71 +172,6 @@ class Folder(Source):
             masks += [FoundFile(file.path / name, name, file.split) for name in shapes_of]
         return masks
 
-    def divide(self, items: Mapping[str, Item]) -> dict[str, list[str]]:
-        """Return the stems of each split."""
-        lists = {split: self.read_list(rule, items) for split, rule in self.splits.items() if isinstance(rule, str)}
-        split_of: dict[str, str] = {}
-        for split, stems in lists.items():
-            for stem in stems:
-                if stem in split_of:
-                    raise UserError(f"{items[stem].name}: listed for {split_of[stem]} and again for {split}")
-                split_of[stem] = split
-        fractions = {split: rule for split, rule in self.splits.items() if not isinstance(rule, str)}
-        groups: dict[str, list[str]] = {}
-        for stem in items:
-            if stem not in split_of:
-                groups.setdefault(self.group_of(stem), []).append(stem)
-        splits = assign_splits(groups, fractions, self.split_seed)
-        if self.fold is not None:
-            rest = {name: stems for name, stems in groups.items() if stems[0] not in splits.get("test", ())}
-            splits |= self.divide_into_folds(rest)
-        return lists | splits
-
-    def divide_into_folds(self, groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-        """Return train and val: all groups outside a fold and those in it."""
-        if len(groups) < self.folds:
-            raise UserError(
-                f"{self.root}: {len(groups)} images or groups of train and val cannot be divided into "
-                f"data.source.folds={self.folds}; add some, or set a smaller number"
-            )
-        parts = assign_splits(groups, {str(fold): 1 for fold in range(self.folds)}, self.split_seed)
-        val = parts.pop(str(self.fold))
-        return {"train": [stem for stems in parts.values() for stem in stems], "val": val}
-
-    def read_list(self, name: str, items: Mapping[str, Item]) -> list[str]:
-        """Return the stems in a text file of stems or file names."""
-        path = self.root / name if (self.root / name).is_file() else Path(name)
-        stems = []
-        for line in read_lines(path):
-            stem, suffix = name_parts(Path(line))
-            stem = line if line in items or suffix not in SUFFIXES else (Path(line).parent / stem).as_posix()
-            if stem not in items:
-                raise UserError(f"{path}: no image {stem} in {self.root}{did_you_mean(stem, items)}")
-            stems.append(stem)
-        return stems
-
-    def group_of(self, stem: str) -> str:
-        """Return the group of an image: without a pattern, its stem."""
-        if self.group is None:
-            return stem
-        match = self.group.search(stem)
-        if match is None or match[1] is None:
-            raise UserError(f"{self.root}: image {stem} does not match data.source.group={self.group.pattern}")
-        return match[1]
-
-    def check_groups(self, splits: Mapping[str, Iterable[str]]) -> None:
-        """Check that no group is in two splits. Raises UserError."""
-        first: dict[str, tuple[str, str]] = {}
-        for split, stems in splits.items():
-            for stem in stems:
-                group = self.group_of(stem)
-                first_split, first_stem = first.setdefault(group, (split, stem))
-                if first_split != split:
-                    raise UserError(
-                        f"{self.root}: {first_stem} in {first_split} and {stem} in {split} are both of the group "
-                        f"{group}; put each group into one split"
-                    )
-
 
 def starts_of_names(path: str) -> list[int]:
     """Return the positions in a path where a folder or file name starts."""
@@ -293,116 +202,3 @@ def compile_patterns(image: str, mask: str, channels: Sequence[str]) -> tuple[Fi
             f"or in none, found {image!r} and {mask!r}"
         )
     return images, masks, is_coco
-
-
-def assign_splits(
-    groups: Mapping[str, Sequence[str]], fractions: Mapping[str, float], seed: int = 0
-) -> dict[str, list[str]]:
-    """Assign each group to a split, so that no split is empty and each has about its fraction of the images.
-
-    Large groups are assigned first, in a random order; each to the split that lacks the most images.
-    """
-    splits: dict[str, list[str]] = {split: [] for split in fractions}
-    if not fractions:
-        return splits
-    if len(groups) < len(fractions):
-        raise UserError(
-            f"{len(groups)} images or groups cannot be divided into {', '.join(fractions)}; add some, or remove a "
-            f"split with data.source.splits.test=null"
-        )
-    scale = sum(map(len, groups.values())) / sum(fractions.values())
-    names = list(groups)
-    shuffled = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
-    for index, name in enumerate(sorted(shuffled, key=lambda name: -len(groups[name]))):
-        empty = [split for split in splits if not splits[split]]
-        candidates = empty if len(names) - index <= len(empty) else list(splits)
-        split = max(candidates, key=lambda split: fractions[split] * scale - len(splits[split]))
-        splits[split] += groups[name]
-    return splits
-
-
-def classes_in(values: Mapping[Any, str] | None) -> list[str] | None:
-    """Return the classes in ``values``, in order of their first occurrence; None without ``values``."""
-    if not isinstance(values, Mapping):
-        return None
-    for value, name in values.items():
-        if not isinstance(name, str | int | float):
-            raise UserError(
-                f"data.source.values: expected the name of a class, or ignore, for {value}, found {name!r}; quote a "
-                f'name such as "null"'
-            )
-    return [name for name in dict.fromkeys(map(str, values.values())) if name != "ignore"]
-
-
-def check_classes(classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the class names as strings. Raises UserError unless they are a list of different names."""
-    names = tuple(map(str, classes)) if isinstance(classes, Sequence) and not isinstance(classes, str) else ()
-    valid = all(isinstance(name, str | int | float) and str(name).strip() for name in (classes if names else ()) or ())
-    if not valid or not 2 <= len(names) == len(set(names)) <= IGNORE_INDEX or "ignore" in names:
-        raise UserError(
-            f"data.source.classes: expected a list of at least two names, such as "
-            f"'data.source.classes=[background,cell]', up to {IGNORE_INDEX} different names, none of them ignore or "
-            f"empty, found {f'{len(names)}: {format_values(names)}' if names else repr(classes)}"
-        )
-    return names
-
-
-def class_colors(colors: Sequence[Sequence[int]] | None, labels: LabelMap) -> list[Color]:
-    """Return the configured colours; by default those of colour masks, or the palette, repeated if it is too short."""
-    count = len(labels.classes)
-    if colors is not None:
-        try:
-            result = [(red, green, blue) for red, green, blue in colors]
-        except (TypeError, ValueError):
-            result = []
-        if len(result) != count or not all(type(value) is int and 0 <= value < 256 for rgb in result for value in rgb):
-            raise UserError(
-                f"data.source.colors: expected {count} of [r, g, b], each 0 to 255, one per class, found {colors!r}"
-            )
-        return result
-    result = [PALETTE[label % len(PALETTE)] for label in range(count)]
-    for key, label in labels.label_of_value.items():
-        if isinstance(key, tuple) and label != IGNORE_INDEX:
-            result[label] = (key[0], key[1], key[2])
-    return result
-
-
-def check_splits(splits: Mapping[str, float | str | None]) -> dict[str, float | str]:
-    """Return the list or the fraction of each split that is not null or 0. Raises UserError."""
-    if not isinstance(splits, Mapping) or not set(splits) <= set(SPLITS):
-        raise UserError(
-            f"data.source.splits: expected train, val and test, such as {DEFAULT_SPLITS}, each a fraction, a text file "
-            f"of stems, or null, found {splits!r}"
-        )
-    for split, rule in splits.items():
-        if rule is not None and not isinstance(rule, str) and not (type(rule) in (int, float) and 0 <= rule < 1e9):
-            raise UserError(
-                f"data.source.splits.{split}: expected a fraction of at least 0 or a text file, found {rule!r}"
-            )
-    return {split: rule for split in SPLITS if (rule := splits.get(split))}
-
-
-def check_folds(fold: int | None, folds: int, split_seed: int) -> tuple[int | None, int, int]:
-    """Return the arguments. Raises UserError."""
-    values = {"folds": (folds, 2, 10**6), "split_seed": (split_seed, 0, 2**32 - 1)}
-    if fold is not None:
-        values["fold"] = (fold, 0, folds - 1 if type(folds) is int else 0)
-    for key, (value, least, most) in values.items():
-        if type(value) is not int or not least <= value <= most:
-            raise UserError(f"data.source.{key}: expected an integer of {least} to {most}, found {value!r}")
-    return fold, folds, split_seed
-
-
-def compile_group(group: str | None) -> re.Pattern[str] | None:
-    """Compile the regular expression of the groups. Raises UserError."""
-    if group is None:
-        return None
-    try:
-        pattern = re.compile(group)
-    except (re.error, TypeError) as error:
-        raise UserError(f"data.source.group: {group!r} is no regular expression ({error})") from None
-    if not pattern.groups:
-        raise UserError(
-            f"data.source.group: {group!r} has no group; put the part that identifies the group in parentheses"
-        )
-    return pattern
