@@ -19,7 +19,7 @@ from unet.errors import UserError
 from unet.inference.options import PredictOptions
 from unet.io.atomic import atomic_write
 from unet.io.image_reader import open_image, open_stored
-from unet.prediction.channel_files import group_channels
+from unet.prediction.image_files import group_channels
 from unet.prediction.predict_file import predict_file
 from unet.prediction.predict_folder import (
     DONE,

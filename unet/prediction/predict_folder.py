@@ -17,8 +17,8 @@ from unet.io.atomic import make_folder, read_json, write_json
 from unet.io.image_formats import SUFFIXES, name_parts
 from unet.io.image_reader import open_stored
 from unet.network.geometry import times
-from unet.prediction.channel_files import ImageFiles, group_channels
 from unet.prediction.georeference import geo_tags
+from unet.prediction.image_files import ImageFiles, group_channels
 from unet.prediction.overlay import contact_sheet
 from unet.prediction.predict_file import predict_file
 from unet.prediction.writing import check_label_format, label_suffix
@@ -166,7 +166,7 @@ def predict_files(
     """Predict every file and call ``report`` after each. Only errors that concern all files are raised.
 
     Files of the channels of one image are predicted together; see
-    :func:`unet.prediction.channel_files.group_channels`.
+    :func:`unet.prediction.image_files.group_channels`.
 
     Raises:
         UserError: an option is invalid, or the output folder cannot be written to or holds the images.
