@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from unet.data.image_range import ImageRange, image_range
 from unet.data.source import Array, Item
 from unet.errors import DataUnavailable, UserError
 from unet.labels import IGNORE_INDEX, label_entropy
@@ -37,6 +38,7 @@ class Samples:
     Attributes:
         item_counts: pixels of each class in every item (N, num_classes).
         channels: channels of every image.
+        ranges: the type and the range of the values of every image.
         dtype, range: the type of all images together (uint8, uint16 or float32), their smallest and largest value.
         sizes: every size of a target, with the first item of that size.
         digests: of every image, equal for equal pixels.
@@ -53,18 +55,19 @@ class Samples:
         self.dtype, self.range = np.dtype(np.uint8), (math.inf, -math.inf)
         self.sizes: dict[tuple[int, ...], int] = {}
         self.digests: list[bytes] = []
+        self.ranges: list[ImageRange] = []
         self.num_pixels = self.num_missing = 0
 
-        def read_and_hash(item: Item) -> tuple[Array, Array, bytes]:
+        def read_and_hash(item: Item) -> tuple[Array, Array, ImageRange, bytes]:
             image, target = read_item(item, num_classes, spatial_dims)
-            return image, target, hash_pixels(image)
+            return image, target, image_range(image), hash_pixels(image)
 
         results = read_in_parallel(read_and_hash, items, os.cpu_count() or 1)
-        for index, (image, target, digest) in enumerate(progress(results, len(items), f"reading {split}")):
-            self.add(index, image, target, budget)
+        for index, (image, target, values, digest) in enumerate(progress(results, len(items), f"reading {split}")):
+            self.add(index, image, target, values, budget)
             self.digests.append(digest)
 
-    def add(self, index: int, image: Array, target: Array, budget: float) -> None:
+    def add(self, index: int, image: Array, target: Array, values: ImageRange, budget: float) -> None:
         """Count an item's labels and values, and cache it within the budget."""
         self.channels = self.channels or image.shape[-1]
         if image.shape[-1] != self.channels:
@@ -73,12 +76,10 @@ class Samples:
         self.sizes.setdefault(target.shape, index)
         self.dtype = np.result_type(self.dtype, image.dtype)
         self.num_pixels += target.size
-        present = image
-        if image.dtype.kind == "f":
-            present = image[~np.isnan(image)]
-            self.num_missing += int(np.isnan(image).all(-1).sum())
-        if present.size:
-            self.range = min(self.range[0], float(present.min())), max(self.range[1], float(present.max()))
+        self.num_missing += values.num_missing
+        self.ranges.append(values)
+        if not math.isnan(values.low):
+            self.range = min(self.range[0], values.low), max(self.range[1], values.high)
         size = image.nbytes + target.nbytes
         if self.bytes + size <= budget:
             for array in (image, target):

@@ -14,6 +14,7 @@ from unet.network.geometry import level_sizes, times
 from unet.network.registry import operator_name
 from unet.runs.cli import program_name
 from unet.task.module import SegmentationTask
+from unet.training.data_warnings import data_warnings
 from unet.training.initial_weights import LoadedWeights
 
 console = Console(soft_wrap=True, highlight=False)
@@ -51,6 +52,8 @@ def print_summary(
             f"the test metrics will be too high; {program_name('check')} lists all of them",
             markup=False,
         )
+    for warning in data_warnings(data):
+        console.print(f"warning: {warning}; {program_name('check')} lists all files", markup=False)
     if warning := missing_classes(data):
         console.print(f"warning: {warning}; {program_name('check')} shows the values of the masks", markup=False)
     console.print(f"device: {device}; precision: {precision}")
