@@ -40,7 +40,8 @@ def image_range(image: Array) -> ImageRange:
     missing = int(np.isnan(pixels).all(-1).sum()) if image.dtype.kind == "f" else 0
     finite = pixels[np.isfinite(pixels)] if image.dtype.kind == "f" else pixels
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
-    isolated = None if image.dtype == np.uint8 else next(filter(None.__ne__, map(isolated_value, pixels.T)), None)
+    channels = [] if image.dtype == np.uint8 else [isolated_value(values) for values in pixels.T]
+    isolated = next((value for value in channels if value is not None), None)
     return ImageRange(dtype=str(image.dtype), low=low, high=high, num_missing=missing, isolated=isolated)
 
 

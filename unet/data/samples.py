@@ -104,6 +104,11 @@ class Samples:
             ) from error
 
     @property
+    def smallest_maximum(self) -> float:
+        """Return the smallest of the largest values of the images."""
+        return min((values.high for values in self.ranges if not math.isnan(values.high)), default=math.nan)
+
+    @property
     def label_counts(self) -> list[int]:
         """Return the number of pixels of each class over the split."""
         return self.item_counts.sum(0).tolist()
