@@ -12,7 +12,7 @@ from networks import network
 from PIL import Image
 
 from unet.inference.options import PredictOptions
-from unet.prediction.georeference import geo_tags
+from unet.prediction.georeference import geo_tags, read_world_file
 from unet.prediction.predict_folder import DONE, SKIPPED, BatchOptions, predict_files
 from unet.prediction.writing import open_label_writer
 
@@ -91,6 +91,14 @@ def test_a_world_file_becomes_the_georeference(tmp_path: Path):
     labels = write(tmp_path / "a.tif", "tiff", image)
     transformation = geo_metadata(labels)["ModelTransformation"]
     assert np.array_equal(transformation, [[0.5, 0, 0, 500000], [0, -0.5, 0, 5700000], [0, 0, 0, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("image", "world"), [("a.JPG", "a.jgw"), ("a.jpg", "a.JGW"), ("a.tif", "a.TFW"), ("a.png", "a.wld")]
+)
+def test_world_files_are_found_in_either_case_and_may_have_decimal_commas(tmp_path: Path, image: str, world: str):
+    (tmp_path / world).write_text("0,5\n0\n0\n-0,5\n10,25\n19,75\n")
+    assert read_world_file(save(tmp_path / image, noise(8, 8, 3))) == [0.5, 0, 0, -0.5, 10.25, 19.75]
 
 
 def test_the_format_is_part_of_the_options_and_a_png_of_a_geotiff_says_what_it_lacks(tmp_path: Path):

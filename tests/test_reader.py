@@ -22,16 +22,18 @@ from PIL import Image
 
 from unet.data.files import FilePair
 from unet.data.folder import Folder
+from unet.data.image_range import image_range
 from unet.data.label_map import LabelMap
-from unet.data.nodata import find_undeclared_nodata
 from unet.data_check.findings import collect_findings
 from unet.data_check.survey import survey_data
 from unet.errors import UserError
 from unet.inference.options import PredictOptions
 from unet.io.image_reader import ReadOptions, open_image
+from unet.io.tiff import parse_nodata
 from unet.network.normalization import Normalize
 from unet.prediction.predict_file import predict_file
 from unet.prediction.predict_folder import DONE, BatchOptions, predict_files
+from unet.training.data_warnings import data_warnings
 from unet.training.volume_grid import volume_grid
 
 H, W = 37, 29
@@ -295,16 +297,18 @@ def test_an_animation_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("dtype", [*DTYPES, "bool", ">u2", ">f4"])
 def test_npy_with_its_channels_last_first_or_absent(tmp_path: Path, dtype: str):
     for channels in (1, 3, 5):
-        pixels = noise(H, W, channels, below=2).astype(bool) if dtype == "bool" else values(channels, dtype)
-        np.save(tmp_path / "a.npy", pixels)
+        pixels = noise(H, W, channels, below=2) * np.uint8(255) if dtype == "bool" else values(channels, dtype)
+        stored = pixels > 0 if dtype == "bool" else pixels  # black and white, as in a bilevel PNG
+        np.save(tmp_path / "a.npy", stored)
         check(tmp_path / "a.npy", pixels)
-        np.save(tmp_path / "b.npy", np.moveaxis(pixels, -1, 0))
-        expected = pixels.astype(np.float32 if pixels.dtype.newbyteorder("=") not in (np.uint8, np.uint16) else dtype)
+        np.save(tmp_path / "b.npy", np.moveaxis(stored, -1, 0))
+        native = pixels.dtype.newbyteorder("=")
+        expected = pixels.astype(native if native in (np.uint8, np.uint16) else np.float32)
         for known in ({"size": (H, W)}, {"channels": channels}):
             reader = open_image(tmp_path / "b.npy", 2, **known)
             assert reader.channels == channels
             assert np.array_equal(reader.pixels(), expected) and np.array_equal(reader.rows(4, 9), expected[4:9])
-    np.save(tmp_path / "c.npy", pixels[..., 0])
+    np.save(tmp_path / "c.npy", stored[..., 0])
     check(tmp_path / "c.npy", pixels[..., :1])
 
 
@@ -504,7 +508,7 @@ def test_a_value_far_from_all_others_has_to_be_declared(tmp_path: Path):
     options = {"splits": {"train": 2, "val": 2}}
     with pytest.raises(UserError) as error:
         scanned(tmp_path, **options)
-    sentence(error, "3 more images", "the value -9999 is far", "data.source.nodata=-9999", "data.source.nodata=none")
+    sentence(error, "3 more images", "the value -9999, far", "data.source.nodata=-9999", "data.source.nodata=none")
     assert scanned(tmp_path, nodata=-9999, **options).samples["train"].range[0] >= 0
     assert scanned(tmp_path, nodata="none", **options).samples["train"].range[0] == -9999
     (finding,) = [
@@ -517,8 +521,8 @@ def test_a_value_far_from_all_others_has_to_be_declared(tmp_path: Path):
     ("values", "expected"),
     [
         ([-9999] + [0.1, 0.5, 0.9] * 20, -9999),
-        ([65535] * 5 + [100, 900, 3000] * 20, 65535),
-        ([-3.4e38] * 5 + [-5.0, 3.0, 8.0] * 20, -3.4e38),
+        ([65535] * 9 + [100, 900, 3000] * 20, 65535),
+        ([-3.4e38] * 9 + [-5.0, 3.0, 8.0] * 20, -3.4e38),
         ([0.0] * 30 + [1000.0, 1005.0, 1010.0] * 20, None),  # outside of an object
         ([0.0, 1.0] * 20, None),
         ([-1024.0] * 20 + [0.0, 500.0, 3000.0] * 20, None),  # CT
@@ -529,4 +533,183 @@ def test_a_value_far_from_all_others_has_to_be_declared(tmp_path: Path):
 def test_values_that_probably_mean_no_data(values: list[float], expected: float | None):
     dtype = np.float32 if any(isinstance(value, float) for value in values) or min(values) < 0 else np.uint16
     image = np.array(values, dtype)[:, None]
-    assert find_undeclared_nodata(image) == (None if expected is None else np.float32(expected))
+    found = image_range(image)
+    assert (found.isolated if found.is_far else None) == (None if expected is None else np.float32(expected))
+
+
+@needs_codecs
+@pytest.mark.parametrize("bits", [2, 4, 12])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_tiff_of_few_bits(tmp_path: Path, bits: int, photometric: str):
+    pixels = noise(H, W, below=2**bits, dtype="uint8" if bits < 8 else "uint16")
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=photometric, bitspersample=bits, metadata=None)
+    check(tmp_path / "a.tif", (pixels if photometric == "minisblack" else 2**bits - 1 - pixels)[..., None])
+
+
+@pytest.mark.parametrize("factor", [1, 257])
+def test_a_colour_map_of_8_or_16_bits_and_its_index_without_data(tmp_path: Path, factor: int):
+    indices, colors = noise(H, W), noise(3, 256, dtype="uint16")
+    options = {"photometric": "palette", "colormap": colors * np.uint16(factor), "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", indices, **options)
+    check(tmp_path / "a.tif", colors.T[indices].astype(np.uint8))
+    tifffile.imwrite(tmp_path / "b.tif", indices, **options, extratags=[(42113, 2, 0, "7", True)])
+    check(tmp_path / "b.tif", np.where((indices == 7)[..., None], np.nan, colors.T[indices].astype(np.float32)))
+
+
+@pytest.mark.parametrize("text", ["-3.40282e+38", "-3.4e+38", "-3.40282346638529e+38"])
+def test_a_rounded_declaration_of_no_data(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture):
+    pixels = noise(9, 8).astype(np.float32)
+    expected = pixels[..., None].copy()
+    pixels[:2], expected[:2] = np.finfo(np.float32).min, np.nan
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", extratags=[(42113, 2, 0, text, True)])
+    caplog.clear()
+    check(tmp_path / "a.tif", expected)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("text", ["7 7 7", "7,0", " 7 \0"])
+def test_a_declaration_of_no_data_is_the_number_that_it_begins_with(text: str):
+    assert parse_nodata(text) == 7
+
+
+def test_rows_of_pixels_as_pages_are_an_image(tmp_path: Path):
+    """What tifffile.imwrite(path, array) writes for an array (H, W, 5) without further arguments."""
+    pixels = noise(H, W, 5)
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    for known in ({"size": (H, W)}, {"channels": 5}):
+        assert np.array_equal(open_image(tmp_path / "a.tif", 2, **known).pixels(), pixels)
+    with pytest.raises(UserError, match="37 x 29 x 5"):
+        open_image(tmp_path / "a.tif", 2, channels=3)
+
+
+def test_a_file_of_a_divided_ome_stack_is_read_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Two files of two slices, each describing both; the second is another image, and the third is missing."""
+    planes = "".join(
+        f'<Image ID="Image:{i}"><Pixels ID="Pixels:{i}" DimensionOrder="XYZCT" Type="uint8" SizeX="{W}" SizeY="{H}" '
+        f'SizeZ="2" SizeC="1" SizeT="1"><TiffData IFD="0" PlaneCount="2"><UUID FileName="{i}.ome.tif">urn:uuid:{i}'
+        "</UUID></TiffData></Pixels></Image>"
+        for i in range(3)
+    )
+    for i in range(2):
+        text = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{i}">{planes}</OME>'
+        pixels = noise(2, H, W, seed=i)
+        tifffile.imwrite(tmp_path / f"{i}.ome.tif", pixels, photometric="minisblack", description=text, metadata=None)
+    for i in range(2):
+        assert np.array_equal(open_image(tmp_path / f"{i}.ome.tif", 3).pixels(), noise(2, H, W, seed=i)[..., None])
+    assert caplog.text == ""
+
+
+@needs_volumes
+@pytest.mark.parametrize("fault", ["no affine", "two affines"])
+def test_a_flip_by_an_uncertain_affine_is_refused(tmp_path: Path, fault: str):
+    labels = noise(5, 6, 7, below=2)
+    centred = np.eye(4)
+    centred[:3, 3] = -2, -2.5, -3
+    mirrored = np.diag([-1.0, 1, 1, 1])
+    mirrored[:3, 3] = 2, -2.5, -3
+    image, mask = nibabel.Nifti1Image(labels.astype(np.float32), centred), nibabel.Nifti1Image(labels, mirrored)
+    image.set_sform(centred, 1)
+    image.set_qform(mirrored if fault == "two affines" else centred, 1)
+    for header in [mask.header] * (fault == "no affine"):
+        header["sform_code"] = header["qform_code"] = 0
+    nibabel.save(image, tmp_path / "image.nii")
+    nibabel.save(mask, tmp_path / "mask.nii")
+    with pytest.raises(UserError) as error:
+        FilePair(tmp_path / "image.nii", tmp_path / "mask.nii", LabelMap(None, CLASSES))()
+    found = "mask.nii has no affine" if fault == "no affine" else "image.nii has an sform and a qform that differ"
+    sentence(error, "mask.nii: its axes are flipped or swapped", found, "save both files with one affine")
+
+
+@needs_volumes
+def test_labels_of_a_nifti_mask_with_a_scale_factor_are_integers(tmp_path: Path):
+    """nibabel scales floats to the range of an integer type: 1 is read as 1.0000000591."""
+    labels = noise(5, 6, 7, below=2)
+    mask = nibabel.Nifti1Image(labels.astype(np.float32), np.eye(4))
+    mask.header.set_data_dtype(np.uint8)
+    nibabel.save(mask, tmp_path / "mask.nii")
+    assert not np.array_equal(nibabel.load(tmp_path / "mask.nii").get_fdata(), labels)
+    assert np.array_equal(LabelMap(None, CLASSES).read(tmp_path / "mask.nii"), labels)
+
+
+@needs_volumes
+def test_a_nifti_file_of_two_axes_is_an_image(tmp_path: Path):
+    labels = noise(6, 5, below=2)
+    nibabel.save(nibabel.Nifti1Image(labels.astype(np.int16), np.eye(4)), tmp_path / "image.nii")
+    for name, shape in (("a.nii", (6, 5)), ("b.nii", (6, 5, 1))):
+        nibabel.save(nibabel.Nifti1Image(labels.reshape(shape), np.eye(4)), tmp_path / name)
+        pixels, target = FilePair(tmp_path / "image.nii", tmp_path / name, LabelMap(None, CLASSES))()
+        assert np.array_equal(target, labels) and np.array_equal(pixels[..., 0], labels)
+
+
+def test_nan_in_a_mask_is_named_once_and_can_be_ignored(tmp_path: Path):
+    labels = noise(6, 5, below=2).astype(np.float32)
+    labels[0] = np.nan
+    np.save(tmp_path / "mask.npy", labels)
+    with pytest.raises(UserError) as error:
+        LabelMap(None, CLASSES).read(tmp_path / "mask.npy")
+    sentence(error, "label nan is outside the 2 classes")
+    values = {0: "background", 1: "cell", float("nan"): "ignore"}
+    read = LabelMap(values, CLASSES).read(tmp_path / "mask.npy")
+    assert (read[0] == 255).all() and np.array_equal(read[1:], labels[1:])
+
+
+WRONG_VALUES: dict[str, tuple[Callable[[np.ndarray, int], np.ndarray], str]] = {
+    "two types": (lambda image, i: image if i % 2 else image.astype(np.uint16) * 257, "images differ in type"),
+    "two ranges": (lambda image, i: image.astype(np.float32) / (255 if i % 2 else 1), "the maxima of float images"),
+    "two depths": (lambda image, i: image.astype(np.uint16) * (1 if i % 2 else 257), "the maxima of uint16 images"),
+    "float nodata": (lambda image, i: with_border(image / 255, -9999), "add data.source.nodata=-9999"),
+    "float32": (lambda image, i: with_border(image / 255, -3.4028235e38), "data.source.nodata=-3.40282347e+38"),
+    "int16": (lambda image, i: with_border(image.astype(np.int16) * 10, -32768), "data.source.nodata=-32768"),
+    "uint16": (lambda image, i: with_border(image.astype(np.uint16), 65535), "data.source.nodata=65535"),
+    "uint32": (lambda image, i: image.astype(np.uint32) + np.uint32(3 * 10**9), "less than float32 resolves"),
+    "float64": (lambda image, i: image / 1000 + 1.7e9, "less than float32 resolves"),
+}
+
+
+def with_border(image: np.ndarray, value: float) -> np.ndarray:
+    image = image.astype(np.float32) if image.dtype == np.float64 else image.copy()
+    image[:3] = value
+    return image
+
+
+@pytest.mark.parametrize("kind", WRONG_VALUES)
+def test_values_that_cannot_be_right_are_warned_of_by_training_and_check(tmp_path: Path, kind: str):
+    change, message = WRONG_VALUES[kind]
+    folder_of(tmp_path, list("abcdef"))
+    for number, path in enumerate(sorted((tmp_path / "images").iterdir())):
+        path.unlink()
+        np.save(path.with_suffix(".npy"), change(noise(12, 10, 3, seed=number), number))
+    splits = {"splits": {"train": 2, "val": 1}}
+    findings = collect_findings(survey_data(Folder(str(tmp_path), CLASSES, **splits)))
+    assert [finding.text for finding in findings if message in finding.text]
+    if "nodata=" not in message:
+        (warning,) = data_warnings(scanned(tmp_path, **splits))
+        assert message in warning
+        return
+    with pytest.raises(UserError) as error:
+        scanned(tmp_path, **splits)
+    sentence(error, message)
+    remedied = scanned(tmp_path, nodata=float(message.partition("nodata=")[2]), **splits)
+    assert list(data_warnings(remedied)) == [] and remedied.samples["train"].num_missing == 4 * 30
+
+
+def test_ordinary_values_are_not_warned_of(tmp_path: Path):
+    folder_of(tmp_path, list("abcdef"))
+    for number, path in enumerate(sorted((tmp_path / "images").iterdir())):
+        path.unlink()
+        image = noise(12, 10, 3, seed=number).astype(np.float32) * (1 + number / 5)
+        image[:3] = 0  # the background of a scan
+        image[5, 5] = 400
+        np.save(path.with_suffix(".npy"), image)
+    assert list(data_warnings(scanned(tmp_path, splits={"train": 2, "val": 1}))) == []
+
+
+def test_training_warns_of_an_exif_orientation_that_the_mask_lacks(tmp_path: Path):
+    folder_of(tmp_path, list("abcd"))
+    exif = Image.Exif()
+    exif[0x112] = 3
+    with Image.open(tmp_path / "images" / "b.png") as image:
+        image.convert("RGB").save(tmp_path / "images" / "b.jpg", exif=exif)
+    (tmp_path / "images" / "b.png").unlink()
+    (warning,) = data_warnings(scanned(tmp_path, splits={"train": 2, "val": 2}))
+    assert "b.jpg: an EXIF orientation that the mask does not have" in warning

@@ -56,7 +56,6 @@ def test_other_exact_conversions():
     assert np.array_equal(convert(equal.astype(np.uint16), 1)[..., 0], GREY)
     binary = (GREY > 99)[..., None]
     assert np.array_equal(convert(binary, 1, **BYTES), 255 * binary)
-    assert np.array_equal(convert(binary, 1, dtype="float32", range=[0.0, 1.0]), binary)
     with pytest.raises(UserError, match="3 channels, but the network was trained on 1"):
         convert(COLOR, 1)
     with pytest.raises(UserError, match=r"1 channels, but the network was trained on 3, each in a file \(a, b, c\)"):
@@ -111,12 +110,26 @@ def test_the_description_has_the_difference_of_the_channels_only_if_it_is_clear(
     assert channel_difference(samples, 70, least=6) is None
 
 
+def test_an_image_far_darker_than_every_training_image_is_in_other_units(tmp_path: Path):
+    """8-bit values for a network of 12-bit images, in a type that does not tell: as integers, floats, with NaN."""
+    units = {"dtype": "uint16", "range": [100.0, 3600.0], "smallest_maximum": 3000.0}
+    model = network(tmp_path, **units)
+    image = noise(64, 64, 3)
+    missing = np.where(np.arange(64)[:, None, None] < 6, np.nan, image)
+    for other in (image.astype(np.uint16), image.astype(np.int16), image.astype(np.float64), missing):
+        (message,) = messages_of(model, other)
+        assert "but the network was trained on uint16 images" in message
+    assert messages_of(model, image.astype(np.uint16) * 4) == []
+
+
 def test_a_checkpoint_describes_the_training_images(tmp_path: Path):
     root = folder_of(tmp_path, list("abcd"))
     data = scanned(root, mode="L", splits={"train": 3.0, "val": 1.0})
     overrides = [f"data.root={root}", "data.source.mode=L", "data.source.classes=[background,cell]", "model.depth=1"]
     described = checkpoint_metadata(config("data=folder", *overrides), data)
     assert (described["reading"]["mode"], described["dtype"], described["color_order"]) == ("L", "uint8", "RGB")
+    highest = [data.samples["train"][index][0].max() for index in range(3)]
+    assert described["smallest_maximum"] == min(highest)
     assert described["orientation"] == "as stored" and described["first_minus_last_channel"] is None
     torch.save(described, tmp_path / "described")
     assert torch.load(tmp_path / "described", weights_only=True) == described, "plain values"

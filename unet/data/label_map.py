@@ -1,5 +1,6 @@
 """Map the values that mask files store to labels."""
 
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -116,9 +117,11 @@ class LabelMap:
         return f"if {condition}, add {shlex.quote(values_override(meaning))}"
 
 
-def parse_value(key: int | str) -> int | str | tuple[int, ...]:
-    """Parse a key of ``values``: an integer, a colour such as ``"r g b"`` or ``"r,g,b"``, or the name of a shape."""
+def parse_value(key: float | str) -> float | str | tuple[int, ...]:
+    """Parse a key of ``values``: a number, a colour such as ``"r g b"`` or ``"r,g,b"``, or the name of a shape."""
     text = str(key).replace(",", " ")
+    if text == "nan":
+        return math.nan
     if not re.match(r"[\d\s.+-]*$", text):
         return str(key)
     try:

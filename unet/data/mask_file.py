@@ -1,5 +1,6 @@
 """The content of a mask file, and the keys of its values."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,9 @@ def unique_values(pixels: Array) -> tuple[Array, Array]:
 
 
 def int_if_integral(value: float) -> int | float:
-    """Return a value as an integer if it is integral, so that 0.5 is not read as 0."""
+    """Return a value as an integer if it is integral, so that 0.5 is not read as 0; NaN as one object, to be found."""
+    if math.isnan(value):
+        return math.nan
     return int(value) if float(value).is_integer() else value
 
 

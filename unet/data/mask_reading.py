@@ -15,6 +15,8 @@ from unet.network.geometry import times
 MASK_SUFFIXES = SUFFIXES | {".json"}
 MAX_CHANNELS = 8  # up to this length, the last axis of an array that is much longer along the others is channels
 MAX_ONE_HOT = 32
+MAX_ROUNDING = 1e-4
+"""Largest difference of a label from an integer that is due to rounding, as in a NIfTI file with a scale factor."""
 
 
 def read_mask(path: Path, colors: bool = False, image: Path | None = None) -> MaskFile:
@@ -33,7 +35,7 @@ def read_mask(path: Path, colors: bool = False, image: Path | None = None) -> Ma
         return read_labelme(path).draw()
     is_nifti = image is not None and suffix in NIFTI and name_parts(image)[1] in NIFTI
     stored = open_stored(path, grid=image if is_nifti else None)
-    pixels, spatial_dims, palette = stored.pixels(), stored.spatial_dims, None
+    pixels, spatial_dims, palette = round_labels(stored.pixels()), stored.spatial_dims, None
     if stored.palette is not None and stored.palette.shape[1] >= 3:
         if colors or suffix == ".gif":
             pixels = stored.palette[pixels]
@@ -47,6 +49,14 @@ def read_mask(path: Path, colors: bool = False, image: Path | None = None) -> Ma
     if not 1 <= spatial_dims <= 3 or pixels.size == 0:
         raise UserError(f"{path}: a mask of {times(pixels.shape)}, expected one to three axes and no channels")
     return MaskFile(pixels, spatial_dims, palette)
+
+
+def round_labels(pixels: Array) -> Array:
+    """Return values that are integers up to the rounding of a scaled file as integers, others unchanged."""
+    if pixels.dtype.kind != "f":
+        return pixels
+    rounded = np.rint(pixels)
+    return rounded if np.allclose(pixels, rounded, rtol=0, atol=MAX_ROUNDING, equal_nan=True) else pixels
 
 
 def drop_channel_axis(pixels: Array, path: Path, colors: bool) -> tuple[Array, int]:

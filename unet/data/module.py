@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from unet.data.dataset import EpochSampler, SegmentationDataset, build_transform, collate
-from unet.data.samples import Samples, channel_mismatch, cross_split_duplicates, evenly_spaced
+from unet.data.files import and_more
+from unet.data.image_range import undeclared_nodata
+from unet.data.samples import Samples, channel_mismatch, cross_split_duplicates, evenly_spaced, named_ranges
 from unet.data.source import ALL, Item, Source
 from unet.errors import UserError
 from unet.inference.tiling import check_tile
@@ -250,13 +252,7 @@ def init_worker(worker: int) -> None:
 
 
 def require_declared_nodata(splits: Iterable[Samples]) -> None:
-    """Raise UserError if images have a value far from all others, which probably stands for no data."""
-    found = [(part.items[index].name, value) for part in splits for index, value in part.nodata_candidates.items()]
-    if not found:
-        return
-    name, value = found[0]
-    more = f" and {len(found) - 1} more images" if len(found) > 1 else ""
-    raise UserError(
-        f"{name}{more}: the value {value:g} is far from all others; if it means that there is no data, add "
-        f"data.source.nodata={value:g}; if it is a measurement, add data.source.nodata=none"
-    )
+    """Raise UserError if images have a value that probably stands for no data."""
+    if found := undeclared_nodata(named_ranges(splits)):
+        text, names = found
+        raise UserError(f"{and_more(names, 'image')}: {text}")

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from unet.data.nodata import find_undeclared_nodata
+from unet.data.image_range import ImageRange, image_range
 from unet.data.source import Array, Item
 from unet.errors import DataUnavailable, UserError
 from unet.labels import IGNORE_INDEX, label_entropy
@@ -38,12 +38,10 @@ class Samples:
     Attributes:
         item_counts: pixels of each class in every item (N, num_classes).
         channels: channels of every image.
+        ranges: the type and the range of the values of every image.
         dtype, range: the type of all images together (uint8, uint16 or float32), their smallest and largest value.
         sizes: every size of a target, with the first item of that size.
         digests: of every image, equal for equal pixels.
-        dtypes: number of images of each type, without those with NaN, which are float32.
-        float_highs: the largest value of each float image.
-        nodata_candidates: the values that probably stand for no data, by item.
         num_pixels, num_missing: all pixels, and those without data, all of whose channels are NaN.
         bytes: size of the cached images and targets.
     """
@@ -57,21 +55,19 @@ class Samples:
         self.dtype, self.range = np.dtype(np.uint8), (math.inf, -math.inf)
         self.sizes: dict[tuple[int, ...], int] = {}
         self.digests: list[bytes] = []
+        self.ranges: list[ImageRange] = []
         self.num_pixels = self.num_missing = 0
-        self.nodata_candidates: dict[int, float] = {}
-        self.dtypes: Counter[str] = Counter()
-        self.float_highs: list[float] = []
 
-        def read_and_hash(item: Item) -> tuple[Array, Array, bytes]:
+        def read_and_hash(item: Item) -> tuple[Array, Array, ImageRange, bytes]:
             image, target = read_item(item, num_classes, spatial_dims)
-            return image, target, hash_pixels(image)
+            return image, target, image_range(image), hash_pixels(image)
 
         results = read_in_parallel(read_and_hash, items, os.cpu_count() or 1)
-        for index, (image, target, digest) in enumerate(progress(results, len(items), f"reading {split}")):
-            self.add(index, image, target, budget)
+        for index, (image, target, values, digest) in enumerate(progress(results, len(items), f"reading {split}")):
+            self.add(index, image, target, values, budget)
             self.digests.append(digest)
 
-    def add(self, index: int, image: Array, target: Array, budget: float) -> None:
+    def add(self, index: int, image: Array, target: Array, values: ImageRange, budget: float) -> None:
         """Count an item's labels and values, and cache it within the budget."""
         self.channels = self.channels or image.shape[-1]
         if image.shape[-1] != self.channels:
@@ -80,18 +76,10 @@ class Samples:
         self.sizes.setdefault(target.shape, index)
         self.dtype = np.result_type(self.dtype, image.dtype)
         self.num_pixels += target.size
-        present = image
-        if image.dtype.kind == "f":
-            present = image[~np.isnan(image)]
-            self.num_missing += int(np.isnan(image).all(-1).sum())
-        if present.size == image.size:
-            self.dtypes[str(image.dtype)] += 1
-        if present.size and image.dtype.kind == "f":
-            self.float_highs.append(float(present.max()))
-        if present.size:
-            self.range = min(self.range[0], float(present.min())), max(self.range[1], float(present.max()))
-        if (value := find_undeclared_nodata(image)) is not None:
-            self.nodata_candidates[index] = value
+        self.num_missing += values.num_missing
+        self.ranges.append(values)
+        if not math.isnan(values.low):
+            self.range = min(self.range[0], values.low), max(self.range[1], values.high)
         size = image.nbytes + target.nbytes
         if self.bytes + size <= budget:
             for array in (image, target):
@@ -114,6 +102,11 @@ class Samples:
             raise DataUnavailable(
                 f"{error} (it was readable when the run started; check that its disk is available)"
             ) from error
+
+    @property
+    def smallest_maximum(self) -> float:
+        """Return the smallest of the largest values of the images."""
+        return min((values.high for values in self.ranges if not math.isnan(values.high)), default=math.nan)
 
     @property
     def label_counts(self) -> list[int]:
@@ -222,6 +215,11 @@ def is_constant(image: Array) -> bool:
     """Return whether all pixels that are not NaN have one value."""
     values = image[~np.isnan(image)] if image.dtype.kind == "f" else image
     return values.size == 0 or bool((values == values.flat[0]).all())
+
+
+def named_ranges(splits: Iterable[Samples]) -> list[tuple[str, ImageRange]]:
+    """Return the name and the range of every image of some splits."""
+    return [(item.name, values) for part in splits for item, values in zip(part.items, part.ranges, strict=True)]
 
 
 def channel_mismatch(item: Item, channels: int, reference: Item, expected: int) -> UserError:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from unet.data.files import FilePair
+from unet.data.image_range import ImageRange, image_range
 from unet.data.mask_file import Key, MaskFile
-from unet.data.nodata import find_undeclared_nodata
 from unet.data.samples import hash_pixels
 from unet.data.source import Array, Color, Item
 from unet.data_check.mask_values import find_levels, looks_lossy, nearest_levels
@@ -42,29 +42,21 @@ class FileFormat:
     spacing: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
-class ImageFacts:
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts(ImageRange):
     """Facts about an image (*S, C).
 
     Attributes:
         format: the format of its file.
-        size, channels, dtype: of the array.
-        low, high: the smallest and the largest finite value; NaN if there is none.
+        size, channels: of the array.
         num_infinite: number of infinite values.
-        num_missing: number of pixels without data: all channels are NaN.
-        nodata: a value that probably stands for no data; None if there is none.
         digest: equal for equal pixels.
     """
 
     format: FileFormat
     size: tuple[int, ...]
     channels: int
-    dtype: str
-    low: float
-    high: float
     num_infinite: int
-    num_missing: int
-    nodata: float | None
     digest: bytes
 
 
@@ -168,15 +160,15 @@ def spatial_size(path: Path) -> tuple[int, ...]:
 
 def image_facts(image: Array, file_format: FileFormat) -> ImageFacts:
     """Return the facts about an image (*S, C)."""
-    finite = image[np.isfinite(image)] if image.dtype.kind == "f" else image
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
-    size, channels = image.shape[:-1], image.shape[-1]
-    infinite = missing = 0
-    if image.dtype.kind == "f":
-        infinite, missing = int(np.isinf(image).sum()), int(np.isnan(image).all(-1).sum())
-    nodata = find_undeclared_nodata(image)
-    digest = hash_pixels(image)
-    return ImageFacts(file_format, size, channels, str(image.dtype), low, high, infinite, missing, nodata, digest)
+    infinite = int(np.isinf(image).sum()) if image.dtype.kind == "f" else 0
+    return ImageFacts(
+        format=file_format,
+        size=image.shape[:-1],
+        channels=image.shape[-1],
+        num_infinite=infinite,
+        digest=hash_pixels(image),
+        **asdict(image_range(image)),
+    )
 
 
 def mask_facts(mask: MaskFile, file_format: FileFormat, measure: bool, lossy: bool = False) -> MaskFacts:

@@ -3,11 +3,12 @@
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from unet.data.image_range import format_counts, range_warnings, undeclared_nodata
 from unet.data.label_map import format_values
 from unet.data.source import SPLITS
 from unet.data_check.file_facts import QUARTER_TURNS, ImageFacts, ItemFacts, MaskFacts
@@ -90,14 +91,9 @@ def find_unreadable(survey: Survey) -> Iterator[Finding]:
     infinite = [item.name for item, image in survey.images if image.num_infinite]
     yield from files_finding(ERROR, "images contain infinite values; replace them or remove the images", infinite)
     options = survey.source.read_options
-    if options.nodata is None and options.declared_nodata:
-        found = [(item.name, image.nodata) for item, image in survey.images if image.nodata is not None]
-        for value in dict.fromkeys(value for _, value in found):
-            text = (
-                f"images have the value {value:g}, far from all others; if it means that there is no data, add "
-                f"data.source.nodata={value:g}; if it is a measurement, add data.source.nodata=none"
-            )
-            yield Finding(ERROR, text, tuple(name for name, number in found if number == value))
+    found = undeclared_nodata((item.name, image) for item, image in survey.images)
+    if found and options.nodata is None and options.declared_nodata:
+        yield Finding(ERROR, found[0], tuple(found[1]))
     empty = [item.name for item, image in survey.images if image.num_missing == math.prod(image.size)]
     yield from files_finding(WARNING, "images have no data at all (NaN or nodata), so they do not contribute", empty)
     missing = [item.name for item, image in survey.images if 0 < image.num_missing < math.prod(image.size)]
@@ -256,17 +252,10 @@ def format_duplicates(group: Iterable[ItemFacts]) -> str:
 
 def find_range_differences(survey: Survey) -> Iterator[Finding]:
     """Find images that differ in type or range of values."""
-    complete = [(item, image) for item, image in survey.images if not image.num_missing]  # NaN makes any type float32
-    types = Counter(image.dtype for _, image in complete)
-    odd = [item.name for item, image in complete if image.dtype != types.most_common(1)[0][0]]
-    counts = format_counts(image.dtype for _, image in complete)
-    yield from files_finding(WARNING, f"images differ in type: {counts}; convert them to one type and range", odd)
+    for text, files in range_warnings((item.name, image) for item, image in survey.images):
+        yield Finding(WARNING, text, tuple(files))
     constant = (item.name for item, image in survey.images if image.low == image.high)
     yield from files_finding(WARNING, "images are constant: all pixels have one value", constant)
-    highs = [image.high for _, image in survey.images if image.dtype == "float32" and image.high > 0]
-    if highs and max(highs) > 50 * min(highs):
-        text = f"the maxima of float images range from {min(highs):.4g} to {max(highs):.4g}; rescale the images"
-        yield Finding(WARNING, text)
 
 
 def find_grid_differences(survey: Survey) -> Iterator[Finding]:
@@ -287,14 +276,6 @@ def find_grid_differences(survey: Survey) -> Iterator[Finding]:
     text = f"images differ in the size of their voxels: {ranges} mm; training ignores it, so resample them to one size"
     odd = [name for (name, _), ratio in zip(images, ratios.tolist(), strict=True) if ratio > MAX_SPACING_RATIO]
     yield from files_finding(WARNING, text, odd)
-
-
-def format_counts(values: Iterable[Hashable]) -> str:
-    """Return the values with their frequencies, ``uint16 (9), uint8 (1)``; a single value without."""
-    counts = Counter(values)
-    if len(counts) == 1:
-        return str(next(iter(counts)))
-    return ", ".join(f"{value} ({count})" for value, count in counts.most_common())
 
 
 CHECKS: tuple[Callable[[Survey], Iterator[Finding]], ...] = (

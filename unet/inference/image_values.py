@@ -72,8 +72,7 @@ def convert_channels(image: Tensor, description: Mapping[str, Any]) -> Tensor:
     """Convert an image (*S, C), or a window of one, to the channels of the training images, as the training did.
 
     Alpha is dropped, grey is repeated to RGB, and RGB becomes grey with Pillow's formula if the training converted its
-    images to grey (``mode``), or if its three channels are equal. Black and white (bool) become 0 and 255 for a network
-    trained on 8-bit images.
+    images to grey (``mode``), or if its three channels are equal. Black and white (bool) become 0 and 255, as in files.
 
     Raises:
         UserError: no exact conversion exists.
@@ -81,8 +80,7 @@ def convert_channels(image: Tensor, description: Mapping[str, Any]) -> Tensor:
     check_channels(image.shape, description)
     channels = description["model"]["in_channels"]
     if image.dtype == torch.bool:
-        eight_bit = description.get("dtype") == "uint8" and (description.get("range") or (0, 1))[1] > 1
-        image = image.to(torch.uint8) * (255 if eight_bit else 1)
+        image = image.to(torch.uint8) * 255
     if splits_alpha(image.shape[-1], description):
         image = image[..., :-1]
     given = image.shape[-1]

@@ -15,6 +15,8 @@ MAX_SPACING_RATIO = 1.5
 """Ratio of a voxel's size to that of the training images above which a prediction is doubtful."""
 DARKEST, BRIGHTEST = 1 / 100, 10
 """Fractions of the training's largest value between which the largest value of an image should be."""
+DARKER = 1 / 4
+"""Fraction of the smallest of the largest values of the training images above which that of an image should be."""
 
 
 class ValueStatistics:
@@ -126,6 +128,8 @@ def has_other_units(dtype: torch.dtype, low: float, high: float, description: Ma
     if not largest * DARKEST <= magnitude <= largest * BRIGHTEST or low < minimum - (maximum - minimum):
         return True
     if dtype == torch.uint8 and maximum > 255:
+        return True
+    if low >= 0 and high < DARKER * description.get("smallest_maximum", 0):
         return True
     if trained != "float32":
         unit = dtype.is_floating_point and high <= 1 < maximum

@@ -48,7 +48,8 @@ def open_nifti(path: Path, grid: Path | None = None) -> StoredImage:
     to_grid = None
     if grid is not None:
         to_grid = axes_to_grid(path, image, grid, load_nifti(grid))
-        shape = without_single_slice(tuple(image.shape[axis] for axis, _ in to_grid) + image.shape[3:])
+        sizes = three_sizes(image)
+        shape = without_single_slice(tuple(sizes[axis] for axis, _ in to_grid) + image.shape[3:])
 
     @cache
     def read() -> Array:
@@ -56,6 +57,7 @@ def open_nifti(path: Path, grid: Path | None = None) -> StoredImage:
             voxels = np.asanyarray(image.dataobj)
         if to_grid is not None:
             order, flips = zip(*to_grid, strict=True)
+            voxels = voxels.reshape(three_sizes(image) + image.shape[3:])
             voxels = voxels.transpose(*order, *range(3, voxels.ndim))
             voxels = voxels[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
         return voxels.reshape(shape)
@@ -89,13 +91,18 @@ def without_single_slice(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for axis, n in enumerate(shape) if n != 1 or axis not in (2, 3))
 
 
+def three_sizes(image: Any) -> tuple[int, ...]:
+    """Return the size of a NIfTI image along its three spatial axes, which a file may have fewer of."""
+    return (*image.shape[:3], 1, 1, 1)[:3]
+
+
 def axes_to_grid(path: Path, mask: Any, grid_path: Path, grid: Any) -> list[tuple[int, bool]]:
     """Return, for each axis of the image, the axis of the mask along it and whether that is flipped.
 
     Raises:
         UserError: the affines place the voxels of the two files at different positions.
     """
-    sizes, grid_sizes = ((*image.shape[:3], 1, 1, 1)[:3] for image in (mask, grid))
+    sizes, grid_sizes = three_sizes(mask), three_sizes(grid)
     step = np.linalg.inv(grid.affine) @ mask.affine  # voxel of the mask -> voxel of the image
     order = np.abs(step[:3, :3]).argmax(1)
     flips = step[range(3), order] < 0
@@ -116,4 +123,22 @@ def axes_to_grid(path: Path, mask: Any, grid_path: Path, grid: Any) -> list[tupl
             f"the same voxels, up to flipped or swapped axes: resample the mask onto the image's grid, or, if the "
             f"voxels correspond and only the header is wrong, save the mask with the affine of the image"
         )
+    if flips.any() or order.tolist() != [0, 1, 2]:
+        for file, image in ((path, mask), (grid_path, grid)):
+            if fault := fault_of_affine(image.header):
+                raise UserError(
+                    f"{path}: its axes are flipped or swapped against those of its image {grid_path.name}, but the "
+                    f"header of {file.name} {fault}, so this is uncertain; save both files with one affine, as sform "
+                    f"and as qform"
+                )
     return [(int(axis), bool(flip)) for axis, flip in zip(order, flips, strict=True)]
+
+
+def fault_of_affine(header: Any) -> str | None:
+    """Return why the affine of a NIfTI header is uncertain: it has none, or two that differ; None if it is certain."""
+    (sform, _), (qform, _) = header.get_sform(coded=True), header.get_qform(coded=True)
+    if sform is None and qform is None:
+        return "has no affine (sform and qform codes are 0)"
+    if sform is not None and qform is not None and not np.allclose(sform, qform, atol=MAX_SHIFT):
+        return "has an sform and a qform that differ"
+    return None

@@ -18,9 +18,12 @@ from unet.io.tiff import open_tiff
 from unet.network.geometry import times
 
 NATIVE_DTYPES = (np.uint8, np.uint16, np.float32)
-"""Data types that are returned as stored; all others are converted to float32."""
+"""Data types that are returned as stored; bool becomes uint8, 0 and 255, and all others are converted to float32."""
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of TIFF and BigTIFF files of both byte orders."""
+HUGE, ROUNDED = 1e30, 2e-3
+"""Programs round a value for no data such as the smallest of float32 to ``-3.4e+38``: above which it is compared with
+this relative difference."""
 PILLOW_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's mode of an 8-bit image, by its number of channels."""
 
@@ -103,10 +106,12 @@ class ImageReader:
         """Read rows from the file."""
         with errors_of_reading(self.path, "an image"):
             values = self.stored.read(begin, end)
+        declared = self.stored.nodata if self.options.declared_nodata else None
+        missing = find_missing(values, declared)  # of a palette, GDAL declares an index
         if self.stored.palette is not None:
             values = self.stored.palette[values[..., 0], :3]
-        declared = self.stored.nodata if self.options.declared_nodata else None
-        missing = find_missing(values, [self.options.nodata, declared])
+        also_missing = find_missing(values, self.options.nodata)
+        missing = also_missing if missing is None else missing if also_missing is None else missing | also_missing
         if missing is not None:
             values = np.where(missing, values.dtype.type(0), values)  # float32 may not hold the value
         values = to_native(values, self.path)
@@ -160,6 +165,8 @@ def open_image(
     """
     stored = open_stored(path, options.pages, in_parts=in_parts)
     shape, extra = stored.shape, len(stored.shape) - spatial_dims
+    if options.pages is None and extra == 1 and len(shape) == 3 and is_row_of_pixels_per_page(stored, size, channels):
+        stored = replace(stored, spatial_dims=spatial_dims)
     if stored.spatial_dims not in (None, spatial_dims) or extra not in (0, 1) or 0 in shape:
         pages = {2: "channels", 3: "slices"}.get(spatial_dims)
         is_stack = size is not None and stored.format.startswith("TIFF") and pages is not None and len(shape) >= 3
@@ -192,24 +199,32 @@ def is_channels_first(shape: Sequence[int], size: Sequence[int] | None, channels
     return shape[0] == channels != shape[-1]
 
 
-def find_missing(values: Array, nodata: Sequence[float | None]) -> Array | None:
-    """Return where values (..., C) are one of the values for no data, (..., C) or (..., 1); None if nowhere.
+def is_row_of_pixels_per_page(stored: StoredImage, size: Sequence[int] | None, channels: int | None) -> bool:
+    """Return whether the pages (W, C) of a TIFF are the rows of an image, as ``tifffile.imwrite`` writes (H, W, C)."""
+    if not stored.format.startswith("TIFF") or stored.spatial_dims != 3:
+        return False
+    shape = stored.shape
+    if size is not None:
+        return shape[:-1] == tuple(size) != shape[1:]
+    return shape[-1] == channels != shape[0] and shape[-1] > 1
+
+
+def find_missing(values: Array, nodata: float | None) -> Array | None:
+    """Return where values (..., C) are the value for no data, (..., C) or (..., 1); None if nowhere.
 
     Of an unsigned type a pixel is missing where all its channels have the value: 0 in one channel alone is a colour.
     """
-    found = None
-    for number in nodata:
-        if number is None or math.isnan(number):
-            continue
-        is_unsigned = values.dtype.kind == "u"
-        if values.dtype.kind in "ui" and not (number.is_integer() and is_in_range(number, values.dtype)):
-            continue
-        with np.errstate(over="ignore"):
-            missing = values == np.array(number).astype(values.dtype)
-        missing = missing.all(-1, keepdims=True) if is_unsigned else missing
-        if missing.any():
-            found = missing if found is None else found | missing
-    return found
+    if nodata is None or math.isnan(nodata):
+        return None
+    if values.dtype.kind in "ui" and not (nodata.is_integer() and is_in_range(nodata, values.dtype)):
+        return None
+    with np.errstate(over="ignore"):
+        missing = values == np.array(nodata).astype(values.dtype)
+        if HUGE < abs(nodata) < math.inf and values.dtype.kind == "f":
+            missing |= np.abs(values / nodata - 1) < ROUNDED
+    if values.dtype.kind == "u":
+        missing = missing.all(-1, keepdims=True)
+    return missing if missing.any() else None
 
 
 def is_in_range(number: float, dtype: np.dtype) -> bool:
@@ -219,13 +234,15 @@ def is_in_range(number: float, dtype: np.dtype) -> bool:
 
 def to_native(values: Array, path: Path) -> Array:
     """Return values as one of :data:`NATIVE_DTYPES`, in the byte order of the machine."""
+    if values.dtype == bool:  # black and white, as in a bilevel PNG
+        return values.astype(np.uint8) * np.uint8(255)
     if values.dtype in NATIVE_DTYPES and values.dtype.isnative:
         return values
     if values.dtype.newbyteorder("=") in NATIVE_DTYPES:
         return values.astype(values.dtype.newbyteorder("="))
     try:
         with np.errstate(over="raise"):
-            return values.astype(np.float32)  # OpenCV, which augments, supports neither bool nor int32
+            return values.astype(np.float32)  # OpenCV, which augments, does not support int32
     except FloatingPointError:
         raise UserError(f"{path}: values beyond those of float32 (3.4e38); rescale them") from None
 

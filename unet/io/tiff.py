@@ -1,6 +1,8 @@
 """Read TIFF files with all their channels and bits: single images in parts, stacks of pages at once."""
 
+import logging
 import math
+import re
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -34,6 +36,10 @@ PILLOW_MODES = {
 """Channels, bits and sample format of the pages that Pillow reads exactly, and its mode."""
 
 
+# A value such as -3.40282e+38, which tifffile reports for every page, is parsed here.
+logging.getLogger("tifffile").addFilter(lambda record: "GDAL_NODATA" not in record.getMessage())
+
+
 def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
     """Open a TIFF, BigTIFF, GeoTIFF, ImageJ or OME file: an image, or a stack of pages.
 
@@ -50,6 +56,8 @@ def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
         UserError: the file is damaged, or its compression, colour space or axes are not supported.
     """
     with errors_of_reading(path, "an image"), tifffile.TiffFile(path) as tiff:
+        if is_part_of_ome(tiff):
+            tiff.is_ome = False  # before tiff.series is read
         pages_of_file: list[Any] = list(tiff.pages)
         images = [page for page in pages_of_file if not (page.is_reduced or page.is_mask)]
         if not images:
@@ -63,21 +71,30 @@ def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
                     f"{path}: {len(images)} pages of different sizes or kinds, expected the slices of one volume or "
                     f"the channels of one image; divide it"
                 )
-            shape, dims, read = open_stack(path, series, [image.index for image in images], mode, pages)
+            shape, dims, read = open_stack(path, series, [image.index for image in images], mode, pages, tiff.is_ome)
         else:
             shape, dims, read = open_page(path, page, mode)
-        invert = mode is None and page.photometric == PHOTOMETRIC.MINISWHITE and page.dtype.kind in "bu"
+        is_inverted = mode is None and page.photometric == PHOTOMETRIC.MINISWHITE and page.dtype.kind in "bu"
+        white = 2**page.bitspersample - 1 if is_inverted else None
         orientation = page.tags.valueof(ORIENTATION, 1)
         return StoredImage(
             path,
             shape,
             dims,
-            partial(read_displayed, read, invert),
+            partial(read_displayed, read, white),
             f"TIFF {page.photometric.name}",
             BILEVEL if page.bitspersample == 1 else color_map(page),
             orientation if orientation in range(2, 9) else 1,
             parse_nodata(page.tags.valueof(GDAL_NODATA)),
         )
+
+
+def is_part_of_ome(tiff: tifffile.TiffFile) -> bool:
+    """Return whether a file is one of several with the pages of an OME stack; then it is read by its own pages alone.
+
+    tifffile would read the others too, replace those that are missing by zeros, and return the first image of all.
+    """
+    return tiff.is_ome and len(set(re.findall(r"<(?:\w+:)?UUID\b[^>]*>\s*([^<\s]+)", tiff.ome_metadata or ""))) > 1
 
 
 def can_decode(tiff: tifffile.TiffFile, page: Any) -> bool:
@@ -175,7 +192,7 @@ def read_segments(path: Path, index: int, shape: tuple[int, ...], is_planar: boo
 
 
 def open_stack(
-    path: Path, series: Any, indices: Sequence[int], mode: str | None, pages: str | None
+    path: Path, series: Any, indices: Sequence[int], mode: str | None, pages: str | None, is_ome: bool
 ) -> tuple[tuple[int, ...], int, Rows]:
     """Return shape, number of spatial axes and rows of several pages, whose axes the series describes."""
     sizes, axes = series.shape, series.axes
@@ -196,7 +213,8 @@ def open_stack(
     @cache
     def read() -> Array:
         if mode is None:
-            pixels = tifffile.imread(path, series=0)
+            with tifffile.TiffFile(path, is_ome=is_ome) as tiff:
+                pixels = tiff.series[0].asarray()
         else:
             pixels = np.stack([read_with_pillow(path, mode, index) for index in indices])
         order = [*spatial, *(i for i in range(len(sizes)) if i not in spatial and i not in channels), *channels]
@@ -205,24 +223,24 @@ def open_stack(
     return shape, len(spatial), slice_rows(read)
 
 
-def read_displayed(read: Rows, invert: bool, begin: int, end: int) -> Array:
-    """Return rows with the dark values small: ``invert`` those of a file that stores white as 0."""
+def read_displayed(read: Rows, white: int | None, begin: int, end: int) -> Array:
+    """Return rows with the dark values small; ``white`` is the largest value of a file that stores white as 0."""
     rows = read(begin, end)
-    if invert:
-        rows = ~rows
-    return rows.view(np.uint8) if rows.dtype == bool else rows
+    rows = rows.view(np.uint8) if rows.dtype == bool else rows
+    return rows if white is None else rows.dtype.type(white) - rows
 
 
 def color_map(page: Any) -> Array | None:
     """Return the colours (N, 3) uint8 of a palette image, None for any other."""
     if page.photometric != PHOTOMETRIC.PALETTE or page.colormap is None:
         return None
-    return (page.colormap.T >> 8).astype(np.uint8)
+    colors = page.colormap.T
+    return (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8)  # libtiff accepts 8-bit values as well
 
 
 def parse_nodata(text: object) -> float | None:
-    """Return the number in GDAL's tag for the value without data, such as ``-9999`` or ``nan``."""
+    """Return the number that GDAL's tag for the value without data begins with, such as ``-9999`` or ``nan``."""
     try:
-        return float(str(text).strip("\0 "))
-    except ValueError:
+        return float(str(text).replace("\0", " ").replace(",", ".").split()[0])
+    except (ValueError, IndexError):
         return None

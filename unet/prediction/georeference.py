@@ -54,10 +54,11 @@ def resolution(path: Path) -> dict[str, Any]:
 
 def read_world_file(path: Path) -> list[float] | None:
     """Return the six numbers of the world file of an image (``a.tfw`` of ``a.tif``), or None without a valid one."""
-    suffix = path.suffix
-    for name in (suffix[:2] + suffix[-1:] + "w", f"{suffix}w", ".wld"):
+    suffix = path.suffix.lower()
+    names = (suffix[:2] + suffix[-1:] + "w", f"{suffix}w", ".wld")
+    for name in (*names, *map(str.upper, names)):
         with suppress(OSError, ValueError):
-            numbers = [float(word) for word in path.with_suffix(name).read_text().split()]
+            numbers = [float(word.replace(",", ".")) for word in path.with_suffix(name).read_text().split()]
             if len(numbers) == 6:
                 return numbers
     return None

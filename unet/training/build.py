@@ -94,6 +94,7 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "gamma": float(getattr(data.source, "gamma", 1.0)),
         "dtype": str(data.samples["train"].dtype),
         "range": list(data.samples["train"].range),
+        "smallest_maximum": data.samples["train"].smallest_maximum,
         "channel_names": list(channels),
         "channel_file": data.source.image.text.rpartition("/")[2] if channels else None,  # type: ignore[attr-defined]
         "color_order": "RGB",

@@ -1,19 +1,18 @@
 """What a training says of its data before it starts: everything that makes a score doubtful and can be seen by then."""
 
-from collections import Counter
 from collections.abc import Iterator
 
 from unet.data import SegmentationData
-from unet.data.files import FilePair
-from unet.data.samples import Samples, evenly_spaced
-from unet.io.image_formats import name_parts
+from unet.data.files import FilePair, and_more
+from unet.data.image_range import range_warnings
+from unet.data.samples import Samples, evenly_spaced, named_ranges
+from unet.data.source import Item
+from unet.io.image_formats import SUFFIXES, name_parts
 from unet.io.image_reader import open_stored
 from unet.training.volume_grid import volume_grid
 
-MAX_FILES = 1000
-"""Number of photographs whose EXIF orientation is read."""
-MAX_RANGE_RATIO = 50
-"""Ratio of the largest values of float images above which they are taken for different units."""
+MAX_FILES = 256
+"""Number of images whose EXIF orientation is read."""
 MAX_SPACING_RATIO = 1.1
 """Ratio of voxel sizes above which they are taken for different ones."""
 
@@ -28,8 +27,15 @@ def data_warnings(data: SegmentationData) -> Iterator[str]:
         )
     if text := missing_classes(data):
         yield text
-    yield from unit_warnings(list(data.samples.values()))
-    yield from orientation_warnings(data.samples["train"])
+    for text, names in range_warnings(named_ranges(data.samples.values())):
+        yield f"{and_more(names, 'image')}: {text}" if names else text
+    train = data.samples["train"]
+    items = [train.items[index] for index in evenly_spaced(len(train), MAX_FILES)]
+    if turned := [item.name for item in items if is_turned(item)]:
+        yield (
+            f"{and_more(turned, 'image')}: an EXIF orientation that the mask does not have, and that is not applied; "
+            f"if the mask was drawn on the image as viewers show it, rotate the image first"
+        )
     yield from grid_warnings(data.samples["train"])
 
 
@@ -45,28 +51,13 @@ def missing_classes(data: SegmentationData) -> str | None:
     return f"the training images have no pixel of {', '.join(missing)}, which the network cannot learn"
 
 
-def unit_warnings(splits: list[Samples]) -> Iterator[str]:
-    """Warn of images of several types, and of float images in different units."""
-    types = sum((part.dtypes for part in splits), Counter[str]())
-    if len(types) > 1:
-        counts = ", ".join(f"{count} of {name}" for name, count in types.most_common())
-        yield f"the images are of several types ({counts}), and their values are not rescaled: convert them to one"
-    highs = [high for part in splits for high in part.float_highs if high > 0]
-    if highs and max(highs) > MAX_RANGE_RATIO * min(highs):
-        yield f"the largest values of the images range from {min(highs):.4g} to {max(highs):.4g}: are all in one unit?"
-
-
-def orientation_warnings(samples: Samples) -> Iterator[str]:
-    """Warn of photographs that viewers show rotated, unlike their masks."""
-    items = [samples.items[index] for index in evenly_spaced(len(samples), MAX_FILES)]
-    pairs = [item.read for item in items if isinstance(item.read, FilePair)]
-    photographs = [pair.image for pair in pairs if name_parts(pair.image)[1] in (".jpg", ".jpeg")]
-    rotated = [path for path in photographs if open_stored(path).orientation != 1]
-    if rotated:
-        yield (
-            f"{len(rotated)} training images, such as {rotated[0]}, have an EXIF orientation, which is not applied: if "
-            f"their masks were drawn on the images as viewers show them, rotate the images first"
-        )
+def is_turned(item: Item) -> bool:
+    """Return whether viewers show the image of an item in another orientation than its mask."""
+    if not isinstance(item.read, FilePair):
+        return False
+    files = item.read.image, item.read.mask
+    image, mask = (open_stored(file).orientation if name_parts(file)[1] in SUFFIXES else 1 for file in files)
+    return image != mask
 
 
 def grid_warnings(samples: Samples) -> Iterator[str]:

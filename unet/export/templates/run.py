@@ -23,7 +23,10 @@ else:
     image = Image.open(source)
     if spec["mode"] and image.mode.startswith(("I", "F")):
         sys.exit(f"{source}: more than 8 bits a channel; expected an 8-bit image")
-    pixels = np.asarray(image.convert(spec["mode"]) if spec["mode"] else image)
+    if ";16" in str(image.tile) and not image.mode.startswith("I"):
+        sys.exit(f"{source}: 16 bits a channel, of which Pillow reads 8; save its pixels with numpy.save")
+    shown = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+    pixels = np.asarray(image.convert(spec["mode"] or shown.get(image.mode, image.mode)))
 axes = len(spec["total_stride"])
 pixels = pixels[..., None] if pixels.ndim == axes else pixels
 if pixels.ndim != axes + 1 or pixels.shape[-1] != spec["channels"]:
@@ -34,6 +37,12 @@ batch = np.moveaxis(pixels, -1, 0)[None].astype(spec["dtype"])
 if spec["dtype"] != "float32" and not np.array_equal(batch[0], np.moveaxis(pixels, -1, 0)):
     sys.exit(
         f"{source}: {pixels.dtype} values from {pixels.min()} to {pixels.max()} are no {spec['dtype']}; rescale it"
+    )
+if spec["range"] and not spec["range"][1] / 100 <= pixels.max() <= spec["range"][1] * 10:
+    print(
+        f"warning: {source}: values up to {pixels.max()}, but the network takes {spec['dtype']} up to "
+        f"{spec['range'][1]}: the labels are likely to be wrong; rescale it",
+        file=sys.stderr,
     )
 if bundle["format"] == "onnx":
     import onnxruntime
