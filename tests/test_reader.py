@@ -640,14 +640,14 @@ def test_values_that_cannot_be_right_are_warned_of_by_training_and_check(tmp_pat
         path.unlink()
         np.save(path.with_suffix(".npy"), change(noise(12, 10, 3, seed=number), number))
     data = scanned(tmp_path, splits={"train": 2, "val": 1})
-    (warning,) = data_warnings(data)
+    (warning,) = data_warnings(data.samples.values())
     assert message in warning
     findings = collect_findings(survey_data(Folder(str(tmp_path), CLASSES, splits={"train": 2, "val": 1})))
     assert [finding.text for finding in findings if message in finding.text]
     if "nodata=" in message:
         number = float(message.partition("nodata=")[2])
         remedied = scanned(tmp_path, splits={"train": 2, "val": 1}, nodata=number)
-        assert data_warnings(remedied) == [] and remedied.samples["train"].num_missing == 4 * 30
+        assert data_warnings(remedied.samples.values()) == [] and remedied.samples["train"].num_missing == 4 * 30
 
 
 def test_ordinary_values_are_not_warned_of(tmp_path: Path):
@@ -658,7 +658,7 @@ def test_ordinary_values_are_not_warned_of(tmp_path: Path):
         image[:3] = 0  # the background of a scan
         image[5, 5] = 400
         np.save(path.with_suffix(".npy"), image)
-    assert data_warnings(scanned(tmp_path, splits={"train": 2, "val": 1})) == []
+    assert data_warnings(scanned(tmp_path, splits={"train": 2, "val": 1}).samples.values()) == []
 
 
 def test_training_warns_of_an_exif_orientation_that_the_mask_lacks(tmp_path: Path):
@@ -668,5 +668,5 @@ def test_training_warns_of_an_exif_orientation_that_the_mask_lacks(tmp_path: Pat
     with Image.open(tmp_path / "images" / "b.png") as image:
         image.convert("RGB").save(tmp_path / "images" / "b.jpg", exif=exif)
     (tmp_path / "images" / "b.png").unlink()
-    (warning,) = data_warnings(scanned(tmp_path, splits={"train": 2, "val": 2}))
+    (warning,) = data_warnings(scanned(tmp_path, splits={"train": 2, "val": 2}).samples.values())
     assert "b.jpg: an EXIF orientation that the mask does not have" in warning

@@ -52,7 +52,7 @@ def print_summary(
             f"the test metrics will be too high; {program_name('check')} lists all of them",
             markup=False,
         )
-    for warning in data_warnings(data):
+    for warning in data_warnings(data.samples.values()):
         console.print(f"warning: {warning}; {program_name('check')} lists all files", markup=False)
     if warning := missing_classes(data):
         console.print(f"warning: {warning}; {program_name('check')} shows the values of the masks", markup=False)

@@ -1,9 +1,10 @@
-"""Warnings about the images of a training, which are printed before it starts."""
+"""Warnings about the images of a training or an evaluation."""
 
-from unet.data import SegmentationData
+from collections.abc import Iterable
+
 from unet.data.files import FilePair, and_more
 from unet.data.image_range import range_warnings
-from unet.data.samples import evenly_spaced
+from unet.data.samples import Samples, evenly_spaced
 from unet.data.source import Item
 from unet.io.image_formats import SUFFIXES, name_parts
 from unet.io.image_reader import open_stored
@@ -12,17 +13,16 @@ MAX_FILES = 64
 """Number of files of a split whose EXIF orientation is read."""
 
 
-def data_warnings(data: SegmentationData) -> list[str]:
+def data_warnings(splits: Iterable[Samples]) -> list[str]:
     """Return a message for each fault in the values of the images, or in their EXIF orientation."""
+    splits = list(splits)
     images = [
-        (item.name, values)
-        for samples in data.samples.values()
-        for item, values in zip(samples.items, samples.ranges, strict=True)
+        (item.name, values) for samples in splits for item, values in zip(samples.items, samples.ranges, strict=True)
     ]
     messages = [text + (f" ({and_more(names, 'image')})" if names else "") for text, names in range_warnings(images)]
     turned = [
         item.name
-        for samples in data.samples.values()
+        for samples in splits
         for item in (samples.items[index] for index in evenly_spaced(len(samples), MAX_FILES))
         if is_turned(item)
     ]
