@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import processes
 import pytest
+import tifffile
 import torch
 from conftest import ROOT
 from folders import noise, save, sentence
@@ -143,14 +144,36 @@ def test_the_example_needs_neither_torch_nor_this_project(exported: Path, tmp_pa
     np.save(tmp_path / "deep.npy", picture.astype(np.uint16) * 257)
     np.save(tmp_path / "grey.npy", picture[..., 0])
     save(tmp_path / "deep.png", picture[..., 0].astype(np.uint16))
+    cv2.imwrite(str(tmp_path / "deep16.png"), picture.astype(np.uint16) * 257)
+    deep = np.moveaxis(picture, -1, 0).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "planar.tif", deep, photometric="rgb", planarconfig="separate")
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([picture] * 2), photometric="rgb")
+    (tmp_path / "text.png").write_text("no image")
     for name, message in (
         ("deep.npy", "uint16 values from 0 to 65535 are no uint8; rescale it"),
         ("grey.npy", "expected 2 axes and 3 channels, last"),
         ("deep.png", "more than 8 bits a channel"),
+        ("deep16.png", "16 bits a channel, of which Pillow reads 8"),
+        ("planar.tif", "16 bits a channel, of which Pillow reads 8"),
+        ("pages.tif", "2 pages or frames"),
+        ("text.png", "cannot be read as an image"),
     ):
         result = run_alone(folder, ["torch", "unet"], tmp_path / name, tmp_path / "none.png")
         assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "none.png").exists()
+
+
+def test_the_example_shows_images_as_the_training_did(tmp_path: Path):
+    """Black and white is 0 and 255, and values far below the training's are warned of."""
+    grey = {**DESCRIPTION, "mean": [120.0], "std": [60.0]}
+    folder, _ = export(save_checkpoint(tmp_path, grey, in_channels=1), None, ExportOptions())
+    save(tmp_path / "in.png", noise(12, 12, below=2).astype(bool))
+    save(tmp_path / "grey.png", noise(12, 12, below=2) * np.uint8(255))
+    save(tmp_path / "dark.png", noise(12, 12, below=2))
+    for name in ("in", "grey", "dark"):
+        result = run_alone(folder, ["torch", "unet"], tmp_path / f"{name}.png", tmp_path / f"{name}.npy")
+        assert result.returncode == 0 and ("warning" in result.stderr) == (name == "dark")
+    assert np.array_equal(np.load(tmp_path / "in.npy"), np.load(tmp_path / "grey.npy"))
 
 
 def test_the_axes_of_the_model_have_names(exported: Path):

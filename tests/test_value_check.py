@@ -13,7 +13,7 @@ from networks import network
 from PIL import Image
 
 from unet.errors import UserError
-from unet.inference.image_values import convert_channels
+from unet.inference.image_values import convert_channels, mark_missing
 from unet.network.normalization import apply_gamma
 from unet.training.build import channel_difference, checkpoint_metadata
 
@@ -120,6 +120,12 @@ def test_an_image_far_darker_than_every_training_image_is_in_other_units(tmp_pat
         (message,) = messages_of(model, other)
         assert "but the network was trained on uint16 images" in message
     assert messages_of(model, image.astype(np.uint16) * 4) == []
+
+
+def test_a_rounded_value_for_no_data_is_found_in_an_array():
+    pixels = torch.tensor([[1.0], [torch.finfo(torch.float32).min]])
+    assert mark_missing(pixels, -3.4e38).isnan().flatten().tolist() == [False, True]
+    assert not mark_missing(torch.tensor([[-9999.5]]), -9999.0).isnan().any()
 
 
 def test_a_checkpoint_describes_the_training_images(tmp_path: Path):

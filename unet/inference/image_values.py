@@ -1,5 +1,6 @@
 """Convert an image to the channels of the training images, where that is exact."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch import Tensor
 from unet.errors import UserError
 from unet.network.geometry import times
 
+HUGE, ROUNDED = 1e30, 2e-3
+"""As in :mod:`unet.io.image_reader`, which this package does not need."""
 LUMA, LUMA_SHIFT = (19595, 38470, 7471), 16
 """Pillow's weights of red, green and blue for its mode L (ITU-R 601-2), as fractions of 2**16."""
 
@@ -33,6 +36,8 @@ def mark_missing(pixels: Tensor, nodata: float | None) -> Tensor:
         return pixels
     value = torch.tensor(nodata, dtype=pixels.dtype if pixels.is_floating_point() else torch.float64)
     missing = pixels.double() == value.double()
+    if pixels.is_floating_point() and HUGE < abs(nodata) < math.inf:
+        missing |= (pixels.double() / nodata - 1).abs() < ROUNDED
     if pixels.dtype in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
         missing = missing.all(-1, keepdim=True)
     return pixels.float().masked_fill(missing, torch.nan) if missing.any() else pixels

@@ -1,6 +1,6 @@
 """What a training says of its data before it starts: everything that makes a score doubtful and can be seen by then."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from unet.data import SegmentationData
 from unet.data.files import FilePair, and_more
@@ -27,16 +27,21 @@ def data_warnings(data: SegmentationData) -> Iterator[str]:
         )
     if text := missing_classes(data):
         yield text
-    for text, names in range_warnings(named_ranges(data.samples.values())):
+    yield from image_warnings(data.samples.values())
+    yield from grid_warnings(data.samples["train"])
+
+
+def image_warnings(splits: Iterable[Samples]) -> Iterator[str]:
+    """Yield a sentence for each fault in the values of images, or in their EXIF orientation."""
+    splits = list(splits)
+    for text, names in range_warnings(named_ranges(splits)):
         yield f"{and_more(names, 'image')}: {text}" if names else text
-    train = data.samples["train"]
-    items = [train.items[index] for index in evenly_spaced(len(train), MAX_FILES)]
+    items = [part.items[index] for part in splits for index in evenly_spaced(len(part), MAX_FILES)]
     if turned := [item.name for item in items if is_turned(item)]:
         yield (
             f"{and_more(turned, 'image')}: an EXIF orientation that the mask does not have, and that is not applied; "
             f"if the mask was drawn on the image as viewers show it, rotate the image first"
         )
-    yield from grid_warnings(data.samples["train"])
 
 
 def missing_classes(data: SegmentationData) -> str | None:

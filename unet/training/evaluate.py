@@ -35,6 +35,7 @@ from unet.runs.run_names import parse
 from unet.task.losses import class_weights
 from unet.task.module import SegmentationTask
 from unet.training.build import build_data, make_trainer, task_from_metadata
+from unet.training.data_warnings import image_warnings
 from unet.training.process import setup_process
 from unet.training.train import evaluate
 
@@ -52,7 +53,8 @@ REQUIRED_KEYS = (
 class EvaluationResult:
     """The content of ``metrics.json`` (scores, diagnostics, provenance), and the diagnostics among it.
 
-    ``warning`` says if the network was trained on the images, ``doubts`` why the images are unlike the training images.
+    ``warning`` says if the network was trained on the images, ``doubts`` why the images are unlike the training images,
+    or unlike each other.
     """
 
     metrics: dict[str, Any]
@@ -134,6 +136,7 @@ def evaluate_checkpoint(
     diagnostics = {name: value for name, value in diagnostics.items() if name not in scores}
     samples = data.samples[split]
     doubts = unit_doubts(getattr(torch, str(samples.dtype)), *samples.range, checkpoint["description"])
+    doubts += image_warnings([samples])
     return EvaluationResult(metrics, diagnostics, split, list(task.classes), warning, doubts)
 
 

@@ -20,10 +20,17 @@ model, spec, (source, target, *threshold) = (
 if source.endswith(".npy"):
     pixels = np.load(source)
 else:
-    image = Image.open(source)
+    try:
+        image = Image.open(source)
+    except OSError as error:
+        sys.exit(f"{source}: cannot be read as an image ({error})")
+    frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # an MPO has a preview as well
+    if frames > 1:
+        sys.exit(f"{source}: {frames} pages or frames; save one image, or an array with numpy.save")
     if spec["mode"] and image.mode.startswith(("I", "F")):
         sys.exit(f"{source}: more than 8 bits a channel; expected an 8-bit image")
-    if ";16" in str(image.tile) and not image.mode.startswith("I"):
+    bits = max(getattr(image, "tag_v2", {}).get(258, (8,)))  # BitsPerSample of a TIFF
+    if (";16" in str(image.tile) or bits > 8) and not image.mode.startswith(("I", "F")):
         sys.exit(f"{source}: 16 bits a channel, of which Pillow reads 8; save its pixels with numpy.save")
     shown = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
     pixels = np.asarray(image.convert(spec["mode"] or shown.get(image.mode, image.mode)))
@@ -33,14 +40,15 @@ if pixels.ndim != axes + 1 or pixels.shape[-1] != spec["channels"]:
     sys.exit(f"{source}: shape {pixels.shape}; expected {axes} axes and {spec['channels']} channels, last")
 if spec["size"] and list(pixels.shape[:-1]) != spec["size"]:
     sys.exit(f"{source}: size {pixels.shape[:-1]}; the network takes images of size {spec['size']} only")
-batch = np.moveaxis(pixels, -1, 0)[None].astype(spec["dtype"])
+with np.errstate(invalid="ignore"):
+    batch = np.moveaxis(pixels, -1, 0)[None].astype(spec["dtype"])
 if spec["dtype"] != "float32" and not np.array_equal(batch[0], np.moveaxis(pixels, -1, 0)):
     sys.exit(
         f"{source}: {pixels.dtype} values from {pixels.min()} to {pixels.max()} are no {spec['dtype']}; rescale it"
     )
-if spec["range"] and not spec["range"][1] / 100 <= pixels.max() <= spec["range"][1] * 10:
+if spec["range"] and not spec["range"][1] / 100 <= np.nanmax(pixels) <= spec["range"][1] * 10:
     print(
-        f"warning: {source}: values up to {pixels.max()}, but the network takes {spec['dtype']} up to "
+        f"warning: {source}: values up to {np.nanmax(pixels)}, but the network takes {spec['dtype']} up to "
         f"{spec['range'][1]}: the labels are likely to be wrong; rescale it",
         file=sys.stderr,
     )
