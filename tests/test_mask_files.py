@@ -152,7 +152,7 @@ def test_both_readings_of_255_are_offered(folder, tmp_path):
     for has_classes in (True, False):
         (finding,) = findings_of(folder, ERROR, has_classes=has_classes)
         name = "cell" if has_classes else "foreground"
-        assert f"1: {name}, 255: {name}}}' if it is {name}" in finding.text and len(finding.files) == 4
+        assert f"1: {name}, 255: {name}}}' if 255 is {name}" in finding.text and len(finding.files) == 4
         assert f"1: {name}, 255: ignore}}' if it is unlabelled" in finding.text
     run = config("data=folder", f"data.root={folder}", "data.source.classes=[background,cell]", "data.batch_size=2")
     data = build_data(run)

@@ -66,7 +66,9 @@ def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
             shape, dims, read = open_stack(path, series, [image.index for image in images], mode, pages)
         else:
             shape, dims, read = open_page(path, page, mode)
-        invert = mode is None and page.photometric == PHOTOMETRIC.MINISWHITE and page.dtype.kind in "bu"
+        is_inverted = page.photometric == PHOTOMETRIC.MINISWHITE and page.dtype.kind in "bu"
+        is_array = page.dtype.kind == "b" and page.software == "tifffile.py"  # which stores True as 1, not as black
+        invert = mode is None and is_inverted and not is_array
         orientation = page.tags.valueof(ORIENTATION, 1)
         return StoredImage(
             path,
