@@ -177,7 +177,9 @@ def test_coco_files_of_splits(tmp_path):
     assert {split: len(items) for split, items in source.items.items()} == {"train": 3, "val": 2}
 
 
-@pytest.mark.parametrize("segmentation", [[], {"size": [12, 10], "counts": [3]}, {"size": [10, 12], "counts": [100, 20]}, None])
+@pytest.mark.parametrize(
+    "segmentation", [[], {"size": [12, 10], "counts": [3]}, {"size": [10, 12], "counts": [100, 20]}, None]
+)
 def test_malformed_coco_is_one_sentence(tmp_path, segmentation):
     save(tmp_path / "images/0.png", noise(12, 10, 3))
     coco(tmp_path / "a.json", ["0.png"], [annotation(0, 3, segmentation)])

@@ -87,7 +87,12 @@ LAYOUTS_OF_SPLITS = {
         "gt/{split}/**/{id}_gt.*",
     ),
     "roads": ("{s}/sat/{n}.tiff", "{s}/map/{n}.tif", "{split}/sat/{id}.*", "{split}/map/{id}.*"),
-    "Massachusetts": ("tiff/{s}/{n}.tiff", "tiff/{s}_labels/{n}.tif", "tiff/{split}/{id}.*", "tiff/{split}_labels/{id}.*"),
+    "Massachusetts": (
+        "tiff/{s}/{n}.tiff",
+        "tiff/{s}_labels/{n}.tif",
+        "tiff/{split}/{id}.*",
+        "tiff/{split}_labels/{id}.*",
+    ),
 }
 
 

@@ -194,7 +194,9 @@ def test_soft_edges_of_masks_are_not_a_class(folder):
     for path in masks(folder):
         swap(path, ramp)
     findings = findings_of(folder, ERROR)
-    assert not any("76: cell, 255: ignore}' and" in finding.text or "masks need" in finding.text for finding in findings)
+    assert not any(
+        "76: cell, 255: ignore}' and" in finding.text or "masks need" in finding.text for finding in findings
+    )
 
 
 def test_labels_beside_255_need_no_choice(folder):

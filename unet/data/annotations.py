@@ -152,7 +152,9 @@ def read_coco(path: Path) -> dict[str, DrawnShapes]:
             size = int(image["height"]), int(image["width"])
             regions[image["id"]].append(coco_region(key, annotation["segmentation"], size))
         return {
-            str(image["file_name"]).replace("\\", "/"): DrawnShapes((int(image["height"]), int(image["width"])), tuple(regions[key]))
+            str(image["file_name"]).replace("\\", "/"): DrawnShapes(
+                (int(image["height"]), int(image["width"])), tuple(regions[key])
+            )
             for key, image in images.items()
         }
     except Exception as error:  # malformed in any way

@@ -182,7 +182,16 @@ def propose_patterns(root: Path, files: Sequence[Path]) -> Layout | None:
     def rank(pair: tuple[Candidate, Candidate]) -> tuple:
         image, mask = pair
         (many, colored, count), complexity = image.value_rank, image.complexity + mask.complexity
-        return is_instances(mask), mask.value_rank, not many, not colored, -count, complexity, mask.pattern, image.pattern
+        return (
+            is_instances(mask),
+            mask.value_rank,
+            not many,
+            not colored,
+            -count,
+            complexity,
+            mask.pattern,
+            image.pattern,
+        )
 
     image, mask = min(pairs, key=rank)
     if mask.value_rank > image.value_rank:  # most images have no mask, and the masks were taken for images
