@@ -32,6 +32,10 @@ pytestmark = pytest.mark.filterwarnings(
         ("trainer.precision=8", ["trainer.precision: expected one of auto, 32-true", "found 8"]),
         ("trainer.enable_checkpointing=false", ["trainer.enable_checkpointing", "evaluated with its checkpoints"]),
         ("trainer.barebones=true", ["trainer.barebones", "callbacks, checkpoints and a logger"]),
+        ("trainer.max_steps=0", ["trainer.max_steps: expected -1", "untrained network", "found 0"]),
+        ("trainer.max_epochs=0", ["trainer.max_epochs: expected null or -1", "found 0"]),
+        ("trainer.accelerator=tpu", ["Lightning refuses the settings", "torch_xla"]),
+        ("trainer.num_nodes=2", ["trainer.num_nodes=2", "torchrun or srun", "leave the key out"]),
         ("trainer.deterministic=foo", ["trainer.deterministic", "warn"]),
         ("trainer.gradient_clip_algorithm=foo", ["trainer.gradient_clip_algorithm", "norm, value"]),
         ("+trainer.logger=false", ["trainer.logger: cannot be changed", "leave the key out"]),
@@ -45,7 +49,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 def test_a_setting_that_a_run_cannot_have_is_refused(override: str, words: list[str]):
     with pytest.raises(UserError) as error:
-        composed = config(override, "trainer.accelerator=cpu")
+        composed = config("trainer.accelerator=cpu", override)
         validate_config(composed)
         check_trainer(composed)
     sentence(error, *words)

@@ -57,7 +57,7 @@ def unique_values(pixels: Array) -> tuple[Array, Array]:
 
 
 def int_if_integral(value: float) -> int | float:
-    """Return a value as an integer if it is integral, so that 0.5 is not read as 0; NaN is one object, hence one key."""
+    """Return a value as an integer if it is integral, so that 0.5 is not read as 0; NaN is always the same object."""
     if math.isnan(value):
         return math.nan
     return int(value) if float(value).is_integer() else value

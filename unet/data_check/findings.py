@@ -173,11 +173,10 @@ def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
         levels = [key for key in (find_levels(survey.counts) if encoding.lossy else survey.counts) if key != 0]
         present = format_values(sorted(key for key in levels if isinstance(key, int | float)))
         several = any(IGNORE_INDEX in mask.counts and len(mask.counts) > 2 for _, mask in survey.masks)
-        text = (
-            f"masks have the grey levels 0, {present}, which may be classes, edges or unlabelled; add {advice}"
-            if several
-            else f"some masks have the values 0 and 255, others 0, 1 ...: 255 may be a class or unlabelled; add {advice}"
-        )
+        text = "some masks have the values 0 and 255, others 0, 1 ...: 255 may be a class or unlabelled"
+        if several:
+            text = f"masks have the grey levels 0, {present}, which may be classes, edges or unlabelled"
+        text = f"{text}; add {advice}"
         files = (mask_name(item) for item, mask in survey.masks if IGNORE_INDEX in mask.counts)
         yield Finding(ERROR, text, tuple(files))
     elif encoding.has_instance_ids:
