@@ -79,3 +79,15 @@ def test_overfit_batches_repeats_the_same_batch(composed: Any, tmp_path: Path, m
     fixed = "data.train_transforms=[{_target_: albumentations.CenterCrop, height: 32, width: 32}]"
     metrics = train(composed("trainer.overfit_batches=1", "trainer.max_epochs=4", fixed), tmp_path / "run")
     assert len(means) == 4 and np.ptp(means) == 0 and metrics["steps"] == 4
+
+
+def test_a_network_without_a_training_step_is_not_evaluated(composed: Any, tmp_path: Path):
+    with pytest.raises(UserError, match="no training step was made"):
+        train(composed("trainer.max_time=00:00:00:00"), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_an_evaluation_of_a_part_of_the_images_is_warned_of(composed: Any, tmp_path: Path, capsys: Any):
+    metrics = train(composed("trainer.limit_test_batches=1"), tmp_path / "run")
+    output = capsys.readouterr().out
+    assert f"warning: only {metrics['test/images']} of " in output and "images of test were evaluated" in output

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,7 +147,7 @@ def class_labels(files: FilePair, encoding: Encoding, rotate: bool = False) -> A
     mask = files.read_mask()
     indices, keys = mask.index(colors=not mask.is_grayscale)
     if any(isinstance(key, tuple) for key in encoding.meaning):  # of a grey or palette mask among colour masks
-        palette = mask.palette or {}
+        palette: Mapping[Key, Key] = {**mask.palette} if mask.palette else {}
         keys = [key if key in encoding.meaning else palette.get(key, gray_as_color(key)) for key in keys]
     unknown = [key for key in keys if key not in encoding.meaning]
     level_of = dict(zip(unknown, nearest_levels(unknown, list(encoding.meaning)), strict=True)) if unknown else {}

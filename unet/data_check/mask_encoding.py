@@ -152,11 +152,11 @@ def readings_of_gray_levels(levels: Sequence[Key], classes: tuple[str, ...] | No
 
     255 may be the last class, or unlabelled. The level between 0 and 255 may also be a soft edge, or undecided.
     """
-    if any(isinstance(key, tuple) for key in levels) or IGNORE_INDEX not in levels:
+    values = sorted((key for key in levels if isinstance(key, int | float)), key=lambda key: (key != 0, key))
+    others: list[int | float] = values[:-1]
+    if len(values) < max(3, len(levels)) or values[-1] != IGNORE_INDEX:
         return {}
-    values = sorted(levels, key=lambda key: (key != 0, key))
-    others = values[:-1]
-    if values[-1] != IGNORE_INDEX or len(others) < 2 or max(others) <= max(MAX_CLASSES, 2 * len(others)):
+    if max(others) <= max(MAX_CLASSES, 2 * len(others)):
         return {}
     readings: dict[str, dict[Key, str]] = {}
     if classes is None:
