@@ -13,6 +13,7 @@ from test_data_check import findings_of, parse_overrides, survey_folder
 
 from unet.data.annotations import decode_counts, decode_rle, read_labelme
 from unet.data.folder import Folder
+from unet.data.label_map import LabelMap
 from unet.data_check.findings import ERROR
 from unet.errors import UserError
 
@@ -39,6 +40,7 @@ def test_shapes_have_the_pixels_whose_centres_they_contain(tmp_path):
     expected[3:8, 2:6] = True
     for kind, points in (("polygon", SQUARE), ("rectangle", [[2, 3], [6, 8]]), ("rectangle", [[6, 8], [2, 3]])):
         assert (drawn(labelme(tmp_path / "a.json", shape(kind, points))) == expected).all(), kind
+    assert (drawn(labelme(tmp_path / "a.json", shape("rectangle", SQUARE))) == expected).all(), "all four corners"
     circle = drawn(labelme(tmp_path / "c.json", shape("circle", [[5, 5], [5, 7]])))
     y, x = np.mgrid[:12, :10] + 0.5
     assert (circle == ((y - 5) ** 2 + (x - 5) ** 2 < 4)).all()
@@ -110,6 +112,16 @@ def test_the_size_of_annotations_must_be_the_images(root):
     assert "its mask is 10 x 12, the image 12 x 10" in findings_of(root, ERROR)[0].text
 
 
+def test_labels_with_a_meaning_in_labelme(tmp_path):
+    shapes = [shape("polygon", SQUARE, " cell "), shape("rectangle", [[2, 3], [4, 8]], "_background_")]
+    path = labelme(tmp_path / "a.json", *shapes, shape("rectangle", [[0, 0], [2, 2]], "__ignore__"))
+    labels = LabelMap(None, CLASSES).read(path)
+    assert [int((labels == label).sum()) for label in (0, 1, 255)] == [106, 10, 4]
+    with pytest.raises(UserError) as error:
+        read_labelme(labelme(tmp_path / "b.json", shape("polygon", SQUARE) | {"label": None}))
+    sentence(error, "b.json: not labelme's format", "a shape without label")
+
+
 def test_run_lengths_of_coco():
     counts = [6, 1, 40, 4, 5, 4, 5, 4, 21]
     assert decode_counts("61X13mN000`0") == counts, "as pycocotools encodes them"
@@ -165,10 +177,18 @@ def test_coco_files_of_splits(tmp_path):
     assert {split: len(items) for split, items in source.items.items()} == {"train": 3, "val": 2}
 
 
-@pytest.mark.parametrize("segmentation", [[], {"size": [12, 10], "counts": [3]}, None])
+@pytest.mark.parametrize(
+    "segmentation", [[], {"size": [12, 10], "counts": [3]}, {"size": [10, 12], "counts": [100, 20]}, None]
+)
 def test_malformed_coco_is_one_sentence(tmp_path, segmentation):
     save(tmp_path / "images/0.png", noise(12, 10, 3))
     coco(tmp_path / "a.json", ["0.png"], [annotation(0, 3, segmentation)])
     with pytest.raises(UserError) as error:
         _ = Folder(str(tmp_path), CLASSES, mask="a.json").items
     sentence(error, "a.json: not COCO's format")
+
+
+def test_coco_names_of_windows_are_found(tmp_path):
+    save(tmp_path / "images/0.png", noise(12, 10, 3))
+    coco(tmp_path / "a.json", ["C:\\data\\images\\0.png"], [])
+    assert len(Folder(str(tmp_path), CLASSES, mask="a.json").all_items()) == 1

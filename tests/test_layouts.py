@@ -78,6 +78,58 @@ def test_the_proposed_patterns_have_the_splits_and_their_sub_folders(tmp_path):
     assert list(source.pairs()["val"]) == ["town/t_4", "town/t_5"]
 
 
+LAYOUTS_OF_SPLITS = {
+    "CamVid": ("{s}/{n}.png", "{s}annot/{n}.png", "{split}/{id}.*", "{split}annot/{id}.*"),
+    "Cityscapes": (
+        "left/{s}/{s}burg/{n}_left.png",
+        "gt/{s}/{s}burg/{n}_gt.png",
+        "left/{split}/**/{id}_left.*",
+        "gt/{split}/**/{id}_gt.*",
+    ),
+    "roads": ("{s}/sat/{n}.tiff", "{s}/map/{n}.tif", "{split}/sat/{id}.*", "{split}/map/{id}.*"),
+    "Massachusetts": (
+        "tiff/{s}/{n}.tiff",
+        "tiff/{s}_labels/{n}.tif",
+        "tiff/{split}/{id}.*",
+        "tiff/{split}_labels/{id}.*",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS_OF_SPLITS)
+def test_splits_of_public_data_sets_are_kept(tmp_path, layout):
+    image, mask, *expected = LAYOUTS_OF_SPLITS[layout]
+    for split, numbers in {"train": range(4), "val": range(4, 6), "test": range(6, 8)}.items():
+        write(tmp_path, image.replace("{s}", split), mask.replace("{s}", split), numbers)
+    patterns = propose(tmp_path)
+    assert [patterns["image"], patterns["mask"]] == expected
+    items = Folder(str(tmp_path), CLASSES, **patterns).items
+    assert {split: len(members) for split, members in items.items()} == {"train": 4, "val": 2, "test": 2}
+
+
+def test_folders_of_patients_with_images_and_masks(tmp_path):
+    write(tmp_path, "p{patient}/images/{n}.png", "p{patient}/masks/{n}.png")
+    patterns = propose(tmp_path)
+    assert patterns == {"image": "**/images/{id}.*", "mask": "**/masks/{id}.*"}
+    items = Folder(str(tmp_path), CLASSES, **patterns).all_items()
+    assert [item.read.name for item in items] == [f"p{n // 3}/{n}" for n in N]
+
+
+def test_masks_of_objects_are_not_proposed_for_classes(tmp_path):
+    write(tmp_path, "JPEGImages/{n}.jpg", "SegmentationClass/{n}.png")
+    write(tmp_path, "JPEGImages/{n}.jpg", "SegmentationObject/{n}.png")
+    assert propose(tmp_path)["mask"] == "SegmentationClass/{id}.*"
+
+
+def test_few_masks_are_not_proposed_as_the_images(tmp_path):
+    write(tmp_path, "images/{n}.png", "masks/{n}.png", range(12))
+    for n in range(9):
+        (tmp_path / f"masks/{n}.png").unlink()
+    with pytest.raises(UserError) as error:
+        _ = Folder(str(tmp_path), CLASSES).items
+    assert "if this is right" not in sentence(error, "0.png and 8 more images: no mask")
+
+
 def test_the_proposed_patterns_have_channels(tmp_path):
     for n in N:
         for channel in range(3):
@@ -195,7 +247,8 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 def test_the_config_of_an_older_run_is_read():
     config = OmegaConf.create({"data": {"source": {"mask_stem": "{stem}_mask"}}})
     rename_old_keys(config)
-    assert config.data.source == {"image": "images/{id}.*", "mask": "masks/{id}_mask.*"}
+    patterns = {"image": "images/{id}.*", "mask": "masks/{id}_mask.*"}
+    assert config.data.source == {**patterns, "folds": 5, "split_seed": 0}, "so that an unfinished run can be resumed"
 
 
 def test_words_that_are_not_ascii_need_no_quotes():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import config
 from folders import CLASSES, folder_of, noise, save, scanned, sentence, swap
 from PIL import Image
@@ -153,8 +154,8 @@ def test_both_readings_of_255_are_offered(folder, tmp_path):
     for has_classes in (True, False):
         (finding,) = findings_of(folder, ERROR, has_classes=has_classes)
         name = "cell" if has_classes else "foreground"
-        assert f"1: {name}, 255: {name}}}' if it is {name}" in finding.text and len(finding.files) == 4
-        assert f"1: {name}, 255: ignore}}' if it is unlabelled" in finding.text
+        assert f"1: {name}, 255: {name}}}' if 255 is {name}" in finding.text and len(finding.files) == 4
+        assert f"1: {name}, 255: ignore}}' if 255 is unlabelled" in finding.text
     run = config("data=folder", f"data.root={folder}", "data.source.classes=[background,cell]", "data.batch_size=2")
     data = build_data(run)
     with pytest.raises(UserError) as error:
@@ -169,6 +170,99 @@ def test_255_beside_other_labels_is_ignored(folder):
     swap(masks(folder)[1], np.where(noise(12, 10, below=5) == 0, 255, LABELS).astype(np.uint8))
     (finding,) = findings_of(folder, ERROR)
     assert "masks need 'data.source.values={0: background, 1: cell, 255: ignore}'" in finding.text
+
+
+@pytest.mark.parametrize("middle", [128, 85, 100])
+def test_grey_levels_beside_255_are_never_taken_for_unlabelled_pixels_unasked(folder, middle, tmp_path):
+    levels = np.array([0, middle, 255], np.uint8)
+    for index, path in enumerate(masks(folder)):
+        swap(path, levels[noise(12, 10, below=3, seed=index)])
+    (finding,) = findings_of(folder, ERROR)
+    assert f"{{0: background, {middle}: ignore, 255: cell}}' if 255 is cell and {middle} an edge" in finding.text
+    assert f"{{0: background, {middle}: cell, 255: ignore}}' if 255 is unlabelled" in finding.text
+    (finding,) = findings_of(folder, ERROR, has_classes=False)
+    assert f"{{0: background, {middle}: class_1, 255: class_2}}' if 255 is class_2" in finding.text
+    with pytest.raises(UserError, match="255 may be a class or unlabelled"):
+        write_corrected_copy(survey_folder(folder), tmp_path / "out")
+    three = survey_folder(folder, classes=["a", "b", "c"]).encoding
+    assert three.meaning == {0: "a", middle: "b", 255: "c"} and not three.alternatives
+
+
+def test_soft_edges_of_masks_are_not_a_class(folder):
+    ramp = np.full((12, 10), 255, np.uint8)
+    ramp[:, :4], ramp[:, 4] = 0, np.arange(70, 94, 2)  # 12 values of an anti-aliased edge, 76 more often
+    ramp[:6, 5] = 76
+    for path in masks(folder):
+        swap(path, ramp)
+    findings = findings_of(folder, ERROR)
+    assert not any(
+        "76: cell, 255: ignore}' and" in finding.text or "masks need" in finding.text for finding in findings
+    )
+
+
+def test_labels_beside_255_need_no_choice(folder):
+    values = np.array([0, 1, 2, 255], np.uint8)
+    for path in masks(folder):
+        swap(path, values[noise(12, 10, below=4)])
+    assert survey_folder(folder, has_classes=False).encoding.meaning[255] == "ignore"
+
+
+def test_empty_grey_and_palette_masks_among_colour_masks_have_colours(folder, tmp_path):
+    colors = np.array([[0, 0, 0], [255, 0, 0]], np.uint8)
+    for index, path in enumerate(masks(folder)):
+        if index % 4 == 3:
+            palette(path, LABELS, *map(tuple, colors[::-1].tolist()))  # index 0 is red
+        else:
+            empty = LABELS * np.uint8(0)
+            swap(path, [colors[LABELS], np.stack([empty] * 3, -1), empty][index % 4])
+    encoding = survey_folder(folder, has_classes=False).encoding
+    assert encoding.overrides == ("data.source.values={0 0 0: background, 255 0 0: foreground}",)
+    values = {"0 0 0": "background", "255 0 0": "cell"}
+    assert findings_of(folder, ERROR, values=values) == []
+    labels = LabelMap(values, CLASSES)
+    found = [int(labels.read(path).sum()) for path in masks(folder)]
+    red = int(LABELS.sum())
+    assert found == [red, 0, 0, LABELS.size - red] * 2
+    copy = write_corrected_copy(survey_folder(folder, has_classes=False), tmp_path / "out")
+    written = [int(np.asarray(Image.open(path)).sum()) for path in sorted((tmp_path / "out").rglob("masks/*"))]
+    assert sorted(written) == sorted(found) and not copy.exclusions
+
+
+def test_a_black_transparent_mask_is_empty(folder):
+    swap(masks(folder)[0], np.zeros((12, 10, 4), np.uint8))
+    assert int(LabelMap(None, CLASSES).read(masks(folder)[0]).sum()) == 0
+    swap(masks(folder)[1], alpha([255, 255, 255]) * np.array([1, 1, 1, 0], np.uint8))
+    with pytest.raises(UserError, match="a mask of one colour, whose shape is in the alpha channel"):
+        read_mask(masks(folder)[1])
+
+
+def test_photographs_as_masks_are_refused_at_once(folder):
+    for index, path in enumerate(masks(folder)):
+        swap(path, noise(12, 10, 3, seed=index))
+    (finding,) = findings_of(folder, ERROR, has_classes=False)
+    assert "which are none of the 2 classes" in finding.text and len(finding.text) < 400
+
+
+def test_arrays_of_bool_in_tiff_and_of_other_types_are_what_was_written(tmp_path):
+    for number, options in enumerate(({}, {"metadata": None})):
+        tifffile.imwrite(tmp_path / f"{number}.tif", LABELS > 0, **options)
+        assert (LabelMap(None, CLASSES).read(tmp_path / f"{number}.tif") == LABELS).all()
+    Image.fromarray(LABELS > 0).save(tmp_path / "pillow.tif")
+    assert (LabelMap(None, CLASSES).read(tmp_path / "pillow.tif") == LABELS).all()
+    for dtype in ("bool", "int64", "float32", "uint16"):
+        np.save(tmp_path / f"{dtype}.npy", LABELS.astype(dtype))
+        assert (LabelMap(None, CLASSES).read(tmp_path / f"{dtype}.npy") == LABELS).all()
+
+
+def test_nan_in_masks_is_one_value_and_negative_values_are_no_background(folder):
+    for path in masks(folder):
+        np.save(path.with_suffix(".npy"), np.where(LABELS, np.nan, 0))
+        path.unlink()
+    (finding,) = findings_of(folder, ERROR)
+    assert "masks contain nan, which is none" in finding.text
+    for path in masks(folder):
+        np.save(path, -LABELS.astype(np.int8))
+    assert survey_folder(folder, has_classes=False).encoding.meaning == {0: "background", -1: "foreground"}
 
 
 def test_one_fault_of_all_files_is_one_finding(folder):

@@ -32,6 +32,10 @@ pytestmark = pytest.mark.filterwarnings(
         ("trainer.precision=8", ["trainer.precision: expected one of auto, 32-true", "found 8"]),
         ("trainer.enable_checkpointing=false", ["trainer.enable_checkpointing", "evaluated with its checkpoints"]),
         ("trainer.barebones=true", ["trainer.barebones", "callbacks, checkpoints and a logger"]),
+        ("trainer.max_steps=0", ["trainer.max_steps: expected -1", "untrained network", "found 0"]),
+        ("trainer.max_epochs=0", ["trainer.max_epochs: expected null or -1", "found 0"]),
+        ("trainer.accelerator=tpu", ["Lightning refuses the settings", "torch_xla"]),
+        ("trainer.num_nodes=2", ["trainer.num_nodes=2", "torchrun or srun", "leave the key out"]),
         ("trainer.deterministic=foo", ["trainer.deterministic", "warn"]),
         ("trainer.gradient_clip_algorithm=foo", ["trainer.gradient_clip_algorithm", "norm, value"]),
         ("+trainer.logger=false", ["trainer.logger: cannot be changed", "leave the key out"]),
@@ -45,7 +49,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 def test_a_setting_that_a_run_cannot_have_is_refused(override: str, words: list[str]):
     with pytest.raises(UserError) as error:
-        composed = config(override, "trainer.accelerator=cpu")
+        composed = config("trainer.accelerator=cpu", override)
         validate_config(composed)
         check_trainer(composed)
     sentence(error, *words)
@@ -75,3 +79,15 @@ def test_overfit_batches_repeats_the_same_batch(composed: Any, tmp_path: Path, m
     fixed = "data.train_transforms=[{_target_: albumentations.CenterCrop, height: 32, width: 32}]"
     metrics = train(composed("trainer.overfit_batches=1", "trainer.max_epochs=4", fixed), tmp_path / "run")
     assert len(means) == 4 and np.ptp(means) == 0 and metrics["steps"] == 4
+
+
+def test_a_network_without_a_training_step_is_not_evaluated(composed: Any, tmp_path: Path):
+    with pytest.raises(UserError, match="no training step was made"):
+        train(composed("trainer.max_time=00:00:00:00"), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_an_evaluation_of_a_part_of_the_images_is_warned_of(composed: Any, tmp_path: Path, capsys: Any):
+    metrics = train(composed("trainer.limit_test_batches=1"), tmp_path / "run")
+    output = capsys.readouterr().out
+    assert f"warning: only {metrics['test/images']} of " in output and "images of test were evaluated" in output

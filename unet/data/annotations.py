@@ -20,6 +20,8 @@ from unet.labels import IGNORE_INDEX
 
 BACKGROUND, CROWD = 0, IGNORE_INDEX
 """The keys of pixels outside all shapes and of COCO's crowds."""
+LABELME_KEYS: Mapping[str, Key] = {"_background_": BACKGROUND, "__ignore__": CROWD}
+"""The keys of labels that have a meaning in labelme: background, and what is not evaluated."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +115,16 @@ class UnsupportedShape(ValueError):
 
 def labelme_region(shape: Mapping[str, Any]) -> Region:
     """Return the region of a labelme shape."""
-    kind, key = shape.get("shape_type") or "polygon", str(shape["label"])
+    if shape["label"] is None or not (label := str(shape["label"]).strip()):
+        raise ValueError("a shape without label")
+    kind, key = shape.get("shape_type") or "polygon", LABELME_KEYS.get(label, label)
     points = np.array(shape["points"], float).reshape(-1, 2)
     if not np.isfinite(points).all():
         raise ValueError("a point that is not finite")
     if kind == "polygon" and len(points) >= 3:
         return Region(key, (points,))
-    if kind == "rectangle":
-        (left, top), (right, bottom) = points[[0, -1]].tolist()
+    if kind == "rectangle" and len(points) >= 2:
+        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()  # of two corners or all four
         return Region(key, (((left, top), (right, top), (right, bottom), (left, bottom)),))
     if kind == "circle":
         (x, y), (x2, y2) = points.tolist()
@@ -148,7 +152,9 @@ def read_coco(path: Path) -> dict[str, DrawnShapes]:
             size = int(image["height"]), int(image["width"])
             regions[image["id"]].append(coco_region(key, annotation["segmentation"], size))
         return {
-            str(image["file_name"]): DrawnShapes((int(image["height"]), int(image["width"])), tuple(regions[key]))
+            str(image["file_name"]).replace("\\", "/"): DrawnShapes(
+                (int(image["height"]), int(image["width"])), tuple(regions[key])
+            )
             for key, image in images.items()
         }
     except Exception as error:  # malformed in any way
@@ -163,8 +169,9 @@ def coco_region(key: Key, segmentation: Any, size: tuple[int, int]) -> Region:
     if isinstance(segmentation, Mapping):
         counts = segmentation["counts"]
         counts = decode_counts(counts) if isinstance(counts, str) else counts
-        height, width = segmentation.get("size", size)
-        return Region(key, bitmap=(decode_rle(counts, (int(height), int(width))), 0, 0))
+        if tuple(segmentation.get("size", size)) != size:
+            raise ValueError(f"run lengths of size {segmentation['size']} for an image of {list(size)}")
+        return Region(key, bitmap=(decode_rle(counts, size), 0, 0))
     if not segmentation:
         raise ValueError("an annotation without segmentation (boxes have no shape)")
     return Region(key, tuple(np.array(corners, float).reshape(-1, 2) for corners in segmentation))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unet.data.annotations import BACKGROUND, CROWD
-from unet.data.mask_file import Key, MaskFile
+from unet.data.mask_file import Key, MaskFile, gray_as_color
 from unet.data.mask_reading import read_mask
 from unet.data.source import Array, Color
 from unet.errors import UserError, did_you_mean
@@ -75,6 +75,8 @@ class LabelMap:
                 f'data.source.values: expected an integer or "r g b", found {names[0]!r}: only JSON annotations have '
                 f"names, and {path} is an image"
             )
+        if self.has_colors:  # a grey mask among colour masks, such as an empty one
+            keys = [key if key in table else gray_as_color(key) for key in keys]
         unknown = [key for key in keys if key not in table]
         if unknown and mask.names:
             raise MaskError(

@@ -52,7 +52,8 @@ class Candidate:
     def complexity(self) -> int:
         """Return a number that is lower for a simpler pattern."""
         literal = len(self.prefix + self.suffix) + 4 * (self.extension != ".*")
-        return literal + 6 * ("**" in self.folder) + 3 * self.folder.count("/")
+        depth = self.folder.replace("{split}/", "").count("/")
+        return literal + 6 * ("**" in self.folder) + 3 * depth - 12 * ("{split}" in self.folder)
 
     @cached_property
     def value_rank(self) -> tuple[bool, bool, float]:
@@ -181,11 +182,27 @@ def propose_patterns(root: Path, files: Sequence[Path]) -> Layout | None:
     def rank(pair: tuple[Candidate, Candidate]) -> tuple:
         image, mask = pair
         (many, colored, count), complexity = image.value_rank, image.complexity + mask.complexity
-        return mask.value_rank, not many, not colored, -count, complexity, mask.pattern, image.pattern
+        return (
+            is_instances(mask),
+            mask.value_rank,
+            not many,
+            not colored,
+            -count,
+            complexity,
+            mask.pattern,
+            image.pattern,
+        )
 
     image, mask = min(pairs, key=rank)
+    if mask.value_rank > image.value_rank:  # most images have no mask, and the masks were taken for images
+        return None
     alternatives = tuple(other for first, other in pairs if first == image and not other.value_rank[0])
     return Layout(image, mask, find_channels(image, candidates), alternatives)
+
+
+def is_instances(mask: Candidate) -> bool:
+    """Return whether the names say that the masks number objects: VOC's SegmentationObject, Cityscapes' instanceIds."""
+    return bool(re.search(r"object|instance", f"{mask.folder}/{mask.suffix}", re.IGNORECASE))
 
 
 def rate_pair(image: Candidate, mask: Candidate) -> tuple[int, int] | None:
@@ -241,7 +258,7 @@ def folder_patterns(parts: Sequence[str]) -> Iterator[tuple[str, str]]:
 
     ``("train", "a")`` -> ``train/a``, ``train/**`` with ``a``, ``**`` with ``train/a``, ``{split}/a`` with ``train``.
     """
-    tokens = [re.split(r"([-_ ])", part) for part in parts]
+    tokens = [re.split(r"([-_ ]|annot$)", part) for part in parts]  # trainannot: CamVid
     splits = [split for words in tokens for word in words if (split := split_of_name(word))]
     general = ["".join("{split}" if split_of_name(word) else word for word in words) for words in tokens]
     for names, split in [(list(parts), "")] + ([(general, splits[0])] if len(splits) == 1 else []):
@@ -249,6 +266,8 @@ def folder_patterns(parts: Sequence[str]) -> Iterator[tuple[str, str]]:
         for depth in range(len(names)):
             if not split or "{split}" in "".join(names[:depth]):
                 yield "/".join([*names[:depth], "**"]), f"{split}:{'/'.join(parts[depth:])}/"
+                if depth < len(names) - 1:  # patient1/images, patient1/masks
+                    yield "/".join([*names[:depth], "**", names[-1]]), f"{split}:{'/'.join(parts[depth:-1])}/"
 
 
 def has_splits(members: Sequence[tuple[str, Path]]) -> bool:

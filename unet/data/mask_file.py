@@ -57,7 +57,7 @@ def unique_values(pixels: Array) -> tuple[Array, Array]:
 
 
 def int_if_integral(value: float) -> int | float:
-    """Return a value as an integer if it is integral, so that 0.5 is not read as 0; NaN as one object, to be found."""
+    """Return a value as an integer if it is integral, so that 0.5 is not read as 0; NaN is always the same object."""
     if math.isnan(value):
         return math.nan
     return int(value) if float(value).is_integer() else value
@@ -67,6 +67,11 @@ def pack_rgb(pixels: Array) -> Array:
     """Encode colours (*S, 3 or more) as one integer each."""
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     return red << 16 | green << 8 | blue
+
+
+def gray_as_color(key: Key) -> Key:
+    """Return the colour of a grey level of 8 bits; any other key as it is."""
+    return (key, key, key) if isinstance(key, int) and 0 <= key <= 255 else key
 
 
 def unpack_rgb(value: int) -> tuple[int, int, int]:

@@ -98,10 +98,11 @@ def is_one_hot(pixels: Array, axis: int) -> bool:
 def check_alpha(pixels: Array, path: Path) -> None:
     """Raise UserError if the colours of a mask (*S, C) with alpha last do not hold its shape.
 
-    They do where alpha is constant, or where no colour occurs both transparent and visible.
+    They do where alpha is constant, or where no colour occurs both transparent and visible. A mask that is black and
+    transparent everywhere is empty.
     """
     alpha = pixels[..., -1]
-    if alpha.min() == alpha.max() > 0:
+    if alpha.min() == alpha.max() > 0 or not pixels.any():
         return
     colors = pixels[..., 0] if pixels.shape[-1] == 2 else pack_rgb(pixels)
     transparent, shown = np.unique(colors[alpha == 0]), np.unique(colors[alpha > 0])

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from unet.data.files import FilePair
 from unet.data.folder import Folder
-from unet.data.mask_file import Key
+from unet.data.mask_file import Key, gray_as_color
 from unet.data.samples import progress
 from unet.data.source import SPLITS, Array
 from unet.data_check.file_facts import ItemFacts
@@ -149,6 +149,9 @@ def class_labels(files: FilePair, encoding: Encoding, rotate: bool = False) -> A
     """Return a mask file as class indices (*S), uint8; a value without a class has that of the nearest value."""
     mask = files.read_mask()
     indices, keys = mask.index(colors=not mask.is_grayscale)
+    if any(isinstance(key, tuple) for key in encoding.meaning):  # of a grey or palette mask among colour masks
+        palette: Mapping[Key, Key] = {**mask.palette} if mask.palette else {}
+        keys = [key if key in encoding.meaning else palette.get(key, gray_as_color(key)) for key in keys]
     unknown = [key for key in keys if key not in encoding.meaning]
     level_of = dict(zip(unknown, nearest_levels(unknown, list(encoding.meaning)), strict=True)) if unknown else {}
     table = np.array([encoding.label(encoding.meaning[level_of.get(key, key)]) for key in keys], np.uint8)

@@ -13,6 +13,7 @@ from unet.data.label_map import format_values
 from unet.data.source import SPLITS
 from unet.data_check.file_facts import QUARTER_TURNS, ImageFacts, ItemFacts, MaskFacts
 from unet.data_check.mask_encoding import IGNORE
+from unet.data_check.mask_values import find_levels
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.labels import IGNORE_INDEX
 from unet.network.geometry import times
@@ -173,11 +174,14 @@ def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
         yield Finding(ERROR, text, tuple(files))
         return
     if encoding.alternatives:
-        advice = ", or ".join(
-            f"{shlex.quote(override)} if it is {'unlabelled' if name == IGNORE else name}"
-            for name, override in encoding.alternatives.items()
-        )
-        text = f"some masks have the values 0 and 255, others 0, 1 ...: 255 may be a class or unlabelled; add {advice}"
+        advice = ", or ".join(f"{shlex.quote(override)} if {text}" for text, override in encoding.alternatives.items())
+        levels = [key for key in (find_levels(survey.counts) if encoding.lossy else survey.counts) if key != 0]
+        present = format_values(sorted(key for key in levels if isinstance(key, int | float)))
+        several = any(IGNORE_INDEX in mask.counts and len(mask.counts) > 2 for _, mask in survey.masks)
+        text = "some masks have the values 0 and 255, others 0, 1 ...: 255 may be a class or unlabelled"
+        if several:
+            text = f"masks have the grey levels 0, {present}, which may be classes, edges or unlabelled"
+        text = f"{text}; add {advice}"
         files = (mask_name(item) for item, mask in survey.masks if IGNORE_INDEX in mask.counts)
         yield Finding(ERROR, text, tuple(files))
     elif encoding.has_instance_ids:

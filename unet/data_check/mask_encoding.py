@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from unet.data.annotations import BACKGROUND, CROWD
 from unet.data.label_map import LabelMap, quote_name, values_override
@@ -24,7 +25,7 @@ class Encoding:
         lossy: the values are blurred: no mapping can read them, but ``fix`` maps each to its nearest level.
         has_instance_ids: the values number objects: no mapping can read them, but ``fix`` makes them one class.
         unknown: values that occur and have no class.
-        alternatives: the override for each class that 255 may have; ``meaning`` is that of the first.
+        alternatives: the override for each reading of the values, described in words; ``meaning`` is that of the first.
     """
 
     classes: tuple[str, ...]
@@ -62,14 +63,19 @@ def infer_encoding(
     if not lossy and are_instance_ids(levels, len(labels.classes) if has_classes else None):
         classes = tuple(labels.classes) if has_classes else ("background", "foreground")
         return Encoding(classes, {key: classes[key != 0] for key in counts}, has_instance_ids=True)
-    readings = [] if ignore_beside_labels else readings_of_255(levels, tuple(labels.classes) if has_classes else None)
+    if len(levels) > IGNORE_INDEX:  # more than there may be classes, such as a photograph or masks with soft colours
+        return Encoding(tuple(labels.classes), {}, unknown=tuple(counts))
+    named = tuple(labels.classes) if has_classes else None
+    readings = readings_of_gray_levels(levels, named)
+    if not readings and not ignore_beside_labels:
+        readings = readings_of_255(levels, named)
     if readings:
-        first = readings[0]
+        first = next(iter(readings.values()))
         classes = tuple(dict.fromkeys(name for name in first.values() if name != IGNORE))
-        alternatives = {reading[IGNORE_INDEX]: values_override(reading) for reading in readings}
-        return Encoding(classes, first, alternatives=alternatives)
-    # Numbers ascending; colours with black first and then by frequency.
-    levels = sorted(levels, key=lambda key: (any(key), -counts[key]) if isinstance(key, tuple) else (0, key))
+        alternatives = {meaning: values_override(reading) for meaning, reading in readings.items()}
+        return snap_to_levels(counts, first, classes, (), lossy, alternatives)
+    # Numbers ascending after 0; colours with black first and then by frequency.
+    levels = sorted(levels, key=lambda key: (any(key), -counts[key]) if isinstance(key, tuple) else (key != 0, key))
     meaning = guess_classes(levels, tuple(labels.classes) if has_classes else None)
     if meaning is None:
         unknown = tuple(key for key in counts if key not in configured)
@@ -87,14 +93,17 @@ def snap_to_levels(
     classes: tuple[str, ...],
     overrides: tuple[str, ...],
     lossy: bool,
+    alternatives: Mapping[str, str] = MappingProxyType({}),
 ) -> Encoding:
     """Return the encoding in which every value of lossy masks has the class of its nearest level."""
     unknown = [key for key in counts if key not in meaning]
     levels = [key for key in meaning if are_comparable([key, *unknown])]
     if lossy and unknown and levels:
         level_of = dict(zip(unknown, nearest_levels(unknown, levels), strict=True))
-        return Encoding(classes, {key: meaning[level_of.get(key, key)] for key in counts}, overrides, lossy=True)
-    return Encoding(classes, {key: meaning[key] for key in counts if key in meaning}, overrides, unknown=tuple(unknown))
+        mapped = {key: meaning[level_of.get(key, key)] for key in counts}
+        return Encoding(classes, mapped, overrides, lossy=True, alternatives=dict(alternatives))
+    mapped = {key: meaning[key] for key in counts if key in meaning}
+    return Encoding(classes, mapped, overrides, unknown=tuple(unknown), alternatives=dict(alternatives))
 
 
 def are_instance_ids(levels: Sequence[Key], num_classes: int | None) -> bool:
@@ -127,15 +136,44 @@ def guess_classes(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dic
     return meaning | {key: IGNORE for key in levels if key not in labels}
 
 
-def readings_of_255(levels: Sequence[Key], classes: tuple[str, ...] | None) -> list[dict[Key, str]]:
+def readings_of_255(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dict[str, dict[Key, str]]:
     """Return what 255 may mean in some masks if others have the labels 0, 1 and so on, the likelier reading first."""
     labels = {key for key in levels if key != IGNORE_INDEX}
     classes = classes or guessed_names(len(labels))
     if IGNORE_INDEX not in levels or labels == {0} or not labels <= set(range(len(classes))):
-        return []
+        return {}
     named: dict[Key, str] = dict(enumerate(classes))
     names = (classes[1], IGNORE) if len(classes) == 2 else (IGNORE, classes[-1])
-    return [named | {IGNORE_INDEX: name} for name in names]
+    return {describe_reading(name): named | {IGNORE_INDEX: name} for name in names}
+
+
+def readings_of_gray_levels(levels: Sequence[Key], classes: tuple[str, ...] | None) -> dict[str, dict[Key, str]]:
+    """Return what grey levels up to 255, such as 0, 128 and 255, may mean; nothing if they look like labels.
+
+    255 may be the last class, or unlabelled. The level between 0 and 255 may also be a soft edge, or undecided.
+    """
+    values = sorted((key for key in levels if isinstance(key, int | float)), key=lambda key: (key != 0, key))
+    others: list[int | float] = values[:-1]
+    if len(values) < max(3, len(levels)) or values[-1] != IGNORE_INDEX:
+        return {}
+    if max(others) <= max(MAX_CLASSES, 2 * len(others)):
+        return {}
+    readings: dict[str, dict[Key, str]] = {}
+    if classes is None:
+        names = guessed_names(len(values))
+        readings[describe_reading(names[-1])] = dict(zip(values, names, strict=True))
+    if len(others) == 2 and (classes is None or len(classes) == 2):
+        first, last = classes or guessed_names(2)
+        text = f"255 is {last} and {others[1]} an edge or undecided"
+        readings[text] = {others[0]: first, others[1]: IGNORE, IGNORE_INDEX: last}
+    if classes is None or len(classes) == len(others):
+        names = classes or guessed_names(len(others))
+        readings[describe_reading(IGNORE)] = dict(zip(others, names, strict=True)) | {IGNORE_INDEX: IGNORE}
+    return readings
+
+
+def describe_reading(name: str) -> str:
+    return f"255 is {'unlabelled' if name == IGNORE else name}"
 
 
 def guessed_names(count: int) -> tuple[str, ...]:

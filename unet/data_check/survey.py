@@ -4,12 +4,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from unet.data.folder import Folder
 from unet.data.label_map import LabelMap
-from unet.data.mask_file import Key
+from unet.data.mask_file import Key, gray_as_color
 from unet.data.samples import evenly_spaced, progress
 from unet.data.source import Color, Item, Source
 from unet.data_check.file_facts import ImageFacts, ItemFacts, MaskFacts, read_facts
@@ -176,7 +176,31 @@ def read_items(items: Sequence[tuple[str, Item]], with_images: bool = True) -> l
         return read_facts(item, split, index in measured, with_images)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(progress(pool.map(read, range(len(items))), len(items), "checking"))
+        return unify_colors(list(progress(pool.map(read, range(len(items))), len(items), "checking")))
+
+
+def unify_colors(facts: Sequence[ItemFacts]) -> list[ItemFacts]:
+    """Return the facts with colours for the values of grey and palette masks, too, if some masks have colours."""
+    if not any(isinstance(key, tuple) for item in facts if item.mask for key in item.mask.counts):
+        return list(facts)
+    return [replace(item, mask=as_colors(item.mask)) if item.mask else item for item in facts]
+
+
+def as_colors(mask: MaskFacts) -> MaskFacts:
+    """Return the facts about a mask with the colours of its palette or its grey levels as keys."""
+    palette: Mapping[Key, Key] = {**mask.palette} if mask.palette else {}
+
+    def color(key: Key) -> Key:
+        return palette.get(key, gray_as_color(key))
+
+    counts: Counter[Key] = Counter()
+    shapes: dict[Key, Shapes] = {}
+    for key, count in mask.counts.items():
+        counts[color(key)] += count
+    for key, objects in mask.shapes.items():
+        merged = shapes.setdefault(color(key), Shapes())
+        merged += objects
+    return replace(mask, counts=dict(counts), shapes=shapes, palette=None)
 
 
 def collect_items(source: Source, errors: list[str]) -> Mapping[str, list[Item]]:

@@ -129,7 +129,7 @@ def has_other_units(dtype: torch.dtype, low: float, high: float, description: Ma
         return True
     if dtype == torch.uint8 and maximum > 255:
         return True
-    if low >= 0 and high < DARKER * description.get("smallest_maximum", 0):
+    if trained != "uint8" and low >= 0 and high < DARKER * description.get("smallest_maximum", 0):
         return True
     if trained != "float32":
         unit = dtype.is_floating_point and high <= 1 < maximum

@@ -43,6 +43,10 @@ RENAMED_VALUES = {
 """New names of the values that version 0.1 had, by key; of a pattern, examples."""
 
 
+ADDED_KEYS = {"folds": 5, "split_seed": 0}
+"""Keys of ``data.source`` that version 0.1 did not have, and the values that divide images as it did."""
+
+
 def is_runtime_key(key: str) -> bool:
     """Return whether a dotted config key, or one above it, is one of :data:`RUNTIME_KEYS`."""
     return any(f"{key}.".startswith(f"{name}.") for name in RUNTIME_KEYS)
@@ -54,13 +58,14 @@ def fixed_trainer_key(key: str) -> str:
 
 
 def rename_old_keys(config: DictConfig) -> None:
-    """Rename the keys and values of a config of version 0.1 in place."""
+    """Rename the keys and values of a config of version 0.1 in place, and add those that it did not have."""
     for old, new in RENAMED_KEYS.items():
         value = OmegaConf.select(config, old)
         if value is not None and OmegaConf.select(config, new) is None:
             OmegaConf.update(config, new, rename_value(new, value), force_add=True)
             if new == "data.source.mask":
-                OmegaConf.update(config, "data.source.image", "images/{id}.*", force_add=True)
+                for key, default in {"image": "images/{id}.*", **ADDED_KEYS}.items():
+                    OmegaConf.update(config, f"data.source.{key}", default, force_add=True)
             parent, _, name = old.rpartition(".")
             del (OmegaConf.select(config, parent) if parent else config)[name]
 

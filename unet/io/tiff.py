@@ -75,7 +75,8 @@ def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
         else:
             shape, dims, read = open_page(path, page, mode)
         is_inverted = mode is None and page.photometric == PHOTOMETRIC.MINISWHITE and page.dtype.kind in "bu"
-        white = 2**page.bitspersample - 1 if is_inverted else None
+        is_array = page.dtype.kind == "b" and page.software == "tifffile.py"  # which stores True as 1, not as black
+        white = 2**page.bitspersample - 1 if is_inverted and not is_array else None
         orientation = page.tags.valueof(ORIENTATION, 1)
         return StoredImage(
             path,

@@ -1,5 +1,6 @@
 """Build the objects of a run from its config: data module, task, trainer."""
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -190,10 +191,19 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
     )
 
 
+LAUNCHERS = {"MASTER_ADDR", "NODE_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE"}
+"""Variables that launchers of several nodes set, any of which Lightning needs."""
+
+
 def check_trainer(config: DictConfig) -> None:
     """Raise UserError where Lightning refuses a setting of the trainer, before the data is read."""
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     settings["precision"] = None if settings["precision"] == "auto" else settings["precision"]
+    if settings["num_nodes"] > 1 and not LAUNCHERS & set(os.environ):
+        raise UserError(
+            f"trainer.num_nodes={settings['num_nodes']}: the other nodes would be waited for without end; start every "
+            f"node with torchrun or srun, or set MASTER_ADDR and NODE_RANK, or leave the key out"
+        )
     make_trainer(**settings, logger=False, use_distributed_sampler=False)
 
 
@@ -201,5 +211,5 @@ def make_trainer(**settings: Any) -> L.Trainer:
     """Return Lightning's trainer. Raises UserError if Lightning refuses a setting."""
     try:
         return L.Trainer(**settings)
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         raise UserError(f"trainer: Lightning refuses the settings: {' '.join(str(error).split())}") from error

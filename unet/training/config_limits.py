@@ -72,6 +72,10 @@ BETAS = Limit(
     lambda value: isinstance(value, Sequence) and len(value) == 2 and all(map(fraction().accepts, value)),
 )
 
+DURATION = Limit(
+    "-1 (no limit) or an integer of at least 1 (an untrained network is not evaluated)",
+    lambda value: value == -1 or integer_range(1).accepts(value),
+)
 CHECKPOINTING = Limit("null or true: a run is evaluated with its checkpoints", lambda value: value in (None, True))
 NOT_BAREBONES = Limit("false: a run has callbacks, checkpoints and a logger", lambda value: value is False)
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed", "64-true", "32", "16", "bf16", "64")
@@ -107,8 +111,9 @@ LIMITS: Mapping[str, Limit] = {
         "data.num_workers": WORKERS,
         "data.eval_overlap": fraction(),
         "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
-        "trainer.max_epochs": or_null(integer_range(-1)),
-        "trainer.max_steps trainer.num_sanity_val_steps": integer_range(-1),
+        "trainer.max_epochs": or_null(DURATION),
+        "trainer.max_steps": DURATION,
+        "trainer.num_sanity_val_steps": integer_range(-1),
         "trainer.min_epochs trainer.min_steps": or_null(integer_range(0)),
         "trainer.limit_train_batches trainer.limit_val_batches trainer.limit_test_batches": or_null(POSITIVE),
         "trainer.val_check_interval": or_null(POSITIVE),

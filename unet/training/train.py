@@ -16,6 +16,7 @@ from unet.data import SegmentationData
 from unet.data.module import shutdown_workers_on_exit
 from unet.data_check.advice import scan_data
 from unet.diagnostics import diagnose
+from unet.errors import UserError
 from unet.hardware import accelerator_name, device_name
 from unet.inference.checkpoint import read_checkpoint
 from unet.inference.segmenter import Segmenter
@@ -81,6 +82,8 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         begin = time.perf_counter()
         trainer.fit(task, data, ckpt_path=config.ckpt_path, weights_only=True)
         seconds = time.perf_counter() - begin
+        if trainer.global_step == 0:
+            raise UserError("no training step was made (trainer.max_time), so there is nothing to evaluate; allow more")
         best = load_best(task, out)
         scores = evaluate(trainer, task, data)
     metrics = {
@@ -164,6 +167,11 @@ def evaluate(
         (scores,) = trainer.validate(task, data.eval_loader(split), verbose=False)
         scores = {name.replace("val/", f"{split}/", 1): value for name, value in scores.items()}
     task.to(trainer.strategy.root_device)  # the trainer moves the task to the CPU at its end
+    if task.num_evaluated < len(data.samples[split]) and trainer.is_global_zero:
+        print(
+            f"warning: only {task.num_evaluated} of {len(data.samples[split])} images of {split} were evaluated "
+            f"(trainer.limit_{'test' if split == 'test' else 'val'}_batches, fast_dev_run or overfit_batches)"
+        )
     absent = task.confusion.absent_classes(task.classes)
     scores = {name: value for name, value in scores.items() if name.startswith(f"{split}/")}
     return {**scores, f"{split}/images": task.num_evaluated, f"{split}/absent": absent}
