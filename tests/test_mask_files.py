@@ -244,9 +244,10 @@ def test_photographs_as_masks_are_refused_at_once(folder):
 
 
 def test_arrays_of_bool_in_tiff_and_of_other_types_are_what_was_written(tmp_path):
-    for number, options in enumerate(({}, {"metadata": None})):
-        tifffile.imwrite(tmp_path / f"{number}.tif", LABELS > 0, **options)
-        assert (LabelMap(None, CLASSES).read(tmp_path / f"{number}.tif") == LABELS).all()
+    tifffile.imwrite(tmp_path / "plain.tif", LABELS > 0)
+    tifffile.imwrite(tmp_path / "bare.tif", LABELS > 0, metadata=None)
+    for name in ("plain", "bare"):
+        assert (LabelMap(None, CLASSES).read(tmp_path / f"{name}.tif") == LABELS).all()
     Image.fromarray(LABELS > 0).save(tmp_path / "pillow.tif")
     assert (LabelMap(None, CLASSES).read(tmp_path / "pillow.tif") == LABELS).all()
     for dtype in ("bool", "int64", "float32", "uint16"):
@@ -284,3 +285,17 @@ def test_a_training_split_without_a_class_is_warned_of(folder, capsys):
         "last",
     )
     assert "warning: test has no pixel of cell" in capsys.readouterr().out
+
+
+def test_every_colour_of_jpeg_masks_is_found(folder, tmp_path):
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
+    labels = np.zeros((48, 40), np.uint8)
+    labels[5:21, 3:19], labels[24:43, 18:35] = 1, 2
+    for path in masks(folder):
+        swap(path.parent.parent / "images" / path.name, noise(48, 40, 3, seed=int(path.stem)))
+        swap(path, colors[labels], ".jpg")
+    survey = survey_folder(folder, has_classes=False)
+    assert len(survey.encoding.classes) >= 3, "no colour is merged into another; blurred edges may be listed, too"
+    write_corrected_copy(survey, tmp_path / "out")
+    written = np.asarray(Image.open(next((tmp_path / "out").rglob("masks/*.png"))))
+    assert len({written[10, 10], written[30, 25], written[0, 0]}) == 3

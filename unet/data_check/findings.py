@@ -162,6 +162,8 @@ def find_unmapped_values(survey: Survey) -> Iterator[Finding]:
     encoding = survey.encoding
     lossy = [mask_name(item) for item, mask in survey.masks if mask.lossy]
     text = "masks are lossy (JPEG, or converted from it), so their values are blurred; fix=OUT restores them"
+    if any(isinstance(key, tuple) for key in survey.encoding.meaning):
+        text = f"{text}, but a blurred edge may look like a class: if so, map the true colours with data.source.values"
     yield from files_finding(ERROR if encoding.lossy else NOTE, text, lossy)
     if survey.palette_conflicts:
         index, colors = next(iter(survey.palette_conflicts.items()))

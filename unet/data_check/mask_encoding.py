@@ -165,10 +165,12 @@ def readings_of_gray_levels(levels: Sequence[Key], classes: tuple[str, ...] | No
     if len(others) == 2 and (classes is None or len(classes) == 2):
         first, last = classes or guessed_names(2)
         text = f"255 is {last} and {others[1]} an edge or undecided"
-        readings[text] = {others[0]: first, others[1]: IGNORE, IGNORE_INDEX: last}
+        undecided: dict[Key, str] = {others[0]: first, others[1]: IGNORE, IGNORE_INDEX: last}
+        readings[text] = undecided
     if classes is None or len(classes) == len(others):
         names = classes or guessed_names(len(others))
-        readings[describe_reading(IGNORE)] = dict(zip(others, names, strict=True)) | {IGNORE_INDEX: IGNORE}
+        unlabelled: dict[Key, str] = dict(zip(others, names, strict=True))
+        readings[describe_reading(IGNORE)] = unlabelled | {IGNORE_INDEX: IGNORE}
     return readings
 
 

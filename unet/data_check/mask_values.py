@@ -9,20 +9,33 @@ from unet.data.source import Array
 
 MAX_RINGING = 12  # grey levels by which JPEG's ringing changes values beside an edge
 MIN_DISTANCE = 40  # grey levels between two levels of a lossy mask
+MIN_COLOR_DISTANCE = 64  # the same for colours, whose edges JPEG blurs more; VOC's are 64 apart
 MIN_FRACTION = 0.005  # the fraction of the pixels that a level has at least
 MAX_SOUND_VALUES = 16  # number of values up to which a mask is not considered lossy
 
 
 def find_levels(counts: Mapping[Key, int]) -> list[Key]:
-    """Return the keys that have ``MIN_FRACTION`` of the pixels and are ``MIN_DISTANCE`` apart, most frequent first."""
+    """Return the keys that have ``MIN_FRACTION`` of the pixels and are ``MIN_DISTANCE`` apart, most frequent first.
+
+    A lossy format spreads a colour over many near ones, so those within ``MAX_RINGING`` of a colour count as well.
+    """
     total = sum(counts.values())
     levels: list[Key] = []
     for key in sorted(counts, key=lambda key: -counts[key]):
-        if counts[key] < MIN_FRACTION * total:
+        is_color = isinstance(key, tuple)
+        if counts[key] < MIN_FRACTION * total / (10 if is_color else 1):
             break
-        if not levels or distances([key], levels).min() >= MIN_DISTANCE:
+        if levels and distances([key], levels).min() < (MIN_COLOR_DISTANCE if is_color else MIN_DISTANCE):
+            continue
+        if not is_color or count_near(counts, key) >= MIN_FRACTION * total:
             levels.append(key)
     return levels
+
+
+def count_near(counts: Mapping[Key, int], color: Key) -> int:
+    """Return the number of pixels within ``MAX_RINGING`` of a colour."""
+    near = distances(list(counts), [color])[:, 0] <= MAX_RINGING
+    return int(np.array(list(counts.values()))[near].sum())
 
 
 def looks_lossy(counts: Mapping[Key, int]) -> bool:
