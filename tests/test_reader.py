@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from conftest import needs_volumes
+from conftest import config, needs_volumes
 from folders import CLASSES, folder_of, noise, scanned, sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,8 +33,9 @@ from unet.io.tiff import parse_nodata
 from unet.network.normalization import Normalize
 from unet.prediction.predict_file import predict_file
 from unet.prediction.predict_folder import DONE, BatchOptions, predict_files
+from unet.training.build import build_data, checkpoint_metadata
 from unet.training.data_warnings import data_warnings
-from unet.training.volume_grid import volume_grid
+from unet.training.file_headers import declared_nodata, volume_grid
 
 H, W = 37, 29
 needs_codecs = pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is None, reason="imagecodecs is missing")
@@ -713,3 +714,29 @@ def test_training_warns_of_an_exif_orientation_that_the_mask_lacks(tmp_path: Pat
     (tmp_path / "images" / "b.png").unlink()
     (warning,) = data_warnings(scanned(tmp_path, splits={"train": 2, "val": 2}))
     assert "b.jpg: an EXIF orientation that the mask does not have" in warning
+
+
+def test_a_value_that_the_training_images_declare_is_no_data_in_images_that_do_not(tmp_path: Path):
+    folder_of(tmp_path, list("abcdef"), size=(16, 16))
+    tag = [(42113, 2, 0, "0", True)]
+    for seed, path in enumerate(sorted((tmp_path / "images").iterdir())):
+        path.unlink()
+        pixels = noise(16, 16, 3, below=900, dtype="uint16", seed=seed) + np.uint16(100)
+        pixels[:4] = 0
+        tifffile.imwrite(
+            path.with_suffix(".tif"), pixels, photometric="rgb", extratags=tag if path.stem != "f" else None
+        )
+    source = Folder(str(tmp_path), CLASSES, splits={"train": 5, "val": 1})
+    (text,) = data_warnings(scanned(tmp_path, splits={"train": 5, "val": 1}))
+    assert "declare that 0 is no data, the others do not" in text and "data.source.nodata=0" in text
+    data = scanned(tmp_path, splits={"train": 5, "val": 1})
+    assert declared_nodata(data.samples["train"])[0] == 0 and str(data.samples["train"].dtype) == "uint16"
+    facts = [image.dtype for _, image in survey_data(source).images]
+    assert facts == ["uint16"] * 6, "no data makes no file a float"
+    run = config(
+        "data=folder", f"data.root={tmp_path}", "data.source.classes=[background,cell]", "data.crop.picture=16",
+        "data.batch_size=2", "model.depth=1", "model.width=4",
+    )  # fmt: skip
+    module = build_data(run)
+    module.scan()
+    assert checkpoint_metadata(run, module)["reading"]["nodata"] == 0

@@ -13,9 +13,9 @@ from unet.data.mask_reading import MASK_SUFFIXES, read_mask
 from unet.data.patterns import FilePattern, FoundFile
 from unet.data.source import Array, Item, raise_error
 from unet.errors import UserError
-from unet.io.channel_files import open_channels
+from unet.io.channel_files import ChannelReader, open_channels
 from unet.io.image_formats import SUFFIXES, name_parts
-from unet.io.image_reader import AS_STORED, ReadOptions
+from unet.io.image_reader import AS_STORED, ImageReader, ReadOptions
 
 OnError = Callable[[UserError], None]
 
@@ -53,8 +53,12 @@ class FilePair:
 
     def read_image(self, size: Sequence[int]) -> Array:
         """Return the image (*S, C) of a mask of a size. Raises UserError if files of its channels differ in size."""
+        return self.open_image(size).pixels()
+
+    def open_image(self, size: Sequence[int]) -> ImageReader | ChannelReader:
+        """Open the image that belongs to a mask of a size."""
         files = (self.image, *self.more_channels)
-        return open_channels(files, len(size), options=self.options, size=size).pixels()
+        return open_channels(files, len(size), options=self.options, size=size)
 
 
 def file_item(image: Path, mask: Path, labels: LabelMap, options: ReadOptions = AS_STORED) -> Item:

@@ -37,8 +37,8 @@ class ImageRange:
     is_far: bool
 
 
-def image_range(image: Array) -> ImageRange:
-    """Return the range of an image (*S, C)."""
+def image_range(image: Array, dtype: np.dtype | None = None) -> ImageRange:
+    """Return the range of an image (*S, C); ``dtype`` is that of its file, if pixels without data made it float32."""
     pixels = image.reshape(-1, image.shape[-1])
     missing = int(np.isnan(pixels).all(-1).sum()) if image.dtype.kind == "f" else 0
     finite = pixels[np.isfinite(pixels)] if image.dtype.kind == "f" else pixels
@@ -46,7 +46,7 @@ def image_range(image: Array) -> ImageRange:
     gaps = [] if image.dtype == np.uint8 else [gap for gap in map(isolated_value, pixels.T) if gap is not None]
     isolated, gap = max(gaps, key=lambda found: found[1], default=(None, 0.0))
     return ImageRange(
-        dtype=str(image.dtype),
+        dtype=str(dtype or image.dtype),
         low=low,
         high=high,
         num_missing=missing,
@@ -79,12 +79,11 @@ def isolated_value(values: Array) -> tuple[float, float] | None:
 def range_warnings(images: Iterable[tuple[str, ImageRange]]) -> Iterator[tuple[str, list[str]]]:
     """Yield a message and the names of the images concerned for each fault in the values of named images."""
     images = list(images)
-    # NaN makes any type float32.
-    types = Counter(image.dtype for _, image in images if not image.num_missing)
+    types = Counter(image.dtype for _, image in images)
     if len(types) > 1:
         usual = types.most_common(1)[0][0]
         text = f"images differ in type: {format_counts(types)}; convert them to one type and range"
-        yield text, [name for name, image in images if not image.num_missing and image.dtype != usual]
+        yield text, [name for name, image in images if image.dtype != usual]
     highs = [image.high for _, image in images if image.dtype != "uint8" and image.high > 0]
     if len(types) < 2 and highs and max(highs) > MAX_RATIO * min(highs):
         kind = "float" if not types or "float32" in types else next(iter(types))

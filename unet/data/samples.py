@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from unet.data.files import FilePair
 from unet.data.image_range import ImageRange, image_range
 from unet.data.source import Array, Item
 from unet.errors import DataUnavailable, UserError
@@ -60,7 +61,7 @@ class Samples:
 
         def read_and_hash(item: Item) -> tuple[Array, Array, ImageRange, bytes]:
             image, target = read_item(item, num_classes, spatial_dims)
-            return image, target, image_range(image), hash_pixels(image)
+            return image, target, image_range(image, file_dtype(item, image)), hash_pixels(image)
 
         results = read_in_parallel(read_and_hash, items, os.cpu_count() or 1)
         for index, (image, target, values, digest) in enumerate(progress(results, len(items), f"reading {split}")):
@@ -74,7 +75,7 @@ class Samples:
             raise channel_mismatch(self.items[index], image.shape[-1], self.items[0], self.channels)
         self.item_counts[index] = np.bincount(target.ravel(), minlength=256)[: self.num_classes]
         self.sizes.setdefault(target.shape, index)
-        self.dtype = np.result_type(self.dtype, image.dtype)
+        self.dtype = np.result_type(self.dtype, values.dtype)
         self.num_pixels += target.size
         self.num_missing += values.num_missing
         self.ranges.append(values)
@@ -215,6 +216,13 @@ def is_constant(image: Array) -> bool:
     """Return whether all pixels that are not NaN have one value."""
     values = image[~np.isnan(image)] if image.dtype.kind == "f" else image
     return values.size == 0 or bool((values == values.flat[0]).all())
+
+
+def file_dtype(item: Item, image: Array) -> np.dtype:
+    """Return the data type of an image, or of its file if pixels without data made it float32."""
+    if isinstance(item.read, FilePair) and image.dtype.kind == "f" and np.isnan(image).any():
+        return item.read.open_image(image.shape[:-1]).dtype
+    return image.dtype
 
 
 def named_ranges(splits: Iterable[Samples]) -> list[tuple[str, ImageRange]]:

@@ -10,7 +10,7 @@ import numpy as np
 from unet.data.files import FilePair
 from unet.data.image_range import ImageRange, image_range
 from unet.data.mask_file import Key, MaskFile
-from unet.data.samples import hash_pixels
+from unet.data.samples import file_dtype, hash_pixels
 from unet.data.source import Array, Color, Item
 from unet.data_check.mask_values import find_levels, looks_lossy, nearest_levels
 from unet.data_check.shapes import Shapes, center_crop, measure_objects
@@ -128,7 +128,8 @@ def read_facts(item: Item, split: str, measure: bool, with_image: bool = True) -
         return ItemFacts(item, split, None, mask, tuple(errors))
     with collect_errors(str(files.image), errors):
         size = mask.size if mask else spatial_size(files.image)
-        image = image_facts(files.read_image(size), read_format(files.image))
+        pixels = files.read_image(size)
+        image = image_facts(pixels, read_format(files.image), file_dtype(item, pixels))
     return ItemFacts(item, split, image, mask, tuple(errors))
 
 
@@ -158,8 +159,8 @@ def spatial_size(path: Path) -> tuple[int, ...]:
     return stored.shape[: stored.spatial_dims]
 
 
-def image_facts(image: Array, file_format: FileFormat) -> ImageFacts:
-    """Return the facts about an image (*S, C)."""
+def image_facts(image: Array, file_format: FileFormat, dtype: np.dtype | None = None) -> ImageFacts:
+    """Return the facts about an image (*S, C); for ``dtype`` see :func:`image_range`."""
     infinite = int(np.isinf(image).sum()) if image.dtype.kind == "f" else 0
     return ImageFacts(
         format=file_format,
@@ -167,7 +168,7 @@ def image_facts(image: Array, file_format: FileFormat) -> ImageFacts:
         channels=image.shape[-1],
         num_infinite=infinite,
         digest=hash_pixels(image),
-        **asdict(image_range(image)),
+        **asdict(image_range(image, dtype)),
     )
 
 

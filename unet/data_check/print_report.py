@@ -55,7 +55,8 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         if len(finding.files) > MAX_FILES:
             console.print(f"    and {len(finding.files) - MAX_FILES} more")
     errors = sum(1 for finding in findings if finding.kind == ERROR)
-    console.print(f"{errors} error{'s' * (errors != 1)}, {len(findings) - errors} other findings")
+    others = len(findings) - errors
+    console.print(f"{errors} error{'s' * (errors != 1)}, {others} other finding{'s' * (others != 1)}")
 
 
 def images_table(survey: Survey) -> Table:
@@ -65,7 +66,8 @@ def images_table(survey: Survey) -> Table:
     facts = [image for _, image in survey.images]
     sizes = sorted((image.size for image in facts), key=lambda size: (np.prod(size), size))
     smallest, median, largest = map(times, (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
-    table.add_row("sizes", f"{len(set(sizes))} different: {smallest} to {largest}, median {median}")
+    different = f"{len(set(sizes))} different: {smallest} to {largest}, median {median}"
+    table.add_row("sizes", different if smallest != largest else f"all {median}")
     table.add_row("channels", format_counts(image.channels for image in facts))
     table.add_row("format", format_counts(image.format.name for image in facts))
     for dtype in sorted({image.dtype for image in facts}):

@@ -81,6 +81,9 @@ def read_example(item: Item | Path, spec: InputSpec, num_classes: int, reading: 
     else:
         with rename_key():
             path, (pixels, target) = Path(item.name), read_item(item, num_classes, dims)
+    if pixels.dtype.kind == "f" and (missing := np.isnan(pixels)).any():  # the network replaces them by the mean
+        pixels = np.where(missing, np.array(spec.mean, np.float32), pixels)
+        pixels = pixels.round().astype(spec.dtype) if np.dtype(spec.dtype).kind == "u" else pixels
     if pixels.ndim != dims + 1 or pixels.shape[-1] != spec.channels or not np.can_cast(pixels.dtype, spec.dtype):
         raise UserError(
             f"{path}: {times(pixels.shape)} (channels last) of {pixels.dtype}, expected {spec.channels} channels of "

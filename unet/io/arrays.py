@@ -19,7 +19,9 @@ def open_npy(path: Path) -> StoredImage:
     with errors_of_reading(path, "an array of numbers", "save it again with numpy.save"):
         array = map_npy(path)
         require_numbers(array.dtype, array.ndim, path)
-    return StoredImage(path, array.shape, None, lambda begin, end: np.array(map_npy(path)[begin:end]), ".npy")
+    return StoredImage(
+        path, array.shape, None, lambda begin, end: np.array(map_npy(path)[begin:end]), ".npy", array.dtype
+    )
 
 
 def map_npy(path: Path) -> Array:
@@ -63,7 +65,8 @@ def open_nifti(path: Path, grid: Path | None = None) -> StoredImage:
         return voxels.reshape(shape)
 
     affine = np.asarray(image.affine)
-    return StoredImage(path, shape, None, lambda begin, end: read()[begin:end], "NIfTI", affine=affine)
+    dtype = np.dtype(image.dataobj.dtype if image.header.get_slope_inter()[0] in (None, 1) else np.float64)
+    return StoredImage(path, shape, None, lambda begin, end: read()[begin:end], "NIfTI", dtype, affine=affine)
 
 
 def load_nifti(path: Path) -> Any:

@@ -25,6 +25,11 @@ class ChannelReader:
                     f"one size for all channels of an image"
                 )
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Return the data type of the rows, unless pixels without data make it float32."""
+        return np.result_type(*(reader.dtype for reader in self.readers))
+
     def rows(self, begin: int, end: int) -> Array:
         """Return rows (end - begin, *S[1:], channels)."""
         return np.concatenate([reader.rows(begin, end) for reader in self.readers], -1)

@@ -31,6 +31,7 @@ class StoredImage:
         spatial_dims: the number of spatial axes S; None for an array whose file does not tell.
         read: (begin, end) -> rows (end - begin, ...) along the first axis, of any real data type.
         format: name of the format for a report, such as ``PNG RGB``.
+        dtype: data type of the displayed values.
         palette: (256, C) uint8, the displayed value of each stored index; None: the stored values are the displayed.
         orientation: the orientation that the file asks a viewer to apply, 1 to 8 as in EXIF; it is not applied here.
         nodata: the value that the file declares to be no data.
@@ -42,6 +43,7 @@ class StoredImage:
     spatial_dims: int | None
     read: Callable[[int, int], Array]
     format: str
+    dtype: np.dtype
     palette: Array | None = None
     orientation: int = 1
     nodata: float | None = None

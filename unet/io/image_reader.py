@@ -82,6 +82,11 @@ class ImageReader:
             return len(self.options.mode)
         return self.stored.shape[-1] if self.stored.palette is None else min(3, self.stored.palette.shape[1])
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Return the data type of the rows, unless pixels without data make it float32."""
+        return to_native(np.empty(0, self.stored.dtype), self.path).dtype
+
     def window(self, window: tuple[slice, ...]) -> Array:
         """Return a window (*window, C)."""
         return self.rows(window[0].start, window[0].stop)[:, *window[1:]]
@@ -187,9 +192,9 @@ def open_image(
 
 def array_reader(path: Path, pixels: Array) -> ImageReader:
     """Return a reader of an image in memory (*S, C), which came from a file."""
-    return ImageReader(
-        StoredImage(path, pixels.shape, pixels.ndim - 1, lambda begin, end: pixels[begin:end], "in memory")
-    )
+    dims = pixels.ndim - 1
+    stored = StoredImage(path, pixels.shape, dims, lambda a, b: pixels[a:b], "in memory", pixels.dtype)
+    return ImageReader(stored)
 
 
 def is_channels_first(shape: Sequence[int], size: Sequence[int] | None, channels: int | None) -> bool:

@@ -18,6 +18,8 @@ CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}
 """Number of channels of the Pillow modes that have several."""
 BILEVEL = np.array([[0]] + [[255]] * 255, np.uint8)
 """The displayed value of each value of a bilevel image."""
+DTYPES = {"I;16": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
+"""Data types of the Pillow modes that have other than 8 bits."""
 LARGE = 2**25
 """Number of pixels from which prediction reads an image in parts."""
 ORIENTATION = 0x0112
@@ -62,7 +64,8 @@ def open_picture(path: Path, in_parts: bool = False) -> StoredImage:
         return stored
     pixels = cache(lambda: read_16_bit_colors(path, mode) if has_16_bits else read_with_pillow(path, mode))
     orientation = orientation if orientation in range(2, 9) else 1
-    return StoredImage(path, shape, 2, lambda begin, end: pixels()[begin:end], name, palette, orientation)
+    dtype = np.dtype(np.uint16 if has_16_bits else DTYPES.get(mode, np.uint8))
+    return StoredImage(path, shape, 2, lambda begin, end: pixels()[begin:end], name, dtype, palette, orientation)
 
 
 def index_colors(image: Image.Image) -> Array | None:

@@ -84,6 +84,7 @@ def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
             dims,
             partial(read_displayed, read, white),
             f"TIFF {page.photometric.name}",
+            np.dtype(page.dtype if page.photometric != PHOTOMETRIC.PALETTE and page.bitspersample > 1 else np.uint8),
             BILEVEL if page.bitspersample == 1 else color_map(page),
             orientation if orientation in range(2, 9) else 1,
             parse_nodata(page.tags.valueof(GDAL_NODATA)),

@@ -48,4 +48,6 @@ def open_with_vips(path: Path) -> StoredImage | None:
         return None
     orientation = image.get("orientation") if "orientation" in image.get_fields() else 1
     shape = (image.height, image.width, image.bands)
-    return StoredImage(path, shape, 2, rows, f"{image.interpretation}", orientation=orientation)
+    return StoredImage(
+        path, shape, 2, rows, f"{image.interpretation}", np.dtype(DTYPES[image.format]), orientation=orientation
+    )

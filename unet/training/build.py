@@ -32,7 +32,7 @@ from unet.task.module import SegmentationTask
 from unet.training.callbacks import checkpoint, tensorboard
 from unet.training.callbacks.ema import MovingAverage
 from unet.training.callbacks.progress import Progress
-from unet.training.volume_grid import volume_grid
+from unet.training.file_headers import declared_nodata, volume_grid
 
 
 def build_data(config: DictConfig) -> SegmentationData:
@@ -82,6 +82,9 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
     mean, std = data.samples["train"].statistics()
     loss: dict[str, Any] = OmegaConf.to_container(config.loss, resolve=True)  # type: ignore[assignment]
     weights = class_weights(loss["class_weights"], data.samples["train"].label_counts)
+    reading = asdict(data.source.read_options)
+    if reading["nodata"] is None and reading["declared_nodata"]:  # images to predict may not declare it
+        reading["nodata"] = declared_nodata(data.samples["train"])[0]
     transforms: Any = OmegaConf.to_container(config.data.eval_transforms, resolve=True)
     channels = getattr(data.source, "channels", None) or ()  # one file each
     return {
@@ -90,7 +93,7 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "colors": [list(color) for color in data.source.colors],
         "mean": mean,
         "std": std,
-        "reading": asdict(data.source.read_options),
+        "reading": reading,
         **volume_grid(data.samples["train"]),
         "gamma": float(getattr(data.source, "gamma", 1.0)),
         "dtype": str(data.samples["train"].dtype),

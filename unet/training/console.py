@@ -10,6 +10,7 @@ from rich.table import Table
 
 from unet.analysis.network_summary import NetworkSummary
 from unet.data import SegmentationData
+from unet.io.run_folder import CHECKPOINTS, LAST
 from unet.network.geometry import level_sizes, times
 from unet.network.registry import operator_name
 from unet.runs.cli import program_name
@@ -69,7 +70,9 @@ def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: Segme
         f"trained for {metrics['time/train_seconds']:.0f} s at {metrics['time/samples_per_second']:.1f} samples/s"
     )
     command = shlex.join(["tensorboard", "--logdir", str(out)])
-    console.print(f"results in {out}\nview them with: {command}", markup=False, soft_wrap=True)
+    best = out / CHECKPOINTS / ("best.ckpt" if "best/epoch" in metrics else LAST)
+    predict = f"{program_name('predict')} {shlex.join([f'ckpt={best}', 'input=FOLDER', 'output=LABELS'])}"
+    console.print(f"results in {out}\npredict with: {predict}\nview them with: {command}", markup=False, soft_wrap=True)
 
 
 def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str], checkpoint: str) -> None:

@@ -9,7 +9,7 @@ from unet.data.samples import Samples, evenly_spaced, named_ranges
 from unet.data.source import Item
 from unet.io.image_formats import SUFFIXES, name_parts
 from unet.io.image_reader import open_stored
-from unet.training.volume_grid import volume_grid
+from unet.training.file_headers import declared_nodata, volume_grid
 
 MAX_FILES = 256
 """Number of images whose EXIF orientation is read."""
@@ -29,6 +29,13 @@ def data_warnings(data: SegmentationData) -> Iterator[str]:
         yield text
     yield from image_warnings(data.samples.values())
     yield from grid_warnings(data.samples["train"])
+    value, declaring, total = declared_nodata(data.samples["train"])
+    options = data.source.read_options
+    if 0 < declaring < total and value is not None and options.nodata is None and options.declared_nodata:
+        yield (
+            f"{declaring} of {total} training images declare that {value:.9g} is no data, the others do not: if it is "
+            f"none there either, add data.source.nodata={value:.9g}"
+        )
 
 
 def image_warnings(splits: Iterable[Samples]) -> Iterator[str]:
