@@ -299,3 +299,20 @@ def test_every_colour_of_jpeg_masks_is_found(folder, tmp_path):
     write_corrected_copy(survey, tmp_path / "out")
     written = np.asarray(Image.open(next((tmp_path / "out").rglob("masks/*.png"))))
     assert len({written[10, 10], written[30, 25], written[0, 0]}) == 3
+
+
+def test_a_reordered_palette_among_grey_masks_is_an_error(tmp_path: Path):
+    gray, same, reordered = tmp_path / "gray.png", tmp_path / "same.png", tmp_path / "reordered.png"
+    Image.fromarray(LABELS).save(gray)
+    for path, colors in ((same, [0, 0, 0, 255, 0, 0, 0, 255, 0]), (reordered, [255, 0, 0, 0, 0, 0, 0, 255, 0])):
+        image = Image.fromarray(LABELS).convert("P")
+        image.putdata(LABELS.ravel().tolist())
+        image.putpalette(colors)
+        image.save(path)
+    classes = [f"class {label}" for label in range(int(LABELS.max()) + 1)]
+    labels = LabelMap(None, classes)
+    assert np.array_equal(labels.read(gray), labels.read(same))
+    with pytest.raises(UserError, match=r"black is not index 0 of its palette, and gray\.png has no palette"):
+        LabelMap(None, classes).read(gray), labels.read(reordered)
+    labels = LabelMap(None, classes)
+    assert np.array_equal(labels.read(reordered), LABELS), "alone it has the labels that it stores"

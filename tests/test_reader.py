@@ -215,6 +215,17 @@ def test_overviews_are_left_out(tmp_path: Path):
     check(tmp_path / "a.tif", pixels)
 
 
+def test_pixels_outside_of_the_mask_of_a_geotiff_have_no_data(tmp_path: Path):
+    pixels, valid = noise(64, 48, 3), noise(64, 48, below=2).astype(bool)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(pixels, photometric="rgb", tile=(32, 32), metadata=None)
+        tiff.write(valid, photometric="mask", subfiletype=4, compression="zlib", rowsperstrip=10, metadata=None)
+        tiff.write(pixels[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+        tiff.write(valid[::2, ::2], photometric="mask", subfiletype=5, metadata=None)
+    check(tmp_path / "a.tif", np.where(valid[..., None], pixels.astype(np.float32), np.nan))
+    check(tmp_path / "a.tif", pixels, declared_nodata=False)
+
+
 PNG: dict[str, Callable[[Path], np.ndarray]] = {}
 
 

@@ -42,6 +42,8 @@ class LabelMap:
         names = dict(enumerate(self.classes)) if values is None else values
         self.label_of_value: dict[Any, int] = {parse_value(key): self.label(str(name)) for key, name in names.items()}
         self.has_colors = any(isinstance(key, tuple) for key in self.label_of_value)
+        self.gray_mask: Path | None = None
+        self.reordered_mask: Path | None = None
         self.palette: dict[int, tuple[Color, Path]] = {}  # colours of the indices in the masks read, and the first file
 
     def label(self, name: str) -> int:
@@ -96,7 +98,22 @@ class LabelMap:
         return {BACKGROUND: 0, CROWD: IGNORE_INDEX, **names} | (self.label_of_value if self.has_values else {})
 
     def compare_palette(self, mask: MaskFile, path: Path) -> None:
-        """Raise MaskError if an index that occurs has another colour than in a mask read before."""
+        """Raise MaskError if an index that occurs has another colour than in a mask read before.
+
+        Among masks without a palette, whose values are the labels, a palette in which another index than 0 is black is
+        an error as well.
+        """
+        black = next((index for index, color in (mask.palette or {}).items() if color == (0, 0, 0)), 0)
+        if mask.palette is None and mask.pixels.ndim == mask.spatial_dims and not mask.names:
+            self.gray_mask = path
+        elif black != 0:
+            self.reordered_mask = path
+        if self.gray_mask and self.reordered_mask:
+            raise MaskError(
+                f"{self.reordered_mask}: black is not index 0 of its palette, and {self.gray_mask.name} has no "
+                f"palette, so their values have different meanings; save all masks in one way, or map the colours with "
+                f"data.source.values"
+            )
         for index, color in (mask.palette or {}).items():
             first_color, first_path = self.palette.setdefault(index, (color, path))
             if color != first_color:

@@ -35,6 +35,7 @@ class StoredImage:
         palette: (256, C) uint8, the displayed value of each stored index; None: the stored values are the displayed.
         orientation: the orientation that the file asks a viewer to apply, 1 to 8 as in EXIF; it is not applied here.
         nodata: the value that the file declares to be no data.
+        valid: (begin, end) -> bool rows (end - begin, W), False where GDAL's mask in a TIFF says that there is no data.
         affine: (4, 4), voxel index to position in millimetres, of a NIfTI file.
     """
 
@@ -47,6 +48,7 @@ class StoredImage:
     palette: Array | None = None
     orientation: int = 1
     nodata: float | None = None
+    valid: Callable[[int, int], Array] | None = None
     affine: Array | None = None
 
     def pixels(self) -> Array:

@@ -115,6 +115,12 @@ class ImageReader:
         missing = find_missing(values, declared)  # of a palette, GDAL declares an index
         if self.stored.palette is not None:
             values = self.stored.palette[values[..., 0], :3]
+        if (
+            self.stored.valid is not None
+            and self.options.declared_nodata
+            and not (valid := self.stored.valid(begin, end)).all()
+        ):
+            missing = ~valid[..., None].astype(bool) if missing is None else missing | ~valid[..., None].astype(bool)
         also_missing = find_missing(values, self.options.nodata)
         missing = also_missing if missing is None else missing if also_missing is None else missing | also_missing
         if missing is not None:

@@ -43,9 +43,9 @@ logging.getLogger("tifffile").addFilter(lambda record: "GDAL_NODATA" not in reco
 def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
     """Open a TIFF, BigTIFF, GeoTIFF, ImageJ or OME file: an image, or a stack of pages.
 
-    Thumbnails, overviews and transparency masks among the pages are left out. The values of a palette image are its
-    indices, those of a bilevel image 0 and 1; ``palette`` has the displayed values. Where the package imagecodecs is
-    missing, Pillow decompresses what it reads exactly.
+    Thumbnails and overviews among the pages are left out, and GDAL's mask says where there is no data. The values of a
+    palette image are its indices, those of a bilevel image 0 and 1; ``palette`` has the displayed values. Where the
+    package imagecodecs is missing, Pillow decompresses what it reads exactly.
 
     Args:
         path: the file.
@@ -77,6 +77,7 @@ def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
         is_inverted = mode is None and page.photometric == PHOTOMETRIC.MINISWHITE and page.dtype.kind in "bu"
         is_array = page.dtype.kind == "b" and page.software == "tifffile.py"  # which stores True as 1, not as black
         white = 2**page.bitspersample - 1 if is_inverted and not is_array else None
+        mask = next((one for one in pages_of_file if is_mask_of(one, page)), None)
         orientation = page.tags.valueof(ORIENTATION, 1)
         return StoredImage(
             path,
@@ -88,7 +89,13 @@ def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
             BILEVEL if page.bitspersample == 1 else color_map(page),
             orientation if orientation in range(2, 9) else 1,
             parse_nodata(page.tags.valueof(GDAL_NODATA)),
+            open_page(path, mask, None)[2] if dims == 2 and mask is not None else None,
         )
+
+
+def is_mask_of(mask: Any, page: Any) -> bool:
+    """Return whether a page is GDAL's mask of the pixels of another that have data."""
+    return mask.is_mask and not mask.is_reduced and mask.bitspersample == 1 and mask.shape[:2] == page.shape[:2]
 
 
 def is_part_of_ome(tiff: tifffile.TiffFile) -> bool:
