@@ -520,7 +520,7 @@ def test_a_value_far_from_all_others_has_to_be_declared(tmp_path: Path):
     options = {"splits": {"train": 2, "val": 2}}
     with pytest.raises(UserError) as error:
         scanned(tmp_path, **options)
-    sentence(error, "3 more images", "the value -9999, far", "data.source.nodata=-9999", "data.source.nodata=none")
+    sentence(error, "3 more images", "the value -9999 is far", "data.source.nodata=-9999", "data.source.nodata=none")
     assert scanned(tmp_path, nodata=-9999, **options).samples["train"].range[0] >= 0
     assert scanned(tmp_path, nodata="none", **options).samples["train"].range[0] == -9999
     (finding,) = [

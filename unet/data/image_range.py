@@ -107,7 +107,7 @@ def undeclared_nodata(images: Iterable[tuple[str, ImageRange]]) -> tuple[str, li
         return None
     number = Counter(value for _, value in found).most_common(1)[0][0]
     text = (
-        f"images have the value {number:.9g}, far from all others; if it means that there is no data, add "
+        f"the value {number:.9g} is far from all others; if it means that there is no data, add "
         f"data.source.nodata={number:.9g}; if it is a measurement, add data.source.nodata=none"
     )
     return text, [name for name, value in found if value == number]

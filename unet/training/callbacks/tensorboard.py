@@ -61,6 +61,7 @@ def predict_panels(
             batch = dataset.eval_item(index)
             pred = task.predict_labels(task.predict(batch["image"].to(task.device)))[0].cpu().numpy()
             image = batch["image"][0].movedim(0, -1).numpy()
+            pred[np.isnan(image).all(-1)] = IGNORE_INDEX  # as a prediction writes where there is no data
             panels.append(panel(image, batch["target"][0].numpy(), pred, data.source.colors))
     return panels
 
