@@ -72,7 +72,7 @@ def test_the_head_of_other_classes_begins_anew_except_for_classes_of_the_same_na
 
 def test_the_rest_begins_anew_and_is_named(tmp_path: Path):
     net, old, weights = initialized(tmp_path, OLD, in_channels=1, up="nearest", act="elu")
-    torch.testing.assert_close(net.stem[0][0].weight, old["stem.0.0.weight"].sum(1, keepdim=True))  # type: ignore[index]
+    torch.testing.assert_close(net.state_dict()["stem.0.0.weight"], old["stem.0.0.weight"].sum(1, keepdim=True))
     assert weights.adapted == "stem.0.0.weight (3 -> 1 channels)" and list(weights.new) == [
         "ups.0.conv.weight",
         "ups.1.conv.weight",

@@ -313,8 +313,11 @@ def test_what_follows_the_evaluation_runs_on_the_trainer_s_device(composed):
     data.scan()
     task = build_task(config, data)
     strategy = SimpleNamespace(root_device=torch.device("meta"))
-    test = lambda *_, **__: [{"test/miou": 0.5}]  # noqa: E731
-    trainer: Any = SimpleNamespace(test=test, strategy=strategy, is_global_zero=True)
+
+    def score(*arguments: Any, **options: Any) -> list[dict[str, float]]:
+        return [{"test/miou": 0.5}]
+
+    trainer: Any = SimpleNamespace(test=score, strategy=strategy, is_global_zero=True)
     assert evaluate(trainer, task, data)["test/miou"] == 0.5
     assert task.device.type == "meta"
 

@@ -81,6 +81,7 @@ class Folder(Source):
         self.colors = class_colors(colors, self.labels)
         self.channels = check_channels(channels, image)
         self.image, self.mask, self.coco = compile_patterns(image, mask, self.channels)
+        self.channel_file = self.image.text.rpartition("/")[2] if self.channels else None
         if mode is not None and mode not in MODES:
             raise UserError(f"data.source.mode: expected null or one of {', '.join(MODES)}, found {mode!r}")
         if nodata != "none" and (not isinstance(nodata, int | float | None) or isinstance(nodata, bool)):

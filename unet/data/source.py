@@ -55,6 +55,9 @@ class Source(ABC):
         colors: one RGB colour per class.
         spatial_dims: 1, 2 or 3.
         read_options: how its image files are read, as prediction has to read others.
+        channels, channel_file: of images with one file a channel, the texts of ``{channel}`` and the pattern of their
+            file names; otherwise empty and None.
+        gamma: the exponent that is applied to the brightness of every image; 1: none.
         on_error: called with an error for each file without a partner; raises it by default.
     """
 
@@ -62,6 +65,9 @@ class Source(ABC):
     colors: Sequence[Color] = PALETTE
     spatial_dims: int = 2
     read_options: ReadOptions = AS_STORED
+    channels: Sequence[str] = ()
+    channel_file: str | None = None
+    gamma: float = 1.0
     on_error: Callable[[UserError], None] = staticmethod(raise_error)
 
     @abstractmethod

@@ -16,7 +16,7 @@ from unet.data_check.mask_encoding import IGNORE
 from unet.data_check.mask_values import find_levels
 from unet.data_check.survey import UNSPLIT, Survey
 from unet.labels import IGNORE_INDEX
-from unet.network.geometry import times
+from unet.network.geometry import size_range, times
 
 MAX_SPACING_RATIO = 1.1
 """The ratio of voxel sizes up to which images are considered equal in it."""
@@ -278,8 +278,8 @@ def find_grid_differences(survey: Survey) -> Iterator[Finding]:
     spacings = np.array([grid.spacing for _, grid in images])
     ratios = np.exp(np.abs(np.log(spacings / np.median(spacings, 0))).max(1))
     low, high = spacings.min(0), spacings.max(0)
-    ranges = " x ".join(f"{a:.3g} to {b:.3g}" if b > a else f"{a:.3g}" for a, b in zip(low, high, strict=True))
-    text = f"images differ in the size of their voxels: {ranges} mm; training ignores it, so resample them to one size"
+    sizes = size_range(low.tolist(), high.tolist())
+    text = f"images differ in the size of their voxels: {sizes} mm; training ignores it, so resample them to one size"
     odd = [name for (name, _), ratio in zip(images, ratios.tolist(), strict=True) if ratio > MAX_SPACING_RATIO]
     yield from files_finding(WARNING, text, odd)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from unet.errors import UserError
 from unet.inference.image_values import as_tensor, convert_channels, splits_alpha, trained_mode
 from unet.labels import IGNORE_INDEX
+from unet.network.geometry import size_range
 
 MAX_SPACING_RATIO = 1.5
 """Ratio of a voxel's size to that of the training images above which a prediction is doubtful."""
@@ -163,10 +164,9 @@ def grid_doubts(axes: str, spacing: Sequence[float], description: Mapping[str, A
         )
     low, high = description.get("spacing") or (spacing, spacing)
     if any(n < a / MAX_SPACING_RATIO or n > b * MAX_SPACING_RATIO for n, a, b in zip(spacing, low, high, strict=True)):
-        sizes = " x ".join(f"{a:.3g} to {b:.3g}" if b > a else f"{a:.3g}" for a, b in zip(low, high, strict=True))
         doubts.append(
-            f"its voxels are {' x '.join(f'{n:.3g}' for n in spacing)} mm, those of the training images {sizes} mm; "
-            f"resample the image"
+            f"its voxels are {size_range(spacing, spacing)} mm, those of the training images {size_range(low, high)} "
+            f"mm; resample the image"
         )
     return doubts
 

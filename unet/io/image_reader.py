@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -111,27 +111,29 @@ class ImageReader:
         """Read rows from the file."""
         with errors_of_reading(self.path, "an image"):
             values = self.stored.read(begin, end)
-        declared = self.stored.nodata if self.options.declared_nodata else None
-        missing = find_missing(values, declared)  # of a palette, GDAL declares an index
+        masks = self.declared_missing(values, begin, end)  # of a palette, GDAL declares an index
         if self.stored.palette is not None:
             values = self.stored.palette[values[..., 0], :3]
-        if (
-            self.stored.valid is not None
-            and self.options.declared_nodata
-            and not (valid := self.stored.valid(begin, end)).all()
-        ):
-            missing = ~valid[..., None].astype(bool) if missing is None else missing | ~valid[..., None].astype(bool)
-        also_missing = find_missing(values, self.options.nodata)
-        missing = also_missing if missing is None else missing if also_missing is None else missing | also_missing
-        if missing is not None:
+        masks.append(find_missing(values, self.options.nodata))
+        missing = reduce(np.logical_or, masks)
+        if missing.any():
             values = np.where(missing, values.dtype.type(0), values)  # float32 may not hold the value
         values = to_native(values, self.path)
         if self.options.mode is not None:
             values = convert_mode(values, self.options.mode, self.path)
-        if missing is not None:
+        if missing.any():
             missing = missing.all(-1, keepdims=True) if self.options.mode is not None else missing
             values = np.where(missing, np.float32(np.nan), values.astype(np.float32))
         return values
+
+    def declared_missing(self, values: Array, begin: int, end: int) -> list[Array]:
+        """Return where the file says that rows have no data, by its value and by its mask."""
+        if not self.options.declared_nodata:
+            return []
+        masks = [find_missing(values, self.stored.nodata)]
+        if self.stored.valid is not None:
+            masks.append(~self.stored.valid(begin, end)[..., None].astype(bool))
+        return masks
 
 
 def open_stored(path: Path, pages: str | None = None, grid: Path | None = None, in_parts: bool = False) -> StoredImage:
@@ -220,22 +222,22 @@ def is_row_of_pixels_per_page(stored: StoredImage, size: Sequence[int] | None, c
     return shape[-1] == channels != shape[0] and shape[-1] > 1
 
 
-def find_missing(values: Array, nodata: float | None) -> Array | None:
-    """Return where values (..., C) are the value for no data, (..., C) or (..., 1); None if nowhere.
+def find_missing(values: Array, nodata: float | None) -> Array:
+    """Return where values (..., C) are the value for no data, bool of a shape that is broadcast to theirs.
 
     Of an unsigned type a pixel is missing where all its channels have the value: 0 in one channel alone is a colour.
     """
     if nodata is None or math.isnan(nodata):
-        return None
+        return np.zeros(1, bool)
     if values.dtype.kind in "ui" and not (nodata.is_integer() and is_in_range(nodata, values.dtype)):
-        return None
+        return np.zeros(1, bool)
     with np.errstate(over="ignore"):
         missing = values == np.array(nodata).astype(values.dtype)
         if HUGE < abs(nodata) < math.inf and values.dtype.kind == "f":
             missing |= np.abs(values / nodata - 1) < ROUNDED
     if values.dtype.kind == "u":
         missing = missing.all(-1, keepdims=True)
-    return missing if missing.any() else None
+    return missing
 
 
 def is_in_range(number: float, dtype: np.dtype) -> bool:

@@ -17,6 +17,11 @@ def times(values: Iterable[float]) -> str:
     return " x ".join("all" if math.isinf(value) else f"{value:.0f}" for value in values)
 
 
+def size_range(low: Iterable[float], high: Iterable[float]) -> str:
+    """Format sizes from ``low`` to ``high`` along each axis: ``1 x 1 x 1.5 to 3``."""
+    return " x ".join(f"{a:.3g} to {b:.3g}" if b > a else f"{a:.3g}" for a, b in zip(low, high, strict=True))
+
+
 def same_padding(kernel_size: int, stride: Sequence[int]) -> tuple[int, ...]:
     """Return the padding of each axis for which a kernel of ``kernel_size`` at ``stride`` divides the size exactly.
 

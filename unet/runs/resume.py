@@ -1,5 +1,6 @@
 """The checks before a run is resumed, and the command that resumes it."""
 
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,8 +76,9 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_longer(saved: int | None, new: int | None) -> bool:
-    """Return whether a number of epochs or steps is larger than another; -1 and null are unlimited."""
-    return new in (None, -1) or (saved not in (None, -1) and new > saved)  # type: ignore[operator]
+    """Return whether a number of epochs or steps is not smaller than another; -1 and null are unlimited."""
+    before, now = (math.inf if limit is None or limit == -1 else limit for limit in (saved, new))
+    return now >= before
 
 
 def config_diff(folder: Path, config: DictConfig) -> Iterator[tuple[str, Any, Any]]:

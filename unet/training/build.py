@@ -86,7 +86,6 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
     if reading["nodata"] is None and reading["declared_nodata"]:  # images to predict may not declare it
         reading["nodata"] = declared_nodata(data.samples["train"])[0]
     transforms: Any = OmegaConf.to_container(config.data.eval_transforms, resolve=True)
-    channels = getattr(data.source, "channels", None) or ()  # one file each
     return {
         "model": model,
         "classes": list(data.source.classes),
@@ -95,12 +94,12 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "std": std,
         "reading": reading,
         **volume_grid(data.samples["train"]),
-        "gamma": float(getattr(data.source, "gamma", 1.0)),
+        "gamma": float(data.source.gamma),
         "dtype": str(data.samples["train"].dtype),
         "range": list(data.samples["train"].range),
         "smallest_maximum": data.samples["train"].smallest_maximum,
-        "channel_names": list(channels),
-        "channel_file": data.source.image.text.rpartition("/")[2] if channels else None,  # type: ignore[attr-defined]
+        "channel_names": list(data.source.channels),
+        "channel_file": data.source.channel_file,
         "color_order": "RGB",
         "orientation": "as stored",  # the EXIF orientation is not applied
         "first_minus_last_channel": channel_difference(data.samples["train"], max(std)),

@@ -1,4 +1,4 @@
-"""What a training says of its data before it starts: everything that makes a score doubtful and can be seen by then."""
+"""Warnings of a training about its data, before it starts."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,14 +7,14 @@ from unet.data.files import FilePair, and_more
 from unet.data.image_range import range_warnings
 from unet.data.samples import Samples, evenly_spaced, named_ranges
 from unet.data.source import Item
+from unet.data_check.findings import MAX_SPACING_RATIO
 from unet.io.image_formats import SUFFIXES, name_parts
 from unet.io.image_reader import open_stored
+from unet.network.geometry import size_range
 from unet.training.file_headers import declared_nodata, volume_grid
 
 MAX_FILES = 256
 """Number of images whose EXIF orientation is read."""
-MAX_SPACING_RATIO = 1.1
-"""Ratio of voxel sizes above which they are taken for different ones."""
 
 
 def data_warnings(data: SegmentationData) -> Iterator[str]:
@@ -81,5 +81,5 @@ def grid_warnings(samples: Samples) -> Iterator[str]:
         yield "the axes of the images point in different directions, and they are used as stored: reorient the images"
     low, high = grid["spacing"]
     if any(b > MAX_SPACING_RATIO * a for a, b in zip(low, high, strict=True)):
-        sizes = " x ".join(f"{a:.3g} to {b:.3g}" if b > a else f"{a:.3g}" for a, b in zip(low, high, strict=True))
+        sizes = size_range(low, high)
         yield f"the voxels of the images differ in size ({sizes} mm), which training ignores: resample the images"
