@@ -44,9 +44,9 @@ def image_warnings(splits: Iterable[Samples]) -> Iterator[str]:
     for text, names in range_warnings(named_ranges(splits)):
         yield f"{and_more(names, 'image')}: {text}" if names else text
     items = [part.items[index] for part in splits for index in evenly_spaced(len(part), MAX_FILES)]
-    if turned := [item.name for item in items if is_turned(item)]:
+    if rotated := [item.name for item in items if orientations_differ(item)]:
         yield (
-            f"{and_more(turned, 'image')}: an EXIF orientation that the mask does not have, and that is not applied; "
+            f"{and_more(rotated, 'image')}: an EXIF orientation that the mask does not have, and that is not applied; "
             f"if the mask was drawn on the image as viewers show it, rotate the image first"
         )
 
@@ -63,7 +63,7 @@ def missing_classes(data: SegmentationData) -> str | None:
     return f"the training images have no pixel of {', '.join(missing)}, which the network cannot learn"
 
 
-def is_turned(item: Item) -> bool:
+def orientations_differ(item: Item) -> bool:
     """Return whether viewers show the image of an item in another orientation than its mask."""
     if not isinstance(item.read, FilePair):
         return False
