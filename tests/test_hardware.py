@@ -1,4 +1,7 @@
-"""Precision, memory layout and device."""
+"""Precision, memory and device."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -63,3 +66,25 @@ def test_an_unavailable_device_and_an_invalid_number_of_threads_are_refused(monk
     for threads in (0, -1, True, 1.5, "many", 1025, 10**10):
         with pytest.raises(UserError, match="threads: expected null or an integer of 1 to 1024, found"):
             select_device("cpu", threads)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_memory_of_freed_tensors_is_kept_for_the_next_ones():
+    code = """
+import resource, torch
+from unet.hardware import keep_freed_memory
+
+def page_faults() -> int:
+    torch.ones(2**22)  # 16 MiB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**22)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+returned = page_faults()
+print(keep_freed_memory(), returned, page_faults())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    done, returned, kept = result.stdout.split()
+    if done == "False":
+        pytest.skip("the C library of this system has no mallopt")
+    assert int(kept) < int(returned) / 10

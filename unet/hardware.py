@@ -1,6 +1,9 @@
 """The device, precision and memory layout of a run."""
 
+import ctypes
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +49,25 @@ def accelerator_name(requested: str = "auto") -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     return requested
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's ``mallopt``."""
+LARGEST_KEPT = 2**25
+"""The largest ``M_MMAP_THRESHOLD`` that glibc accepts, in bytes."""
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory of freed tensors for the next ones; return whether the system can do that.
+
+    glibc (Linux) returns the memory of a freed tensor to the system, which clears it again for the next one: a sixth
+    of the time of a training step with the defaults, on a CPU. Tensors above ``LARGEST_KEPT`` are still returned.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # no glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        if sys.platform == "linux":
+            return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    return False
 
 
 def select_device(device: str, threads: int | None) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from unet.hardware import keep_freed_memory
 from unet.io.provenance import reset_peak_memory
 from unet.training.config_limits import validate_config
 
@@ -21,6 +22,7 @@ def setup_process(config: DictConfig) -> None:
     random.seed(config.seed)
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
+    keep_freed_memory()
     reset_peak_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
