@@ -15,7 +15,12 @@ from conftest import IMAGES, TINY, config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+from unet import DOWN, UP, UNet
 from unet.errors import Interrupted, UserError
+from unet.network.normalization import Normalize
+from unet.task.losses import LOSSES, make_loss
+from unet.task.metrics import ConfusionMatrix
+from unet.task.module import SegmentationTask
 from unet.training.build import build_data, build_task
 from unet.training.callbacks.progress import Progress
 from unet.training.callbacks.tensorboard import add_curves
@@ -209,6 +214,25 @@ def test_a_non_finite_loss_stops_the_run_and_names_step_and_layer(composed, tmp_
     checkpoints = list(tmp_path.glob("checkpoints/*.ckpt"))
     assert [path.name for path in checkpoints] == ([] if asynchronous else ["last.ckpt"])
     assert all(value.isfinite().all() for _ in checkpoints for value in weights(tmp_path).values())
+
+
+@pytest.mark.parametrize("down, up", [(down, up) for down in DOWN for up in UP if "max" in down or up == "transposed"])
+def test_a_step_reads_no_value_from_the_device(down, up):
+    """On the meta device, where tensors have no values, reading one is an error; on a GPU it would wait."""
+    settings = {"lr": 1e-3, "weight_decay": 0.0, "betas": (0.9, 0.999)}
+    with torch.device("meta"):
+        net = UNet(in_channels=3, num_classes=3, width=4, depth=1, down=down, up=up)
+        normalize = Normalize([0.0] * 3, [1.0] * 3, spatial_dims=2)
+        losses = [make_loss(name, [1.0, 1.0, 3.0]) for name in LOSSES]
+        task = SegmentationTask(net, normalize, losses[0], list("abc"), settings, {}, seed=0)
+        images, target = torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.int64)
+        task.confusion = ConfusionMatrix(3, images.device)
+    optimizer = torch.optim.AdamW(task.parameters(), **settings)
+    logits = task(images)
+    torch.stack([loss(logits, target) for loss in losses]).sum().backward()
+    task.configure_gradient_clipping(optimizer, 1.0, "norm")
+    optimizer.step()
+    task.confusion.update(task.predict_labels(logits), target)
 
 
 def test_a_device_that_runs_behind_is_not_waited_for(composed, tmp_path, monkeypatch):

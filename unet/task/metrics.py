@@ -21,9 +21,11 @@ class ConfusionMatrix:
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add predicted and true labels of the same shape; targets of ``IGNORE_INDEX`` are left out."""
-        known = target != IGNORE_INDEX
-        pairs = target[known] * self.num_classes + pred[known]
-        self.counts += torch.bincount(pairs, minlength=self.num_classes**2).view_as(self.counts)
+        pairs = target.where(target != IGNORE_INDEX, self.num_classes) * self.num_classes + pred  # ignored: at the end
+        counts = self.counts.new_zeros(self.num_classes * (self.num_classes + 1))
+        # A mask or bincount would synchronise with the GPU.
+        counts.index_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
+        self.counts += counts[: self.num_classes**2].view_as(self.counts)
 
     def scores(self, classes: Sequence[str]) -> dict[str, float]:
         """Return ``miou``, ``dice``, ``class_accuracy`` (means over classes), ``accuracy``, and IoU and Dice per class.
