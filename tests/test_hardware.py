@@ -1,5 +1,6 @@
 """Precision, memory and device."""
 
+import math
 import subprocess
 import sys
 
@@ -8,7 +9,14 @@ import torch
 
 from unet import DOWN, UP, UNet, hardware
 from unet.errors import UserError
-from unet.hardware import channels_last, resolve_precision, select_device, to_memory_format
+from unet.hardware import (
+    COMPILED_STEPS,
+    channels_last,
+    resolve_compile,
+    resolve_precision,
+    select_device,
+    to_memory_format,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:the bottleneck is:UserWarning")
 
@@ -88,3 +96,20 @@ print(keep_freed_memory(), returned, page_faults())
     if done == "False":
         pytest.skip("the C library of this system has no mallopt")
     assert int(kept) < int(returned) / 10
+
+
+@pytest.mark.parametrize(
+    "requested, accelerator, steps, expected",
+    [
+        ("auto", "cuda", 5000, True),
+        ("auto", "cuda", 4999, False),
+        ("auto", "cpu", 1e6, False),
+        ("auto", "mps", 1e6, False),
+    ]
+    + [(value, accelerator, 1, value) for value in (True, False) for accelerator in ("cpu", "cuda")],
+)
+def test_auto_compiles_long_runs_on_cuda_only(monkeypatch, requested, accelerator, steps, expected):
+    monkeypatch.setattr(hardware, "find_spec", lambda name: "found")
+    assert resolve_compile(requested, accelerator, steps) is expected
+    monkeypatch.setattr(hardware, "find_spec", lambda name: None)  # Triton, which compiles for CUDA, is not installed
+    assert resolve_compile(requested, accelerator, steps) is (requested is True)

@@ -4,6 +4,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,20 @@ def resolve_precision(
             f"a level of this network has {times(unsafe)}; use trainer.precision=32-true, or crops of another depth"
         )
     return requested
+
+
+COMPILED_STEPS = 5000
+"""The steps from which ``compile=auto`` compiles on a GPU: short runs do not regain the start. Not measured yet."""
+
+
+def resolve_compile(requested: bool | str, accelerator: str, steps: float) -> bool:
+    """Return whether to compile the network for ``steps`` training steps: ``auto`` does on CUDA, in long runs.
+
+    On a CPU, compiled steps took 0.97 to 1.00 of the time of plain ones (torch 2.14, width 16), after 22 s to compile.
+    """
+    if requested == "auto":
+        return accelerator == "cuda" and find_spec("triton") is not None and steps >= COMPILED_STEPS
+    return bool(requested)
 
 
 def device_name(accelerator: str) -> str:

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from unet.data.dataset import transforms_for_dims
 from unet.data.samples import Samples, evenly_spaced
 from unet.data_check.advice import check_advice
 from unet.errors import UserError
-from unet.hardware import accelerator_name, channels_last, resolve_precision, to_memory_format
+from unet.hardware import accelerator_name, channels_last, resolve_compile, resolve_precision, to_memory_format
 from unet.io.run_folder import CHECKPOINTS
 from unet.network.model import UNet
 from unet.network.normalization import Normalize
@@ -166,8 +167,7 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         tensorboard.Graph(),
         LearningRateMonitor("step"),
     ]
-    if config.compile:  # after Graph, because torch.jit traces no compiled network
-        callbacks.append(LambdaCallback(on_train_start=lambda trainer, task: task.net.compile()))
+    callbacks.append(LambdaCallback(on_train_start=partial(compile_network, config.compile)))
     if config.ema is not None:
         callbacks.append(MovingAverage(decay=config.ema))
     # After the moving average, so that checkpoints contain its latest update.
@@ -191,6 +191,17 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         use_distributed_sampler=False,  # the sampler distributes the items itself
         enable_autolog_hparams=False,  # logged at the end, with the metrics
     )
+
+
+def compile_network(requested: bool | str, trainer: L.Trainer, task: L.LightningModule) -> None:
+    """Compile the network, if :func:`resolve_compile` says so, for the rest of the training.
+
+    This comes after :class:`tensorboard.Graph`, because torch.jit traces no compiled network.
+    """
+    steps = trainer.estimated_stepping_batches - trainer.global_step
+    if resolve_compile(requested, task.device.type, steps):
+        net: Any = task.net
+        net.compile()
 
 
 LAUNCHERS = {"MASTER_ADDR", "NODE_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE"}

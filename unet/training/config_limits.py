@@ -89,7 +89,8 @@ LIMITS: Mapping[str, Limit] = {
     for keys, limit in {
         "seed": integer_range(0, 2**32 - 1),  # the range of numpy seeds
         "threads": or_null(integer_range(1, MAX_THREADS)),
-        "compile diagnostics loss.logit_adjustment": BOOLEAN,
+        "diagnostics loss.logit_adjustment": BOOLEAN,
+        "compile": Limit("auto, true or false", lambda value: value == "auto" or isinstance(value, bool), ("auto",)),
         "num_logged_images feature_maps": integer_range(0),
         "ema": or_null(fraction("a decay")),
         "early_stopping data.samples_per_epoch trainer.check_val_every_n_epoch": or_null(integer_range(1)),

@@ -110,7 +110,7 @@ def evaluate_checkpoint(
     if split == ALL and has_training_images(path, config, data, task.description):
         warning = "the network was trained on some of these images, so the metrics are too high; add split=test"
     trainer = evaluation_trainer(config, network, data, split)
-    if config.get("compile"):
+    if config.get("compile") is True:
         network.compile()
     with shutdown_workers_on_exit():
         scores = evaluate(trainer, task, data, split)
