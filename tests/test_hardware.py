@@ -101,12 +101,11 @@ print(keep_freed_memory(), returned, page_faults())
 @pytest.mark.parametrize(
     "requested, accelerator, steps, expected",
     [
-        ("auto", "cuda", 5000, True),
-        ("auto", "cuda", 4999, False),
-        ("auto", "cpu", 1e6, False),
-        ("auto", "mps", 1e6, False),
-    ]
-    + [(value, accelerator, 1, value) for value in (True, False) for accelerator in ("cpu", "cuda")],
+        ("auto", "cuda", COMPILED_STEPS, True),
+        ("auto", "cuda", COMPILED_STEPS - 1, False),
+        *(("auto", accelerator, math.inf, False) for accelerator in ("cpu", "mps")),
+        *((value, accelerator, 1, value) for value in (True, False) for accelerator in ("cpu", "cuda")),
+    ],
 )
 def test_auto_compiles_long_runs_on_cuda_only(monkeypatch, requested, accelerator, steps, expected):
     monkeypatch.setattr(hardware, "find_spec", lambda name: "found")

@@ -11,7 +11,7 @@ from networks import SHARED, context, down, fine_size, up
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unet import CONTEXT
+from unet import CONTEXT, UNet
 from unet.errors import UserError
 from unet.network.ops.interpolation import ResizeConv
 from unet.network.ops.wavelet import haar, inverse_haar
@@ -194,6 +194,36 @@ def test_interpolating_operators_equal_a_resize_and_a_convolution_in_values_and_
 
 
 # Interpolation and reassembly -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("kernel_size", [None, 3, 5])
+@pytest.mark.parametrize("bias_is_trained", [True, False])
+def test_transposed_equals_torchs_module_in_values_and_gradients(stride, kernel_size, bias_is_trained: bool):
+    operator = up({"name": "transposed", "kernel_size": kernel_size}, in_channels=3, out_channels=2, stride=stride)
+    operator.conv.bias.requires_grad_(bias_is_trained)
+    x = torch.randn(2, 3, *[4] * len(stride), requires_grad=True)
+    trained = [x, *(parameter for parameter in operator.parameters() if parameter.requires_grad)]
+    outputs = operator(x, None), operator.conv(x)
+    torch.testing.assert_close(*outputs)
+    cotangent = torch.randn_like(outputs[0])
+    gradients = [torch.autograd.grad(output, trained, cotangent) for output in outputs]
+    for ours, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("skip", ["concat", "add", "none"])
+@pytest.mark.parametrize("up", ["transposed", "nearest", "linear"])
+def test_a_networks_gradients_equal_those_of_plain_operations(skip: str, up: str, monkeypatch: pytest.MonkeyPatch):
+    """While it is compiled, the network uses torch's own operations, without copies of gradients."""
+    network = UNet(in_channels=2, num_classes=3, width=4, depth=2, up=up, skip=skip).double()
+    image = torch.randn(2, 2, 35, 32, dtype=torch.float64)
+    gradients = []
+    for is_plain in (False, True):
+        monkeypatch.setattr("torch.compiler.is_compiling", lambda is_plain=is_plain: is_plain)
+        gradients.append(torch.autograd.grad(network(image).square().mean(), list(network.parameters())))
+    for ours, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, plain)
 
 
 def test_bicubic_uses_the_cubic_of_keys():

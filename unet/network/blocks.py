@@ -38,6 +38,18 @@ def covering_kernel(operator: str, kernel_size: int, stride: Sequence[int]) -> i
     return kernel_size
 
 
+def with_dense_gradient(x: Tensor) -> Tensor:
+    """Return x, whose gradient will be copied to be dense.
+
+    The gradient of a concatenated tensor is a slice, which the backward passes of convolutions and sums read slowly.
+    """
+    if not x.requires_grad or torch.compiler.is_compiling():
+        return x
+    x = x.view_as(x)
+    x.register_hook(torch.clone)
+    return x
+
+
 def full_precision(x: Tensor) -> AbstractContextManager:
     """Return a context without autocast, for values that need more than 8 bits, such as powers and positions."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)  # meta has no autocast

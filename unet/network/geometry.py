@@ -53,8 +53,15 @@ def padding_to_multiple(size: Sequence[int], multiple: Sequence[int]) -> list[tu
     return padding
 
 
+def is_empty(padding: Sequence[tuple[int, int]]) -> bool:
+    """Return whether no pixel is padded; False while the network is traced for other sizes too."""
+    return not torch.compiler.is_compiling() and not any(map(any, padding))
+
+
 def pad(x: Tensor, padding: Sequence[tuple[int, int]]) -> Tensor:
     """Pad x (B, C, *S) by replication, which unlike reflection works for any size."""
+    if is_empty(padding):
+        return x
     return F.pad(x, [amount for axis in reversed(padding) for amount in axis], mode="replicate")
 
 
@@ -64,6 +71,8 @@ def crop(x: Tensor, padding: Sequence[tuple[int, int]], size: Sequence[int]) -> 
     The result is a copy: whether a view is contiguous depends on the padding, and torch.export would turn the result
     for the traced input into a condition on every later size.
     """
+    if is_empty(padding):
+        return x
     for axis, ((before, _), n) in enumerate(zip(padding, size, strict=True), start=2):
         x = torch.narrow_copy(x, axis, before, n)
     return x

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import unet.network.ops  # noqa: F401  (importing the operators registers them)
 from unet.errors import UserError
-from unet.network.blocks import ConvBlock, conv, look_up
+from unet.network.blocks import ConvBlock, conv, look_up, with_dense_gradient
 from unet.network.geometry import crop, pad, padding_to_multiple, times
 from unet.network.registry import CONTEXT, DOWN, UP, Spec
 
@@ -116,7 +116,7 @@ class UNet(nn.Module):
     def join(self, skip: Tensor, x: Tensor) -> Tensor:
         """Combine a skip connection (B, C, *S) with the upsampled features (B, C, *S)."""
         if self.skip == "concat":
-            return torch.cat([skip, x], dim=1)
+            return torch.cat([with_dense_gradient(skip), with_dense_gradient(x)], dim=1)
         return skip + x if self.skip == "add" else x
 
     def check(self, image: Tensor) -> None:
