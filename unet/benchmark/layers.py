@@ -1,0 +1,200 @@
+"""Time every layer of a training step alone, against the convolution peak and against the whole step."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from torch.utils.flop_counter import conv_flop_count
+
+from unet.benchmark.baselines import BenchmarkNetwork, Workload
+from unet.benchmark.networks import Peak, gflops_per_s
+from unet.benchmark.peak import fastest, peak_calls
+from unet.benchmark.recording import RecordedOp, record_step
+from unet.benchmark.tensor_format import DTYPES
+from unet.benchmark.timing import Timings, measure, median_ratio
+
+PARTS = ("forward", "input gradient", "weight gradient")
+LAYER_NAMES = {
+    "native_batch_norm": "batch norm",
+    "cudnn_batch_norm": "batch norm",
+    "threshold": "relu",
+    "max_pool2d_with_indices": "max pool",
+    "cat": "concatenation",
+    "_to_copy": "cast",
+    "_log_softmax": "log softmax",
+    "nll_loss2d": "loss",
+    "slice": "crop or slice",
+    "narrow_copy": "crop",
+}
+"""Layers by the name of torch's operation; others keep that name."""
+
+
+@dataclass(frozen=True)
+class PartSpeed:
+    """The calls of one part of a layer in a step: their time in ms, GFLOP/s or GB/s, and fraction of the peak."""
+
+    ms: float
+    rate: float
+    peak_fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerSpeed:
+    """A layer, the size of its output, its occurrences in a step, its parts, and its fraction of the step's time.
+
+    The parts of a convolution are ``PARTS``, those of others ``forward`` and ``backward``; the first convolution needs
+    no gradient of its input.
+    """
+
+    layer: str
+    size: str
+    count: int
+    parts: dict[str, PartSpeed]
+    step_fraction: float
+
+
+@dataclass(frozen=True)
+class StepSpeed:
+    """The layers of a training step, and the times in ms of the step, of the optimizer, and of the sum of all parts."""
+
+    convolutions: list[LayerSpeed]
+    others: list[LayerSpeed]
+    peak: Peak
+    step_ms: float
+    convolutions_ms: float
+    others_ms: float
+    optimizer_ms: float
+    sum_fraction: float
+
+
+@dataclass
+class Part:
+    """The calls of one part of a layer, with the number of each in a step, and their FLOPs or bytes in a step."""
+
+    calls: list[tuple[Callable[[], object], int]] = field(default_factory=list)
+    amount: int = 0
+
+    def add(self, call: Callable[[], object], count: int, amount: int) -> None:
+        """Add a call that occurs ``count`` times in a step, and whose FLOPs or bytes are ``amount``."""
+        self.calls.append((call, count))
+        self.amount += count * amount
+
+    def round_ms(self, timings: Timings[Any]) -> list[float]:
+        """Return the ms of all calls of a step in each round."""
+        rounds = zip(*(timings[call] for call, _ in self.calls), strict=True)
+        counts = [count for _, count in self.calls]
+        return [sum(n * ms for n, ms in zip(counts, times, strict=True)) for times in rounds]
+
+
+Parts = dict[tuple[str, str, str], Part]
+"""The parts by layer, size and name."""
+
+
+def compare_layers(workload: Workload, network: BenchmarkNetwork, rounds: int) -> StepSpeed:
+    """Time all parts of all layers, the fastest convolution, and the whole training step in the same rounds."""
+    step = network.training_step(workload.image(), workload.target())
+    ops = record_step(step)
+    optimizer = Part()
+    for op in ops:
+        if op.phase == "optimizer":
+            optimizer.add(op.call(), op.count, op.num_bytes)
+    ops = [op for op in ops if op.phase != "optimizer"]
+    convolutions = convolution_parts(op for op in ops if op.name.startswith("convolution"))
+    weights = {tuple(parameter.shape) for parameter in network.network.parameters()}
+    others = other_parts((op for op in ops if not op.name.startswith("convolution")), weights)
+    dtype = network.format.dtype
+    parts = [*convolutions.values(), *others.values(), optimizer]
+    calls = {call: call for call in (step, *(call for part in parts for call, _ in part.calls))}
+    timings = measure(peak_calls(workload, dtype) | calls, rounds, verbose=True)
+    peak, step_ms = fastest(timings, dtype), timings[step]
+
+    def layer_speeds(parts: Parts, peak_flops_ms: Sequence[float] | None = None) -> list[LayerSpeed]:
+        speeds = []
+        for layer, size in dict.fromkeys(key[:2] for key in parts):
+            own = {name: part for (*key, name), part in parts.items() if key == [layer, size]}
+            total_ms = [sum(times) for times in zip(*(part.round_ms(timings) for part in own.values()), strict=True)]
+            speeds.append(
+                LayerSpeed(
+                    layer,
+                    size,
+                    max(sum(count for _, count in part.calls) for part in own.values()),
+                    {name: part_speed(part, part.round_ms(timings), peak_flops_ms) for name, part in own.items()},
+                    median_ratio(total_ms, step_ms),
+                )
+            )
+        return speeds
+
+    def total(parts: Iterable[Part]) -> list[float]:
+        return [sum(times) for times in zip(*(part.round_ms(timings) for part in parts), strict=True)]
+
+    peak_ms = [ms / peak.flops(workload.batch) for ms in timings[dtype, peak]]
+    return StepSpeed(
+        convolutions=layer_speeds(convolutions, peak_ms),
+        others=layer_speeds(others),
+        peak=Peak(DTYPES[dtype], str(peak), gflops_per_s(1, peak_ms)),
+        step_ms=statistics.median(step_ms),
+        convolutions_ms=statistics.median(total(convolutions.values())),
+        others_ms=statistics.median(total(others.values())),
+        optimizer_ms=statistics.median(total([optimizer])),
+        sum_fraction=median_ratio(total(parts), step_ms),
+    )
+
+
+def part_speed(part: Part, own_ms: Sequence[float], peak_flops_ms: Sequence[float] | None) -> PartSpeed:
+    """Return the speed of a part; ``peak_flops_ms``: the ms of one FLOP at the peak in each round, for convolutions."""
+    fraction = median_ratio(peak_flops_ms, own_ms) * part.amount if peak_flops_ms else None
+    return PartSpeed(statistics.median(own_ms), gflops_per_s(part.amount, own_ms), fraction)
+
+
+def convolution_parts(ops: Iterable[RecordedOp]) -> Parts:
+    """Return the parts of the convolutions; a gradient is exactly the kernel that ``convolution_backward`` runs."""
+    parts: Parts = {}
+    for op in ops:
+        if op.name == "convolution":
+            image, weight, _, stride, _, dilation, transposed, _, groups = op.args
+            output = op.call()()
+            assert isinstance(output, Tensor)
+            calls = {"forward": op.call()}
+        else:
+            output, image, weight, _, stride, _, dilation, transposed, _, groups, (to_input, *to_weight) = op.args
+            calls = {"input gradient": op.call(output_mask=[True, False, False])} if to_input else {}
+            calls["weight gradient"] = op.call(output_mask=[False, *to_weight])
+        name = convolution_name(image, weight, stride, dilation, transposed, groups)
+        flops = conv_flop_count(list(image.shape), list(weight.shape), list(output.shape), transposed)
+        for part, call in calls.items():
+            key = (name, join_sizes(output.shape[2:]), part)
+            parts.setdefault(key, Part()).add(call, op.count, flops)
+    return parts
+
+
+def convolution_name(
+    image: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int], transposed: bool, groups: int
+) -> str:
+    """Return the name of a convolution, such as ``conv 3x3, 16 to 32``."""
+    out_channels = weight.shape[1] * groups if transposed else weight.shape[0]
+    name = (
+        f"{'transposed' if transposed else 'conv'} {join_sizes(weight.shape[2:])}, {image.shape[1]} to {out_channels}"
+    )
+    name += f", stride {max(stride)}" if max(stride) > 1 and not transposed else ""
+    name += f", dilation {max(dilation)}" if max(dilation) > 1 else ""
+    return name + (f", groups {groups}" if groups > 1 else "")
+
+
+def other_parts(ops: Iterable[RecordedOp], weights: set[tuple[int, ...]]) -> Parts:
+    """Return the parts of all other layers; the size is that of the largest feature map, or ``weights``."""
+    parts: Parts = {}
+    for op in ops:
+        name = op.name.rstrip("_").removesuffix("_data").removesuffix("_backward").removesuffix("_forward")
+        maps = [x for x in op.tensors if x.ndim >= 3 and tuple(x.shape) not in weights]
+        size = join_sizes(max((x.shape[2:] for x in maps), key=math.prod)) if maps else "weights"
+        key = (LAYER_NAMES.get(name, name), size, op.phase)
+        parts.setdefault(key, Part()).add(op.call(), op.count, op.num_bytes)
+    return parts
+
+
+def join_sizes(size: Sequence[int]) -> str:
+    """Return a size as text, such as ``128x128``."""
+    return "x".join(map(str, size))
