@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -34,11 +34,15 @@ LAYER_NAMES = {
 
 @dataclass(frozen=True)
 class PartSpeed:
-    """The calls of one part of a layer in a step: their time in ms, GFLOP/s or GB/s, and fraction of the peak."""
+    """The calls of one part of a layer in a step: their time in ms, GFLOP/s or GB/s, and fraction of the peak.
+
+    ``dense_peak_fraction``: that of the same calls with contiguous arguments, where those of the step are not.
+    """
 
     ms: float
     rate: float
     peak_fraction: float | None = None
+    dense_peak_fraction: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,23 +74,32 @@ class StepSpeed:
     sum_fraction: float
 
 
+Call = Callable[[], object]
+
+
 @dataclass
 class Part:
-    """The calls of one part of a layer, with the number of each in a step, and their FLOPs or bytes in a step."""
+    """The calls of one part of a layer, the number of each in a step, and the FLOPs or bytes of all in a step."""
 
-    calls: list[tuple[Callable[[], object], int]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    dense_calls: list[Call] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
     amount: int = 0
 
-    def add(self, call: Callable[[], object], count: int, amount: int) -> None:
-        """Add a call that occurs ``count`` times in a step, and whose FLOPs or bytes are ``amount``."""
-        self.calls.append((call, count))
+    def add(self, call: Call, count: int, amount: int, dense: Call | None = None) -> None:
+        """Add a call that occurs ``count`` times in a step, and whose FLOPs or bytes are ``amount``.
+
+        ``dense``: the call with contiguous arguments, if it is another.
+        """
+        self.calls.append(call)
+        self.dense_calls.append(dense or call)
+        self.counts.append(count)
         self.amount += count * amount
 
-    def round_ms(self, timings: Timings[Any]) -> list[float]:
+    def round_ms(self, timings: Timings[Any], dense: bool = False) -> list[float]:
         """Return the ms of all calls of a step in each round."""
-        rounds = zip(*(timings[call] for call, _ in self.calls), strict=True)
-        counts = [count for _, count in self.calls]
-        return [sum(n * ms for n, ms in zip(counts, times, strict=True)) for times in rounds]
+        rounds = zip(*(timings[call] for call in (self.dense_calls if dense else self.calls)), strict=True)
+        return [sum(n * ms for n, ms in zip(self.counts, times, strict=True)) for times in rounds]
 
 
 Parts = dict[tuple[str, str, str], Part]
@@ -102,12 +115,14 @@ def compare_layers(workload: Workload, network: BenchmarkNetwork, rounds: int) -
         if op.phase == "optimizer":
             optimizer.add(op.call(), op.count, op.num_bytes)
     ops = [op for op in ops if op.phase != "optimizer"]
-    convolutions = convolution_parts(op for op in ops if op.name.startswith("convolution"))
+    convolutions = convolution_parts(
+        (op for op in ops if op.name.startswith("convolution")), network.format.to_memory_format
+    )
     weights = {tuple(parameter.shape) for parameter in network.network.parameters()}
     others = other_parts((op for op in ops if not op.name.startswith("convolution")), weights)
     dtype = network.format.dtype
     parts = [*convolutions.values(), *others.values(), optimizer]
-    calls = {call: call for call in (step, *(call for part in parts for call, _ in part.calls))}
+    calls = {call: call for call in (step, *(call for part in parts for call in (*part.calls, *part.dense_calls)))}
     timings = measure(peak_calls(workload, dtype) | calls, rounds, verbose=True)
     peak, step_ms = fastest(timings, dtype), timings[step]
 
@@ -120,8 +135,8 @@ def compare_layers(workload: Workload, network: BenchmarkNetwork, rounds: int) -
                 LayerSpeed(
                     layer,
                     size,
-                    max(sum(count for _, count in part.calls) for part in own.values()),
-                    {name: part_speed(part, part.round_ms(timings), peak_flops_ms) for name, part in own.items()},
+                    max(sum(part.counts) for part in own.values()),
+                    {name: part_speed(part, timings, peak_flops_ms) for name, part in own.items()},
                     median_ratio(total_ms, step_ms),
                 )
             )
@@ -143,30 +158,40 @@ def compare_layers(workload: Workload, network: BenchmarkNetwork, rounds: int) -
     )
 
 
-def part_speed(part: Part, own_ms: Sequence[float], peak_flops_ms: Sequence[float] | None) -> PartSpeed:
+def part_speed(part: Part, timings: Timings[Any], peak_flops_ms: Sequence[float] | None) -> PartSpeed:
     """Return the speed of a part; ``peak_flops_ms``: the ms of one FLOP at the peak in each round, for convolutions."""
-    fraction = median_ratio(peak_flops_ms, own_ms) * part.amount if peak_flops_ms else None
-    return PartSpeed(statistics.median(own_ms), gflops_per_s(part.amount, own_ms), fraction)
+    own_ms = part.round_ms(timings)
+    speed = PartSpeed(statistics.median(own_ms), gflops_per_s(part.amount, own_ms))
+    if peak_flops_ms is None:
+        return speed
+    speed = replace(speed, peak_fraction=median_ratio(peak_flops_ms, own_ms) * part.amount)
+    if part.dense_calls == part.calls:
+        return speed
+    dense_ms = part.round_ms(timings, dense=True)
+    return replace(speed, dense_peak_fraction=median_ratio(peak_flops_ms, dense_ms) * part.amount)
 
 
-def convolution_parts(ops: Iterable[RecordedOp]) -> Parts:
-    """Return the parts of the convolutions; a gradient is exactly the kernel that ``convolution_backward`` runs."""
+def convolution_parts(ops: Iterable[RecordedOp], layout: Callable[[Tensor], Tensor]) -> Parts:
+    """Return the parts of the convolutions; a gradient is exactly the kernel that ``convolution_backward`` runs.
+
+    ``layout`` returns a tensor in the memory format of the network.
+    """
     parts: Parts = {}
     for op in ops:
         if op.name == "convolution":
             image, weight, _, stride, _, dilation, transposed, _, groups = op.args
-            output = op.call()()
-            assert isinstance(output, Tensor)
-            calls = {"forward": op.call()}
+            output: Any = op.call()()
+            masks: dict[str, dict[str, Any]] = {"forward": {}}
         else:
             output, image, weight, _, stride, _, dilation, transposed, _, groups, (to_input, *to_weight) = op.args
-            calls = {"input gradient": op.call(output_mask=[True, False, False])} if to_input else {}
-            calls["weight gradient"] = op.call(output_mask=[False, *to_weight])
+            masks = {"input gradient": {"output_mask": [True, False, False]}} if to_input else {}
+            masks["weight gradient"] = {"output_mask": [False, *to_weight]}
         name = convolution_name(image, weight, stride, dilation, transposed, groups)
         flops = conv_flop_count(list(image.shape), list(weight.shape), list(output.shape), transposed)
-        for part, call in calls.items():
+        dense = op.with_layout(layout)
+        for part, mask in masks.items():
             key = (name, join_sizes(output.shape[2:]), part)
-            parts.setdefault(key, Part()).add(call, op.count, flops)
+            parts.setdefault(key, Part()).add(op.call(**mask), op.count, flops, dense and dense.call(**mask))
     return parts
 
 

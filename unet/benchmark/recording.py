@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,9 +48,15 @@ class RecordedOp:
 
         return run
 
+    def with_layout(self, layout: Callable[[Tensor], Tensor]) -> "RecordedOp | None":
+        """Return the operation with all tensors in a memory format; None if they are in it already."""
+        args, kwargs = tree_map_only(Tensor, layout, (self.args, self.kwargs))
+        moved = replace(self, args=args, kwargs=kwargs)
+        return None if all(a is b for a, b in zip(self.tensors, moved.tensors, strict=True)) else moved
+
 
 class OpRecorder(TorchDispatchMode):
-    """A mode in which torch's operations are recorded, equal ones once. Views are left out: they compute nothing.
+    """A mode in which torch's operations are recorded, equal ones once. Views and empty tensors are left out.
 
     Operations are equal if the shapes, strides and dtypes of their tensors and all other arguments are.
     """
@@ -62,7 +68,7 @@ class OpRecorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.is_view or func.namespace == "profiler":
+        if func.is_view or func.namespace == "profiler" or func._schema.name.startswith("aten::empty"):
             return func(*args, **kwargs)
         key = (self.phase, func, str(tree_map_only(Tensor, describe_layout, (args, kwargs))))
         if key not in self.ops:  # copied before the call, which may write to its arguments

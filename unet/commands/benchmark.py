@@ -5,7 +5,6 @@ Ratios are computed within a round, then their median: if the machine slows down
 slow down and their ratios do not change.
 """
 
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import UserError
+from unet.io.atomic import write_json
 from unet.runs.cli import as_path, hydra_script, parse_size
 
 if TYPE_CHECKING:
     from unet.benchmark.baselines import Workload
     from unet.benchmark.tensor_format import TensorFormat
 
-WORKLOADS = {"network": (32, "192x256"), "layers": (16, "128x128")}
-"""Default width and image size: those of the published comparison, and of ``configs/train.yaml``."""
+WORKLOADS = {"network": (32, "192x256"), "layers": (16, "128x128"), "growth": (16, "128x128")}
+"""Default width and image size: those of the README's comparison, and those of ``configs/train.yaml``."""
+PLOT_FORMATS = (".png", ".svg", ".pdf")
 SIZES = {1: (12288,), 2: (96, 128), 3: (16, 24, 32)}
 """Default sizes of an operator's fine map, by axes; in 2-D that of the second level of the compared networks."""
 
@@ -32,7 +33,7 @@ def main(config: DictConfig) -> None:
     from unet.training.config_limits import check_values, integer_range, one_of, or_null
 
     limits = {
-        "what": or_null(one_of("network", "layers", "loader", "operators")),
+        "what": or_null(one_of("network", "layers", "growth", "loader", "operators")),
         "threads": or_null(integer_range(1)),
         "width": or_null(integer_range(1)),
         "dims": one_of(*SIZES),
@@ -41,12 +42,14 @@ def main(config: DictConfig) -> None:
     }
     counts = dict.fromkeys(("rounds", "batch", "depth", "channels"), integer_range(1))
     check_values(config, counts | limits)
-    file = as_path(config.json)
-    if file and (file.is_dir() or not file.parent.is_dir()):  # checked before minutes of measuring
-        raise UserError(f"json={file}: expected a file in a folder that exists")
+    for key in ("json", "plot"):  # checked before minutes of measuring
+        if (file := as_path(config[key])) and (file.is_dir() or not file.parent.is_dir()):
+            raise UserError(f"{key}={file}: expected a file in a folder that exists")
+    if (file := as_path(config.plot)) and file.suffix not in PLOT_FORMATS:
+        raise UserError(f"plot={file}: expected a name that ends in {', '.join(PLOT_FORMATS)}")
     results = measure(config)
-    if file:
-        file.write_text(json.dumps(results, indent=1) + "\n")
+    if file := as_path(config.json):
+        write_json(file, results)
 
 
 def build_workload(config: DictConfig, device: str) -> "Workload":
@@ -93,12 +96,14 @@ def measure(config: DictConfig) -> dict[str, Any]:
     if config.what == "operators":
         return measure_operators(config, device)
     workload = build_workload(config, device)
-    results = {"environment": environment(), "problem": asdict(workload)}
+    results: dict[str, Any] = {"environment": environment(), "problem": asdict(workload)}
     print_facts(results["environment"])
     if config.what != "loader":
         print_facts(results["problem"])
     if config.what == "layers":
         results["layers"] = measure_layers(config, workload)
+    if config.what == "growth":
+        results["growth"] = measure_step_growth(config, workload)
     if config.what in (None, "network"):
         results |= measure_networks(config, workload)
     if config.what in (None, "loader"):
@@ -130,6 +135,18 @@ def measure_layers(config: DictConfig, workload: "Workload") -> dict[str, Any]:
     step = compare_layers(workload, network, config.rounds)
     print(layer_table(step))
     return asdict(step) | {"format": str(network.format)}
+
+
+def measure_step_growth(config: DictConfig, workload: "Workload") -> list[dict[str, Any]]:
+    """Measure time and memory of a training step against pixels, batch and width."""
+    from unet.benchmark.growth import measure_growth
+    from unet.benchmark.growth_report import growth_table, plot_growth
+
+    growths = measure_growth(workload, tensor_format(config, workload.device), config.rounds)
+    print(growth_table(growths))
+    if file := as_path(config.plot):
+        plot_growth(growths, file)
+    return [asdict(growth) for growth in growths]
 
 
 def measure_loader(config: DictConfig, device: str) -> dict[str, Any]:
