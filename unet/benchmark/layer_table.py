@@ -24,7 +24,7 @@ def layer_table(step: StepSpeed) -> str:
             align_columns(others),
             "",
             "ms: all calls of a step, median of the rounds. input, weight: gradients of the input and of the weights.",
-            "(%): the same calls with contiguous arguments, where those of the step are slices or of another layout.",
+            "(%): the kernel on contiguous arguments and without the bias, where the step has another layout or a bias.",
             "GB/s: arguments and results, each read or written once; small ones are in the cache when timed alone.",
             f"peak of {peak.dtype}: {peak.gflops_per_s:,.0f} GFLOP/s, a 3x3 convolution, {peak.convolution}.",
             f"convolutions {step.convolutions_ms:.1f} ms + other layers {step.others_ms:.1f} ms + optimizer "
@@ -49,5 +49,5 @@ def part_cells(part: PartSpeed | None, has_peak: bool) -> list[str]:
     cells = [f"{part.ms:.2f}", f"{part.rate:,.0f}"]
     if part.peak_fraction is None:
         return cells
-    dense = "" if part.dense_peak_fraction is None else f" ({part.dense_peak_fraction:.0%})"
-    return [*cells, f"{part.peak_fraction:.0%}{dense}"]
+    plain = "" if part.plain_peak_fraction is None else f" ({part.plain_peak_fraction:.0%})"
+    return [*cells, f"{part.peak_fraction:.0%}{plain}"]

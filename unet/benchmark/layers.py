@@ -36,13 +36,13 @@ LAYER_NAMES = {
 class PartSpeed:
     """The calls of one part of a layer in a step: their time in ms, GFLOP/s or GB/s, and fraction of the peak.
 
-    ``dense_peak_fraction``: that of the same calls with contiguous arguments, where those of the step are not.
+    ``plain_peak_fraction``: that of the kernel on contiguous arguments and without a bias, where the step's are not so.
     """
 
     ms: float
     rate: float
     peak_fraction: float | None = None
-    dense_peak_fraction: float | None = None
+    plain_peak_fraction: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,23 @@ class Part:
     """The calls of one part of a layer, the number of each in a step, and the FLOPs or bytes of all in a step."""
 
     calls: list[Call] = field(default_factory=list)
-    dense_calls: list[Call] = field(default_factory=list)
+    plain_calls: list[Call] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     amount: int = 0
 
-    def add(self, call: Call, count: int, amount: int, dense: Call | None = None) -> None:
+    def add(self, call: Call, count: int, amount: int, plain: Call | None = None) -> None:
         """Add a call that occurs ``count`` times in a step, and whose FLOPs or bytes are ``amount``.
 
-        ``dense``: the call with contiguous arguments, if it is another.
+        ``plain``: the kernel on contiguous arguments and without a bias, if it is another call.
         """
         self.calls.append(call)
-        self.dense_calls.append(dense or call)
+        self.plain_calls.append(plain or call)
         self.counts.append(count)
         self.amount += count * amount
 
-    def round_ms(self, timings: Timings[Any], dense: bool = False) -> list[float]:
+    def round_ms(self, timings: Timings[Any], plain: bool = False) -> list[float]:
         """Return the ms of all calls of a step in each round."""
-        rounds = zip(*(timings[call] for call in (self.dense_calls if dense else self.calls)), strict=True)
+        rounds = zip(*(timings[call] for call in (self.plain_calls if plain else self.calls)), strict=True)
         return [sum(n * ms for n, ms in zip(self.counts, times, strict=True)) for times in rounds]
 
 
@@ -122,7 +122,7 @@ def compare_layers(workload: Workload, network: BenchmarkNetwork, rounds: int) -
     others = other_parts((op for op in ops if not op.name.startswith("convolution")), weights)
     dtype = network.format.dtype
     parts = [*convolutions.values(), *others.values(), optimizer]
-    calls = {call: call for call in (step, *(call for part in parts for call in (*part.calls, *part.dense_calls)))}
+    calls = {call: call for call in (step, *(call for part in parts for call in (*part.calls, *part.plain_calls)))}
     timings = measure(peak_calls(workload, dtype) | calls, rounds, verbose=True)
     peak, step_ms = fastest(timings, dtype), timings[step]
 
@@ -165,10 +165,10 @@ def part_speed(part: Part, timings: Timings[Any], peak_flops_ms: Sequence[float]
     if peak_flops_ms is None:
         return speed
     speed = replace(speed, peak_fraction=median_ratio(peak_flops_ms, own_ms) * part.amount)
-    if part.dense_calls == part.calls:
+    if part.plain_calls == part.calls:
         return speed
-    dense_ms = part.round_ms(timings, dense=True)
-    return replace(speed, dense_peak_fraction=median_ratio(peak_flops_ms, dense_ms) * part.amount)
+    plain_ms = part.round_ms(timings, plain=True)
+    return replace(speed, plain_peak_fraction=median_ratio(peak_flops_ms, plain_ms) * part.amount)
 
 
 def convolution_parts(ops: Iterable[RecordedOp], layout: Callable[[Tensor], Tensor]) -> Parts:
@@ -181,17 +181,23 @@ def convolution_parts(ops: Iterable[RecordedOp], layout: Callable[[Tensor], Tens
         if op.name == "convolution":
             image, weight, _, stride, _, dilation, transposed, _, groups = op.args
             output: Any = op.call()()
-            masks: dict[str, dict[str, Any]] = {"forward": {}}
+            arguments: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {"forward": ({}, {})}
         else:
             output, image, weight, _, stride, _, dilation, transposed, _, groups, (to_input, *to_weight) = op.args
-            masks = {"input gradient": {"output_mask": [True, False, False]}} if to_input else {}
-            masks["weight gradient"] = {"output_mask": [False, *to_weight]}
+            to_input, to_weight = [to_input, False, False], [False, *to_weight]
+            arguments = (
+                {"input gradient": ({"output_mask": to_input}, {"output_mask": to_input})} if to_input[0] else {}
+            )
+            arguments["weight gradient"] = ({"output_mask": to_weight}, {"output_mask": [False, True, False]})
         name = convolution_name(image, weight, stride, dilation, transposed, groups)
         flops = conv_flop_count(list(image.shape), list(weight.shape), list(output.shape), transposed)
-        dense = op.with_layout(layout)
-        for part, mask in masks.items():
+        contiguous = op.with_layout(layout)
+        for part, (own, plain) in arguments.items():
             key = (name, join_sizes(output.shape[2:]), part)
-            parts.setdefault(key, Part()).add(op.call(**mask), op.count, flops, dense and dense.call(**mask))
+            is_plain = contiguous is None and own == plain
+            parts.setdefault(key, Part()).add(
+                op.call(**own), op.count, flops, None if is_plain else (contiguous or op).call(**plain)
+            )
     return parts
 
 
