@@ -24,7 +24,7 @@ def layer_table(step: StepSpeed) -> str:
             align_columns(others),
             "",
             "ms: all calls of a step, median of the rounds. input, weight: gradients of the input and of the weights.",
-            "(%): the kernel on contiguous arguments and without the bias, where the step has another layout or a bias.",
+            "(%): the kernel on contiguous arguments and without a bias, where the step has another layout or a bias.",
             "GB/s: arguments and results, each read or written once; small ones are in the cache when timed alone.",
             f"peak of {peak.dtype}: {peak.gflops_per_s:,.0f} GFLOP/s, a 3x3 convolution, {peak.convolution}.",
             f"convolutions {step.convolutions_ms:.1f} ms + other layers {step.others_ms:.1f} ms + optimizer "

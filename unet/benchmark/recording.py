@@ -112,4 +112,7 @@ def describe_layout(x: Tensor) -> str:
 
 def copy_with_strides(x: Tensor) -> Tensor:
     """Copy a tensor with its strides; ``clone`` would make a slice contiguous, and the operation faster."""
-    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
+    if x.numel() == 0:
+        return x.clone()
+    length = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
+    return x.as_strided((length,), (1,)).clone().as_strided(x.shape, x.stride(), 0)
