@@ -156,7 +156,7 @@ def test_the_loader_is_compared_with_a_training_step_on_its_batch(monkeypatch):
         (["json=no/such/folder/a.json"], "expected a file in a folder that exists"),
         (["growth", "plot=no/such/folder/a.png"], "expected a file in a folder that exists"),
         (["growth", "plot=a.txt"], "plot=a.txt: expected a name that ends in .png, .svg, .pdf"),
-        (["layers", "down=maxx"], "model.down: unknown operator 'maxx' (did you mean 'max'?)"),
+        (["layers", "down=maxx"], "model.down: unknown operator 'maxx'; did you mean max?"),
         (["layers", "up=[bilinear]"], "expected one value or 4"),
         (["speed"], "what: unknown 'speed' (valid: network, layers, growth, loader, operators)"),
         (["operators", "size=8x9"], "size=8x9 cannot be halved"),

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from unet.benchmark import timing
 from unet.benchmark.baselines import BenchmarkNetwork, Workload, in_training_format
-from unet.benchmark.layers import PARTS, Part, convolution_parts, other_parts, part_speed
+from unet.benchmark.layers import part_speed
 from unet.benchmark.peak import Convolution, fastest, own_convolutions
 from unet.benchmark.recording import RecordedOp, copy_with_strides, record_step
+from unet.benchmark.step_parts import PARTS, Part, convolution_parts, other_parts
 from unet.benchmark.tensor_format import TensorFormat
 from unet.commands import benchmark
 from unet.network.geometry import count_flops
@@ -31,7 +32,7 @@ def record(workload: Workload, tensor_format: TensorFormat = CHANNELS_LAST) -> l
 
 
 def convolutions(ops: list[RecordedOp]) -> list[RecordedOp]:
-    return [op for op in ops if op.name.startswith("convolution")]
+    return [op for op in ops if op.is_convolution]
 
 
 def test_equal_operations_are_recorded_once_with_their_count():
@@ -118,7 +119,7 @@ def test_speed_of_a_part_follows_from_the_timings():
 
 
 def test_other_layers_are_grouped_by_name_and_size():
-    ops = [op for op in record(small_workload()) if op.phase != "optimizer" and op not in convolutions([op])]
+    ops = [op for op in record(small_workload()) if op.phase != "optimizer" and not op.is_convolution]
     weights = {tuple(p.shape) for p in small_workload().network().parameters()}
     parts = other_parts(ops, weights)
     fine = 4 * (2 * 4 * 32 * 48)  # bytes of a feature map

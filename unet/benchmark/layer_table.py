@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from unet.benchmark.layers import PARTS, LayerSpeed, PartSpeed, StepSpeed
+from unet.benchmark.layers import LayerSpeed, PartSpeed, StepSpeed
+from unet.benchmark.step_parts import PARTS
 from unet.benchmark.tables import align_columns
 
 

@@ -33,6 +33,11 @@ class RecordedOp:
         return self.func._schema.name.partition("::")[2]
 
     @property
+    def is_convolution(self) -> bool:
+        """Whether this is the forward or the backward pass of a convolution, transposed ones included."""
+        return self.name in ("convolution", "convolution_backward")
+
+    @property
     def tensors(self) -> list[Tensor]:
         """The tensors among the arguments."""
         return tensors_in((self.args, self.kwargs))
