@@ -45,7 +45,7 @@ def test_rates_and_peak_fractions_follow_from_the_timings():
     flops = 2 * 9 * 3 * 8 * 16 * 16 * 2
     convolution = peak.Convolution(3, 16, (16, 16))  # twice the FLOPs
     name = network.name
-    timings = {(name, "training"): [12.0] * 3, (name, "inference"): [2.0] * 3, ("fp32", "peak"): [1.0] * 3}
+    timings = {(name, "training"): [12.0] * 3, (name, "inference"): [2.0] * 3, (torch.float32, convolution): [1.0] * 3}
     speed = networks.network_speed(network, workload, timings, convolution)
     assert speed.gflops == pytest.approx(flops / 2 / 1e9)
     assert speed.inference.gflops_per_s == pytest.approx(flops / 2e-3 / 1e9)
@@ -152,9 +152,13 @@ def test_the_loader_is_compared_with_a_training_step_on_its_batch(monkeypatch):
         (["size=32x256"], "size=32x256 is too small for depth=4: give 64x64 or more"),
         (["size=64x64", "depth=5"], "give 128x128 or more"),
         (["rounds=0"], "rounds: expected an integer of at least 1, found 0"),
-        (["width=wide"], "width: expected an integer of at least 1, found 'wide'"),
+        (["width=wide"], "width: expected null or an integer of at least 1, found 'wide'"),
         (["json=no/such/folder/a.json"], "expected a file in a folder that exists"),
-        (["speed"], "what: unknown 'speed' (valid: network, loader, operators)"),
+        (["growth", "plot=no/such/folder/a.png"], "expected a file in a folder that exists"),
+        (["growth", "plot=a.txt"], "plot=a.txt: expected a name that ends in .png, .svg, .pdf"),
+        (["layers", "down=maxx"], "model.down: unknown operator 'maxx'; did you mean max?"),
+        (["layers", "up=[bilinear]"], "expected one value or 4"),
+        (["speed"], "what: unknown 'speed' (valid: network, layers, growth, loader, operators)"),
         (["operators", "size=8x9"], "size=8x9 cannot be halved"),
         (["operators", "size=16", "dims=3"], "size=16 has 1 axes: give 3 numbers for dims=3"),
         (["operators", "dims=1", "memory_format=channels_last"], "torch has no such layout in 1-D"),

@@ -3,7 +3,7 @@
 import copy
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from unet.benchmark.tensor_format import PLAIN, TensorFormat, training_format
 from unet.errors import UserError
 from unet.hardware import to_memory_format
 from unet.labels import IGNORE_INDEX
+from unet.network.registry import Spec
 
 IN_CHANNELS, NUM_CLASSES = 3, 12
 MONAI_DEPTH = 4
@@ -25,13 +26,18 @@ REFERENCE = "this project"
 
 @dataclass(frozen=True)
 class Workload:
-    """The input of every network: images (batch, 3, *size) on ``device``, 12 classes."""
+    """The input of every network: images (batch, 3, *size) on ``device``, 12 classes.
+
+    ``down`` and ``up`` are the operators of this project's network.
+    """
 
     width: int = 32
     depth: int = 4
     batch: int = 4
     size: tuple[int, int] = (192, 256)
     device: str = "cpu"
+    down: Spec | Sequence[Spec] = "max"
+    up: Spec | Sequence[Spec] = "transposed"
 
     def image(self) -> Tensor:
         """Return a random image."""
@@ -43,7 +49,31 @@ class Workload:
 
     def network(self) -> UNet:
         """Return the network of this project."""
-        return UNet(IN_CHANNELS, NUM_CLASSES, width=self.width, depth=self.depth)
+        return UNet(IN_CHANNELS, NUM_CLASSES, self.width, self.depth, self.down, self.up)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingStep:
+    """Forward, cross entropy in fp32, backward and optimizer on a fixed batch; a call runs all and returns the loss."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    image: Tensor
+    target: Tensor
+    format: TensorFormat
+
+    def loss(self) -> Tensor:
+        """Run the forward pass and return the loss."""
+        with self.format.autocast(self.image.device):
+            logits = self.network(self.image)
+        return F.cross_entropy(logits.float(), self.target, ignore_index=IGNORE_INDEX)
+
+    def __call__(self) -> Tensor:
+        self.optimizer.zero_grad()
+        loss = self.loss()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
 
 
 @dataclass(frozen=True)
@@ -59,25 +89,11 @@ class BenchmarkNetwork:
         """Return a copy of the network on ``device``, in its format, in training or evaluation mode."""
         return to_memory_format(copy.deepcopy(self.network).to(device), self.format.to_memory_format).train(training)
 
-    def training_step(self, image: Tensor, target: Tensor) -> Callable[[], Tensor]:
-        """Return a function that runs a training step on a fixed batch and returns the loss.
-
-        image (B, C, *S) float, target (B, *S) int64. Forward, cross entropy in fp32, backward, AdamW.
-        """
+    def training_step(self, image: Tensor, target: Tensor) -> TrainingStep:
+        """Return a training step on a fixed batch. image (B, C, *S) float, target (B, *S) int64."""
         network = self.copy_to(image.device, training=True)
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=self.fused)
-        image = self.format.to_memory_format(image)
-
-        def step() -> Tensor:
-            optimizer.zero_grad()
-            with self.format.autocast(image.device):
-                logits = network(image)
-            loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_INDEX)
-            loss.backward()
-            optimizer.step()
-            return loss.detach()
-
-        return step
+        return TrainingStep(network, optimizer, self.format.to_memory_format(image), target, self.format)
 
     def inference(self, image: Tensor) -> Callable[[], Tensor]:
         """Return a function that runs a forward pass in evaluation mode and returns the logits (B, K, *S)."""
@@ -91,9 +107,9 @@ class BenchmarkNetwork:
         return infer
 
 
-def in_training_format(network: nn.Module, device: str) -> BenchmarkNetwork:
-    """Return a network in the format this project trains in, with a fused optimizer on a GPU."""
-    return BenchmarkNetwork(REFERENCE, network, training_format(device), fused=device == "cuda" or None)
+def in_training_format(network: nn.Module, device: str, tensor_format: TensorFormat | None = None) -> BenchmarkNetwork:
+    """Return a network as this project trains it: in its format, unless another is given, with a fused optimizer."""
+    return BenchmarkNetwork(REFERENCE, network, tensor_format or training_format(device), fused=True)
 
 
 def monai_basic_unet(workload: Workload) -> BenchmarkNetwork:

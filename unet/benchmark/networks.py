@@ -3,9 +3,10 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from unet.benchmark.baselines import IN_CHANNELS, REFERENCE, BenchmarkNetwork, Workload
-from unet.benchmark.peak import Convolution, fastest_convolution
+from unet.benchmark.peak import Convolution, fastest, peak_calls
 from unet.benchmark.tensor_format import DTYPES
 from unet.benchmark.timing import Timings, measure, median_ratio
 from unet.network.geometry import count_flops, count_parameters
@@ -46,31 +47,31 @@ class Peak:
 def compare_networks(
     workload: Workload, networks: Sequence[BenchmarkNetwork], rounds: int
 ) -> tuple[list[NetworkSpeed], list[Peak]]:
-    """Time all networks, and the fastest convolution of each dtype, in the same rounds."""
+    """Time all networks, and the network's own convolutions in each dtype, in the same rounds."""
     dtypes = sorted({network.format.dtype for network in networks}, key=str)
-    convolutions = {dtype: fastest_convolution(workload, dtype) for dtype in dtypes}
     image, target = workload.image(), workload.target()
-    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    calls: dict[Any, Callable[[], object]] = {}
     for network in networks:
         calls[network.name, "inference"] = network.inference(image)
         calls[network.name, "training"] = network.training_step(image, target)
-    for dtype, convolution in convolutions.items():
-        calls[DTYPES[dtype], "peak"] = convolution.call(workload, dtype)
+    for dtype in dtypes:
+        calls |= peak_calls(workload, dtype)
     timings = measure(calls, rounds, verbose=True)
+    convolutions = {dtype: fastest(timings, dtype) for dtype in dtypes}
     speeds = [network_speed(network, workload, timings, convolutions[network.format.dtype]) for network in networks]
     peaks = [
-        Peak(DTYPES[dtype], str(c), gflops_per_s(c.flops(workload.batch), timings[DTYPES[dtype], "peak"]))
+        Peak(DTYPES[dtype], str(c), gflops_per_s(c.flops(workload.batch), timings[dtype, c]))
         for dtype, c in convolutions.items()
     ]
     return speeds, peaks
 
 
 def network_speed(
-    network: BenchmarkNetwork, workload: Workload, timings: Timings[tuple[str, str]], peak: Convolution
+    network: BenchmarkNetwork, workload: Workload, timings: Timings[Any], peak: Convolution
 ) -> NetworkSpeed:
     """Return the speed of one network from the timings of all."""
     forward = count_flops(network.network, (workload.batch, IN_CHANNELS, *workload.size))
-    peak_ms = timings[DTYPES[network.format.dtype], "peak"]
+    peak_ms = timings[network.format.dtype, peak]
 
     def speed(mode: str, flops: float) -> Speed:
         own_ms = timings[network.name, mode]
