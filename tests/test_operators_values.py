@@ -200,7 +200,9 @@ def test_interpolating_operators_equal_a_resize_and_a_convolution_in_values_and_
 @pytest.mark.parametrize("kernel_size", [None, 3, 5])
 @pytest.mark.parametrize("bias_is_trained", [True, False])
 def test_transposed_equals_torchs_module_in_values_and_gradients(stride, kernel_size, bias_is_trained: bool):
-    operator = up({"name": "transposed", "kernel_size": kernel_size}, in_channels=3, out_channels=2, stride=stride).double()
+    operator = up(
+        {"name": "transposed", "kernel_size": kernel_size}, in_channels=3, out_channels=2, stride=stride
+    ).double()
     operator.conv.bias.requires_grad_(bias_is_trained)
     x = torch.randn(2, 3, *[4] * len(stride), dtype=torch.float64, requires_grad=True)
     trained = [x, *(parameter for parameter in operator.parameters() if parameter.requires_grad)]

@@ -15,6 +15,7 @@ from unet.benchmark.baselines import TrainingStep, Workload, in_training_format
 from unet.benchmark.tensor_format import TensorFormat
 from unet.benchmark.timing import measure
 from unet.errors import UserError
+from unet.hardware import keep_freed_memory
 from unet.io.provenance import peak_memory_bytes, reset_peak_memory
 from unet.network.geometry import count_flops, count_parameters, times
 from unet.network.model import SMALL_BOTTLENECK
@@ -121,6 +122,7 @@ def step_peak_bytes(workload: Workload, tensor_format: TensorFormat) -> int:
 def resident_peak_bytes(workload: Workload, tensor_format: TensorFormat, threads: int) -> int:
     """Return the peak resident memory of a step in this process less what was used before."""
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as in a training
     small = replace(workload, width=4, batch=1, size=(SMALL_BOTTLENECK << workload.depth,) * 2)
     build_step(small, tensor_format)()  # loads the code of the kernels
     step = build_step(workload, tensor_format)

@@ -88,9 +88,11 @@ def measure(config: DictConfig) -> dict[str, Any]:
     import torch
 
     from unet.benchmark.timing import environment
+    from unet.hardware import keep_freed_memory
 
     if config.threads:
         torch.set_num_threads(config.threads)
+    keep_freed_memory()  # as in a training
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if config.what == "operators":
