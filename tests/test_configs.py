@@ -104,7 +104,17 @@ def test_an_invalid_value_is_refused_before_data_are_read(override, message):
 
 
 def test_the_values_of_sampling_are_those_of_the_data_module():
-    assert LIMITS["data.sampling"].names == list(SAMPLING)
+    assert LIMITS["data.sampling"].names == tuple(SAMPLING)
+
+
+@pytest.mark.parametrize("value", [[], ["foreground", "classbalanced"], 3, [["uniform"]]])
+def test_an_invalid_list_of_samplings_is_refused(value):
+    chosen = config()
+    chosen.data.sampling = value
+    with pytest.raises(
+        UserError, match=r"data.sampling: expected one of uniform, .*, or a list of them, one per epoch"
+    ):
+        validate_config(chosen)
 
 
 @pytest.mark.parametrize(("old", "new"), [("pictures", "num_logged_images"), ("data.draw", "data.sampling")])

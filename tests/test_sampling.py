@@ -215,6 +215,16 @@ def test_class_balanced_sampling_draws_rare_and_frequent_classes_equally():
     weights = samples.class_balance()
     assert weights.sum() == pytest.approx(1)
     assert weights[9] == pytest.approx((1 + 15 / 159) / 2)  # all of class 1, 15 of the 159 pixels of class 0
-    indices = EpochSampler(10, 4000, seed=0, weights=weights).order()
+    indices = EpochSampler(10, 4000, seed=0, weights=[weights]).order()
     assert np.mean(indices == 9) == pytest.approx(weights[9], abs=0.03)
-    assert (EpochSampler(10, 4000, seed=0, weights=weights).order() == indices).all()
+    assert (EpochSampler(10, 4000, seed=0, weights=[weights]).order() == indices).all()
+
+
+def test_sampling_may_differ_between_epochs_and_the_last_stays():
+    only = [np.eye(4)[index] for index in range(2)]
+    sampler = EpochSampler(4, 8, seed=0, weights=[*only, None])
+    drawn = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        drawn.append(set(sampler.order().tolist()))
+    assert drawn == [{0}, {1}, {0, 1, 2, 3}, {0, 1, 2, 3}]

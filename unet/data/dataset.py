@@ -33,7 +33,7 @@ class EpochSampler(SequentialSampler):  # Lightning replaces any other sampler f
         length: samples per epoch; unless weighted, every item is drawn once before any is drawn twice.
         seed: the run's seed.
         shuffle: False: the items in order.
-        weights: the probability of each item (num_items,); None: uniform.
+        weights: the probability of each item (num_items,) in each epoch, the last in all later ones; None: uniform.
         rank, world_size: this process draws every ``world_size``-th position.
     """
 
@@ -43,7 +43,7 @@ class EpochSampler(SequentialSampler):  # Lightning replaces any other sampler f
         length: int,
         seed: int,
         shuffle: bool = True,
-        weights: Array | None = None,
+        weights: Sequence[Array | None] = (None,),
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -62,8 +62,9 @@ class EpochSampler(SequentialSampler):  # Lightning replaces any other sampler f
         if not self.shuffle:
             return np.arange(self.length) % self.num_items
         rng = np.random.default_rng([self.seed, self.epoch])
-        if self.weights is not None:
-            return rng.choice(self.num_items, self.length, p=self.weights)
+        weights = self.weights[min(self.epoch, len(self.weights) - 1)]
+        if weights is not None:
+            return rng.choice(self.num_items, self.length, p=weights)
         rounds = -(-self.length // self.num_items)
         return np.concatenate([rng.permutation(self.num_items) for _ in range(rounds)])[: self.length]
 

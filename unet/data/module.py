@@ -42,7 +42,7 @@ class SegmentationData(L.LightningDataModule):
         samples_per_epoch: samples per epoch; None: every training item once.
         sampling: ``uniform``: every training item equally often; ``class_balanced``: draw a class, then an item in
             proportion to its pixels of that class; ``foreground``: mostly items with many pixels outside the most
-            frequent class.
+            frequent class. A list has one for each epoch, the last for all later ones.
         train_transforms, eval_transforms: albumentations transforms; see :func:`unet.data.dataset.build_transform`.
         num_workers: loader processes; ``auto``: none for training on the CPU, else up to 8.
         cache_gb: size of the cache of decoded images, in GiB.
@@ -56,7 +56,7 @@ class SegmentationData(L.LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         samples_per_epoch: int | None = None,
-        sampling: str = "uniform",
+        sampling: str | Sequence[str] = "uniform",
         train_transforms: Sequence[Any] = (),
         eval_transforms: Sequence[Any] = (),
         num_workers: int | str = "auto",
@@ -67,7 +67,8 @@ class SegmentationData(L.LightningDataModule):
         super().__init__()
         self.source, self.seed = source, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.samples_per_epoch, self.sampling = samples_per_epoch, sampling
+        self.samples_per_epoch = samples_per_epoch
+        self.sampling = [sampling] if isinstance(sampling, str) else list(sampling)
         self.transforms = {"train": list(train_transforms), "eval": list(eval_transforms)}
         self.num_workers = num_workers
         self.budget = cache_gb * 2**30
@@ -152,7 +153,7 @@ class SegmentationData(L.LightningDataModule):
         world = self.trainer.world_size if self.trainer else 1
         rank = self.trainer.global_rank if self.trainer else 0
         length = self.samples_per_epoch or len(samples)
-        weights = SAMPLING[self.sampling](samples)
+        weights = [SAMPLING[name](samples) for name in self.sampling]
         shuffle = not (self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
         sampler = EpochSampler(len(samples), length, self.seed, shuffle, weights, rank, world)
         # Lightning creates the first iterator before it calls set_epoch.

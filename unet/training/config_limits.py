@@ -83,6 +83,14 @@ PRECISION = Limit(
     f"one of {', '.join(PRECISIONS)} (weights in half precision cannot be trained)",
     lambda value: not isinstance(value, float) and str(value) in PRECISIONS,
 )
+SAMPLINGS = ("uniform", "class_balanced", "foreground")
+SAMPLING = Limit(
+    f"one of {', '.join(SAMPLINGS)}, or a list of them, one per epoch",
+    lambda value: (
+        value in SAMPLINGS or (isinstance(value, list) and value != [] and all(v in SAMPLINGS for v in value))
+    ),
+    SAMPLINGS,
+)
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
     key: limit
@@ -108,7 +116,7 @@ LIMITS: Mapping[str, Limit] = {
         "optim.warmup": Limit("a fraction of 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
         "optim.schedule": one_of(*SCHEDULES),
         "data.batch_size data.eval_batch_size data.crop.sequence data.crop.picture data.crop.volume": integer_range(1),
-        "data.sampling": one_of("uniform", "class_balanced", "foreground"),
+        "data.sampling": SAMPLING,
         "data.num_workers": WORKERS,
         "data.eval_overlap": fraction(),
         "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
