@@ -69,8 +69,9 @@ class JobServer:
             self.pid = None
 
     def close(self) -> None:
-        """End the server."""
+        """End the server, and not a job that is still running."""
         self.connection.close()
+        self.process.kill()
         self.process.wait()
         atexit.unregister(self.close)
 
@@ -104,6 +105,10 @@ def serve(descriptor: int, module: str) -> None:
         sys.argv = arguments
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         command.main()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(0)  # Python would destroy the objects of all libraries one by one, which takes half a second
 
 
 def fork_jobs(connection: Connection, preload: Callable[[Any], None]) -> list[str] | None:
