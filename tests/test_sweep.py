@@ -60,7 +60,7 @@ def test_a_killed_sweep_ends_like_an_uninterrupted_one(stack, tmp_path):
     (tmp_path / "unet" / "__init__.py").write_text("raise ImportError('a package of the current folder')")
     sweep = ("-m", "trainer.max_epochs=8", "seed=0,1", "optim.lr=0.001")
     process = start(stack, tmp_path, 4, *sweep, "hydra.sweep.dir=killed")
-    for member in [psutil.Process(process.pid), *psutil.Process(process.pid).children()]:
+    for member in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
         member.kill()
     process.communicate(timeout=60)
     states = jobs(tmp_path / "killed")
@@ -113,11 +113,12 @@ with lock_folder(Path({str(tmp_path)!r})):
     code = f"""
 import subprocess, sys
 from pathlib import Path
-from unet.runs.run import lock_folder, run_in_subprocess
-popen = subprocess.Popen
-subprocess.Popen = lambda command, **options: popen([sys.executable, "-c", {job!r}], **options)
-with lock_folder(Path({str(tmp_path)!r})) as running:
-    run_in_subprocess(Path({str(tmp_path)!r}), [], {{}}, running)
+from unet.runs import run
+run.start_job = lambda config, arguments: subprocess.Popen(
+    [sys.executable, "-c", {job!r}], env={{**run.os.environ, run.LOCKED_BY: str(run.os.getpid())}}
+)
+with run.lock_folder(Path({str(tmp_path)!r})) as running:
+    run.run_in_subprocess(None, Path({str(tmp_path)!r}), [], running)
 """
     sweep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert sweep.stdout is not None

@@ -1,5 +1,6 @@
 """Train a U-Net with the resampling you choose."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,9 @@ from omegaconf import DictConfig
 
 from unet.runs.cli import hydra_script
 from unet.runs.run import run_job
+
+USED_BY_TRAINING = ("unet.training.train", "unet.diagnostics", "torch.utils.tensorboard")
+"""Modules that import all libraries of a training."""
 
 
 @hydra_script("train")
@@ -20,6 +24,18 @@ def train_and_evaluate(config: DictConfig, folder: Path) -> dict[str, Any]:
     from unet.training.train import train  # imports torch, which --help and the process of a sweep do not need
 
     return train(config, folder)
+
+
+def preload(data: dict[str, Any]) -> None:
+    """Import what a training uses, and read the data of a config's section ``data``, for the jobs of a sweep.
+
+    Called in the server from which their processes are forked; see :mod:`unet.runs.job_server`.
+    """
+    from unet.training.shared_data import read_shared_data
+
+    for name in USED_BY_TRAINING:
+        import_module(name)
+    read_shared_data(data)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from unet.io.run_folder import (
 )
 from unet.runs.cli import FULL_ERROR, program_name
 from unet.runs.error_messages import exit_with_error, format_error
+from unet.runs.job_server import CAN_FORK, JobServer, fork_job
 from unet.runs.resume import check_resumable, check_same_config, last_checkpoint, resume_hint
 from unet.runs.run_names import AUTO, INIT_SHA256, as_override, init_digest
 
@@ -123,13 +124,14 @@ def run_sweep_job(job: Job, config: DictConfig, folder: Path, overrides: Sequenc
             settings["ckpt_path"] = path
         elif status:
             reset_run_folder(folder)
+        overrides = [*overrides, *(as_override(key, value) for key, value in settings.items())]
         if config.subprocess_per_job:
-            return run_in_subprocess(folder, overrides, settings, running)
+            arguments = [*overrides, as_override("hydra.run.dir", str(folder))]
+            return run_in_subprocess(config, folder, arguments, running)
         for key, value in settings.items():
             OmegaConf.update(config, key, value)
         try:
-            args = [as_override(key, value) for key, value in settings.items()]
-            return execute(job, config, folder, [*overrides, *args])
+            return execute(job, config, folder, overrides)
         except Exception as error:
             print(f"failed: {format_error(error)}", file=sys.stderr)
             return NO_SCORE
@@ -216,20 +218,13 @@ def mute_writer_threads() -> Iterator[None]:
         threading.excepthook = original
 
 
-def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[str, Any], running: FileLock) -> float:
-    """Run the job in a new process, so that jobs share no state and a killed job ends only itself.
+def run_in_subprocess(config: DictConfig, folder: Path, arguments: Sequence[str], running: FileLock) -> float:
+    """Run the job in a process of its own, so that jobs share no state and a killed job ends only itself.
 
     ``running`` is released for that process; this one keeps the folder's other lock.
     """
-    args = [as_override(key, value) for key, value in {"hydra.run.dir": str(folder), **settings}.items()]
-    # It imports this package, also from a clone that is not installed, and none of the current folder (-P).
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    variables = {"PYTHONPATH": path, "HYDRA_FULL_ERROR": str(int(FULL_ERROR)), LOCKED_BY: str(os.getpid())}
-    program = ["unet", "train"] if program_name("train").startswith("unet-lab") else ["unet.commands.train"]
-    command = [sys.executable, "-P", "-m", *program, *overrides, *args]
     running.release()
-    # In a session of its own it gets no signal from the terminal: exactly one signal reaches it, from here.
-    child = subprocess.Popen(command, env=os.environ | variables, start_new_session=True)
+    child = start_job(config, arguments)
     forwarded: list[int] = []
 
     def forward(signum: int, frame: FrameType | None) -> None:
@@ -249,6 +244,22 @@ def run_in_subprocess(folder: Path, overrides: Sequence[str], settings: Mapping[
         cause = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         write_status(folder, "failed", f"its process {cause}; after SIGKILL, memory may have run out")
     return NO_SCORE
+
+
+def start_job(config: DictConfig, arguments: Sequence[str]) -> JobServer | subprocess.Popen:
+    """Start the process of a job: forked from the server, or elsewhere than on Linux with a new Python.
+
+    In a session of its own it gets no signal from the terminal: exactly one signal reaches it, from the sweep.
+    """
+    # It imports this package, also from a clone that is not installed, and none of the current folder (-P).
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    variables = {"PYTHONPATH": path, "HYDRA_FULL_ERROR": str(int(FULL_ERROR)), LOCKED_BY: str(os.getpid())}
+    if CAN_FORK:
+        data = OmegaConf.to_container(config.data, resolve=True)
+        return fork_job("unet.commands.train", arguments, data, os.environ | variables)
+    program = ["unet", "train"] if program_name("train").startswith("unet-lab") else ["unet.commands.train"]
+    command = [sys.executable, "-P", "-m", *program, *arguments]
+    return subprocess.Popen(command, env=os.environ | variables, start_new_session=True)
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from unet.io.run_folder import CHECKPOINTS, METRICS
 from unet.task.module import SegmentationTask
 from unet.task.parameters import check_frozen_are_loaded, freeze_parts
 from unet.training.build import (
-    build_data,
     build_trainer,
     check_network,
     check_trainer,
@@ -39,6 +38,7 @@ from unet.training.callbacks.tensorboard import add_curves, get_writer, predict_
 from unet.training.console import print_initial_weights, print_result, print_summary
 from unet.training.initial_weights import LoadedWeights, leakage_warning, load_initial_weights, read_initial_weights
 from unet.training.process import setup_process
+from unet.training.shared_data import get_data
 from unet.visualization import prediction_grid
 
 
@@ -51,7 +51,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     """
     setup_process(config)
     check_trainer(config)
-    data = build_data(config)
+    data = get_data(config)
     network = check_network(config, data)
     freeze_parts(network, config.optim.freeze)
     source = read_initial_weights(config.init) if config.init is not None and config.ckpt_path is None else None
