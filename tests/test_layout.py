@@ -29,7 +29,7 @@ FLOORS = (
 
 LIBRARIES = {
     "network": set(),
-    "analysis": {"numpy", "matplotlib", "torchvision"},
+    "analysis": {"numpy", "matplotlib"},
     "inference": set(),
     "hardware": set(),
     "labels": {"numpy"},
