@@ -1,18 +1,20 @@
 """Measure how much of the image can be read from each level of the encoder."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from unet.data.module import SegmentationData
 from unet.data.samples import evenly_spaced
 from unet.diagnostics.best_effort import skip_on_error
+from unet.diagnostics.predictions import map_images
 from unet.errors import UserError
+from unet.network.geometry import pad, padding_to_multiple
+from unet.network.model import UNet
 from unet.task.module import SegmentationTask
 
 NUM_IMAGES = 128
@@ -44,40 +46,34 @@ def information(task: SegmentationTask, data: SegmentationData, split: str) -> d
 def collect_moments(task: SegmentationTask, data: SegmentationData, split: str) -> list[list["Moments"]]:
     """Return for each level the moments of its features and blocks at every fourth position, from 0, 1, 2 and 3."""
     net: Any = task.net
-    levels = [net.stem, *net.encoder]
-    moments = [[Moments() for _ in range(4)] for _ in levels]
-    with record_levels(levels) as records:
-        for index in evenly_spaced(len(data.samples[split]), NUM_IMAGES):
-            image = data.example(split, index).to(task.device)
-            net.forward(task.normalize(image))  # not the compiled module, which runs no hooks
-            padded = to_array(records[net.stem][0])
-            for level, quarters in zip(levels, moments, strict=True):
-                maps = to_array(records[level][1])
-                features, targets = maps.reshape(len(maps), -1).T, blocks(padded, maps.shape[1:])
-                for start, quarter in enumerate(quarters):
-                    quarter.add(features[start::4], targets[start::4])
+
+    def encode_image(image: Tensor) -> list[np.ndarray]:
+        return [to_array(maps) for maps in encode(net, task.normalize(image.to(task.device)))]
+
+    moments = [[Moments() for _ in range(4)] for _ in range(1 + len(net.encoder))]
+    images = (data.example(split, index) for index in evenly_spaced(len(data.samples[split]), NUM_IMAGES))
+    for padded, *levels in map_images(task, encode_image, images):
+        for maps, quarters in zip(levels, moments, strict=True):
+            features, targets = maps.reshape(len(maps), -1).T, blocks(padded, maps.shape[1:])
+            for start, quarter in enumerate(quarters):
+                quarter.add(features[start::4], targets[start::4])
     return moments
+
+
+def encode(net: UNet, image: Tensor) -> Iterator[Tensor]:
+    """Yield the padded image and the output of the encoder at every level, from fine to coarse."""
+    x = pad(image, padding_to_multiple(image.shape[2:], net.total_stride))
+    yield x
+    x = net.stem(x)
+    yield x
+    for down, block in zip(net.downs, net.encoder, strict=True):
+        x = block(down(x))
+        yield x
 
 
 def to_array(batch: Tensor) -> np.ndarray:
     """Return the first item of a batch as float64."""
     return batch[0].cpu().double().numpy()
-
-
-@contextmanager
-def record_levels(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
-    """Record the input and the output of every module in the last forward pass while the block runs."""
-    records: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        records[module] = args[0], output
-
-    hooks = [module.register_forward_hook(record) for module in modules]
-    try:
-        yield records
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def blocks(image: np.ndarray, grid_size: Sequence[int]) -> np.ndarray:
