@@ -19,7 +19,8 @@ from unet.errors import DataUnavailable, UserError
 from unet.labels import IGNORE_INDEX, label_entropy
 from unet.network.geometry import times
 
-Argument, Result = TypeVar("Argument"), TypeVar("Result")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 MAX_STATISTICS = 64
 """The largest number of images whose mean and standard deviation are computed."""
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from unet.data.module import SegmentationData
@@ -98,10 +99,11 @@ class Moments:
 
     def add(self, features: np.ndarray, targets: np.ndarray) -> None:
         """Add features (N, P) and targets (N, Q)."""
-        inputs = np.concatenate([np.ones((len(features), 1)), features], axis=1)
+        # Products of torch, whose number of threads is set: NumPy's threads wait busily, for minutes on busy cores.
+        inputs = torch.from_numpy(np.concatenate([np.ones((len(features), 1)), features], axis=1))
         self.count += len(inputs)
-        self.gram = self.gram + inputs.T @ inputs
-        self.cross = self.cross + inputs.T @ targets
+        self.gram = self.gram + (inputs.T @ inputs).numpy()
+        self.cross = self.cross + (inputs.T @ torch.from_numpy(targets)).numpy()
         self.square += float(np.square(targets).sum())
 
     def __add__(self, second: "Moments") -> "Moments":

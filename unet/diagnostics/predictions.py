@@ -14,7 +14,8 @@ from unet.data.samples import map_in_threads
 from unet.labels import IGNORE_INDEX
 from unet.task.module import SegmentationTask
 
-Argument, Result = TypeVar("Argument"), TypeVar("Result")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 MAX_WORKERS = 4
 """Threads that predict at the same time: each needs the memory of a forward pass."""

@@ -21,24 +21,25 @@ def defer_torchmetrics() -> None:
     if spec is None or spec.loader is None:
         return
     package, loader, lock, started = module_from_spec(spec), spec.loader, RLock(), Event()
+    names = vars(package)
 
     def load_attribute(name: str) -> Any:
         with lock:  # other threads wait for the complete package
             if not started.is_set():
                 started.set()
                 loader.exec_module(package)
-            if name in vars(package):
-                return vars(package)[name]
+            if name in names:
+                return names[name]
         raise AttributeError(f"module {NAME!r} has no attribute {name!r}")
 
     sys.modules[NAME] = package
     try:
-        package.__version__ = import_module(f"{NAME}.__about__").__version__
-        package._logger = logging.getLogger(NAME)  # its modules import these two from the package
-        package.Metric = import_module(f"{NAME}.utilities.checks").Metric  # in this order, because of a circle
-        package.MetricCollection = import_module(f"{NAME}.collections").MetricCollection
+        names["__version__"] = import_module(f"{NAME}.__about__").__version__
+        names["_logger"] = logging.getLogger(NAME)  # its modules import it from the package
+        names["Metric"] = import_module(f"{NAME}.utilities.checks").Metric  # in this order, because of a circle
+        names["MetricCollection"] = import_module(f"{NAME}.collections").MetricCollection
     except (ImportError, AttributeError):  # another version, which is imported as usual
         for module in [name for name in sys.modules if name.partition(".")[0] == NAME]:
             del sys.modules[module]
         return
-    vars(package)["__getattr__"] = load_attribute
+    names["__getattr__"] = load_attribute
