@@ -58,11 +58,19 @@ def map_images(
             return function(argument)
 
     workers = min(threads, MAX_WORKERS)
-    torch.set_num_threads(threads // workers)
-    try:
+    with torch_threads(threads // workers):
         yield from map_in_threads(call, arguments, workers)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let each operation of torch use ``count`` threads while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def predict_split(
