@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from unet import UNet
 from unet.diagnostics.checkerboard import (
     border_margin,
+    logits_and_truth,
     peaks,
     peaks_by_stride,
     power_spectrum,
     prominences,
     relative_std,
 )
-from unet.diagnostics.information import Moments, blocks, r_squared, record_levels
+from unet.diagnostics.information import Moments, blocks, encode, r_squared
 from unet.diagnostics.probe_images import center_window, probe_images
 from unet.diagnostics.shift import compared_window, predict_shifted, shift
 from unet.errors import UserError
@@ -240,7 +241,9 @@ def test_peaks_are_reported_for_logits_and_truth():
     pattern = torch.ones(32, 36)
     pattern[1::2] = -1
 
-    result = peaks(make_task(lambda image: pixelwise(image) + pattern), make_data(images, targets), "test")
+    task = make_task(lambda image: pixelwise(image) + pattern)
+    logits, truth = zip(*logits_and_truth(task, make_data(images, targets), "test"), strict=True)
+    result = peaks(logits, truth, task.net.strides)
     assert set(result) == {f"checkerboard/{name}/{stride}" for name in ("peak", "peak_truth") for stride in (2, 4)}
     assert result["checkerboard/peak/2"] > 5 and result["checkerboard/peak_truth/2"] < 2
     assert result["checkerboard/peak/4"] < 2 and result["checkerboard/peak_truth/4"] < 2
@@ -320,13 +323,17 @@ def test_too_few_positions_or_constant_images_have_no_r_squared():
 
 
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])
-def test_every_level_is_recorded_and_the_padded_image(spatial_dims: int):
+def test_the_encoder_s_maps_are_those_of_a_prediction(spatial_dims: int):
     net = UNet(2, 3, width=4, depth=2, spatial_dims=spatial_dims).eval()
-    levels = [net.stem, *net.encoder]
-    with torch.no_grad(), record_levels(levels) as records:
-        for _ in range(2):
-            net(torch.zeros(1, 2, *(10,) * spatial_dims))
+    image = torch.randn(1, 2, *(10,) * spatial_dims)
+    inputs, outputs = [], []
+    net.stem.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    for level in (net.stem, *net.encoder):
+        level.register_forward_hook(lambda module, args, output: outputs.append(output))
+    with torch.no_grad():
+        net(image)
+        expected = [*inputs, *outputs]
+        maps = list(encode(net, image))
     sizes = [(1, channels, *(n,) * spatial_dims) for channels, n in ((2, 12), (4, 12), (8, 6), (16, 3))]
-    maps = [records[net.stem][0], *(records[level][1] for level in levels)]
     assert [tuple(item.shape) for item in maps] == sizes
-    assert not any(level._forward_hooks for level in levels)
+    assert all(map(torch.equal, maps, expected))

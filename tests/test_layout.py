@@ -29,7 +29,7 @@ FLOORS = (
 
 LIBRARIES = {
     "network": set(),
-    "analysis": {"numpy", "matplotlib", "torchvision"},
+    "analysis": {"numpy", "matplotlib"},
     "inference": set(),
     "hardware": set(),
     "labels": {"numpy"},
@@ -132,6 +132,7 @@ def test_what_surrounds_the_network_knows_no_operator(name: str):
             "import unet.prediction.predict_folder": "lightning albumentations",
         },
         {"import unet.runs.cli, unet.runs.run": "lightning torch", "import unet.report": "lightning torch"},
+        {"import unet.training.train": "torchvision scipy.signal scipy.ndimage skimage.morphology torchmetrics.image"},
     ],
 )
 def test_what_is_imported_stays_light(steps: dict[str, str]):
@@ -140,6 +141,42 @@ def test_what_is_imported_stays_light(steps: dict[str, str]):
     for statement, absent in steps.items():
         source += f"{statement}\nloaded = set({absent.split()}) & sys.modules.keys()\nassert not loaded, loaded\n"
     run_python(source)
+
+
+def test_torchmetrics_is_complete_for_other_code_after_the_training_is_imported():
+    run_python("""
+import sys
+import unet.training.train
+import torchmetrics
+from lightning.pytorch.core.module import Metric
+from concurrent.futures import ThreadPoolExecutor
+assert torchmetrics.Metric is Metric and torchmetrics.__version__[0].isdigit()
+with ThreadPoolExecutor(4) as pool:  # all wait for the complete package
+    names = ["Accuracy", "JaccardIndex", "F1Score", "MeanMetric"]
+    scores = list(pool.map(lambda name: getattr(torchmetrics, name), names))
+from torchmetrics import *
+import torch
+score = torchmetrics.JaccardIndex("multiclass", num_classes=2)(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
+assert score == 0.5 and isinstance(scores[0]("binary"), Metric)
+assert "torchmetrics.image" in sys.modules
+try:
+    torchmetrics.no_such_metric
+except AttributeError as error:
+    assert "no_such_metric" in str(error)
+else:
+    raise AssertionError("an attribute that does not exist was found")
+""")
+
+
+def test_a_torchmetrics_that_was_imported_before_is_left_alone():
+    run_python("""
+import torchmetrics
+attributes = dict(vars(torchmetrics))
+from unet.training.deferred_torchmetrics import defer_torchmetrics
+defer_torchmetrics()
+import sys
+assert sys.modules["torchmetrics"] is torchmetrics and vars(torchmetrics).items() >= attributes.items()
+""")
 
 
 def test_the_registries_are_complete_whichever_module_is_imported_first():

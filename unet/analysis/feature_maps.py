@@ -66,8 +66,6 @@ def draw_operator_io(record: OperatorIO, count: int) -> Array:
     The channels with the most variance are drawn, each on its own scale. If the operator keeps the number of channels,
     the same channels are drawn above and below, on the same scale.
     """
-    from torchvision.utils import make_grid  # takes a second to import
-
     fraction = min(1.0, WINDOW / max(record.input.shape[1], record.output.shape[1]))
     inputs, outputs = to_2d(record.input, fraction), to_2d(record.output, fraction)
     same_width = len(inputs) == len(outputs)
@@ -82,8 +80,14 @@ def draw_operator_io(record: OperatorIO, count: int) -> Array:
     finest = [max(sizes) for sizes in zip(inputs.shape[1:], outputs.shape[1:], strict=True)]
     size = [round(n * max(1, MIN_SIDE / max(finest))) for n in finest]  # the same for both, so that positions match
     images = [F.interpolate(image[None], size=size, mode="nearest")[0] for image in (*above, *below)]
-    grid = make_grid(images, nrow=len(above), padding=PADDING, pad_value=255)
-    return grid.movedim(0, -1).numpy()
+    return stack_grid(torch.stack(images).unflatten(0, (2, -1)))
+
+
+def stack_grid(images: Tensor) -> Array:
+    """Draw images (rows, columns, 3, H, W) uint8 in one, with white lines around each: (H', W', 3)."""
+    framed = F.pad(images, (PADDING, 0, PADDING, 0), value=255).permute(0, 3, 1, 4, 2)
+    grid = framed.flatten(2, 3).flatten(0, 1)
+    return F.pad(grid, (0, 0, 0, PADDING, 0, PADDING), value=255).numpy()
 
 
 def select_channels(maps: Tensor, count: int) -> list[int]:

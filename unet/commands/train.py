@@ -1,5 +1,6 @@
 """Train a U-Net with the resampling you choose."""
 
+import gc
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from omegaconf import DictConfig
 from unet.runs.cli import hydra_script
 from unet.runs.run import run_job
 
-USED_BY_TRAINING = ("unet.training.train", "unet.diagnostics", "torch.utils.tensorboard")
+USED_BY_TRAINING = ("unet.training.train", "unet.diagnostics.diagnose", "torch.utils.tensorboard")
 """Modules that import all libraries of a training."""
 
 
@@ -21,8 +22,11 @@ def main(config: DictConfig) -> float:
 
 def train_and_evaluate(config: DictConfig, folder: Path) -> dict[str, Any]:
     """Return the metrics of a run, trained in this process; see :func:`unet.training.train.train`."""
+    gc.disable()  # the imports leave no garbage, and collections take a sixth of their time
     from unet.training.train import train  # imports torch, which --help and the process of a sweep do not need
 
+    gc.freeze()
+    gc.enable()
     return train(config, folder)
 
 

@@ -13,6 +13,8 @@ MIN_COUNT, MIN_GAP, FAR = 8, 2, 10
 remarkable, and from which it hardly is a measurement."""
 MAX_RATIO = 50
 """Ratio of the maxima of two images up to which they may be in the same units."""
+MAX_SPACING_RATIO = 1.1
+"""The ratio of voxel sizes up to which images are considered equal in it."""
 MIN_STEPS = 2**8
 """Values that float32 should distinguish in the range of an image."""
 

@@ -19,6 +19,7 @@ from unet.errors import DataUnavailable, UserError
 from unet.labels import IGNORE_INDEX, label_entropy
 from unet.network.geometry import times
 
+Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 MAX_STATISTICS = 64
 """The largest number of images whose mean and standard deviation are computed."""
@@ -63,7 +64,7 @@ class Samples:
             image, target = read_item(item, num_classes, spatial_dims)
             return image, target, image_range(image, file_dtype(item, image)), hash_pixels(image)
 
-        results = read_in_parallel(read_and_hash, items, os.cpu_count() or 1)
+        results = map_in_threads(read_and_hash, items, os.cpu_count() or 1)
         for index, (image, target, values, digest) in enumerate(progress(results, len(items), f"reading {split}")):
             self.add(index, image, target, values, budget)
             self.digests.append(digest)
@@ -147,15 +148,17 @@ class Samples:
         return mean.tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
 
 
-def read_in_parallel(read: Callable[[Item], Result], items: Iterable[Item], num_threads: int) -> Iterator[Result]:
-    """Yield ``read(item)`` of every item, in order.
+def map_in_threads(
+    function: Callable[[Argument], Result], arguments: Iterable[Argument], num_threads: int
+) -> Iterator[Result]:
+    """Yield ``function(argument)`` of every argument, in order.
 
     At most ``2 * num_threads`` results are pending, so that decoded images do not fill the memory.
     """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
-        for item in items:
-            pending.append(pool.submit(read, item))
+        for argument in arguments:
+            pending.append(pool.submit(function, argument))
             if len(pending) == 2 * num_threads:
                 yield pending.popleft().result()
         while pending:

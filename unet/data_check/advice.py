@@ -11,8 +11,6 @@ from unet.data import SegmentationData
 from unet.data.label_map import MaskError
 from unet.data.samples import evenly_spaced
 from unet.data.source import Item, Source
-from unet.data_check.findings import ERROR, find_unmapped_values
-from unet.data_check.survey import Survey, read_items
 from unet.errors import UserError
 from unet.runs.cli import program_name
 from unet.runs.run_names import as_override
@@ -44,6 +42,9 @@ def check_advice(data: SegmentationData, config: DictConfig) -> Iterator[None]:
 
 def mask_advice(source: Source) -> str | None:
     """Return the first error that the data check finds in the values of the masks, with the number of files."""
+    from unet.data_check.findings import ERROR, find_unmapped_values  # import scikit-image
+    from unet.data_check.survey import Survey, read_items
+
     items: list[tuple[str, Item]] = [(split, item) for split, members in source.items.items() for item in members]
     chosen = [items[index] for index in evenly_spaced(len(items), MAX_MASKS)]
     survey = Survey(source, read_items(chosen, with_images=False), [])

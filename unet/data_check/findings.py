@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unet.data.image_range import format_counts, range_warnings, undeclared_nodata
+from unet.data.image_range import MAX_SPACING_RATIO, format_counts, range_warnings, undeclared_nodata
 from unet.data.label_map import format_values
 from unet.data.source import SPLITS
 from unet.data_check.file_facts import QUARTER_TURNS, ImageFacts, ItemFacts, MaskFacts
@@ -18,8 +18,6 @@ from unet.data_check.survey import UNSPLIT, Survey
 from unet.labels import IGNORE_INDEX
 from unet.network.geometry import size_range, times
 
-MAX_SPACING_RATIO = 1.1
-"""The ratio of voxel sizes up to which images are considered equal in it."""
 ERROR, WARNING, NOTE = "error", "warning", "note"
 MAX_SIZES = 3  # number of pairs of sizes of image and mask that are errors of their own
 

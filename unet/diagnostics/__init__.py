@@ -1,5 +1,1 @@
 """Diagnostics that show where a network fails and which errors come from its resampling operators."""
-
-from unet.diagnostics.diagnose import diagnose
-
-__all__ = ["diagnose"]

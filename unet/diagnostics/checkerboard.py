@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from unet.analysis.receptive_field import receptive_fields
 from unet.data.module import SegmentationData
+from unet.diagnostics.best_effort import skip_on_error
+from unet.diagnostics.predictions import map_images
 from unet.diagnostics.probe_images import probe_images
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
@@ -24,7 +26,19 @@ MAX_CONSTANT_PIXELS = 2**20
 """Size of the largest constant image."""
 
 
-def imbalance(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
+def checkerboard(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
+    """Return :func:`imbalance` and :func:`peaks`, from one prediction of ``NUM_IMAGES`` images."""
+    net: Any = task.net
+    logits, truth = zip(*logits_and_truth(task, data, split), strict=True)
+    scores = {}
+    with skip_on_error("checkerboard/imbalance"):
+        scores |= imbalance(task, logits)
+    with skip_on_error("checkerboard/peak"):
+        scores |= peaks(logits, truth, net.strides)
+    return scores
+
+
+def imbalance(task: SegmentationTask, logits: Sequence[Tensor]) -> dict[str, float]:
     """Return how much the logits of constant images differ between the phases of the total stride.
 
     In an image of one color (``CONSTANTS``) two pixels differ only in their position on the network's grid, so any
@@ -34,21 +48,21 @@ def imbalance(task: SegmentationTask, data: SegmentationData, split: str) -> dic
     convolutional neural networks, https://nowpublishers.com/article/Details/SIP-115.
 
     Returns:
-        ``checkerboard/imbalance``: standard deviation over phases, in units of the logits' standard deviation on
-        ``NUM_IMAGES`` images, averaged over classes and colors.
+        ``checkerboard/imbalance``: standard deviation over phases, in units of the standard deviation of ``logits``,
+        those of images, averaged over classes and colors.
 
     Raises:
-        UserError: the network does not downsample, or its logits are constant on every image.
+        UserError: the logits are constant on every image.
     """
     net: Any = task.net
-    logits = [logits[0].flatten(1).numpy() for logits, _ in logits_and_truth(task, data, split)]
-    fields = receptive_fields(task.description["model"]).logits
+    fields = task.description.get("field") or receptive_fields(task.description["model"]).logits
     margins = [border_margin(field, r, len(fields)) for field, r in zip(fields, net.total_stride, strict=True)]
     size = [2 * margin + r for margin, r in zip(margins, net.total_stride, strict=True)]
     period = [slice(margin, margin + r) for margin, r in zip(margins, net.total_stride, strict=True)]
     images = [(task.normalize.mean + value * task.normalize.std).expand(1, -1, *size) for value in CONSTANTS]
-    responses = np.concatenate([task(image).float().cpu().numpy()[:, :, *period] for image in images])
-    return {"checkerboard/imbalance": relative_std(responses, np.concatenate(logits, axis=1).std(1))}
+    responses = [response.float().cpu().numpy()[:, :, *period] for response in map_images(task, task, images)]
+    scale = np.concatenate([maps[0].flatten(1).numpy() for maps in logits], axis=1).std(1)
+    return {"checkerboard/imbalance": relative_std(np.concatenate(responses), scale)}
 
 
 def border_margin(field: float, stride: int, spatial_dims: int) -> int:
@@ -72,7 +86,7 @@ def relative_std(maps: np.ndarray, scale: np.ndarray) -> float:
     return float((deviations[:, varying] / scale[varying]).mean())
 
 
-def peaks(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
+def peaks(logits: Sequence[Tensor], truth: Sequence[Tensor], strides: Sequence[Sequence[int]]) -> dict[str, float]:
     """Return the prominence of the logits' power spectrum at the frequencies of a grid pattern.
 
     Upsampling by r repeats the spectrum at multiples of 1/r cycles per pixel, and the part of it that is not filtered
@@ -81,22 +95,19 @@ def peaks(task: SegmentationTask, data: SegmentationData, split: str) -> dict[st
     al. 2019, https://arxiv.org/abs/1907.06515.
 
     Returns:
-        ``checkerboard/peak/<stride>`` for the cumulative stride of each level, over the center crops of ``NUM_IMAGES``
-        images, and ``checkerboard/peak_truth/<stride>`` of their true labels, one channel per class, as a baseline:
-        true labels can be blocky as well.
+        ``checkerboard/peak/<stride>`` for the cumulative stride of each level, and
+        ``checkerboard/peak_truth/<stride>`` of the true labels, one channel per class, as a baseline: true labels can
+        be blocky as well.
 
     Raises:
-        UserError: the network does not downsample, its logits are flat, or the images are smaller than four total
-            strides along every axis.
+        UserError: the logits are flat, or the images are smaller than four total strides along every axis.
     """
-    net: Any = task.net
-    logits, truth = zip(*logits_and_truth(task, data, split), strict=True)
-    peak = peaks_by_stride(stack_cropped(logits), net.strides)
+    peak = peaks_by_stride(stack_cropped(logits), strides)
     if not peak:
         raise UserError("the images are smaller than four total strides along every axis, or their logits are flat")
     return {
         f"checkerboard/{name}/{'x'.join(map(str, stride))}": value
-        for name, values in (("peak", peak), ("peak_truth", peaks_by_stride(stack_cropped(truth), net.strides)))
+        for name, values in (("peak", peak), ("peak_truth", peaks_by_stride(stack_cropped(truth), strides)))
         for stride, value in values.items()
     }
 
@@ -129,10 +140,15 @@ def peaks_by_stride(maps: Tensor, strides: Sequence[Sequence[int]]) -> dict[tupl
 
 
 def logits_and_truth(task: SegmentationTask, data: SegmentationData, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield logits and one-hot truth, both (1, K, *S), of the probe images; ignored pixels have no class."""
+    """Yield logits and one-hot truth, both (1, K, *S), of the center crops of images; ignored pixels have no class.
+
+    Raises:
+        UserError: the network does not downsample, or an image is smaller than its total stride.
+    """
     net: Any = task.net
-    for image, target in probe_images(data, split, NUM_IMAGES, net.total_stride):
-        logits = task(image.to(task.device)).float().cpu()
+    images, targets = zip(*probe_images(data, split, NUM_IMAGES, net.total_stride), strict=True)
+    outputs = map_images(task, lambda image: task(image.to(task.device)).float().cpu(), images)
+    for logits, target in zip(outputs, targets, strict=True):
         known = target != IGNORE_INDEX
         truth = F.one_hot(target.where(known, 0), len(task.classes)) * known[..., None]
         yield logits, truth.movedim(-1, 0)[None].float()

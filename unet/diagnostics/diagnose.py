@@ -7,7 +7,7 @@ from pathlib import Path
 from unet.data.module import SegmentationData
 from unet.diagnostics.best_effort import skip_on_error
 from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap
-from unet.diagnostics.checkerboard import imbalance, peaks
+from unet.diagnostics.checkerboard import checkerboard
 from unet.diagnostics.confusions import ImageConfusions
 from unet.diagnostics.information import information
 from unet.diagnostics.objects import ObjectRecall
@@ -36,8 +36,7 @@ LABEL_METRICS = {
 
 MODEL_PROBES: dict[str, Callable[[SegmentationTask, SegmentationData, str], Scores]] = {
     "shift": shift,
-    "checkerboard/imbalance": imbalance,
-    "checkerboard/peak": peaks,
+    "checkerboard": checkerboard,
     "information": information,
 }
 """Diagnostics that run the network; they raise ``UserError`` where they do not apply."""

@@ -1,18 +1,21 @@
 """Measure how much of the image can be read from each level of the encoder."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from unet.data.module import SegmentationData
 from unet.data.samples import evenly_spaced
 from unet.diagnostics.best_effort import skip_on_error
+from unet.diagnostics.predictions import map_images, torch_threads
 from unet.errors import UserError
+from unet.network.geometry import pad, padding_to_multiple
+from unet.network.model import UNet
 from unet.task.module import SegmentationTask
 
 NUM_IMAGES = 128
@@ -35,7 +38,7 @@ def information(task: SegmentationTask, data: SegmentationData, split: str) -> d
     scores = {}
     for level, (train, test, validation, more_test) in enumerate(collect_moments(task, data, split)):
         name = f"information/{level}"
-        with skip_on_error(name):
+        with skip_on_error(name), torch_threads(1):
             ridge = max(RIDGES, key=partial(r_squared, train, validation))
             scores[name] = r_squared(train + validation, test + more_test, ridge)
     return scores
@@ -44,40 +47,34 @@ def information(task: SegmentationTask, data: SegmentationData, split: str) -> d
 def collect_moments(task: SegmentationTask, data: SegmentationData, split: str) -> list[list["Moments"]]:
     """Return for each level the moments of its features and blocks at every fourth position, from 0, 1, 2 and 3."""
     net: Any = task.net
-    levels = [net.stem, *net.encoder]
-    moments = [[Moments() for _ in range(4)] for _ in levels]
-    with record_levels(levels) as records:
-        for index in evenly_spaced(len(data.samples[split]), NUM_IMAGES):
-            image = data.example(split, index).to(task.device)
-            net.forward(task.normalize(image))  # not the compiled module, which runs no hooks
-            padded = to_array(records[net.stem][0])
-            for level, quarters in zip(levels, moments, strict=True):
-                maps = to_array(records[level][1])
-                features, targets = maps.reshape(len(maps), -1).T, blocks(padded, maps.shape[1:])
-                for start, quarter in enumerate(quarters):
-                    quarter.add(features[start::4], targets[start::4])
+
+    def encode_image(image: Tensor) -> list[np.ndarray]:
+        return [to_array(maps) for maps in encode(net, task.normalize(image.to(task.device)))]
+
+    moments = [[Moments() for _ in range(4)] for _ in range(1 + len(net.encoder))]
+    images = (data.example(split, index) for index in evenly_spaced(len(data.samples[split]), NUM_IMAGES))
+    for padded, *levels in map_images(task, encode_image, images):
+        for maps, quarters in zip(levels, moments, strict=True):
+            features, targets = maps.reshape(len(maps), -1).T, blocks(padded, maps.shape[1:])
+            for start, quarter in enumerate(quarters):
+                quarter.add(features[start::4], targets[start::4])
     return moments
+
+
+def encode(net: UNet, image: Tensor) -> Iterator[Tensor]:
+    """Yield the padded image and the output of the encoder at every level, from fine to coarse."""
+    x = pad(image, padding_to_multiple(image.shape[2:], net.total_stride))
+    yield x
+    x = net.stem(x)
+    yield x
+    for down, block in zip(net.downs, net.encoder, strict=True):
+        x = block(down(x))
+        yield x
 
 
 def to_array(batch: Tensor) -> np.ndarray:
     """Return the first item of a batch as float64."""
     return batch[0].cpu().double().numpy()
-
-
-@contextmanager
-def record_levels(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
-    """Record the input and the output of every module in the last forward pass while the block runs."""
-    records: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        records[module] = args[0], output
-
-    hooks = [module.register_forward_hook(record) for module in modules]
-    try:
-        yield records
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def blocks(image: np.ndarray, grid_size: Sequence[int]) -> np.ndarray:
@@ -91,25 +88,28 @@ def blocks(image: np.ndarray, grid_size: Sequence[int]) -> np.ndarray:
 class Moments:
     """Sums over positions from which a linear regression can be fitted or scored without storing the positions.
 
+    They are computed with torch, whose number of threads is set; NumPy's threads wait busily for each other, which
+    takes many times as long if other processes use the cores.
+
     ``gram`` is X^T X of the features with a leading 1, (1 + P, 1 + P), ``cross`` X^T Y of those with the targets,
     (1 + P, Q), and ``square`` the sum of the squared targets.
     """
 
     count: int = 0
-    gram: np.ndarray | float = 0.0
-    cross: np.ndarray | float = 0.0
+    gram: Tensor = field(default_factory=lambda: torch.zeros(1, 1, dtype=torch.float64))
+    cross: Tensor = field(default_factory=lambda: torch.zeros(1, 1, dtype=torch.float64))
     square: float = 0.0
 
     def add(self, features: np.ndarray, targets: np.ndarray) -> None:
         """Add features (N, P) and targets (N, Q)."""
-        inputs = np.concatenate([np.ones((len(features), 1)), features], axis=1)
+        inputs = torch.from_numpy(np.concatenate([np.ones((len(features), 1)), features], axis=1))
         self.count += len(inputs)
         self.gram = self.gram + inputs.T @ inputs
-        self.cross = self.cross + inputs.T @ targets
+        self.cross = self.cross + inputs.T @ torch.from_numpy(targets)
         self.square += float(np.square(targets).sum())
 
     def __add__(self, second: "Moments") -> "Moments":
-        return Moments(*(getattr(self, field.name) + getattr(second, field.name) for field in fields(self)))
+        return Moments(*(getattr(self, part.name) + getattr(second, part.name) for part in fields(self)))
 
 
 def r_squared(train: Moments, test: Moments, ridge: float) -> float:
@@ -120,15 +120,14 @@ def r_squared(train: Moments, test: Moments, ridge: float) -> float:
     Raises:
         UserError: there are no more positions than channels, or the targets are constant.
     """
-    if test.count == 0 or train.count <= len(np.atleast_1d(train.gram)):
+    if test.count == 0 or train.count <= len(train.gram):
         raise UserError(f"{train.count} positions are too few for the number of channels")
-    gram, cross = np.asarray(train.gram), np.asarray(train.cross)
-    variances = gram.diagonal()[1:] - gram[0, 1:] ** 2 / train.count
-    penalty = np.full(len(gram), ridge * variances.mean())
+    variances = train.gram.diagonal()[1:] - train.gram[0, 1:] ** 2 / train.count
+    penalty = (ridge * variances.mean()).repeat(len(train.gram))
     penalty[0] = 0  # the intercept is not penalized
-    weights = np.linalg.lstsq(gram + np.diag(penalty), cross)[0]
-    error = test.square - 2 * np.sum(weights * test.cross) + np.sum(weights * (test.gram @ weights))
-    deviation = test.square - np.sum(np.asarray(test.cross)[0] ** 2) / test.count
+    weights = torch.linalg.lstsq(train.gram + penalty.diag(), train.cross, driver="gelsd").solution
+    error = test.square - 2 * (weights * test.cross).sum() + (weights * (test.gram @ weights)).sum()
+    deviation = test.square - test.cross[0].square().sum() / test.count
     if deviation <= 0:
         raise UserError("the images are constant")
     return float(1 - error / deviation)

@@ -1,15 +1,24 @@
 """Predict a split as the evaluation does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unet.data.module import SegmentationData
+from unet.data.samples import map_in_threads
 from unet.labels import IGNORE_INDEX
 from unet.task.module import SegmentationTask
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+MAX_WORKERS = 4
+"""Threads that predict at the same time: each needs the memory of a forward pass."""
 
 
 @contextmanager
@@ -18,10 +27,50 @@ def eval_mode(task: SegmentationTask) -> Iterator[None]:
     training = task.training
     task.eval()
     try:
-        with torch.no_grad(), task.trainer.precision_plugin.forward_context():
+        with forward_context(task):
             yield
     finally:
         task.train(training)
+
+
+@contextmanager
+def forward_context(task: SegmentationTask) -> Iterator[None]:
+    """Compute without gradients and in the trainer's precision in this thread while the block runs."""
+    with torch.no_grad(), task.trainer.precision_plugin.forward_context():
+        yield
+
+
+def map_images(
+    task: SegmentationTask, function: Callable[[Argument], Result], arguments: Iterable[Argument]
+) -> Iterator[Result]:
+    """Yield ``function(argument)``, which runs the network, of every argument in order; used in :func:`eval_mode`.
+
+    On the CPU several threads call it, among which torch's threads are divided. Threads that divide one image wait for
+    each other after every operation, and take several times as long if other processes use the cores.
+    """
+    threads = torch.get_num_threads() if torch.device(task.device).type == "cpu" else 1
+    if threads == 1:
+        yield from map(function, arguments)
+        return
+
+    def call(argument: Argument) -> Result:
+        with forward_context(task):  # both settings are a thread's own
+            return function(argument)
+
+    workers = min(threads, MAX_WORKERS)
+    with torch_threads(threads // workers):
+        yield from map_in_threads(call, arguments, workers)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let each operation of torch use ``count`` threads while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def predict_split(
@@ -35,8 +84,12 @@ def predict_split(
     trainer = task.trainer
     (batches,) = trainer.num_test_batches if split == "test" else trainer.num_val_batches
     names = iter([item.name for item in data.samples[split].items])
-    for batch in islice(data.eval_loader(split), int(batches)):
+
+    def predict(batch: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
         labels = task.predict_labels(task.predict(batch["image"].to(task.device))).cpu()
         labels[batch["target"] == IGNORE_INDEX] = IGNORE_INDEX
-        for target, pred in zip(batch["target"], labels, strict=True):
-            yield next(names), target.numpy().astype(np.uint8), pred.numpy().astype(np.uint8)
+        return batch["target"].numpy().astype(np.uint8), labels.numpy().astype(np.uint8)
+
+    for targets, preds in map_images(task, predict, islice(data.eval_loader(split), int(batches))):
+        for target, pred in zip(targets, preds, strict=True):
+            yield next(names), target, pred

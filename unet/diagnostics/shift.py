@@ -1,6 +1,7 @@
 """Measure whether predictions stay the same when the image is shifted against the network's grid."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unet.data.module import SegmentationData
+from unet.diagnostics.predictions import map_images
 from unet.diagnostics.probe_images import probe_images
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
@@ -33,6 +35,7 @@ def shift(task: SegmentationTask, data: SegmentationData, split: str) -> dict[st
     """
     net: Any = task.net
     offsets = grid_offsets(net.total_stride)
+    unshifted = (0,) * len(net.total_stride)
 
     def predict(image: Tensor) -> Tensor:
         return task.predict_labels(task(image))[0]
@@ -42,11 +45,10 @@ def shift(task: SegmentationTask, data: SegmentationData, split: str) -> dict[st
         window = compared_window(target.shape, net.total_stride)
         truth = target[window].to(task.device)
         known = truth != IGNORE_INDEX
-        image = image.to(task.device)
-        unshifted = predict(image)[window]
-        for index, offset in enumerate(offsets):
-            equal[index] += int((predict_shifted(predict, image, offset)[window] == unshifted)[known].sum())
-        correct += int((unshifted == truth)[known].sum())
+        labels = map_images(task, partial(predict_shifted, predict, image.to(task.device)), [unshifted, *offsets])
+        first, *others = (label[window][known] for label in labels)
+        equal += torch.stack([(other == first).sum() for other in others]).cpu().numpy()
+        correct += int((first == truth[known]).sum())
         total += int(known.sum())
     if not total:
         raise UserError("all pixels away from the image borders are ignored; expected some with a label")

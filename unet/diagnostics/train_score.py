@@ -1,9 +1,10 @@
 """Score the network on training images, to compare with the evaluated score."""
 
-import torch
+from torch import Tensor
 
 from unet.data.module import SegmentationData
 from unet.data.samples import evenly_spaced
+from unet.diagnostics.predictions import map_images
 from unet.task.metrics import ConfusionMatrix
 from unet.task.module import SegmentationTask
 
@@ -17,8 +18,11 @@ def train_score(task: SegmentationTask, data: SegmentationData, split: str) -> d
         return {}
     dataset = data.dataset("train", transforms="eval")
     confusion = ConfusionMatrix(len(task.classes))
-    for index in evenly_spaced(len(data.samples["train"]), len(data.samples[split])):
-        batch = dataset.eval_item(index)
-        labels = task.predict_labels(task.predict(batch["image"].to(task.device)))
-        confusion.update(labels.cpu(), batch["target"].to(torch.int64))
+
+    def predict(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return task.predict_labels(task.predict(batch["image"].to(task.device))).cpu(), batch["target"]
+
+    indices = evenly_spaced(len(data.samples["train"]), len(data.samples[split]))
+    for labels, target in map_images(task, predict, map(dataset.eval_item, indices)):
+        confusion.update(labels, target)
     return {"train/miou": confusion.scores(task.classes)["miou"]}

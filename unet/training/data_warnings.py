@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator
 
 from unet.data import SegmentationData
 from unet.data.files import FilePair, and_more
-from unet.data.image_range import range_warnings
+from unet.data.image_range import MAX_SPACING_RATIO, range_warnings
 from unet.data.samples import Samples, evenly_spaced, named_ranges
 from unet.data.source import Item
-from unet.data_check.findings import MAX_SPACING_RATIO
 from unet.io.image_formats import SUFFIXES, name_parts
 from unet.io.image_reader import open_stored
 from unet.network.geometry import size_range

@@ -20,7 +20,6 @@ from unet.data.module import shutdown_workers_on_exit
 from unet.data.samples import MAX_STATISTICS, Samples, evenly_spaced
 from unet.data.source import ALL
 from unet.data_check.advice import scan_data
-from unet.diagnostics import diagnose
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
 from unet.inference.checkpoint import from_checkpoint, read_checkpoint
@@ -116,6 +115,8 @@ def evaluate_checkpoint(
         scores = evaluate(trainer, task, data, split)
     diagnostics: dict[str, float] = {}
     if with_diagnostics:
+        from unet.diagnostics.diagnose import diagnose  # imports SciPy and scikit-image
+
         with tempfile.TemporaryDirectory() as temporary:
             diagnostics = diagnose(task, data, split, out or Path(temporary))
     progress = {}

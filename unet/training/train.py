@@ -15,7 +15,6 @@ from unet.analysis.network_summary import NetworkSummary, summarize_network, to_
 from unet.data import SegmentationData
 from unet.data.module import shutdown_workers_on_exit
 from unet.data_check.advice import scan_data
-from unet.diagnostics import diagnose
 from unet.errors import UserError
 from unet.hardware import accelerator_name, device_name
 from unet.inference.checkpoint import read_checkpoint
@@ -105,6 +104,8 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     write_json(out / METRICS, metrics)  # first of all, so that no later error loses the scores
     save_prediction_grid(task, data, out, config.num_logged_images)
     if config.diagnostics:
+        from unet.diagnostics.diagnose import diagnose  # imports SciPy and scikit-image
+
         begin = time.perf_counter()
         diagnosed = diagnose(task, data, data.eval_split, out)
         metrics |= {**diagnosed, "time/diagnostics_seconds": time.perf_counter() - begin}
