@@ -188,6 +188,7 @@ def test_an_unexpected_error_has_its_location():
 
 COMMANDS = {
     "baseline": "Score a per-pixel colour histogram",
+    "curve": "Print the validation scores of runs against the seconds",
     "check_data": "Check a data set before training",
     "describe": "Describe a network level by level",
     "evaluate": "Evaluate a trained network",

@@ -13,10 +13,11 @@ COMMANDS = {
     "check": "check a data set before training",
     "describe": "describe a network level by level: sizes, receptive fields, parameters, FLOPs, memory",
     "report": "report on a sweep: which arms differ, by how much, at what cost",
+    "curve": "print the validation scores of runs against the seconds of their training",
     "export": "export a checkpoint as a folder that runs without this project",
     "demo": "try a trained network, or compare two, on a local page",
     "baseline": "score a per-pixel colour histogram classifier",
-    "benchmark": "time the network and its peers, the data loader, or every operator",
+    "benchmark": "time the network and its peers, every layer or operator, or the data loader",
 }
 """The modules of ``unet.commands`` and the purpose of each."""
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from unet.io.run_folder import format_duration
 
@@ -27,12 +28,16 @@ class Progress(Callback):
         return self.samples / self.seconds if self.seconds else 0.0
 
     @property
+    def spent(self) -> float:
+        """Return the seconds since the training began, with validation and with the earlier parts of a resumed run."""
+        return self.earlier + time.perf_counter() - self.begin
+
+    @property
     def state_key(self) -> str:
         return "progress"
 
     def state_dict(self) -> dict[str, float]:
-        spent = self.earlier + time.perf_counter() - self.begin
-        return {"samples": self.samples, "seconds": self.seconds, "spent": spent}
+        return {"samples": self.samples, "seconds": self.seconds, "spent": self.spent}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.samples, self.seconds = int(state_dict["samples"]), state_dict["seconds"]
@@ -44,6 +49,10 @@ class Progress(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.mark = time.perf_counter()
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            pl_module.log("time/train_seconds", self.spent)  # beside the scores, for curves against time
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.mark = time.perf_counter()
