@@ -590,7 +590,7 @@ INPUTS: dict[str, list[Input]] = {
         typed("an input of no size", "scripts/describe.py", "input=3x4x", gets="input=3x4x: expected positive numbers"),
         typed("an input of four axes", "scripts/describe.py", "input=3x9x9x9x9", gets="expected channels and 1 to 3"),
         typed("no folder of runs", "scripts/curve.py", gets="folder: is required; see python scripts/curve.py --help"),
-        typed("a folder without runs", "scripts/curve.py", ".", gets=".: no runs in it; expected the folder of a run"),
+        typed("a folder without runs", "scripts/curve.py", ".", gets=".: no event files in it; expected the f"),
         typed("no folder", "scripts/report.py", gets="folder: is required; see python scripts/report.py --help"),
         typed(
             "a folder of no run", "scripts/maintain/results.py", "add", ".", "kept", gets="metrics.json: no such file"

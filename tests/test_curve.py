@@ -39,10 +39,10 @@ def test_the_target_is_reached_at_the_first_validation_with_that_score():
 def test_runs_are_a_folder_or_the_folders_in_it(tmp_path):
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "status.json").write_text("{}")
+        (tmp_path / name / "events.out.tfevents.0").touch()
     (tmp_path / "other").mkdir()
     assert find_runs(tmp_path) == [tmp_path / "a", tmp_path / "b"] and find_runs(tmp_path / "a") == [tmp_path / "a"]
-    with pytest.raises(UserError, match="other: no runs in it; expected the folder of a run, or of a sweep"):
+    with pytest.raises(UserError, match="other: no event files in it; expected the folder of a run"):
         find_runs(tmp_path / "other")
     with pytest.raises(UserError, match="none: no such folder; expected"):
         find_runs(tmp_path / "none")

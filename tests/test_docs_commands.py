@@ -33,8 +33,8 @@ SMALL = [
 ]
 """Overrides for a run of seconds, except the keys that a command itself sets."""
 CELLS = "data.source.values={0: background, 255: cell}"
-RUN = [f"scripts/{name}.py" for name in ("check_data", "describe", "predict", "evaluate", "export", "report")]
-COMPOSED = {"scripts/baseline.py": "train", "scripts/demo.py": "demo", "scripts/curve.py": "curve"}
+RUN = [f"scripts/{name}.py" for name in ("check_data", "describe", "predict", "evaluate", "export", "report", "curve")]
+COMPOSED = {"scripts/baseline.py": "train", "scripts/demo.py": "demo"}
 """Scripts with a Hydra config that are not run here, and the names of their configs."""
 
 

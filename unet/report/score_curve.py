@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unet.errors import UserError
-from unet.io.run_folder import STATUS
 
 SECONDS, SCORE = "time/train_seconds", "val/miou"
 
@@ -22,9 +21,9 @@ def find_runs(folder: Path) -> list[Path]:
     """Return the folder if it is that of a run, or else the runs in it. Raises UserError if there are none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected the folder of a run, or of a sweep")
-    runs = [path for path in (folder, *sorted(folder.iterdir())) if (path / STATUS).is_file()]
+    runs = [path for path in (folder, *sorted(folder.iterdir())) if any(path.glob("events.out.tfevents.*"))]
     if not runs:
-        raise UserError(f"{folder}: no runs in it; expected the folder of a run, or of a sweep, with {STATUS}")
+        raise UserError(f"{folder}: no event files in it; expected the folder of a run, or of a sweep")
     return runs[:1] if runs[0] == folder else runs
 
 
