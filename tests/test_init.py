@@ -117,7 +117,7 @@ def test_parameters_are_grouped_by_what_was_loaded():
     net = UNet(width=4, depth=1)
     freeze_parts(net, ["decoder"])
     names = [name for name, _ in net.named_parameters()]
-    new, old = parameter_groups(net, 0.5, 0.1, [name for name in names if not name.startswith("head")])
+    old, new = parameter_groups(net, 0.5, 0.1, [name for name in names if not name.startswith("head")])
     assert new["lr"] == 0.5 and [list(value.shape) for value in new["params"]] == [[2, 4, 1, 1], [2]]
     loaded = [name for name in names if not name.startswith(("head", "ups", "decoder"))]
     assert old["lr"] == 0.05 and len(old["params"]) == len(loaded)
@@ -143,7 +143,7 @@ def test_frozen_tensors_are_equal_after_training_and_a_resumed_run_does_not_load
     frozen = [name for name in old if name.startswith(("stem", "downs", "encoder"))]
     assert frozen and all(torch.equal(state[name], old[name]) for name in frozen)
     assert not torch.equal(state["head.weight"], old["head.weight"]) and last["epoch"] == 0
-    assert [group["lr"] for group in last["optimizer_states"][0]["param_groups"]] == pytest.approx([1e-4])
+    assert all(group["lr"] == pytest.approx(1e-4) for group in last["optimizer_states"][0]["param_groups"])
     assert settings.init_sha256 and list(config_diff(run, composed(*overrides, "trainer.max_epochs=1"))) == []
     Path(source).unlink()
     (run / "status.json").write_text('{"state": "interrupted"}')

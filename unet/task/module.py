@@ -13,6 +13,7 @@ from unet.errors import UserError
 from unet.inference.tiling import predict_logits
 from unet.network.normalization import Normalize, adjust_logits
 from unet.task.metrics import ConfusionMatrix
+from unet.task.optimizers import OPTIMIZERS
 from unet.task.parameters import freeze_parts, parameter_groups
 from unet.task.schedules import make_schedule
 
@@ -25,7 +26,7 @@ class SegmentationTask(L.LightningModule):
 
     Args:
         normalize: applied on the device, so that 8-bit images are transferred as 8-bit.
-        optim: ``lr``, ``weight_decay``, ``betas``, ``schedule``, ``warmup``, ``freeze`` and ``init_lr_factor``.
+        optim: the settings of the optimizer and its schedule, ``optim`` of configs/train.yaml.
         description: plain values saved in every checkpoint, from which network and preprocessing are rebuilt.
         seed: seeds dropout at every batch, so that a resumed run draws the same numbers.
         tile, overlap: tiles of the evaluation, see :func:`unet.inference.tiling.predict_logits`.
@@ -162,9 +163,11 @@ class SegmentationTask(L.LightningModule):
         return self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
 
     def configure_optimizers(self) -> dict[str, Any]:
+        net: Any = self.net
+        name, lr = self.optim.get("name", "adamw"), self.optim["lr"]
+        groups = parameter_groups(net, lr, self.optim.get("init_lr_factor"), self.loaded, name == "muon")
         settings = {key: self.optim[key] for key in ("lr", "weight_decay", "betas")}
-        groups = parameter_groups(self.net, self.optim["lr"], self.optim.get("init_lr_factor"), self.loaded)
-        optimizer = torch.optim.AdamW(groups, **settings, fused=self.fused or None)
+        optimizer = OPTIMIZERS[name](groups, **settings, fused=self.fused or None)
         steps = self.trainer.estimated_stepping_batches
         scheduler = make_schedule(self.optim["schedule"], optimizer, steps, self.optim["warmup"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -6,6 +6,8 @@ from typing import Any
 from torch import nn
 
 from unet.errors import UserError
+from unet.network.model import UNet
+from unet.task.optimizers import is_kernel
 
 PARTS = {
     "encoder": ("stem", "downs", "encoder"),
@@ -41,15 +43,25 @@ def check_frozen_are_loaded(net: nn.Module, parts: Sequence[str] | None, new: Co
             )
 
 
-def parameter_groups(net: nn.Module, lr: float, factor: float | None, loaded: Collection[str]) -> list[dict[str, Any]]:
+def parameter_groups(
+    net: UNet, lr: float, factor: float | None, loaded: Collection[str], separate_kernels: bool = False
+) -> list[dict[str, Any]]:
     """Return the trained parameters as groups for an optimizer.
 
-    With ``factor`` the ``loaded`` parameters are a group with ``factor * lr``, the others one with ``lr``.
+    With ``factor`` the ``loaded`` parameters have ``factor * lr``, the others ``lr``. With ``separate_kernels`` the
+    kernels of convolutions, see :func:`unet.task.optimizers.is_kernel`, are groups with ``"kernels": True``.
     """
-    trained = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
-    if factor is None:
-        return [{"params": list(trained.values())}]
-    new = [parameter for name, parameter in trained.items() if name not in loaded]
-    old = [parameter for name, parameter in trained.items() if name in loaded]
-    groups = [{"params": new, "lr": lr, "name": "new"}, {"params": old, "lr": factor * lr, "name": "loaded"}]
-    return [group for group in groups if group["params"]]
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            key = (factor is not None and name in loaded, separate_kernels and is_kernel(net, name))
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": lr * factor if factor is not None and is_loaded else lr,
+            "name": ("loaded" if is_loaded else "new") + (" kernels" if are_kernels else ""),
+            "kernels": are_kernels,
+        }
+        for (is_loaded, are_kernels), parameters in groups.items()
+    ]

@@ -11,6 +11,7 @@ from unet.errors import UserError, did_you_mean
 from unet.hardware import MAX_THREADS
 from unet.io.config_keys import FIXED_TRAINER_KEYS, fixed_trainer_key
 from unet.task.losses import CLASS_WEIGHTS, LOSSES, are_weights
+from unet.task.optimizers import OPTIMIZERS
 from unet.task.parameters import PARTS
 from unet.task.schedules import SCHEDULES
 
@@ -107,6 +108,7 @@ LIMITS: Mapping[str, Limit] = {
         "model.dropout": fraction("a probability"),
         "loss.name": one_of(*LOSSES),
         "loss.class_weights": WEIGHTS,
+        "optim.name": one_of(*OPTIMIZERS),
         "optim.lr": POSITIVE,
         "optim.weight_decay data.cache_gb trainer.overfit_batches": NOT_NEGATIVE,
         "optim.betas": BETAS,
