@@ -92,7 +92,7 @@ def test_the_command_line_overrides_an_experiment():
         ("data.num_workers=many", "expected auto or an integer"),
         ("data.batch_size=0", "data.batch_size: expected an integer of at least 1, found 0"),
         ("data.eval_batch_size=1.5", "data.eval_batch_size: expected an integer"),
-        ("data.samples_per_epoch=3", "expected at least one batch (4), found 3"),
+        ("data.samples_per_epoch=3", "expected at least one batch (8), found 3"),
     ],
 )
 def test_an_invalid_value_is_refused_before_data_are_read(override, message):
