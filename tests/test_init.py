@@ -143,7 +143,7 @@ def test_frozen_tensors_are_equal_after_training_and_a_resumed_run_does_not_load
     frozen = [name for name in old if name.startswith(("stem", "downs", "encoder"))]
     assert frozen and all(torch.equal(state[name], old[name]) for name in frozen)
     assert not torch.equal(state["head.weight"], old["head.weight"]) and last["epoch"] == 0
-    assert all(group["lr"] == pytest.approx(1e-4) for group in last["optimizer_states"][0]["param_groups"])
+    assert all(group["lr"] == pytest.approx(2e-4) for group in last["optimizer_states"][0]["param_groups"])
     assert settings.init_sha256 and list(config_diff(run, composed(*overrides, "trainer.max_epochs=1"))) == []
     Path(source).unlink()
     (run / "status.json").write_text('{"state": "interrupted"}')

@@ -54,7 +54,7 @@ def test_the_folder_is_named_by_the_overrides_and_a_hash_of_the_configuration():
 def test_hydra_run_dir_has_to_hold_the_same_run(tmp_path: Path):
     OmegaConf.save(config("optim.lr=0.5", "threads=1"), tmp_path / "config.yaml")
     check_same_config(tmp_path, config("optim.lr=0.5", "resume=auto"))
-    with pytest.raises(UserError, match=r"holds a run with optim.lr=0.5, this one has optim.lr=0.001"):
+    with pytest.raises(UserError, match=r"holds a run with optim.lr=0.5, this one has optim.lr=0.002"):
         check_same_config(tmp_path, config())
     with pytest.raises(UserError, match="resume=yes: expected auto or null"):
         run_or_resume(train, config("resume=yes"), tmp_path, [])
@@ -107,7 +107,7 @@ def refusal(last: Path, *overrides: str) -> str:
     [
         ("model.width=8", "model.width", "16", "8"),
         ("loss.name=dice", "loss.name", "cross_entropy_dice", "dice"),
-        ("optim.lr=0.5", "optim.lr", "0.001", "0.5"),
+        ("optim.lr=0.5", "optim.lr", "0.002", "0.5"),
         ("data.batch_size=3", "data.batch_size", "8", "3"),
         ("data.root=elsewhere", "data.root", "somewhere", "elsewhere"),
         ("data.source.values={1: ignore}", "data.source.values.1", "b", "ignore"),

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from unet.benchmark.baselines import Workload
     from unet.benchmark.tensor_format import TensorFormat
 
-WORKLOADS = {"network": (32, "192x256"), "layers": (16, "128x128"), "growth": (16, "128x128")}
-"""Default width and image size: those of the README's comparison, and those of ``configs/train.yaml``."""
+WORKLOADS = {"network": (32, 4, "192x256"), "layers": (16, 8, "128x128"), "growth": (16, 8, "128x128")}
+"""Default width, batch and image size: those of the README's comparison, and those of ``configs/train.yaml``."""
+OPERATOR_BATCH = 4
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 SIZES = {1: (12288,), 2: (96, 128), 3: (16, 24, 32)}
 """Default sizes of an operator's fine map, by axes; in 2-D that of the second level of the compared networks."""
@@ -35,12 +36,12 @@ def main(config: DictConfig) -> None:
     limits = {
         "what": or_null(one_of("network", "layers", "growth", "loader", "operators")),
         "threads": or_null(integer_range(1)),
-        "width": or_null(integer_range(1)),
+        **dict.fromkeys(("width", "batch"), or_null(integer_range(1))),
         "dims": one_of(*SIZES),
         "precision": or_null(one_of(*DTYPES.values())),
         "memory_format": or_null(one_of("contiguous", "channels_last")),
     }
-    counts = dict.fromkeys(("rounds", "batch", "depth", "channels"), integer_range(1))
+    counts = dict.fromkeys(("rounds", "depth", "channels"), integer_range(1))
     check_values(config, counts | limits)
     for key in ("json", "plot"):  # checked before minutes of measuring
         if (file := as_path(config[key])) and (file.is_dir() or not file.parent.is_dir()):
@@ -56,7 +57,7 @@ def build_workload(config: DictConfig, device: str) -> "Workload":
     """Return the network and its input. Raises UserError."""
     from unet.benchmark.baselines import Workload
 
-    width, default = WORKLOADS.get(config.what, WORKLOADS["network"])
+    width, batch, default = WORKLOADS.get(config.what, WORKLOADS["network"])
     size = parse_size("size", config.size or default, default)
     least = max(64, 4 * 2**config.depth)  # more than one pixel is left after the five downsamplings of smp's networks
     if len(size) != 2:
@@ -64,7 +65,8 @@ def build_workload(config: DictConfig, device: str) -> "Workload":
     if min(size) < least:
         raise UserError(f"size={config.size} is too small for depth={config.depth}: give {least}x{least} or more")
     operators: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, ["down", "up"]))
-    workload = Workload(config.width or width, config.depth, config.batch, (size[0], size[1]), device, **operators)
+    width, batch = config.width or width, config.batch or batch
+    workload = Workload(width, config.depth, batch, (size[0], size[1]), device, **operators)
     workload.network()  # its error message about an operator, before anything is measured
     return workload
 
@@ -167,7 +169,8 @@ def measure_operators(config: DictConfig, device: str) -> dict[str, Any]:
     from unet.benchmark.tables import operator_table
     from unet.benchmark.timing import environment
 
-    shape = OperatorShape(config.channels, map_size(config), config.batch, tensor_format(config, device), device)
+    batch = config.batch or OPERATOR_BATCH
+    shape = OperatorShape(config.channels, map_size(config), batch, tensor_format(config, device), device)
     facts = asdict(shape) | {"format": str(shape.format)}
     results = {"environment": environment(), "stage": facts}
     print_facts(results["environment"])

@@ -21,11 +21,12 @@ class ConfusionMatrix:
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add predicted and true labels of the same shape; targets of ``IGNORE_INDEX`` are left out."""
-        pairs = target.where(target != IGNORE_INDEX, self.num_classes) * self.num_classes + pred  # ignored: at the end
-        counts = self.counts.new_zeros(self.num_classes * (self.num_classes + 1))
+        ignored = self.num_classes**2  # these pixels are counted after all pairs
+        pairs = (target * self.num_classes + pred).where(target != IGNORE_INDEX, ignored)
+        counts = self.counts.new_zeros(ignored + 1)
         # A mask or bincount would synchronise with the GPU.
         counts.index_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
-        self.counts += counts[: self.num_classes**2].view_as(self.counts)
+        self.counts += counts[:ignored].view_as(self.counts)
 
     def scores(self, classes: Sequence[str]) -> dict[str, float]:
         """Return ``miou``, ``dice``, ``class_accuracy`` (means over classes), ``accuracy``, and IoU and Dice per class.
