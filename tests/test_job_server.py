@@ -73,7 +73,9 @@ def fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     def start(*words: str, data: Any = None, **variables: str) -> JobServer:
         return fork_job("lab_command", words, data, {**os.environ, "PYTHONPATH": path, **variables})
 
-    yield start
+    # A shell that starts the tests in the background has SIGINT ignored, and a new process keeps that.
+    with runs.handle_signals(signal.default_int_handler, signal.SIGINT):
+        yield start
     for server in job_server._servers:
         server.close()
 
