@@ -61,7 +61,7 @@ LARGEST_KEPT = 2**25
 def keep_freed_memory() -> bool:
     """Let this process keep the memory of freed tensors for the next ones; return whether the system can do that.
 
-    glibc (Linux) returns the memory of a freed tensor to the system, which clears it again for the next one: a sixth
+    glibc (Linux) returns the memory of a freed tensor to the system, which clears it again for the next one: an eighth
     of the time of a training step with the defaults, on a CPU. Tensors above ``LARGEST_KEPT`` are still returned.
     """
     with suppress(AttributeError, OSError, TypeError):  # no glibc
