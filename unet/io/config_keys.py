@@ -45,6 +45,8 @@ RENAMED_VALUES = {
 
 ADDED_KEYS = {"folds": 5, "split_seed": 0}
 """Keys of ``data.source`` that version 0.1 did not have, and the values that divide images as it did."""
+FIRST_OPTIMIZER = "adamw"
+"""The optimizer of runs whose config has no ``optim.name``."""
 
 
 def is_runtime_key(key: str) -> bool:
@@ -68,6 +70,8 @@ def rename_old_keys(config: DictConfig) -> None:
                     OmegaConf.update(config, f"data.source.{key}", default, force_add=True)
             parent, _, name = old.rpartition(".")
             del (OmegaConf.select(config, parent) if parent else config)[name]
+    if "optim" in config and "name" not in config.optim:
+        OmegaConf.update(config, "optim.name", FIRST_OPTIMIZER, force_add=True)
 
 
 def rename_value(key: str, value: Any) -> Any:
