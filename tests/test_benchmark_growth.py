@@ -54,14 +54,17 @@ def test_held_bytes_by_hand():
     step = network.training_step(torch.randn(4, 3, 8, 8), torch.zeros(4, 8, 8, dtype=torch.int64))
     sigmoid, log_softmax, count = 4 * 4 * 5 * 64, 4 * 4 * 2 * 64, 4  # the convolution saves the sigmoid's output, too
     parameters = 3 * 5 + 5 * 2 + 2
-    assert held_bytes(step) == sigmoid + log_softmax + count + 12 * parameters
+    assert held_bytes(step) == sigmoid + log_softmax + count + 8 * parameters
+    wide = BenchmarkNetwork("test", nn.Conv2d(3, 2, 9, padding=4, bias=False))  # its gradients exceed what it saves
+    step = wide.training_step(torch.randn(1, 3, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int64))
+    assert held_bytes(step) == (4 + 8) * 3 * 2 * 9 * 9
 
 
 @pytest.mark.slow
 def test_peak_memory_of_a_step_is_measured_in_another_process():
     workload = Workload(width=16, depth=3, batch=4, size=(128, 128))
     peak, held = step_peak_bytes(workload, PLAIN), held_bytes(growth.build_step(workload, PLAIN))
-    assert 0.8 * held < peak < 3 * held
+    assert 0.9 * held < peak < 3 * held
 
 
 def die(*args: object) -> None:

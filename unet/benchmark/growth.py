@@ -24,15 +24,15 @@ FACTORS = {"pixels": (1, 2, 4, 8), "batch": (1, 2, 4, 8), "width": (1, 2, 4)}
 """What is varied, and by which factors; the width by fewer, as the FLOPs grow with its square."""
 MEMORY_STEPS = 3
 """Steps whose peak memory is measured: the first makes gradients and optimizer state, which later ones hold."""
-BYTES_PER_PARAMETER = 12
-"""Gradient and two moments of AdamW in fp32."""
+GRADIENT_BYTES, MOMENT_BYTES = 4, 8
+"""Bytes per parameter of the gradient and of the two moments of AdamW, in fp32."""
 
 
 @dataclass(frozen=True)
 class StepCost:
     """Median time in ms and peak memory in bytes of a training step, its FLOPs, and the bytes it has to hold.
 
-    ``held_bytes``: what the forward pass saves for the backward pass, the gradients, and the optimizer's state.
+    ``held_bytes``: see :func:`held_bytes`.
     """
 
     ms: float
@@ -97,9 +97,14 @@ def build_step(workload: Workload, tensor_format: TensorFormat) -> TrainingStep:
 
 
 def held_bytes(step: TrainingStep) -> int:
-    """Return the bytes that a step has to hold besides the weights and the input."""
+    """Return the bytes that a step has to hold at the same time besides the weights and the input.
+
+    These are the optimizer's state, and the larger of what the forward pass saves for the backward pass, which needs no
+    gradients yet, and the gradients, which remain after it.
+    """
     known = [*step.network.parameters(), *step.network.buffers(), step.image, step.target]
-    return saved_tensor_bytes(step.loss, known) + BYTES_PER_PARAMETER * count_parameters(step.network)
+    parameters = count_parameters(step.network)
+    return MOMENT_BYTES * parameters + max(saved_tensor_bytes(step.loss, known), GRADIENT_BYTES * parameters)
 
 
 def step_peak_bytes(workload: Workload, tensor_format: TensorFormat) -> int:

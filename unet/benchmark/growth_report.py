@@ -35,7 +35,8 @@ def growth_table(growths: Sequence[Growth]) -> str:
         exponents.append((growth.varied, "", *cells))
     legend = [
         "ms: median of the rounds. peak: largest memory of the first three steps less what was used before them.",
-        "to hold: what forward saves for backward, gradients, optimizer state. exponent: slope of the log-log line.",
+        "to hold: optimizer state and what forward saves for backward, or gradients if more.",
+        "exponent: slope of the log-log line.",
         f"deviations of more than {TOLERANCE}: {'; '.join(deviations) or 'none'}",
     ]
     return "\n".join([align_columns(lines), "", align_columns(exponents), "", *legend])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WORKLOADS = {"network": (32, 4, "192x256"), "layers": (16, 8, "128x128"), "growth": (16, 8, "128x128")}
 """Default width, batch and image size: those of the README's comparison, and those of ``configs/train.yaml``."""
 OPERATOR_BATCH = 4
+"""Default batch of the operators."""
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 SIZES = {1: (12288,), 2: (96, 128), 3: (16, 24, 32)}
 """Default sizes of an operator's fine map, by axes; in 2-D that of the second level of the compared networks."""

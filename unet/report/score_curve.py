@@ -36,7 +36,8 @@ def read_curve(run: Path) -> list[Validation]:
     if not {SECONDS, SCORE} <= set(names):
         raise UserError(f"{run}: its event files have no {SECONDS} and {SCORE}; the run has no validation, or is older")
     seconds = {event.step: event.value for event in events.Scalars(SECONDS)}
-    return [Validation(e.step, seconds[e.step], e.value) for e in events.Scalars(SCORE) if e.step in seconds]
+    # TensorBoard has the index of the last step.
+    return [Validation(e.step + 1, seconds[e.step], e.value) for e in events.Scalars(SCORE) if e.step in seconds]
 
 
 def format_curve(run: Path, curve: list[Validation], target: float | None) -> str:

@@ -164,7 +164,7 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         net: Any = self.net
-        name, lr = self.optim.get("name", "adamw"), self.optim["lr"]
+        name, lr = self.optim["name"], self.optim["lr"]
         groups = parameter_groups(net, lr, self.optim.get("init_lr_factor"), self.loaded, name == "muon")
         settings = {key: self.optim[key] for key in ("lr", "weight_decay", "betas")}
         optimizer = OPTIMIZERS[name](groups, **settings, fused=self.fused or None)

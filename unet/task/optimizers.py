@@ -19,7 +19,9 @@ RMS = 0.2
 
 
 class Muon(torch.optim.AdamW):
-    """Momentum whose update of a kernel is orthogonalized, and AdamW for the groups without ``"kernels": True``.
+    """Gradient descent with momentum that orthogonalizes the update of every kernel; AdamW for all other parameters.
+
+    The kernels are the parameters of the groups with ``"kernels": True``.
 
     The update of a kernel, as a matrix with one row per output channel, is replaced by the nearest matrix with
     orthonormal rows (or columns), so that all directions of the gradient are learned at the same rate. It is scaled to
