@@ -3,18 +3,18 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-import unet.report.statistics as statistics
 from unet.errors import UserError, did_you_mean
 from unet.report.arms import (
     REPEAT,
     Arm,
     find_factors,
     format_replicate,
+    format_value,
     group_runs,
     replicate_unit,
     replicates_without_run,
@@ -22,23 +22,34 @@ from unet.report.arms import (
     usual_repeat_label,
 )
 from unet.report.comparison import (
+    BETTER,
+    EQUAL,
+    NO_VERDICT,
+    WORSE,
     Contrast,
-    Effects,
     Scores,
+    TwoFactors,
     compare_pair,
     compare_repeats,
-    correct_family,
-    estimate_effects,
+    tabulate_factors,
+    with_joint_intervals,
 )
-from unet.report.image_resampling import resample_images
+from unet.report.image_influences import image_influences
+from unet.report.looks import Look, plan_look
 from unet.report.metrics import evaluated_split, is_lower_better, metric_key, metric_title, metric_value
 from unet.report.provenance import provenance_warnings
+from unet.report.questions import Question, answer_questions
 from unet.report.read_sweep import Replicate, Run, Sweep, read_sweep
+from unet.report.training_warnings import training_warnings
 from unet.report.tuning import select_best_values
+from unet.report.untrained import Untrained, find_untrained
 
 Array = np.ndarray
 
 Pairs = list[tuple[int, int, Contrast]]
+
+DEFAULT_MARGIN = 0.01
+"""One point of mIoU."""
 
 
 @dataclass(frozen=True)
@@ -58,31 +69,38 @@ class SweepAnalysis:
     """The contents of a report.
 
     Attributes:
+        margin: the difference below which two arms are practically equal.
         factors: the keys that vary. ``dependent_keys``: keys that change with one of them.
         main: the indices of arms that have runs and are no repeats.
-        runs: for each arm its compared runs by seed, or by fold and seed.
-        images: the number of resampled images; 0 if only seeds were resampled.
-        reference: the arm that all others are compared with; None compares every pair.
-        pairs: the compared pairs, each as (first, second, contrast of first - second).
-        repeats: the pairs of equal arms, which are not part of the family.
-        effects: main effects and interaction of exactly two factors, else None.
-        warnings: differences between runs besides the factors. ``tuning_notes``: the selected value of every arm.
+        finished: for each arm its finished runs by seed, or by fold and seed.
+        runs: those of ``finished`` that are compared. ``untrained``: those that did not train; most are excluded.
+        units: the number of independent evaluated units (images, clips, volumes), where it is known.
+        questions: the named questions, or all differences between levels of a factor; one family of comparisons.
+        look: which part of the planned seeds is reported, and the error rate of ``questions``.
+        pairs: the pairs of arms, each as (first, second, contrast of first - second); exploratory.
+        repeats: the pairs of equal arms.
+        table: exactly two factors as a table, else None.
+        warnings: doubts about the comparison. ``tuning_notes``: the selected value of every arm.
     """
 
     sweep: Sweep
     metric: str
     split: str
+    margin: float
     factors: list[str]
     dependent_keys: dict[str, str]
     arms: list[Arm]
     main: list[int]
+    finished: list[dict[Replicate, Run]]
     runs: list[dict[Replicate, Run]]
+    untrained: list[Untrained]
     scores: Scores
-    images: int
-    reference: int | None
+    units: int
+    questions: list[Question]
+    look: Look
     pairs: Pairs
     repeats: Pairs
-    effects: Effects | None
+    table: TwoFactors | None
     missing_runs: list[MissingRun]
     warnings: list[str] = field(default_factory=list)
     tuning_notes: list[str] = field(default_factory=list)
@@ -102,55 +120,53 @@ class SweepAnalysis:
         return [contrast for *_, contrast in self.pairs]
 
     @property
-    def family(self) -> list[Contrast]:
-        """The contrasts with a common seed, which are corrected together."""
-        return [contrast for contrast in self.contrasts if contrast.seeds]
-
-    @property
     def can_decide(self) -> bool:
-        """Return whether there are enough seeds to detect any difference."""
-        return any(contrast.is_resolvable for contrast in self.contrasts)
+        """Return whether there are enough seeds to decide any question."""
+        return any(question.contrast.is_resolvable for question in self.questions)
 
     @property
     def sign(self) -> int:
         """1 if a larger value is better, else -1."""
         return -1 if is_lower_better(self.metric) else 1
 
+    @property
+    def split_classes(self) -> list[str]:
+        """The classes that many runs found and many did not: a mean over both kinds of runs is not compared."""
+        if self.metric.startswith("iou/"):
+            return []
+        return list(dict.fromkeys(str(run.missed_class) for run in self.untrained if not run.is_excluded))
+
+    def verdict(self, question: Question) -> str:
+        """Return what the runs say of the question's first level compared with its second."""
+        if self.split_classes:
+            return NO_VERDICT
+        return question.contrast.verdict(self.margin, self.sign)
+
+    def is_decided(self, question: Question) -> bool:
+        return self.verdict(question) in (BETTER, WORSE, EQUAL)
+
     def scores_of(self, metric: str) -> Scores:
-        """Return another metric of the same runs, without resampled images."""
+        """Return another metric of the same runs, without the influence of images."""
         scores = self.scores
         return Scores(scores.labels, scores.seeds, score_table(self.runs, scores.seeds, self.split, metric))
 
-    def arm_interval(self, arm: int) -> tuple[float, float, float]:
-        """Return the mean of an arm and its two-level bootstrap interval."""
-        values, low, high = self.scores.estimate(np.eye(len(self.arms))[[arm]])
-        return float(values.mean()) if len(values) else math.nan, low, high
 
-    def ranks(self) -> dict[int, tuple[int, int]]:
-        """Return the interval of every main arm's rank, 1 the best; empty with too few seeds."""
-        complete = self.scores.complete_seeds(np.array(self.main, int))
-        seeds = int(complete.sum())
-        if not self.family or seeds < statistics.MIN_SEEDS:
-            return {}
-        complete_scores = replace(self.scores, values=np.where(complete, self.scores.values, math.nan))
-        replicates = np.stack([complete_scores.replicates(unit[None]) for unit in np.eye(len(self.arms))[self.main]])
-        means = self.scores.values[self.main][:, complete].mean(1)
-        intervals = statistics.rank_intervals(self.sign * means, self.sign * replicates, seeds)
-        return dict(zip(self.main, intervals, strict=True))
-
-
-def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tune: str | None = None) -> SweepAnalysis:
+def analyze(
+    folder: Path, metric: str = "miou", tune: str | None = None, margin: float = DEFAULT_MARGIN
+) -> SweepAnalysis:
     """Read and compare the runs of a sweep.
 
     Args:
         folder: the sweep's, with one folder per run.
         metric: the compared key of ``metrics.json`` without its split, such as ``miou`` or ``boundary/iou``.
-        reference: label of the arm that all others are compared with; None compares every pair.
         tune: a swept key, such as ``optim.lr``; every arm is compared at its best validated value of it.
+        margin: the difference, in the metric's unit, below which two arms are practically equal.
 
     Raises:
-        UserError: there are no runs, no such metric, no such arm, or nothing to tune.
+        UserError: there are no runs, no such metric, nothing to tune, or the margin is not positive.
     """
+    if not margin > 0:
+        raise UserError(f"margin={margin}: expected a positive number, such as 0.01")
     sweep = read_sweep(folder)
     split = evaluated_split(sweep.runs)
     keys, dependent_keys = find_factors(sweep.runs)
@@ -165,46 +181,57 @@ def analyze(folder: Path, metric: str = "miou", reference: str | None = None, tu
             f"{folder}: no run has {metric_key(metric, split)} in its metrics.json{did_you_mean(metric, names)}; "
             f"expected the key of a number in metrics.json without its split, such as metric=miou"
         )
-    compared, missing_runs, warnings = collect_runs(sweep, arms, split, metric)
-    seeds = sort_replicates({replicate for runs in compared for replicate in runs})
-    values = score_table(compared, seeds, split, metric)
-    resampled, images, image_warnings = resample_images(compared, seeds, values, metric)
-    labels = [arm.label for arm in arms]
-    scores = Scores(labels, seeds, values, resampled, images)
-    if reference is not None and reference not in labels:
-        raise UserError(
-            f"{folder}: no arm is called {reference!r}{did_you_mean(reference, labels)}; expected one of "
-            f"{', '.join(labels)}"
-        )
-    reference_index = None if reference is None else labels.index(reference)
-    pairs, repeats = all_pairs(scores, arms, reference_index, -1 if is_lower_better(metric) else 1)
+    finished, missing_runs, warnings = collect_runs(sweep, arms, split, metric)
+    untrained = find_untrained(finished, split)
+    excluded = {(run.arm, run.replicate) for run in untrained if run.is_excluded}
+    trained = [
+        {replicate: run for replicate, run in runs.items() if (arm, replicate) not in excluded}
+        for arm, runs in enumerate(finished)
+    ]
+    seeds = sort_replicates({replicate for runs in finished for replicate in runs})
+    values = score_table(trained, seeds, split, metric)
+    influences, units, image_warnings = image_influences(trained, seeds, values, metric)
+    scores = Scores([arm.label for arm in arms], seeds, values, influences)
     usual_label = usual_repeat_label([arm.values for arm in arms for _ in arm.runs])
     usual = [index for index, arm in enumerate(arms) if arm.values.get(REPEAT, "") == usual_label]
+    planned = max((len({run.replicate for run in arms[index].runs}) for index in usual), default=0)
+    look = plan_look(folder, max((len(finished[index]) for index in usual), default=0), planned)
+    pairs, repeats = all_pairs(scores, arms, -1 if is_lower_better(metric) else 1)
     crossed = [key for key in keys if key != REPEAT]
-    crossed_arms = {index: arms[index].values for index in usual}
+    named = {key: format_value(level) for key, level in sweep.questions.items()}
     return SweepAnalysis(
         sweep=sweep,
         metric=metric,
         split=split,
+        margin=margin,
         factors=keys,
         dependent_keys=dependent_keys,
         arms=arms,
-        main=[index for index in usual if compared[index]],
-        runs=compared,
+        main=[index for index in usual if finished[index]],
+        finished=finished,
+        runs=trained,
+        untrained=untrained,
         scores=scores,
-        images=images,
-        reference=reference_index,
+        units=units,
+        questions=answer_questions(scores, arms, keys, named, look.alpha),
+        look=look,
         pairs=pairs,
         repeats=repeats,
-        effects=estimate_effects(scores, crossed, crossed_arms) if len(crossed) == 2 else None,
+        table=tabulate_factors(scores, crossed, {i: arms[i].values for i in usual}) if len(crossed) == 2 else None,
         missing_runs=missing_runs,
-        warnings=warnings + image_warnings + provenance_warnings(done),
+        warnings=[
+            *([look.warning] if look.warning else []),
+            *warnings,
+            *image_warnings,
+            *training_warnings([run for runs in trained for run in runs.values()], split),
+            *provenance_warnings(done),
+        ],
         tuning_notes=tuning_notes,
     )
 
 
-def all_pairs(scores: Scores, arms: Sequence[Arm], reference: int | None, sign: int) -> tuple[Pairs, Pairs]:
-    """Compare every pair of arms (better arm first) or every arm with the reference, and each arm with its repeats.
+def all_pairs(scores: Scores, arms: Sequence[Arm], sign: int) -> tuple[Pairs, Pairs]:
+    """Compare every pair of arms, the better one first, and each arm with its repeats.
 
     An arm and a repeat of another arm are not compared: their settings and seeds differ.
     """
@@ -214,12 +241,12 @@ def all_pairs(scores: Scores, arms: Sequence[Arm], reference: int | None, sign: 
         differing_keys = arms[a].differs_from(arms[b])
         if differing_keys == {REPEAT}:
             repeats.append((a, b, compare_repeats(scores, a, b)))
-        elif REPEAT not in differing_keys and reference in (None, a, b):
+        elif REPEAT not in differing_keys:
             contrast = compare_pair(scores, a, b)
-            swap = contrast.difference * sign < 0 if reference is None else reference == a
+            swap = contrast.difference * sign < 0
             pairs.append((b, a, compare_pair(scores, b, a)) if swap else (a, b, contrast))
-    corrected = correct_family([contrast for *_, contrast in pairs])
-    return [(a, b, contrast) for (a, b, _), contrast in zip(pairs, corrected, strict=True)], repeats
+    joint = with_joint_intervals([contrast for *_, contrast in pairs])
+    return [(a, b, contrast) for (a, b, _), contrast in zip(pairs, joint, strict=True)], repeats
 
 
 def score_table(runs: Sequence[Mapping[Replicate, Run]], seeds: Sequence[Replicate], split: str, metric: str) -> Array:

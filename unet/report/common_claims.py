@@ -8,15 +8,16 @@ import numpy as np
 
 from unet.report.analysis import SweepAnalysis
 from unet.report.arms import RESAMPLING, Arm
-from unet.report.comparison import Contrast, correct_family, estimate_contrast
-from unet.report.metrics import OVERFITTING, SMALLEST_OBJECTS
+from unet.report.comparison import EQUAL, Contrast, estimate_contrast, with_joint_intervals
+from unet.report.metrics import OVERFITTING, SMALL_OBJECTS
+from unet.report.questions import contrast_levels
 
 Array = np.ndarray
 Chooser = Callable[[Sequence[Arm]], Array]
 """Returns weights (W, A) of the arms that a claim compares, one row per setting of the other factors."""
 
 DOWN, UP = RESAMPLING
-HIGHER, LOWER, EQUAL = 1, -1, 0
+HIGHER, LOWER = 1, -1
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Claim:
     """A common claim and the comparison that tests it.
 
     Several entries may share a number. A metric that is a pattern is averaged over the keys that match. The first arms
-    are expected to be ``HIGHER``, ``LOWER``, or ``EQUAL``; a test can contradict equality but never support it.
+    are expected to be ``HIGHER`` or ``LOWER``.
     """
 
     number: int
@@ -50,25 +51,12 @@ def operator_name(value: str) -> str:
 
 
 def compare_levels(key: str, first: Sequence[str], second: Sequence[str]) -> Chooser:
-    """Return a chooser that compares values of ``first`` with values of ``second``, all else equal.
-
-    The means of the two groups are compared within each setting of the other factors; all settings weigh the same.
-    """
+    """Return a chooser that compares the operators ``first`` with ``second``, all else equal."""
 
     def weights(arms: Sequence[Arm]) -> Array:
-        settings: dict[tuple[str, ...], list[int]] = {}
-        for index, arm in enumerate(arms):
-            settings.setdefault(tuple(v for k, v in arm.values.items() if k != key), []).append(index)
-        rows = []
-        for members in settings.values():
-            groups = [
-                [i for i in members if operator_name(arms[i].values.get(key, "")) in names] for names in (first, second)
-            ]
-            if all(groups):
-                row = np.zeros(len(arms))
-                row[groups[0]], row[groups[1]] = 1 / len(groups[0]), -1 / len(groups[1])
-                rows.append(row)
-        return np.array(rows).reshape(-1, len(arms))
+        return contrast_levels(
+            arms, key, lambda value: operator_name(value) in first, lambda value: operator_name(value) in second
+        )
 
     return weights
 
@@ -128,6 +116,11 @@ MAX_VS_AVERAGE = ("max vs average pooling", compare_levels(DOWN, ("max",), ("avg
 LINEAR_VS_OTHERS = ("linear vs nearest and cubic", compare_levels(UP, LINEAR, ("nearest", "bicubic")))
 LINEAR_VS_TRANSPOSED = ("linear interpolation vs transposed", compare_levels(UP, LINEAR, ("transposed",)))
 UNPOOL_VS_OTHERS = ("max-unpooling vs other upsampling", compare_levels(UP, ("unpool",), (*INTERPOLATION, *LEARNED_UP)))
+UNPOOL_VS_TRANSPOSED = ("max-unpooling vs transposed convolution", compare_levels(UP, ("unpool",), ("transposed",)))
+INTERPOLATION_VS_LEARNED = (
+    "interpolation vs other upsampling",
+    compare_levels(UP, INTERPOLATION, ("unpool", *LEARNED_UP)),
+)
 TRANSPOSED_VS_INTERPOLATION = (
     "transposed convolution vs interpolation",
     compare_levels(UP, ("transposed",), INTERPOLATION),
@@ -140,27 +133,34 @@ CLAIMS = (
     Claim(1, "Pooling costs nothing,", *POOLING_VS_LEARNED, "model/parameters", LOWER),
     Claim(1, "but loses position.", *POOLING_VS_LEARNED, "boundary/iou", LOWER),
     Claim(2, "Strided convolution learns better features,", *STRIDED_VS_POOLING, "miou", HIGHER),
-    Claim(2, "at a price.", *STRIDED_VS_POOLING, "time/train_seconds", HIGHER),
+    Claim(2, "keeps spatial information better,", *STRIDED_VS_POOLING, "information/*", HIGHER),
+    Claim(2, "at a price.", *STRIDED_VS_POOLING, "model/flops", HIGHER),
     Claim(3, "Max keeps texture and salient features, average smooths.", *MAX_VS_AVERAGE, "thin/*", HIGHER),
     Claim(3, "Max keeps texture and salient features, average smooths.", *MAX_VS_AVERAGE, "boundary/iou", HIGHER),
     Claim(4, "Bilinear is the best interpolation,", *LINEAR_VS_OTHERS, "miou", HIGHER),
-    Claim(4, "and its cost does not matter.", *LINEAR_VS_TRANSPOSED, "time/train_seconds", EQUAL),
-    Claim(5, "Unpooling is fast,", *UNPOOL_VS_OTHERS, "time/samples_per_second", HIGHER),
-    Claim(5, "needs few parameters,", *UNPOOL_VS_OTHERS, "model/parameters", LOWER),
+    Claim(4, "and costs no more than transposed convolution.", *LINEAR_VS_TRANSPOSED, "model/flops", LOWER),
+    Claim(
+        5,
+        "Unpooling needs fewer parameters than transposed convolution,",
+        *UNPOOL_VS_TRANSPOSED,
+        "model/parameters",
+        LOWER,
+    ),
     Claim(5, "and restores boundaries.", *UNPOOL_VS_OTHERS, "boundary/iou", HIGHER),
     Claim(6, "Transposed convolution recovers detail", *TRANSPOSED_VS_INTERPOLATION, "boundary/iou", HIGHER),
     Claim(6, "(and makes checkerboards).", *TRANSPOSED_VS_INTERPOLATION, "checkerboard/imbalance", HIGHER),
     Claim(7, "Skip connections repair what downsampling lost.", *SKIPS_VS_NONE, "boundary/iou", HIGHER),
     Claim(7, "Skip connections repair what downsampling lost.", *SKIPS_VS_NONE, "miou", HIGHER),
-    Claim(8, "Too much downsampling loses small objects.", *DEEPEST_VS_SHALLOWEST, SMALLEST_OBJECTS, LOWER),
+    Claim(8, "Too much downsampling loses small objects.", *DEEPEST_VS_SHALLOWEST, SMALL_OBJECTS, LOWER),
     Claim(9, "Pooling makes the network robust to small shifts.", *POOLING_VS_LEARNED, "shift/agreement", HIGHER),
+    Claim(9, "Interpolation makes it robust to small shifts.", *INTERPOLATION_VS_LEARNED, "shift/agreement", HIGHER),
     Claim(10, "Downsampling prevents overfitting.", *DEEPEST_VS_SHALLOWEST, OVERFITTING, LOWER),
     Claim(11, "Encoder and decoder should be symmetric.", *MATCHED_VS_CROSSED, "miou", HIGHER),
 )
 
 
 def evaluate_claims(analysis: SweepAnalysis) -> list[EvaluatedClaim]:
-    """Test every claim that the sweep has arms for, with p corrected over all of them."""
+    """Compute every claim that the sweep has arms for, with intervals that hold together for all of them."""
     claims, contrasts = [], []
     for claim in CLAIMS:
         weights = claim.weights(analysis.arms)
@@ -169,10 +169,9 @@ def evaluate_claims(analysis: SweepAnalysis) -> list[EvaluatedClaim]:
             claims.append(claim)
             contrasts.append(estimate_contrast(scores, weights, claim.comparison))
     tested = [index for index, claim in enumerate(claims) if not is_exact(claim)]
-    corrected = correct_family([contrasts[index] for index in tested], [claims[index].metric for index in tested])
-    for index, contrast in zip(tested, corrected, strict=True):
+    for index, contrast in zip(tested, with_joint_intervals([contrasts[i] for i in tested]), strict=True):
         contrasts[index] = contrast
-    return [EvaluatedClaim(c, d, verdict(c, d)) for c, d in zip(claims, contrasts, strict=True)]
+    return [EvaluatedClaim(c, d, verdict(c, d, analysis)) for c, d in zip(claims, contrasts, strict=True)]
 
 
 def is_exact(claim: Claim) -> bool:
@@ -180,10 +179,12 @@ def is_exact(claim: Claim) -> bool:
     return claim.metric.startswith("model/")
 
 
-def verdict(claim: Claim, contrast: Contrast) -> str:
-    """Return ``supported``, ``contradicted``, ``not decided``, or ``not measured``."""
+def verdict(claim: Claim, contrast: Contrast, analysis: SweepAnalysis) -> str:
+    """Return ``supported``, ``contradicted``, ``practically equal``, ``not decided``, or ``not measured``."""
     if not contrast.seeds:
         return "not measured"
-    if not (is_exact(claim) or contrast.is_claimed):
+    if claim.metric == analysis.metric and contrast.verdict(analysis.margin) == EQUAL:
+        return EQUAL
+    if not (is_exact(claim) or contrast.differs):
         return "not decided"
     return "supported" if np.sign(contrast.difference) == claim.direction else "contradicted"

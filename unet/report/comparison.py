@@ -1,18 +1,21 @@
-"""Compute contrasts (weighted sums of arms, paired by seed) with interval and test: pairs, effects and claims."""
+"""Compute contrasts (weighted sums of arms, paired by seed) and intervals that hold together for a family of them."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import stats
 
 import unet.report.statistics as statistics
 from unet.report.metrics import mean_and_sd
 from unet.report.read_sweep import Replicate
-from unet.report.statistics import ALPHA
+from unet.report.statistics import ALPHA, MIN_SEEDS
 
 Array = np.ndarray
+
+BETTER, WORSE, EQUAL, UNDECIDED = "better", "worse", "practically equal", "undecided"
+TOO_FEW, NOT_RUN, NO_VERDICT = "too few seeds", "no seed in common", "no verdict"
 
 
 @dataclass(frozen=True)
@@ -20,15 +23,15 @@ class Scores:
     """One metric of every arm.
 
     Attributes:
-        values: (A, S); nan if an arm has no finished run of a seed.
-        resampled: (A, S, R), the values under R draws of the evaluated images; None if only seeds are resampled.
+        values: (A, S); nan if an arm has no compared run of a seed.
+        influences: (A, S, N), the change of a value if one of N units (images, or groups of dependent images) is left
+            out; None if they are not known, or there is only one unit.
     """
 
     labels: list[str]
     seeds: list[Replicate]
     values: Array
-    resampled: Array | None = None
-    images: int = 0
+    influences: Array | None = None
 
     def complete_seeds(self, arms: Array) -> Array:
         """Return a mask (S,) of the seeds that all of these ``arms`` have."""
@@ -39,7 +42,7 @@ class Scores:
         return np.array([mean_and_sd(row)[0] for row in self.values])
 
     def weighted_sums(self, weights: Array) -> tuple[Array, Array | None]:
-        """Return the weighted sum of arms at every seed (S,), and resampled (S, R).
+        """Return the weighted sum of arms at every seed (S,), and its mean influences (N,).
 
         ``weights`` (W, A) are several sums: each seed has their mean over those whose arms all have the seed, or nan.
         """
@@ -47,37 +50,22 @@ class Scores:
         mean_weights = np.einsum("ws,wa->as", known / np.maximum(known.sum(0), 1), weights)
         values = np.einsum("as,as->s", mean_weights, np.nan_to_num(self.values))
         sums = np.where(known.any(0), values, math.nan)
-        if self.resampled is None:
+        if self.influences is None or not known.any():
             return sums, None
-        return sums, np.einsum("as,asr->sr", mean_weights, np.nan_to_num(self.resampled))
-
-    def replicates(self, weights: Array) -> Array:
-        """Return bootstrap replicates (R,) of the mean of a weighted sum (W, A), over seeds and then images."""
-        sums, resampled = self.weighted_sums(weights)
-        seeds = np.isfinite(sums)
-        draws = statistics.seed_shares(int(seeds.sum()))  # (R, n)
-        return draws @ sums[seeds] if resampled is None else np.einsum("rn,nr->r", draws, resampled[seeds])
-
-    def estimate(self, weights: Array) -> tuple[Array, float, float]:
-        """Return a weighted sum (W, A) at the seeds that have it (n,), and the interval of its mean."""
-        sums, _ = self.weighted_sums(weights)
-        sums = sums[np.isfinite(sums)]
-        if len(sums) < 2:
-            return sums, math.nan, math.nan
-        return sums, *statistics.confidence_interval(sums, self.replicates(weights), self.images)
+        influences = np.einsum("as,asn->n", mean_weights, np.nan_to_num(self.influences)) / known.any(0).sum()
+        return sums, influences
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference with its interval and tests.
+    """A difference with its interval.
 
     Attributes:
         difference: the mean of ``differences``; nan without a common seed.
-        low, high: the two-level bootstrap interval, not corrected for multiple comparisons.
+        low, high: the interval over seeds. In a family of comparisons all intervals hold together.
+        wide_low, wide_high: the same for other images than the evaluated ones; nan where that is not known.
         by_seed: (S,) differences; nan for a missing seed.
-        p_adjusted: ``p`` of the sign-flip test with the step-down correction over the family.
-        superiority: P(first > second) with its interval.
-        is_resolvable: whether its seeds suffice to claim any difference.
+        image_error: the standard error over images with its degrees of freedom.
         is_paired: False for two groups of different seeds.
     """
 
@@ -86,10 +74,9 @@ class Contrast:
     low: float
     high: float
     by_seed: Array
-    p: float
-    p_adjusted: float
-    superiority: tuple[float, float, float]
-    is_resolvable: bool = False
+    image_error: tuple[float, float] | None = None
+    wide_low: float = math.nan
+    wide_high: float = math.nan
     is_paired: bool = True
 
     @property
@@ -102,45 +89,65 @@ class Contrast:
         return len(self.differences)
 
     @property
-    def is_claimed(self) -> bool:
-        """Return whether the corrected test and the interval both show a difference."""
-        return self.p_adjusted <= ALPHA and (self.low > 0 or self.high < 0)
+    def is_resolvable(self) -> bool:
+        """Return whether there are enough seeds to decide anything."""
+        return self.is_paired and self.seeds >= MIN_SEEDS
+
+    @property
+    def differs(self) -> bool:
+        """Return whether the interval excludes zero."""
+        return self.is_resolvable and (self.low > 0 or self.high < 0)
 
     @property
     def spread(self) -> float:
         """Return the standard deviation of the paired differences; nan with fewer than two."""
         return mean_and_sd(self.by_seed)[1]
 
+    def verdict(self, margin: float, sign: int = 1) -> str:
+        """Return what the interval says of the first arm; ``sign`` is -1 if lower values are better."""
+        if not self.seeds:
+            return NOT_RUN
+        if not self.is_resolvable:
+            return TOO_FEW
+        if -margin < self.low and self.high < margin:
+            return EQUAL
+        if not self.differs:
+            return UNDECIDED
+        return BETTER if self.difference * sign > 0 else WORSE
+
 
 def estimate_contrast(scores: Scores, weights: Array, name: str) -> Contrast:
-    """Return the contrast of a weighted sum of arms, (A,) or several (W, A); p is not corrected yet."""
-    weights = np.atleast_2d(weights)
-    by_seed, _ = scores.weighted_sums(weights)
-    differences, low, high = scores.estimate(weights)
+    """Return the contrast of a weighted sum of arms, (A,) or several (W, A), with Student's interval of it alone."""
+    by_seed, influences = scores.weighted_sums(np.atleast_2d(weights))
+    differences = by_seed[np.isfinite(by_seed)]
     mean = float(differences.mean()) if len(differences) else math.nan
-    p = statistics.sign_flip_p(differences)
-    return Contrast(name, mean, low, high, by_seed, p, p, statistics.superiority(differences))
+    error = None if influences is None else statistics.image_error(influences)
+    return Contrast(name, mean, *statistics.student_interval(differences), by_seed, error)
 
 
-def correct_family(contrasts: Sequence[Contrast], metrics: Sequence[str] | None = None) -> list[Contrast]:
-    """Return the contrasts with p corrected over all that have a common seed.
+def with_joint_intervals(contrasts: Sequence[Contrast], alpha: float = ALPHA) -> list[Contrast]:
+    """Return a family of contrasts whose intervals hold together with the probability ``1 - alpha``.
 
-    ``metrics`` are the metrics of the contrasts if they differ: each is then divided by the root mean square of its
-    differences, which does not depend on their signs.
+    Contrasts with fewer than six seeds keep Student's interval and are no part of the family: nothing is claimed of
+    them.
     """
-    tested = [index for index, contrast in enumerate(contrasts) if contrast.seeds]
-    if not tested:
+    family = [index for index, contrast in enumerate(contrasts) if contrast.is_resolvable]
+    if not family:
         return list(contrasts)
-    names = np.array(["" if metrics is None else metrics[index] for index in tested])
-    differences = np.stack([contrasts[index].by_seed for index in tested])
-    squares = np.array([np.nanmean(differences[names == name] ** 2) for name in names])
-    scales = np.where(squares > 0, np.sqrt(squares), 1.0)
-    corrected = list(contrasts)
-    for index, p_adjusted in zip(tested, statistics.step_down_p(differences, scales), strict=True):
+    differences = np.stack([contrasts[index].by_seed for index in family])
+    half_widths = statistics.critical_value(differences, alpha) * statistics.standard_errors(differences)
+    joint = list(contrasts)
+    for index, half in zip(family, half_widths, strict=True):
         contrast = contrasts[index]
-        is_resolvable = statistics.smallest_possible_p(contrast.seeds) <= ALPHA
-        corrected[index] = replace(contrast, p_adjusted=p_adjusted, is_resolvable=is_resolvable)
-    return corrected
+        low, high = contrast.difference - half, contrast.difference + half
+        joint[index] = replace(contrast, low=low, high=high)
+        if contrast.image_error is not None:
+            error, freedom = contrast.image_error
+            wide = math.hypot(half, float(stats.t.isf(alpha / 2 / len(family), freedom)) * error)
+            joint[index] = replace(
+                joint[index], wide_low=contrast.difference - wide, wide_high=contrast.difference + wide
+            )
+    return joint
 
 
 def compare_pair(scores: Scores, first: int, second: int) -> Contrast:
@@ -153,58 +160,41 @@ def compare_pair(scores: Scores, first: int, second: int) -> Contrast:
 def compare_repeats(scores: Scores, first: int, second: int) -> Contrast:
     """Compare a configuration with its repeat: paired where the seeds are the same, else as two groups."""
     paired = compare_pair(scores, first, second)
-    if paired.seeds:
-        return paired
     a, b = (scores.values[arm][np.isfinite(scores.values[arm])] for arm in (first, second))
-    if not len(a) or not len(b):
+    if paired.seeds or not len(a) or not len(b):
         return paired
-    difference, low, high, p = statistics.compare_unpaired(a, b)
-    return replace(paired, difference=difference, low=low, high=high, p=p, p_adjusted=p, is_paired=False)
+    low, high = statistics.welch_interval(a, b)
+    return replace(paired, difference=float(a.mean() - b.mean()), low=low, high=high, is_paired=False)
 
 
 @dataclass(frozen=True)
-class Effects:
-    """Main effects and interaction of two factors.
+class TwoFactors:
+    """The arms of two factors as a table.
 
     Attributes:
         factors: the two keys. ``levels``: their values.
         cells: (I, J) index of the arm of each combination; -1 without one.
-        main: for each factor the differences between its levels; both factors are one family.
-        deviations: (I, J) from the sum of both effects.
+        deviations: (I, J) from the sum of both effects; None if a cell is missing or no seed is in all cells.
         p: p value of no interaction. ``seeds``: the number of seeds that all cells have.
     """
 
     factors: tuple[str, str]
     levels: tuple[list[str], list[str]]
     cells: Array
-    main: tuple[list[Contrast], list[Contrast]] = ([], [])
     deviations: Array | None = None
     p: float = 1.0
     seeds: int = 0
 
 
-def estimate_effects(scores: Scores, keys: Sequence[str], arms: Mapping[int, Mapping[str, str]]) -> Effects:
-    """Return main effects and interaction of two factors; ``arms`` are their settings by index.
-
-    They are empty if a cell is missing or no seed is in all cells.
-    """
+def tabulate_factors(scores: Scores, keys: Sequence[str], arms: Mapping[int, Mapping[str, str]]) -> TwoFactors:
+    """Return the table of two factors with its interaction; ``arms`` are their settings by index."""
     first, second = keys
     rows, columns = (list(dict.fromkeys(values[key] for values in arms.values())) for key in keys)
     cells = np.full((len(rows), len(columns)), -1)
     for index, values in arms.items():
         cells[rows.index(values[first]), columns.index(values[second])] = index
-    effects = Effects((first, second), (rows, columns), cells)
+    table = TwoFactors((first, second), (rows, columns), cells)
     if (cells < 0).any() or not (complete := scores.complete_seeds(cells.flatten())).any():
-        return effects
-    balanced = replace(scores, values=np.where(complete, scores.values, math.nan))
-    main: list[list[Contrast]] = []
-    for levels, groups in ((rows, cells), (columns, cells.T)):
-        main.append([])
-        for low, high in itertools.combinations(range(len(levels)), 2):
-            weights = np.zeros(len(scores.labels))
-            weights[groups[high]], weights[groups[low]] = 1 / groups.shape[1], -1 / groups.shape[1]
-            main[-1].append(estimate_contrast(balanced, weights, f"{levels[high]} vs {levels[low]}"))
-    corrected = correct_family([*main[0], *main[1]])
+        return table
     deviations, p = statistics.interaction_test(scores.values[cells][:, :, complete])
-    by_factor = corrected[: len(main[0])], corrected[len(main[0]) :]
-    return replace(effects, main=by_factor, deviations=deviations, p=p, seeds=int(complete.sum()))
+    return replace(table, deviations=deviations, p=p, seeds=int(complete.sum()))

@@ -12,6 +12,7 @@ def to_csv(analysis: SweepAnalysis) -> str:
     arms = {run.folder: arm for arm in analysis.arms for run in arm.runs}
     compared = {run.folder for runs in analysis.runs for run in runs.values()}
     missing_runs = {missing.name: missing for missing in analysis.missing_runs if missing.name}
+    untrained = {analysis.finished[run.arm][run.replicate].folder: run.reason for run in analysis.untrained}
     metrics = list(dict.fromkeys(key for run in analysis.sweep.runs for key in run.metrics))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -28,7 +29,7 @@ def to_csv(analysis: SweepAnalysis) -> str:
                 "" if run.seed is None else run.seed,
                 *([run.fold] if has_folds else []),
                 missing.state if missing else run.state,
-                missing.reason if missing else run.reason,
+                missing.reason if missing else untrained.get(run.folder, run.reason),
                 run.folder in compared,
                 run.command,
                 *(arm.values[key] if arm else "" for key in analysis.factors),

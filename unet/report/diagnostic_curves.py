@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unet.report.analysis import SweepAnalysis
-from unet.report.metrics import SMALLEST_OBJECTS, mean_and_sd, object_bins
+from unet.report.metrics import SMALL_OBJECTS, mean_and_sd, object_bins
 from unet.report.read_sweep import natural_key
 
 Array = np.ndarray
@@ -24,7 +24,11 @@ DIAGNOSTICS = (
     Diagnostic("boundary/iou", "boundary IoU", "IoU of the inner rims of the contours; higher is better"),
     Diagnostic("boundary/bf", "boundary F", "contours matched within a tolerance; higher is better"),
     Diagnostic("thin/*", "thin structures", "skeleton recall, mean over classes; higher is better"),
-    Diagnostic(SMALLEST_OBJECTS, "smallest objects", "recall in each class's smallest size range; higher is better"),
+    Diagnostic(
+        SMALL_OBJECTS,
+        "small objects",
+        "recall of objects of 4 to 64 pixels, mean over sizes and classes; higher is better",
+    ),
     Diagnostic("shift/agreement", "shift agreement", "labels unchanged by shifts, mean; higher is better"),
     Diagnostic("shift/worst", "worst shift", "labels unchanged by the worst shift; higher is better"),
     Diagnostic("checkerboard/imbalance", "checkerboard", "variation over grid positions, one color; lower is better"),

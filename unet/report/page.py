@@ -8,14 +8,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import unet.report.diagnostic_curves as diagnostic_curves
 import unet.report.embedded_images as embedded_images
 import unet.report.plots as plots
-import unet.report.statistics as statistics
 import unet.report.summary_text as summary_text
 import unet.report.tables as tables
 from unet.report.analysis import SweepAnalysis
 from unet.report.common_claims import evaluate_claims
 
 MAX_PLOTTED = 20
-"""Differences in the figure; the table has all."""
+"""Questions in the figure; the table has all."""
 
 
 @cache
@@ -40,28 +39,26 @@ def cell(text: str) -> str:
 
 def contents(analysis: SweepAnalysis) -> dict[str, Any]:
     """Return the variables that both templates use."""
-    effects = analysis.effects
+    table = analysis.table
     further, unmeasured = tables.diagnostic_table(analysis)
     values = {
         "name": analysis.sweep.folder.resolve().name,
         "analysis": analysis,
         "conclusions": summary_text.conclusions(analysis),
+        "questions": tables.question_table(analysis),
         "arms": tables.arm_table(analysis),
         "comparisons": tables.comparison_table(analysis.contrasts),
         "repeats": tables.comparison_table([contrast for *_, contrast in analysis.repeats]),
-        "effects": effects,
-        "grid": tables.two_way_table(analysis, effects)[0] if effects else None,
-        "main_effects": tables.comparison_table([*effects.main[0], *effects.main[1]]) if effects else None,
-        "interactions": tables.interaction_table(effects) if effects else None,
-        "costs": tables.cost_table(analysis),
+        "two_way": table,
+        "grid": tables.two_way_table(analysis, table)[0] if table else None,
+        "interactions": tables.interaction_table(table) if table else None,
         "classes": tables.class_table(analysis),
         "further": further,
         "unmeasured": unmeasured,
-        "folklore": tables.claim_table(evaluate_claims(analysis)),
+        "claims": tables.claim_table(evaluate_claims(analysis)),
         "missing_runs": tables.missing_run_table(analysis),
         "provenance": tables.provenance_table(analysis),
         "commands": tables.command_table(analysis),
-        "replicates": statistics.REPLICATES,
         "unit": analysis.unit,
     }
     unchanged = ("missing_runs", "provenance", "commands")  # they have both columns and the words of commands
@@ -73,20 +70,17 @@ def contents(analysis: SweepAnalysis) -> dict[str, Any]:
 
 def figures(analysis: SweepAnalysis) -> dict[str, Any]:
     """Return the figures of the HTML page."""
-    most_certain = sorted(analysis.family, key=lambda c: (c.p_adjusted, -abs(c.difference)))[:MAX_PLOTTED]
-    contrasts = sorted(most_certain, key=lambda c: -abs(c.difference))
-    selection = "" if len(contrasts) == len(analysis.family) else f", {len(contrasts)} of {len(analysis.family)}"
-    overview = [plots.plot_runs(analysis)] if any(analysis.runs) else []
-    if contrasts:
-        overview.append(plots.plot_differences(analysis, contrasts, f"Differences between arms{selection}"))
+    known = [question for question in analysis.questions if question.contrast.seeds]
+    largest = sorted(known, key=lambda question: -abs(question.contrast.difference))[:MAX_PLOTTED]
     crops, without_crops = embedded_images.prediction_images(analysis)
     return {
-        "overview": overview,
+        "answers": [plots.plot_questions(analysis, largest)] if largest else [],
+        "overview": [plots.plot_runs(analysis)] if any(analysis.finished) else [],
         "cost_figures": plots.plot_costs(analysis),
         "curves": [plots.plot_curve(analysis, curve) for curve in diagnostic_curves.curves(analysis)],
         "crops": crops,
         "without_crops": without_crops,
-        "shades": plots.cell_colors(tables.two_way_table(analysis, analysis.effects)[1]) if analysis.effects else None,
+        "shades": plots.cell_colors(tables.two_way_table(analysis, analysis.table)[1]) if analysis.table else None,
     }
 
 

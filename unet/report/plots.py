@@ -12,10 +12,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from unet.report.analysis import SweepAnalysis
-from unet.report.comparison import Contrast
+from unet.report.comparison import BETTER, EQUAL, WORSE
 from unet.report.diagnostic_curves import Curve, mean_lines
 from unet.report.embedded_images import EmbeddedImage, data_uri
-from unet.report.metrics import is_lower_better
+from unet.report.metrics import is_lower_better, metric_value
+from unet.report.questions import Question
+from unet.report.summary_text import question_name
 
 Array = np.ndarray
 
@@ -40,10 +42,10 @@ WIDTH = 4.4
 COSTS = (
     ("model/parameters", "parameters"),
     ("model/flops", "FLOPs of one image"),
-    ("time/train_seconds", "training time (s)"),
-    ("time/samples_per_second", "samples/s in training"),
     ("memory/peak_bytes", "peak memory (bytes)"),
 )
+VERDICT_COLORS = {BETTER: COLORS[1], WORSE: COLORS[1], EQUAL: COLORS[2]}
+"""Orange and green; anything else is hollow."""
 
 
 def draw_svg(heading: str, alt: str, height: float, draw) -> EmbeddedImage:
@@ -63,54 +65,67 @@ def arm_style(arm: int) -> dict[str, Any]:
 
 
 MAX_NAME_LENGTH = 44
-"""Characters of a comparison's name that fit beside the axes."""
+"""Characters of a name that fit beside the axes."""
+
+
+def shorten(name: str, length: int) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def plot_runs(analysis: SweepAnalysis) -> EmbeddedImage:
-    """Plot every run as a point and every arm's mean with its interval, the best arm on top."""
+    """Plot every run as a point and every arm's mean as a bar, the best arm on top; untrained runs as crosses."""
     means = analysis.scores.means()
-    order = [int(arm) for arm in np.argsort(-analysis.sign * means) if np.isfinite(means[arm])]
+    ranked = np.argsort(np.where(np.isfinite(means), -analysis.sign * means, math.inf), kind="stable")
+    order = [int(arm) for arm in ranked if analysis.finished[arm]]
 
     def draw(axes: Axes) -> None:
         for row, arm in enumerate(order):
             values = analysis.scores.values[arm]
             known = np.isfinite(values)
-            mean, low, high = analysis.arm_interval(arm)
-            axes.plot([low, high], [row, row], color="#555555", linewidth=3, alpha=0.35, solid_capstyle="butt")
             jitter = np.linspace(-0.16, 0.16, int(known.sum()))
             axes.plot(values[known], row + jitter, linestyle="", markersize=3.5, alpha=0.8, **arm_style(arm))
-            axes.plot([mean, mean], [row - 0.3, row + 0.3], color="black", linewidth=1.4)
-        labels = [label if len(label := analysis.arms[arm].label) <= 34 else f"{label[:33]}…" for arm in order]
+            axes.plot([means[arm], means[arm]], [row - 0.3, row + 0.3], color="black", linewidth=1.4)
+            untrained = [
+                analysis.finished[arm][run.replicate]
+                for run in analysis.untrained
+                if run.arm == arm and run.is_excluded
+            ]
+            scores = [metric_value(run.metrics, analysis.split, analysis.metric) for run in untrained]
+            axes.plot(scores, [row] * len(scores), "x", color="#777777", markersize=4)
+        labels = [shorten(analysis.arms[arm].label, 34) for arm in order]
         axes.set_yticks(range(len(order)), [f"{label}  {arm + 1}" for label, arm in zip(labels, order, strict=True)])
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.set_xlabel(analysis.metric_name)
         axes.grid(axis="y", visible=False)
 
-    alt = "Every run's score by arm with means and intervals; the numbers are in the table of arms."
+    alt = "Every run's score by arm with means; the numbers are in the table of arms."
     return draw_svg("Every run", alt, 0.75 + 0.3 * len(order), draw)
 
 
-def plot_differences(analysis: SweepAnalysis, contrasts: Sequence[Contrast], heading: str) -> EmbeddedImage:
-    """Plot differences with their intervals, filled if claimed. Long names are replaced by the arms' numbers."""
-    names = [contrast.name for contrast in contrasts]
-    if max(map(len, names), default=0) > MAX_NAME_LENGTH:
-        numbers = {contrast.name: f"{first + 1} vs {second + 1}" for first, second, contrast in analysis.pairs}
-        names = [numbers[name] for name in names]
+def plot_questions(analysis: SweepAnalysis, questions: Sequence[Question]) -> EmbeddedImage:
+    """Plot the differences with their intervals and the margin of practical equality as a band (a forest plot).
+
+    The thin line is the interval for other images.
+    """
 
     def draw(axes: Axes) -> None:
+        axes.axvspan(-analysis.margin, analysis.margin, color="#e3efe9", zorder=0)
         axes.axvline(0, color="#555555", linewidth=0.8)
-        for row, contrast in enumerate(contrasts):
-            color = COLORS[1] if contrast.is_claimed else COLORS[0]
-            axes.plot([contrast.low, contrast.high], [row, row], color=color, linewidth=1.6)
-            face = color if contrast.is_claimed else "white"
+        for row, question in enumerate(questions):
+            contrast, verdict = question.contrast, analysis.verdict(question)
+            color = VERDICT_COLORS.get(verdict, COLORS[0])
+            axes.plot([contrast.wide_low, contrast.wide_high], [row, row], color=color, linewidth=0.7)
+            axes.plot([contrast.low, contrast.high], [row, row], color=color, linewidth=2.2, solid_capstyle="butt")
+            face = color if verdict in VERDICT_COLORS else "white"
             axes.plot(contrast.difference, row, "o", color=color, markerfacecolor=face, markersize=5)
-        axes.set_yticks(range(len(contrasts)), names)
-        axes.set_ylim(len(contrasts) - 0.4, -0.6)
-        axes.set_xlabel(f"difference in {analysis.metric_name}")
+        names = [shorten(question_name(analysis, question), MAX_NAME_LENGTH) for question in questions]
+        axes.set_yticks(range(len(questions)), names)
+        axes.set_ylim(len(questions) - 0.4, -0.6)
+        axes.set_xlabel(f"difference in {analysis.metric_name}; band: ±{analysis.margin:g}, practically equal")
         axes.grid(axis="y", visible=False)
 
-    alt = "Differences between arms with their intervals; the numbers are in the table of comparisons."
-    return draw_svg(heading, alt, 0.75 + 0.24 * len(contrasts), draw)
+    alt = "Differences with their intervals; the numbers are in the table of questions."
+    return draw_svg("Answers", alt, 0.75 + 0.26 * len(questions), draw)
 
 
 def plot_costs(analysis: SweepAnalysis) -> list[EmbeddedImage]:
@@ -133,8 +148,6 @@ def plot_cost(analysis: SweepAnalysis, metric: str, name: str, costs: Array, arm
         front = pareto_front(sign * costs[arms], analysis.sign * means[arms])
         axes.plot(costs[arms][front], means[arms][front], color="#999999", linewidth=1, zorder=1)
         for arm in arms:
-            _, low, high = analysis.arm_interval(arm)
-            axes.plot([costs[arm]] * 2, [low, high], color=arm_style(arm)["color"], linewidth=1, alpha=0.5)
             axes.plot(costs[arm], means[arm], linestyle="", markersize=6, **arm_style(arm))
             axes.annotate(str(arm + 1), (costs[arm], means[arm]), (4, 3), textcoords="offset points", fontsize=8)
         axes.set_xlabel(name)

@@ -69,11 +69,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A folder, the commands that ran in it (if known), and its runs, including planned ones."""
+    """A folder, the commands that ran in it (if known), its runs, including planned ones, and the questions.
+
+    Attributes:
+        questions: the reference level of every key that the sweep asks about; empty if it named none.
+    """
 
     folder: Path
     commands: list[str]
     runs: list[Run]
+    questions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -90,6 +95,7 @@ def read_sweep(folder: Path) -> Sweep:
         plan = read_json(folder / SWEEP)
         jobs = {name: [str(override) for override in overrides] for name, overrides in plan.get("jobs", {}).items()}
         commands = [str(command) for command in plan.get("commands", [])]
+        questions = dict(plan.get("questions", {}))
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -102,7 +108,7 @@ def read_sweep(folder: Path) -> Sweep:
     names = [*jobs, *(name for name in sorted(existing, key=natural_key) if name not in jobs)]
     if not names:
         raise UserError(f"{folder}: no runs in it; expected one folder per run, each with {CONFIG} and {STATUS}")
-    return Sweep(folder, commands, [read_run(folder / n, jobs.get(n, ())) for n in names])
+    return Sweep(folder, commands, [read_run(folder / n, jobs.get(n, ())) for n in names], questions)
 
 
 def natural_key(name: str) -> list[tuple[bool, int, str]]:

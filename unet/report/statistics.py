@@ -1,4 +1,4 @@
-"""Compute the statistics of a comparison. Arrays are indexed (arm A, seed S, replicate R)."""
+"""Compute the statistics of a comparison. Arrays are indexed (comparison C, seed S) or (arm A, seed S)."""
 
 import itertools
 import math
@@ -10,27 +10,15 @@ from scipy import stats
 Array = np.ndarray
 
 LEVEL = 0.95
-"""Coverage of every interval; one minus it is the level of every test."""
+"""Probability with which all intervals of a family contain their true values."""
 ALPHA = 1 - LEVEL
-POWER = 0.8
-REPLICATES = 2000
+MIN_SEEDS = 6
+"""Smallest number of seeds with which anything is decided: five have only 16 sign patterns, more than 1 in 20 each."""
+RECOMMENDED_SEEDS = 12
 EXACT_UP_TO = 16
 """Seeds up to which all 2^n sign patterns are enumerated; beyond, a random sample is used."""
 SAMPLED = 20_000
 """Size of that sample."""
-FLIPPED_UP_TO = 12
-"""Seeds up to which a simulated comparison must also pass the sign-flip test on its own."""
-
-
-def sign_flip_p(differences: Array) -> float:
-    """Return the two-sided p value of the paired permutation test for a mean of zero (Fisher 1935, §21).
-
-    If the arms do not differ, each of the n paired ``differences`` (n,) could as well have had the other sign: p is the
-    share of the 2^n sign patterns whose mean is at least as far from zero as the observed one. Exact up to 16
-    differences; beyond, a random sample of patterns and the observed one (Phipson & Smyth 2010,
-    https://doi.org/10.2202/1544-6115.1585).
-    """
-    return step_down_p(differences[None])[0] if len(differences) else 1.0
 
 
 @lru_cache(32)
@@ -42,107 +30,68 @@ def sign_patterns(n: int) -> Array:
     return np.hstack([np.ones((len(signs), 1)), signs])
 
 
-def flipped_means(differences: Array, scales: Array | float = 1.0) -> Array:
-    """Return the absolute scaled means of C comparisons under every sign pattern (P, C).
+def critical_value(differences: Array, alpha: float = ALPHA) -> float:
+    """Return the factor of the standard errors that makes all intervals of C comparisons hold together.
 
-    ``differences`` (C, S) is nan if a comparison lacks a seed. A seed's sign is flipped in all comparisons at once.
+    The deviations of ``differences`` (C, S) from their means get the sign of every pattern, a seed's sign in all
+    comparisons at once, so that their correlation is kept. The factor is the ``1 - alpha`` quantile of the largest
+    absolute t statistic (Romano & Wolf 2005, https://doi.org/10.1198/016214504000000539). nan marks a missing seed.
+
+    Returns infinity if ``alpha`` is below the share of one pattern.
     """
+    known = np.isfinite(differences)
+    counts = known.sum(1)
+    deviations = np.where(known, differences - np.nanmean(differences, 1, keepdims=True), 0.0)
+    patterns = sign_patterns(differences.shape[1])
+    if alpha * len(patterns) < 1:
+        return math.inf
+    squares = (deviations**2).sum(1) / counts
+    varying = squares > 0
+    if not varying.any():
+        return 0.0
+    means = patterns @ deviations[varying].T / counts[varying]
+    variances = np.maximum(squares[varying] - means**2, 1e-12 * squares[varying]) / (counts[varying] - 1)
+    largest = (np.abs(means) / np.sqrt(variances)).max(1)
+    return float(np.quantile(largest, 1 - alpha, method="higher"))
+
+
+def standard_errors(differences: Array) -> Array:
+    """Return the standard error of each mean of ``differences`` (C, S); nan with fewer than two seeds."""
     counts = np.isfinite(differences).sum(1)
-    return np.abs(sign_patterns(differences.shape[1]) @ np.nan_to_num(differences).T) / (counts * scales)
+    errors = np.full(len(differences), math.nan)
+    for row in np.flatnonzero(counts > 1):
+        errors[row] = np.nanstd(differences[row], ddof=1) / math.sqrt(counts[row])
+    return errors
 
 
-def step_down_p(differences: Array, scales: Array | float = 1.0) -> list[float]:
-    """Return step-down p values of C comparisons (C, S) by their maximum (Westfall & Young 1993; Romano & Wolf 2005,
-    https://doi.org/10.1198/016214504000000539).
+def image_error(influences: Array) -> tuple[float, float]:
+    """Return the standard error of a score that comes from its images, and its degrees of freedom.
 
-    Each absolute mean is compared with the maximum over itself and all smaller ones under the same sign patterns; p
-    values are monotone in the means. The patterns preserve the correlation of the comparisons, so n seeds that decide
-    one comparison can decide a hundred. Assumption: a seed's deviations are as likely with all signs reversed.
+    ``influences`` (N,) are the changes of the score when each unit (an image, or a group of dependent ones) is left
+    out: this is the jackknife. The degrees of freedom are Satterthwaite's (1946, https://doi.org/10.2307/3002019) for a
+    sum of squares: of a hundred images of which nine hold the class that decides, about nine count.
     """
-    sizes = flipped_means(differences, scales)
-    order = np.argsort(sizes[0])
-    largest = np.maximum.accumulate(sizes[:, order], axis=1)
-    p = (largest >= sizes[0, order] * (1 - 1e-9)).mean(0)  # rounding must not exclude the observed pattern
-    p_adjusted = np.empty(len(order))
-    p_adjusted[order] = np.maximum.accumulate(p[::-1])[::-1]
-    return [float(value) for value in p_adjusted]
+    n = len(influences)
+    squares = (influences - influences.mean()) ** 2
+    if n < 2 or not squares.any():
+        return 0.0, math.inf
+    effective = 3 * squares.sum() ** 2 / (squares**2).sum()  # 3: the fourth moment of a normal value
+    return math.sqrt((n - 1) / n * squares.sum()), float(np.clip(effective - 1, 1, n - 1))
 
 
-def critical_difference(differences: Array) -> float:
-    """Return the mean beyond which one more comparison besides these (C, S) is claimed; infinite with too few seeds."""
-    largest = np.sort(flipped_means(differences).max(1))
-    allowed = int(ALPHA * len(largest))
-    return float(largest[-allowed]) if allowed else math.inf
-
-
-def smallest_possible_p(n: int) -> float:
-    """Return the smallest two-sided p value of ``n`` signs: 2 of 2^n patterns."""
-    return min(1.0, 2.0 ** (1 - n))
-
-
-MIN_SEEDS = next(n for n in itertools.count(1) if smallest_possible_p(n) <= ALPHA)
-"""Smallest number of seeds with which any difference can be claimed."""
-
-
-def superiority(differences: Array) -> tuple[float, float, float]:
-    """Return P(A > B), the share of seeds at which A is ahead (ties half), with its Clopper-Pearson interval.
-
-    Proposed for comparing learning algorithms by Bouthillier et al. 2021 (https://arxiv.org/abs/2103.03098).
-    """
-    n, ahead = len(differences), (differences > 0).sum() + (differences == 0).sum() / 2
-    if n == 0:
-        return math.nan, 0.0, 1.0
-    low = stats.beta.ppf(ALPHA / 2, ahead, n - ahead + 1) if ahead > 0 else 0.0
-    high = stats.beta.ppf(1 - ALPHA / 2, ahead + 1, n - ahead) if ahead < n else 1.0
-    return float(ahead / n), float(low), float(high)
-
-
-@lru_cache(32)
-def seed_shares(n: int, replicates: int = REPLICATES) -> Array:
-    """Return the share of each seed in every bootstrap replicate (R, n).
-
-    n - 1 seeds are drawn with replacement, not n: with n the variance of a mean comes out too small by the factor
-    (n - 1) / n, which matters at five seeds (Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789, sec. 3.3).
-    """
-    draws = max(1, n - 1)
-    return np.random.default_rng(1).multinomial(draws, np.full(n, 1 / n), replicates) / draws
-
-
-def image_counts(n: int, replicates: int = REPLICATES) -> Array:
-    """Return how often each image is drawn in every replicate (R, n), the same for every run."""
-    return np.random.default_rng(2).multinomial(n, np.full(n, 1 / n), replicates)
-
-
-def confidence_interval(differences: Array, replicates: Array, images: int = 0) -> tuple[float, float]:
-    """Return the interval of the mean of ``differences`` (n,): mean ± Student's t times the replicates' deviation.
-
-    A 95 % percentile interval of five seeds covers only about 85 %. The degrees of freedom are Satterthwaite's (1946,
-    https://doi.org/10.2307/3002019) of two variances: that of the seeds has n - 1, that of the ``images`` has
-    ``images`` - 1. Without images this is Student's interval; it is nan for one seed.
-    """
-    n = len(differences)
-    if n < 2:
+def student_interval(values: Array) -> tuple[float, float]:
+    """Return Student's interval of the mean of ``values`` (n,); nan for fewer than two."""
+    if len(values) < 2:
         return math.nan, math.nan
-    mean, by_seed, total = float(differences.mean()), float(differences.var(ddof=1)) / n, float(replicates.var())
-    by_image = max(0.0, total - by_seed) if images > 1 else 0.0
-    variance = by_seed + by_image
-    if variance == 0:
-        return mean, mean
-    freedom = variance**2 / (by_seed**2 / (n - 1) + by_image**2 / max(1, images - 1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
-    return mean - half, mean + half
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
-def rank_intervals(means: Array, replicates: Array, seeds: int) -> list[tuple[int, int]]:
-    """Return the interval of each arm's rank, 1 the largest: percentiles over replicates (A, R) around ``means`` (A,).
-
-    The replicates are widened by t / z, as the intervals of differences are.
-    """
-    wider = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) / stats.norm.ppf((1 + LEVEL) / 2)
-    spread = means[:, None] + wider * (replicates - replicates.mean(1, keepdims=True))
-    ranks = 1 + (spread[None] > spread[:, None]).sum(1)
-    low, high = np.percentile(ranks, [50 * ALPHA, 100 - 50 * ALPHA], axis=1, method="nearest")
-    return [(int(a), int(b)) for a, b in zip(low, high, strict=True)]
+def proportion_interval(count: int, n: int) -> tuple[float, float]:
+    """Return the interval of Clopper & Pearson (1934) for a share of ``count`` in ``n``."""
+    low = float(stats.beta.ppf(ALPHA / 2, count, n - count + 1)) if count > 0 else 0.0
+    high = float(stats.beta.ppf(1 - ALPHA / 2, count + 1, n - count)) if count < n else 1.0
+    return low, high
 
 
 def interaction_test(table: Array) -> tuple[Array, float]:
@@ -157,47 +106,11 @@ def interaction_test(table: Array) -> tuple[Array, float]:
     return residuals.mean(2), float((squares >= squares[0] * (1 - 1e-9)).mean())
 
 
-def compare_unpaired(a: Array, b: Array) -> tuple[float, float, float, float]:
-    """Return difference of means, Welch interval and permutation p value of two groups that share no seed."""
-    difference = float(a.mean() - b.mean())
+def welch_interval(a: Array, b: Array) -> tuple[float, float]:
+    """Return Welch's interval of the difference of the means of two groups that share no seed."""
     if min(len(a), len(b)) < 2:
-        return difference, math.nan, math.nan, 1.0
+        return math.nan, math.nan
     if np.ptp(a) == np.ptp(b) == 0:
-        low = high = difference
-    else:
-        low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(LEVEL)
-    test = stats.permutation_test(
-        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=10_000, axis=-1, rng=0
-    )
-    return difference, float(low), float(high), float(test.pvalue)
-
-
-def detectable_difference(differences: Array) -> float:
-    """Return the smallest true difference that would be claimed besides these comparisons (C, S) with 80 % power.
-
-    Simulated with normal deviations of the pooled standard deviation: the mean must pass the critical difference and
-    the sign-flip test on its own. Nan if no comparison has two seeds. With too few seeds: of a normal test with
-    Bonferroni's correction.
-    """
-    rows = [row[np.isfinite(row)] for row in differences]
-    variances = [row.var(ddof=1) for row in rows if len(row) > 1]
-    if not variances:
-        return math.nan
-    spread, seeds = math.sqrt(np.mean(variances)), int(np.median([len(row) for row in rows]))
-    critical = critical_difference(differences)
-    if math.isinf(critical):
-        quantiles = float(stats.norm.isf(ALPHA / 2 / len(rows)) + stats.norm.ppf(POWER))
-        return quantiles * spread / math.sqrt(seeds)
-    noise = spread * np.random.default_rng(3).standard_normal((1000, seeds))
-    patterns = sign_patterns(seeds) if seeds <= FLIPPED_UP_TO else np.ones((1, seeds))
-
-    def powerful(difference: float) -> bool:
-        means = np.abs((noise + difference) @ patterns.T) / seeds  # (R, P), the observed pattern first
-        alone = (means >= means[:, :1] * (1 - 1e-9)).mean(1) <= ALPHA
-        return bool(((means[:, 0] > critical) & (alone | (len(patterns) == 1))).mean() >= POWER)
-
-    low, high = critical, critical + 10 * spread
-    while high - low > 1e-3 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if powerful(middle) else (middle, high)
-    return high
+        return float(a.mean() - b.mean()), float(a.mean() - b.mean())
+    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(LEVEL)
+    return float(low), float(high)

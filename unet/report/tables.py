@@ -11,11 +11,11 @@ import unet.report.diagnostic_curves as diagnostic_curves
 from unet.report.analysis import SweepAnalysis
 from unet.report.arms import format_replicate, name_replicates
 from unet.report.common_claims import EvaluatedClaim, is_exact
-from unet.report.comparison import Contrast, Effects
+from unet.report.comparison import Contrast, TwoFactors
 from unet.report.diagnostic_curves import mean_lines
 from unet.report.metrics import mean_and_sd, metric_title
 from unet.report.read_sweep import to_json
-from unet.report.summary_text import NONE, format_number
+from unet.report.summary_text import NONE, format_number, question_name
 
 
 @dataclass(frozen=True)
@@ -42,84 +42,84 @@ def with_unit(table: Table, analysis: SweepAnalysis) -> Table:
 
 
 def arm_table(analysis: SweepAnalysis) -> Table:
-    """Return mean, standard deviation, interval and, with enough seeds, rank of every arm."""
-    ranks = analysis.ranks()
+    """Return score and costs of every arm."""
+    units = {"model/parameters": 1, "model/flops": 1e6, "memory/peak_bytes": 2**20}
+    costs = mean_lines(analysis, list(units)) / list(units.values())
     rows = []
     for index, arm in enumerate(analysis.arms):
         mean, deviation = mean_and_sd(analysis.scores.values[index])
-        _, low, high = analysis.arm_interval(index)
-        rank = "-".join(map(str, dict.fromkeys(ranks[index]))) if index in ranks else NONE
-        cells = [str(index + 1), arm.label, format_number(mean), format_number(deviation), format_range(low, high)]
-        rows.append([*cells, str(len(analysis.runs[index])), rank])
-    notes = [] if ranks else ["Arms are not ranked: too few seeds that every arm has."]
+        numbers = [NONE if math.isnan(value) else f"{value:,.0f}" for value in costs[index]]
+        fields = [run.metrics.get("model/receptive_field") for run in analysis.runs[index].values()]
+        texts = {" x ".join(map(str, size)) if isinstance(size, list) else str(size or NONE) for size in fields}
+        trained = f"{len(analysis.runs[index])} of {len(analysis.finished[index])}"
+        cells = [str(index + 1), arm.label, format_number(mean), format_number(deviation), trained]
+        rows.append([*cells, *numbers, " / ".join(sorted(texts)) or NONE])
+    notes = ["Means over seeds of the runs that trained. MFLOP: forward pass of one image."]
+    if math.isfinite(ratio := spread_ratio(analysis)):
+        notes.append(
+            f"The standard deviation of the arms' means is {ratio:.1f} times that of runs within an arm"
+            f"{'' if ratio >= 1 else ': these runs do not rank the arms'}."
+        )
     if analysis.dependent_keys:
         pairs = "; ".join(f"{key} with {leader}" for key, leader in analysis.dependent_keys.items())
         notes.append(f"Keys that change together: {pairs}.")
-    metric = analysis.metric_name
-    return Table(["", "arm", metric, "sd over seeds", "95 % interval", "seeds", "rank, 95 %"], rows, " ".join(notes))
+    columns = ["", "arm", analysis.metric_name, "sd over seeds", "trained", "parameters", "MFLOP", "peak MiB",
+               "receptive field"]  # fmt: skip
+    return Table(columns, rows, " ".join(notes))
+
+
+def spread_ratio(analysis: SweepAnalysis) -> float:
+    """Return the standard deviation of the arms' means divided by that of runs within an arm; nan if unknown."""
+    values = analysis.scores.values[analysis.main]
+    variances = np.array([mean_and_sd(row)[1] ** 2 for row in values])
+    variances, means = variances[np.isfinite(variances)], analysis.scores.means()[analysis.main]
+    within = math.sqrt(variances.mean()) if len(variances) else 0.0
+    return mean_and_sd(means)[1] / within if within else math.nan
+
+
+def question_table(analysis: SweepAnalysis) -> Table:
+    """Return difference, intervals and verdict of every question."""
+    rows = []
+    for question in analysis.questions:
+        contrast = question.contrast
+        cells = [question_name(analysis, question), analysis.verdict(question), format_number(contrast.difference)]
+        wide = format_range(contrast.wide_low, contrast.wide_high)
+        rows.append([*cells, format_range(contrast.low, contrast.high), wide, str(contrast.seeds)])
+    columns = ["first vs second", "first is", "difference", f"{100 * (1 - analysis.look.alpha):.3g} % interval",
+               "for other images", "seeds"]  # fmt: skip
+    return Table(columns, rows)
 
 
 def comparison_table(contrasts: Sequence[Contrast]) -> Table:
-    columns = ["first vs second", "difference", "95 % interval", "p", "p, corrected", "P(first > second)", "seeds",
-               "claimed"]  # fmt: skip
-    return Table(columns, [comparison(contrast) for contrast in contrasts])
+    """Return difference and interval of pairs of arms."""
+    rows = []
+    for contrast in contrasts:
+        seeds = str(contrast.seeds) if contrast.is_paired else "other seeds"
+        interval = format_range(contrast.low, contrast.high)
+        rows.append([contrast.name, format_number(contrast.difference), interval, seeds])
+    return Table(["first vs second", "difference", "95 % interval", "seeds"], rows)
 
 
-def comparison(contrast: Contrast) -> list[str]:
-    if not contrast.seeds and math.isnan(contrast.difference):
-        return [contrast.name, *[NONE] * 5, "0", "no seed in common"]
-    cells = [contrast.name, format_number(contrast.difference), format_range(contrast.low, contrast.high),
-             f"{contrast.p:.3g}"]  # fmt: skip
-    if not contrast.is_paired:
-        return [*cells, NONE, NONE, "other seeds", NONE]
-    probability, low, high = contrast.superiority
-    claimed = "yes" if contrast.is_claimed else "no" if contrast.is_resolvable else "too few seeds"
-    return [
-        *cells,
-        f"{contrast.p_adjusted:.3g}",
-        f"{probability:.2f} ({low:.2f} … {high:.2f})",
-        str(contrast.seeds),
-        claimed,
-    ]
-
-
-def two_way_table(analysis: SweepAnalysis, effects: Effects) -> tuple[list[list[str]], np.ndarray]:
+def two_way_table(analysis: SweepAnalysis, table: TwoFactors) -> tuple[list[list[str]], np.ndarray]:
     """Return texts and means (I, J) of the two-way table."""
-    means = np.where(effects.cells >= 0, analysis.scores.means()[effects.cells], math.nan)
+    means = np.where(table.cells >= 0, analysis.scores.means()[table.cells], math.nan)
 
     def cell(arm: int) -> str:
         values = analysis.scores.values[arm] if arm >= 0 else np.array([])
         seeds = int(np.isfinite(values).sum())
         return f"{format_mean_and_sd(*mean_and_sd(values))} (n={seeds})" if seeds else "no run"
 
-    return [[cell(arm) for arm in row] for row in effects.cells], means
+    return [[cell(arm) for arm in row] for row in table.cells], means
 
 
-def interaction_table(effects: Effects) -> Table | None:
+def interaction_table(table: TwoFactors) -> Table | None:
     """Return the deviation of every combination from the sum of its two effects."""
-    if effects.deviations is None:
+    if table.deviations is None:
         return None
     rows = [[name, *(f"{value:+.4f}" for value in row)]
-            for name, row in zip(effects.levels[0], effects.deviations, strict=True)]  # fmt: skip
-    note = f"Test of no interaction (sign flips of {effects.seeds} whole tables): p = {effects.p:.3g}."
-    return Table([f"{effects.factors[0]} \\ {effects.factors[1]}", *effects.levels[1]], rows, note)
-
-
-def cost_table(analysis: SweepAnalysis) -> Table:
-    """Return the costs of every arm, which may explain a difference."""
-    units = {"model/parameters": 1, "model/flops": 1e6, "time/train_seconds": 1, "time/samples_per_second": 1,
-              "memory/peak_bytes": 2**20}  # fmt: skip
-    means = mean_lines(analysis, list(units)) / list(units.values())
-    rows = []
-    for index, arm in enumerate(analysis.arms):
-        numbers = [NONE if math.isnan(value) else f"{value:,.0f}" for value in means[index]]
-        fields = [run.metrics.get("model/receptive_field") for run in analysis.runs[index].values()]
-        texts = {" x ".join(map(str, size)) if isinstance(size, list) else str(size or NONE) for size in fields}
-        score = format_number(analysis.scores.means()[index])
-        rows.append([str(index + 1), arm.label, score, *numbers[:2], " / ".join(sorted(texts)) or NONE, *numbers[2:]])
-    names = ["parameters", "MFLOP", "receptive field", "train s", "samples/s", "peak MiB"]
-    columns = ["", "arm", metric_title(analysis.metric), *names]
-    return Table(columns, rows, "Means over seeds. FLOPs: forward pass of one image. Times include the machine's load.")
+            for name, row in zip(table.levels[0], table.deviations, strict=True)]  # fmt: skip
+    note = f"Test of no interaction (sign flips of {table.seeds} whole tables): p = {table.p:.3g}."
+    return Table([f"{table.factors[0]} \\ {table.factors[1]}", *table.levels[1]], rows, note)
 
 
 def diagnostic_table(analysis: SweepAnalysis) -> tuple[Table | None, list[str]]:
@@ -150,22 +150,25 @@ def claim_table(evaluated: Sequence[EvaluatedClaim]) -> Table:
     rows = []
     for entry in evaluated:
         claim, contrast = entry.claim, entry.contrast
-        cells = [NONE] * 4
+        cells = [NONE] * 3
         if contrast.seeds:
-            tested = [format_range(contrast.low, contrast.high), f"{contrast.p_adjusted:.3g}"]
-            uncertainty = ["exact count", NONE] if is_exact(claim) else tested
-            cells = [format_number(contrast.difference), *uncertainty, str(contrast.seeds)]
+            interval = "exact count" if is_exact(claim) else format_range(contrast.low, contrast.high)
+            cells = [format_number(contrast.difference), interval, str(contrast.seeds)]
         about = [f"{claim.number}. {claim.sentence}", claim.comparison, metric_title(claim.metric)]
         rows.append([*about, *cells, entry.verdict])
-    columns = ["claim", "comparison", "metric", "difference", "95 % interval", "p, corrected", "seeds", "verdict"]
-    return Table(columns, rows)
+    return Table(["claim", "comparison", "metric", "difference", "95 % interval", "seeds", "verdict"], rows)
 
 
 def missing_run_table(analysis: SweepAnalysis) -> Table:
+    """Return the runs that are in no statistics, with the reason: missing, failed, or not trained."""
     rows = [
         [run.name or NONE, run.arm or NONE, format_replicate(run.replicate), run.state, run.reason, run.command]
         for run in analysis.missing_runs
     ]
+    for entry in (entry for entry in analysis.untrained if entry.is_excluded):
+        run = analysis.finished[entry.arm][entry.replicate]
+        label = analysis.arms[entry.arm].label
+        rows.append([run.name, label, format_replicate(entry.replicate), "not trained", entry.reason, run.command])
     return Table(["run", "arm", "seed", "state", "reason", "command"], rows)
 
 
