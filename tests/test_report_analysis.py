@@ -3,18 +3,22 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sweeps import counts_of, leave_run, metrics_of, sweep_of, words_of
 
 from unet.errors import UserError
-from unet.report import analyze
+from unet.report import analyze, write_report
 from unet.report.arms import Arm, arm_label, find_factors, format_value, shorten_keys
 from unet.report.common_claims import compare_levels, evaluate_claims, largest_vs_smallest, matched_vs_crossed
 from unet.report.metrics import FROM_COUNTS, object_bins
 from unet.report.read_sweep import read_sweep
 from unet.report.summary_text import conclusions
+from unet.report.tables import missing_run_table
+from unet.report.untrained import found_limit
 
 GRID = [{"model.down": down, "model.up": up} for down in ("max", "strided") for up in ("transposed", "bilinear")]
 
@@ -131,7 +135,7 @@ def test_runs_pair_by_seed_and_failures_are_excluded(tmp_path: Path):
         (3, "missing"),
     }
     assert "loss: nan at step 7" in [missing.reason for missing in analysis.missing_runs]
-    assert not analysis.can_decide and not analysis.ranks()
+    assert not analysis.can_decide
 
 
 def test_planned_runs_that_never_started_are_missing(tmp_path: Path):
@@ -156,22 +160,25 @@ def test_equal_arms_with_other_seeds_measure_seed_noise(tmp_path: Path):
     assert [arm.label for arm in analysis.arms if "again" in arm.label] == ["max + transposed (again)"]
     ((_, _, noise),) = analysis.repeats
     assert not noise.is_paired and noise.low < noise.difference < noise.high and noise.seeds == 0
-    assert len(analysis.contrasts) == len(analysis.family) == 6 and not analysis.missing_runs
-    assert analysis.effects is not None and analysis.effects.seeds == 8
-    assert sorted(analysis.ranks()) == analysis.main and len(analysis.main) == 4
+    assert len(analysis.contrasts) == 6 and not analysis.missing_runs and len(analysis.main) == 4
+    assert analysis.table is not None and analysis.table.seeds == 8
+    assert [(q.key, {q.first, q.second}) for q in analysis.questions] == [
+        ("model.down", {"max", "strided"}), ("model.up", {"transposed", "bilinear"})
+    ]  # fmt: skip
+    assert all(q.contrast.difference > 0 for q in analysis.questions)  # the better level first
     assert any("Seed noise:" in sentence for sentence in conclusions(analysis))
 
 
-def test_arms_are_ranked_although_another_arm_failed(tmp_path: Path):
+def test_arms_are_compared_although_another_arm_failed(tmp_path: Path):
     scores = np.random.default_rng(0).normal(0.5, 0.001, (2, 8)) + np.array([[0.1], [0.0]])
     sweep_of(tmp_path, GRID[:2], scores)
     for seed in range(8):
         leave_run(tmp_path, {**GRID[2], "seed": seed}, None, "failed", "out of memory")
     analysis = analyze(tmp_path)
-    ranks = {analysis.arms[arm].label: rank for arm, rank in analysis.ranks().items()}
-    assert ranks == {"max + transposed": (1, 1), "max + bilinear": (2, 2)}
-    assert len(analysis.missing_runs) == 8 and [c.seeds for c in analysis.family] == [8]
-    assert "out of 1 comparison between 2 arms." in conclusions(analysis)[0]
+    verdicts = {q.key: analysis.verdict(q) for q in analysis.questions}
+    assert verdicts == {"model.up": "better", "model.down": "no seed in common"}
+    assert len(analysis.missing_runs) == 8
+    assert any("transposed is better than bilinear by 0.1" in sentence for sentence in conclusions(analysis))
 
 
 def test_a_missing_metric_is_not_measured(tmp_path: Path):
@@ -181,28 +188,140 @@ def test_a_missing_metric_is_not_measured(tmp_path: Path):
     assert missing.state == "not measured" and "without test/boundary/iou" in missing.reason
 
 
-def test_a_reference_is_compared_with_every_other_arm(tmp_path: Path):
+def test_named_questions_are_the_family(tmp_path: Path):
+    """Of a grid of 2 x 2, the sweep asked for the up operators against bilinear only."""
     sweep_of(tmp_path, GRID, np.random.default_rng(0).normal(0.5, 0.01, (4, 7)))
-    assert len(analyze(tmp_path).family) == 6
-    analysis = analyze(tmp_path, reference="max + transposed")
-    others = [arm.label for arm in analysis.arms if arm.label != "max + transposed"]
-    assert [pair.name for pair in analysis.contrasts] == [f"{other} vs max + transposed" for other in others]
+    (tmp_path / "sweep.json").write_text(json.dumps({"questions": {"model.up": "bilinear", "model.depth": 4}}))
+    (question,) = analyze(tmp_path).questions
+    assert (question.key, question.first, question.second) == ("model.up", "transposed", "bilinear")
+    assert sorted(question.weights.tolist()) == [-0.5, -0.5, 0.5, 0.5] and question.contrast.seeds == 7
 
 
-def test_images_are_resampled_if_every_run_has_counts(tmp_path: Path):
+def test_runs_below_the_baseline_are_in_no_mean(tmp_path: Path):
+    """Seed 3 of the second arm has a score of 0.2, below the 0.4 of the colour histogram."""
+    scores = 0.6 + np.random.default_rng(0).normal(0, 0.01, (2, 8))
+    scores[1, 3] = 0.2
+    for arm, row in zip(GRID[:2], scores, strict=True):
+        for seed, score in enumerate(row):
+            leave_run(tmp_path, {**arm, "seed": seed}, metrics_of(score, seed) | {"baseline/miou": 0.4})
+    analysis = analyze(tmp_path)
+    (run,) = analysis.untrained
+    bilinear = [arm.label for arm in analysis.arms].index("bilinear")
+    assert (run.arm, run.replicate, run.missed_class) == (bilinear, 3, None)
+    assert analysis.scores.means()[bilinear] == pytest.approx(np.delete(scores[1], 3).mean())
+    assert analysis.questions[0].contrast.seeds == 7
+    assert "1 of 16 runs are below the colour histogram: bilinear 1 of 8 (0 to 53 %)." in conclusions(analysis)[1]
+
+
+def class_scores(pole: float, seed: int) -> dict[str, Any]:
+    return metrics_of(0.6, seed) | {"test/iou/pole": pole, "test/miou": (0.7 + 0.6 + pole) / 3}
+
+
+def test_runs_that_missed_a_class_are_counted_and_excluded(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    for arm, missing in (("max", [2]), ("avg", [5, 6])):
+        for seed in range(10):
+            pole = 0.001 if seed in missing else 0.5 + rng.normal(0, 0.02)
+            leave_run(tmp_path, {"model.down": arm, "seed": seed}, class_scores(pole, seed))
+    analysis = analyze(tmp_path)
+    assert {(analysis.arms[run.arm].label, run.replicate) for run in analysis.untrained} == {
+        ("max", 2), ("avg", 5), ("avg", 6)
+    }  # fmt: skip
+    assert analysis.questions[0].contrast.seeds == 7 and analysis.scores.means().min() > 0.58
+    first = conclusions(analysis)[1]
+    assert first.startswith("3 of 20 runs did not find pole: avg 2 of 10 (3 to 56 %), max 1 of 10 (0 to 45 %).")
+    assert not analysis.missing_runs and [row[3] for row in missing_run_table(analysis).rows] == ["not trained"] * 3
+
+
+def test_no_verdict_if_many_runs_missed_a_class(tmp_path: Path):
+    """Every other run finds poles: no mean over both kinds is compared, but another class can be."""
+    for arm, better in (("max", 0.0), ("avg", 0.1)):
+        for seed in range(8):
+            metrics = class_scores(0.001 if seed % 2 else 0.5, seed) | {"test/iou/sky": 0.7 + better + seed / 1e4}
+            leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics)
+    analysis = analyze(tmp_path)
+    assert [analysis.verdict(q) for q in analysis.questions] == ["no verdict"]
+    assert "A mean over both kinds of runs says little: no verdicts." in conclusions(analysis)[1]
+    sky = analyze(tmp_path, metric="iou/sky")
+    assert [sky.verdict(q) for q in sky.questions] == ["better"]
+
+
+def test_scores_without_two_groups_exclude_no_run():
+    rng = np.random.default_rng(0)
+    assert found_limit(rng.uniform(0, 0.6, 40)) == -math.inf
+    assert found_limit(rng.normal(0.3, 0.1, 40)) == -math.inf
+    assert found_limit(np.full(5, 0.3)) == found_limit(np.array([0.2])) == -math.inf
+    assert found_limit(np.array([0.001, 0.002, 0.02, 0.03])) == -math.inf  # a class that nobody finds
+    assert found_limit(np.array([0.0, 0.02, 0.4, 0.5, 0.45])) == pytest.approx(0.21)
+
+
+def test_images_widen_the_interval_for_other_images(tmp_path: Path):
     rng = np.random.default_rng(0)
     score = FROM_COUNTS["miou"]
     for arm, shift in zip(GRID[:2], (0, 0.05), strict=True):
-        for seed in range(3):
+        for seed in range(6):
             counts = counts_of(np.clip(0.6 + shift + rng.normal(0, 0.1, 30), 0.1, 0.9))
             leave_run(tmp_path, {**arm, "seed": seed}, metrics_of(float(score(counts.sum(0))), seed), counts=counts)
     analysis = analyze(tmp_path)
-    assert analysis.images == 30 and not analysis.warnings
-    assert analysis.scores.resampled is not None
-    assert analysis.scores.resampled.mean(-1) == pytest.approx(analysis.scores.values)
+    contrast = analysis.questions[0].contrast
+    assert analysis.units == 30 and not analysis.warnings
+    assert contrast.wide_low < contrast.low < contrast.high < contrast.wide_high
+    for path in tmp_path.glob("*/confusions.npz"):  # the same images as four clips
+        with np.load(path) as arrays:
+            names, counts = arrays["names"], arrays["counts"]
+        np.savez_compressed(path, names=names, counts=counts, groups=[f"clip{i % 4}" for i in range(30)])
+    analysis = analyze(tmp_path)
+    assert analysis.units == 4 and math.isnan(analysis.questions[0].contrast.wide_low)
+    assert any("4 independent units" in sentence for sentence in conclusions(analysis))
     next(tmp_path.glob("*seed=2/confusions.npz")).unlink()
     analysis = analyze(tmp_path)
-    assert analysis.images == 0 and "no confusions.npz" in analysis.warnings[0]
+    assert analysis.units == 0 and "no confusions.npz" in analysis.warnings[0]
+
+
+def test_reports_before_all_seeds_use_a_part_of_the_error_rate(tmp_path: Path):
+    """Twelve seeds are planned. Six use 0.0056 (O'Brien & Fleming), twelve then what is left of 0.05."""
+    scores = np.random.default_rng(0).normal(0.5, 0.01, (2, 18))
+    jobs = {}
+    for arm in GRID[:2]:
+        for seed in range(12):
+            words = words_of({**arm, "seed": seed})
+            jobs[",".join(words)] = words
+    (tmp_path / "sweep.json").write_text(json.dumps({"commands": [], "jobs": jobs}))
+    sweep_of(tmp_path, GRID[:2], scores[:, :6])
+    early = analyze(tmp_path)
+    assert early.look.alpha == pytest.approx(2 * norm.sf(norm.isf(0.025) * math.sqrt(2)))
+    assert "Only 6 of 12 planned seeds are complete." in early.warnings[0]
+    write_report(early)
+    write_report(analyze(tmp_path))  # again with the same seeds: no further look
+    sweep_of(tmp_path, GRID[:2], scores[:, 6:12], first_seed=6)
+    late = analyze(tmp_path)
+    assert late.look.alpha == pytest.approx(0.05 - early.look.alpha) and "1 earlier report" in late.warnings[0]
+    assert late.questions[0].contrast.high - late.questions[0].contrast.low > 0
+    write_report(late)
+    sweep_of(tmp_path, GRID[:2], scores[:, 12:], first_seed=12)
+    added = analyze(tmp_path)
+    assert added.look.alpha == pytest.approx(0.05)
+    assert "Seeds were added after a report on all 12 planned seeds." in added.warnings[0]
+
+
+def test_a_complete_sweep_uses_the_whole_error_rate(tmp_path: Path):
+    analysis = analyze(sweep_of(tmp_path, GRID, np.full((4, 6), 0.5)))
+    assert analysis.look.alpha == 0.05 and not analysis.warnings
+
+
+def test_runs_that_were_still_improving_cause_a_warning(tmp_path: Path):
+    for seed in range(3):
+        metrics = metrics_of(0.5, seed) | {"steps": 100, "best/step": 100 if seed else 50, "test/iou/pole": 0.0}
+        leave_run(tmp_path, {"seed": seed}, metrics)
+    warnings = analyze(tmp_path).warnings
+    assert warnings[0].startswith("No run found pole") and "2 of 3 classes" in warnings[0]
+    assert warnings[1].startswith("2 of 3 runs were best at their last validation")
+
+
+def test_the_margin_is_positive(tmp_path: Path):
+    sweep_of(tmp_path, GRID[:1], np.array([[0.5]]))
+    with pytest.raises(UserError, match="margin=0: expected a positive number"):
+        analyze(tmp_path, margin=0)
 
 
 def test_metrics_of_counts_ignore_absent_classes():

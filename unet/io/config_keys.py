@@ -12,7 +12,7 @@ CONFIGS = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs"
 
 RUNTIME_KEYS = (
     *("ckpt_path", "resume", "threads", "subprocess_per_job", "retry_failed", "diagnostics", "num_logged_images"),
-    *("feature_maps", "hydra"),
+    *("feature_maps", "questions", "hydra"),
     *("isolate", "pictures", "halve_batch"),  # of version 0.1
     *("trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_progress_bar"),
     *("trainer.enable_model_summary", "trainer.profiler", "trainer.model_registry"),

@@ -196,7 +196,8 @@ def analyze(
     usual = [index for index, arm in enumerate(arms) if arm.values.get(REPEAT, "") == usual_label]
     planned = max((len({run.replicate for run in arms[index].runs}) for index in usual), default=0)
     look = plan_look(folder, max((len(finished[index]) for index in usual), default=0), planned)
-    pairs, repeats = all_pairs(scores, arms, -1 if is_lower_better(metric) else 1)
+    sign = -1 if is_lower_better(metric) else 1
+    pairs, repeats = all_pairs(scores, arms, sign)
     crossed = [key for key in keys if key != REPEAT]
     named = {key: format_value(level) for key, level in sweep.questions.items()}
     return SweepAnalysis(
@@ -213,7 +214,7 @@ def analyze(
         untrained=untrained,
         scores=scores,
         units=units,
-        questions=answer_questions(scores, arms, keys, named, look.alpha),
+        questions=answer_questions(scores, arms, keys, named, sign, look.alpha),
         look=look,
         pairs=pairs,
         repeats=repeats,

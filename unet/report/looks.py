@@ -47,7 +47,7 @@ def plan_look(folder: Path, seeds: int, planned: int) -> Look:
     used = max((spent(look["seeds"] / look["planned"]) for look in earlier), default=0.0)
     alpha = max(0.0, spent(seeds / planned) - used)
     warning = ""
-    if alpha < ALPHA - 1e-9:
+    if alpha < ALPHA:
         state = "" if seeds >= planned else f"Only {seeds} of {planned} planned seeds are complete. "
         counted = f"{len(earlier)} earlier report{'s' * (len(earlier) != 1)}" if earlier else "later reports"
         warning = f"{state}Intervals are widened (to {100 * (1 - alpha):.3g} %) to account for {counted}."

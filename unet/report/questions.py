@@ -52,12 +52,14 @@ def contrast_levels(
 
 
 def answer_questions(
-    scores: Scores, arms: Sequence[Arm], factors: Sequence[str], named: Mapping[str, str], alpha: float
+    scores: Scores, arms: Sequence[Arm], factors: Sequence[str], named: Mapping[str, str], sign: int, alpha: float
 ) -> list[Question]:
     """Return the questions that the arms can answer, with intervals that hold together at ``1 - alpha``.
 
     Args:
-        named: the reference level by key; without any, all pairs of levels of every factor are compared.
+        named: the reference level by key. Without any, all pairs of levels of every factor are compared, the better
+            level first.
+        sign: 1 if a larger value is better, else -1.
     """
     pairs = []
     for key in factors:
@@ -65,12 +67,20 @@ def answer_questions(
         if named:
             pairs += [(key, level, named[key]) for level in levels if key in named and level != named[key]]
         elif key != REPEAT:
-            pairs += [(key, second, first) for first, second in itertools.combinations(levels, 2)]
+            pairs += [(key, first, second) for first, second in itertools.combinations(levels, 2)]
     questions = []
     for key, first, second in pairs:
-        weights = contrast_levels(arms, key, first.__eq__, second.__eq__)
-        if len(weights):
-            contrast = estimate_contrast(scores, weights, f"{first} vs {second}")
-            questions.append(Question(key, first, second, weights.mean(0), contrast))
+        question = ask(scores, arms, key, first, second)
+        if question is not None and not named and question.contrast.difference * sign < 0:
+            question = ask(scores, arms, key, second, first)
+        questions += [] if question is None else [question]
     joint = with_joint_intervals([question.contrast for question in questions], alpha)
     return [replace(question, contrast=contrast) for question, contrast in zip(questions, joint, strict=True)]
+
+
+def ask(scores: Scores, arms: Sequence[Arm], key: str, first: str, second: str) -> Question | None:
+    """Return the difference of two levels with its interval alone; None if no arms differ in these levels only."""
+    weights = contrast_levels(arms, key, first.__eq__, second.__eq__)
+    if not len(weights):
+        return None
+    return Question(key, first, second, weights.mean(0), estimate_contrast(scores, weights, f"{first} vs {second}"))

@@ -9,9 +9,9 @@ from scipy import stats
 
 Array = np.ndarray
 
-LEVEL = 0.95
+ALPHA = 0.05
+LEVEL = 1 - ALPHA
 """Probability with which all intervals of a family contain their true values."""
-ALPHA = 1 - LEVEL
 MIN_SEEDS = 6
 """Smallest number of seeds with which anything is decided: five have only 16 sign patterns, more than 1 in 20 each."""
 RECOMMENDED_SEEDS = 12

@@ -21,6 +21,7 @@ from unet.io.atomic import read_json, write_json
 from unet.io.run_folder import METRICS, STATUS, SWEEP, format_duration, write_status
 from unet.runs.cli import program_name
 from unet.runs.error_messages import exit_with_error, format_error
+from unet.runs.questions import keep_questions, read_questions
 from unet.runs.run import exit_on_signal, lock_folder, objective
 from unet.runs.run_names import parse
 
@@ -48,19 +49,25 @@ class Sweep(Callback):
             )
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # caches the swept keys, which a job's own config lacks
-        jobs = {}
+        jobs, configs = {}, []
         parsed = parse(config.hydra.overrides.task, config.hydra.sweeper.get("params"))
         for overrides in BasicSweeper.split_arguments(parsed, None)[0]:  # as Hydra's sweeper combines them
             job = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
             require_one_device(job)
             jobs[job.hydra.sweep.subdir] = overrides
+            configs.append(job)
         self.names = list(jobs)
+        questions = read_questions(config, configs)
         folder.mkdir(parents=True, exist_ok=True)
         with lock_folder(folder, wait=True):  # another command may be adding its jobs
             saved = read_json(folder / SWEEP)
             command = f"{program_name('train')} -m {shlex.join(config.hydra.overrides.task)}"
             commands = dict.fromkeys([*saved.get("commands", []), command])
-            write_json(folder / SWEEP, {"commands": list(commands), "jobs": saved.get("jobs", {}) | jobs})
+            earlier = saved.get("jobs", {})
+            has_results = any(values["state"] == "done" for values in read_states(folder, earlier).values())
+            keep_questions(saved, questions, has_results, folder)
+            plan = {"commands": list(commands), "questions": questions, "jobs": earlier | jobs}
+            write_json(folder / SWEEP, plan)
             for name in jobs:
                 (folder / name).mkdir(exist_ok=True)
                 if not (folder / name / STATUS).exists():
