@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY, config
+from folders import folder_of
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unet.diagnostics.diagnose import LABEL_METRICS, MODEL_PROBES
@@ -97,5 +100,25 @@ def test_a_network_without_downsampling_has_no_phases_and_batch_limits_apply(com
 
 def test_diagnostics_can_be_switched_off(composed, tmp_path):
     metrics = train(composed("trainer.max_epochs=1"), tmp_path)
-    assert "test/miou" in metrics and "test/boundary/bf" not in metrics
-    assert not (tmp_path / "confusions.npz").exists()
+    assert {"test/miou", "baseline/miou"} <= metrics.keys() and "test/boundary/bf" not in metrics
+    with np.load(tmp_path / "confusions.npz") as saved:
+        assert saved["groups"].tolist() == ["stack", "stack"]
+        assert saved["counts"].shape == (2, 2, 2) and saved["counts"].dtype == np.int64
+        assert saved["counts"].sum((0, 2)).tolist() == label_counts(saved["names"])
+
+
+def label_counts(names) -> list[int]:
+    """Return the number of membrane and of cell pixels in the masks of images."""
+    masks = [np.asarray(Image.open(str(name).replace("image", "label"))) for name in names]
+    return [sum(int((mask == value).sum()) for mask in masks) for value in (0, 255)]
+
+
+def test_the_confusions_of_a_run_without_a_test_split_are_those_of_val(tmp_path):
+    data = ["data=folder", f"data.root={folder_of(tmp_path / 'data', ['a_1', 'a_2', 'b_1', 'c_1', 'd_1'], (48, 48))}"]
+    data += ["data.source.values={0: a, 1: b}", "data.source.group='^(.)_'", "data.batch_size=2"]
+    splits = "data.source.splits={train: 0.6, val: 0.4, test: null}"
+    metrics = train(config(*data, splits, *TINY, "trainer.max_steps=1", "data.eval_batch_size=1"), tmp_path)
+    with np.load(tmp_path / "confusions.npz") as saved:
+        assert metrics["val/images"] == len(saved["names"]) == 2
+        assert saved["groups"].tolist() == [Path(name).stem[0] for name in saved["names"]]
+        assert saved["counts"].sum((1, 2)).tolist() == [48 * 48] * 2

@@ -1,4 +1,4 @@
-"""Compare the metrics of boundaries, objects, thin structures and confusions with values computed by hand."""
+"""Compare the metrics of boundaries, objects, thin structures with values computed by hand."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap, boundary_mask, inner_rim
-from unet.diagnostics.confusions import ImageConfusions
 from unet.diagnostics.diagnose import LABEL_METRICS
 from unet.diagnostics.objects import ObjectRecall
 from unet.diagnostics.skeleton import SkeletonRecall
@@ -185,20 +184,6 @@ def test_a_bar_predicted_a_third_as_wide_has_a_high_recall(spatial_dims: int):
 
 def test_a_line_has_no_skeleton():
     assert scores(SkeletonRecall(3), labels([0, 1, 0]), labels([0, 1, 0])) == {}
-
-
-# Confusions
-
-
-def test_confusions_are_saved_by_image(tmp_path):
-    confusions = ImageConfusions(2)
-    confusions.update("one", labels([0, 0, 1, X]), labels([0, 1, 1, X]))
-    confusions.update("two", labels([1, 1]), labels([0, 1]))
-    confusions.save(tmp_path / "confusions.npz")
-    with np.load(tmp_path / "confusions.npz") as saved:
-        assert saved["names"].tolist() == ["one", "two"]
-        assert saved["counts"].tolist() == [[[1, 1], [0, 1]], [[0, 0], [1, 1]]]
-        assert saved["counts"].dtype == np.int64
 
 
 # All metrics

@@ -50,14 +50,15 @@ def test_the_metrics_are_exactly_those_of_the_training(run: Path, tmp_path: Path
     assert {"test/miou", "test/loss", "test/boundary/iou", "test/shift/agreement", "train/miou"} <= set(names)
     assert {name: metrics[name] for name in names} == {name: expected[name] for name in names}
     assert json.loads((tmp_path / "scores" / "metrics.json").read_text()) == metrics
-    assert (tmp_path / "scores" / "confusions.npz").is_file()
+    assert (tmp_path / "scores" / "confusions.npz").read_bytes() == (run / "confusions.npz").read_bytes()
     with pytest.raises(UserError, match=r"metrics\.json: the file exists already"):
         evaluate_checkpoint(best(run), out=tmp_path / "scores")
 
 
-def test_other_splits_are_evaluated_without_augmentation(run: Path):
+def test_other_splits_are_evaluated_without_augmentation(run: Path, tmp_path: Path):
     expected = metrics_of(run)
-    val = evaluate_checkpoint(best(run), split="val", with_diagnostics=False).metrics
+    val = evaluate_checkpoint(best(run), split="val", out=tmp_path / "val", with_diagnostics=False).metrics
+    assert (tmp_path / "val" / "confusions.npz").is_file()
     assert val["val/miou"] == pytest.approx(expected["best/val_miou"], abs=1e-7)
     assert not [name for name in val if name.startswith(("test/", "train/"))]
     train_split = evaluate_checkpoint(best(run), split="train", with_diagnostics=False).metrics

@@ -22,7 +22,7 @@ from unet.runs import job_server
 from unet.runs import run as runs
 from unet.runs.job_server import JobServer, fork_job
 from unet.training import shared_data
-from unet.training.shared_data import get_data, read_shared_data
+from unet.training.shared_data import get_baseline, get_data, read_shared_data
 
 pytestmark = [
     pytest.mark.slow,
@@ -279,6 +279,10 @@ def test_shared_data_is_read_once_and_used_for_its_settings_only(composed, monke
     assert other is not data and not other.samples and other.batch_size == 2
     fresh = get_data(composed("data.batch_size=2", "seed=4"))
     assert torch.equal(fresh_example(fresh), data.example("train"))
+    expected = get_baseline(fresh)
+    assert expected.keys() == {"baseline/miou", "baseline/iou/membrane", "baseline/iou/cell"}
+    monkeypatch.setattr(shared_data, "baseline_scores", None)
+    assert get_baseline(data) == expected, "it was computed with the shared data"
 
 
 def fresh_example(data: Any) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unet.labels import IGNORE_INDEX
-from unet.task.metrics import ConfusionMatrix
+from unet.task.metrics import ConfusionMatrix, count_by_image
 
 NAMES = ("sea", "land", "lake")
 
@@ -29,6 +29,14 @@ def test_scores_of_ten_pixels_by_hand():
     assert scores["dice"] == pytest.approx((8 / 10 + 4 / 7 + 2 / 3) / 3)
     assert scores["accuracy"] == pytest.approx(7 / 10)
     assert scores["class_accuracy"] == pytest.approx((4 / 5 + 2 / 3 + 1 / 2) / 3)
+
+
+def test_the_pixels_of_every_image_are_counted_by_themselves():
+    pred, target = (
+        torch.tensor([[[0, 1, 1, 0]], [[0, 1, 1, 1]]]),
+        torch.tensor([[[0, 0, 1, IGNORE_INDEX]], [[1, 1, IGNORE_INDEX, IGNORE_INDEX]]]),
+    )
+    assert count_by_image(pred, target, 2).tolist() == [[[1, 1], [0, 1]], [[0, 0], [1, 1]]]
 
 
 def test_an_absent_class_and_ignored_pixels_are_left_out():

@@ -13,11 +13,14 @@ from PIL import Image
 
 from unet.data import SegmentationData, blue_marble
 from unet.data.blue_marble import BlueMarble
+from unet.data.blue_marble_lines import BlueMarbleLines
 from unet.data.camvid import CamVid
 from unet.data.dataset import build_transform
+from unet.data.icbm152 import Icbm152
 from unet.data.isbi2012 import Isbi2012
 from unet.data.oxford_pet import OxfordPet
 from unet.data.samples import Samples
+from unet.data.source import Item, Source
 from unet.data.voc2012 import Voc2012
 from unet.errors import UserError
 from unet.training.build import build_data
@@ -159,6 +162,20 @@ def test_isbi2012_splits_are_ranges_of_slices(tmp_path):
     items = Isbi2012(str(isbi2012(tmp_path))).items
     assert [name for split in ("train", "val", "test") for name in names(items[split])] == list("0123456789")
     assert [len(items[split]) for split in ("train", "val", "test")] == [6, 2, 2]
+
+
+def test_frames_of_a_video_and_parts_of_one_volume_are_a_group():
+    def groups(source: Source, *names: str) -> list[str]:
+        return [source.group_of(Item(name, lambda: (np.empty(0), np.empty(0)))) for name in names]
+
+    frames = ["val/0016E5_07959.png", "val/0016E5_07961.png", "test/Seq05VD_f00000.png", "7.png"]
+    assert groups(CamVid("."), *frames) == ["0016E5", "0016E5", "Seq05VD", "7.png"]
+    assert len(set(groups(Isbi2012("."), "image/8.png", "image/9.png"))) == 1
+    assert len(set(groups(Icbm152(), "ICBM152 slices 28 to 59", "ICBM152 slices 100 to 131"))) == 1
+    assert groups(BlueMarble(), "block 7", "block 8") == ["block 7", "block 8"]
+    rows = [f"blue marble row {row}" for row in (0, 34, 47)]
+    first, second, third = groups(BlueMarbleLines(), *rows)
+    assert first == second != third, "a band is 47 rows"
 
 
 def test_camvid_without_its_test_split_is_evaluated_on_val(tmp_path):

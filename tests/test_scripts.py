@@ -1,27 +1,13 @@
-"""The colour baseline and the scripts that maintain tables and pictures."""
+"""The scripts that maintain tables and pictures."""
 
 import csv
 import json
 import re
 
-import numpy as np
 from conftest import ROOT, script
 from sweeps import leave_run, metrics_of
 
 from unet import CONTEXT, DOWN, UP
-from unet.data.samples import Samples
-from unet.data.source import Item
-
-
-def test_the_colour_baseline_counts_the_classes_of_every_colour():
-    from unet.commands import baseline
-
-    image = np.array([[[0, 0, 0], [255, 255, 255]], [[0, 0, 7], [8, 0, 0]]], np.uint8)
-    target = np.array([[0, 1], [1, 255]], np.uint8)
-    codes = baseline.colour_codes(image)
-    assert codes.tolist() == [0, 31 + 31 * 32 + 31 * 32**2, 0, 1]  # 32 levels per channel
-    votes = baseline.colour_votes(Samples([Item("image", lambda: (image, target))], 2, 2, 0, "train"), 2)
-    assert votes[0].tolist() == [1, 1] and votes[codes[1]].tolist() == [0, 1] and votes.sum() == 3
 
 
 def test_a_saved_result_contains_no_path_of_this_machine(tmp_path, monkeypatch):

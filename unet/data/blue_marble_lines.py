@@ -31,6 +31,10 @@ class BlueMarbleLines(BlueMarble):
                 splits[split].append(Item(f"blue marble row {row}", partial(in_memory_pair, image[row], target[row])))
         return splits
 
+    def group_of(self, item: Item) -> str:
+        """Return the band of a row."""
+        return f"blue marble band {int(item.name.rpartition(' ')[2]) // BAND}"
+
 
 def row_splits(rows: int) -> list[str | None]:
     """Return the split of every row, None for skipped rows."""

@@ -42,3 +42,7 @@ class CamVid(Source):
             split: list(pair_files(images, masks, labels, on_error=self.on_error).values())
             for split, (images, masks) in folders.items()
         }
+
+    def group_of(self, item: Item) -> str:
+        """Return the video of a frame: ``0016E5`` of ``0016E5_08370.png``."""
+        return Path(item.name).stem.rpartition("_")[0] or item.name

@@ -120,6 +120,10 @@ class Folder(Source):
     def all_items(self) -> list[Item]:
         return [item for items in self.pairs().values() for item in items.values()]
 
+    def group_of(self, item: Item) -> str:
+        assert isinstance(item.read, FilePair)
+        return self.rules.group_of(item.read.name) if self.rules.group else item.name
+
     def pairs(self) -> dict[str, dict[str, Item]]:
         """Return the items by split and name; the split is empty if the folders have none.
 

@@ -52,6 +52,9 @@ class Icbm152(Source):
             for split, slabs in SLABS.items()
         }
 
+    def group_of(self, item: Item) -> str:
+        return "head"
+
 
 def tissue_labels(image: Array, grey: Array, white: Array) -> Array:
     """Return the labels of the largest of the probabilities, which are maps of 0 to 255; ``other`` wins ties."""

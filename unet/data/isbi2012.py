@@ -34,3 +34,6 @@ class Isbi2012(Source):
         slices = list(pair_files(self.root / "image", self.root / "label", labels, on_error=self.on_error).values())
         first, last = round(0.6 * len(slices)), round(0.8 * len(slices))
         return {"train": slices[:first], "val": slices[first:last], "test": slices[last:]}
+
+    def group_of(self, item: Item) -> str:
+        return "stack"

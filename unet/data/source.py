@@ -83,6 +83,10 @@ class Source(ABC):
         """Return the items of every split in one list; a source that divides its items need not divide them."""
         return [item for items in self.items.values() for item in items]
 
+    def group_of(self, item: Item) -> str:
+        """Return the group of an item, such as its patient or video: items of different groups are independent."""
+        return item.name
+
     @property
     def num_classes(self) -> int:
         return len(self.classes)

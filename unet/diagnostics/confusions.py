@@ -5,26 +5,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unet.data.module import SegmentationData
 from unet.io.atomic import atomic_write
-from unet.task.metrics import ConfusionMatrix
+from unet.task.module import SegmentationTask
 
 
-class ImageConfusions:
-    """The confusion matrices of single images."""
+def save_confusions(path: Path, task: SegmentationTask, data: SegmentationData, split: str) -> None:
+    """Write the confusion matrices of the last evaluation, which was that of a split, as an npz file.
 
-    def __init__(self, num_classes: int):
-        self.num_classes = num_classes
-        self.names: list[str] = []
-        self.counts: list[np.ndarray] = []
-
-    def update(self, name: str, target: np.ndarray, pred: np.ndarray) -> None:
-        """Count one image's labels (*S); pixels whose target is ``IGNORE_INDEX`` do not count."""
-        confusion = ConfusionMatrix(self.num_classes)
-        confusion.update(*(torch.from_numpy(labels.astype(np.int64)) for labels in (pred, target)))
-        self.names.append(name)
-        self.counts.append(confusion.counts.numpy())
-
-    def save(self, path: Path) -> None:
-        """Write ``names`` (N,) and ``counts`` (N, K, K) int64, row = truth, column = prediction, as an npz file."""
-        with atomic_write(path) as file:
-            np.savez_compressed(file, names=np.array(self.names), counts=np.stack(self.counts))
+    ``names`` (N,) of the images, ``groups`` (N,) of :meth:`unet.data.source.Source.group_of`, and ``counts`` (N, K, K)
+    int64, row = truth, column = prediction.
+    """
+    items = data.samples[split].items[: task.num_evaluated]
+    with atomic_write(path) as file:
+        np.savez_compressed(
+            file,
+            names=np.array([item.name for item in items]),
+            groups=np.array([data.source.group_of(item) for item in items]),
+            counts=torch.cat(task.image_counts).numpy(),
+        )

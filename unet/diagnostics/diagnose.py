@@ -1,21 +1,17 @@
 """Compute all diagnostics of a split; each is an entry of one of two tables."""
 
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
 from unet.data.module import SegmentationData
 from unet.diagnostics.best_effort import skip_on_error
 from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap
 from unet.diagnostics.checkerboard import checkerboard
-from unet.diagnostics.confusions import ImageConfusions
 from unet.diagnostics.information import information
 from unet.diagnostics.objects import ObjectRecall
 from unet.diagnostics.predictions import eval_mode, predict_split
 from unet.diagnostics.shift import shift
 from unet.diagnostics.skeleton import SkeletonRecall
 from unet.diagnostics.train_score import train_score
-from unet.io.run_folder import CONFUSIONS
 from unet.task.module import SegmentationTask
 
 Scores = dict[str, float]
@@ -42,15 +38,15 @@ MODEL_PROBES: dict[str, Callable[[SegmentationTask, SegmentationData, str], Scor
 """Diagnostics that run the network; they raise ``UserError`` where they do not apply."""
 
 
-def diagnose(task: SegmentationTask, data: SegmentationData, split: str, out: Path) -> Scores:
-    """Return every diagnostic of a split as ``<split>/...``, and ``train/miou``; write ``confusions.npz`` into ``out``.
+def diagnose(task: SegmentationTask, data: SegmentationData, split: str) -> Scores:
+    """Return every diagnostic of a split as ``<split>/...``, and ``train/miou``.
 
     A diagnostic that cannot be computed is skipped, and a printed line gives the reason.
     """
     scores: Scores = {}
     train_scores: Scores = {}
     with skip_on_error("all"), eval_mode(task):
-        for name, diagnostic in {"predictions": partial(label_scores, out=out), **MODEL_PROBES}.items():
+        for name, diagnostic in {"predictions": label_scores, **MODEL_PROBES}.items():
             with skip_on_error(name):
                 scores |= diagnostic(task, data, split)
         with skip_on_error("train/miou"):
@@ -58,17 +54,13 @@ def diagnose(task: SegmentationTask, data: SegmentationData, split: str, out: Pa
     return {f"{split}/{name}": value for name, value in scores.items()} | train_scores
 
 
-def label_scores(task: SegmentationTask, data: SegmentationData, split: str, out: Path) -> Scores:
-    """Return the scores of all ``LABEL_METRICS`` and save the confusion matrices, predicting every image once."""
+def label_scores(task: SegmentationTask, data: SegmentationData, split: str) -> Scores:
+    """Return the scores of all ``LABEL_METRICS``, predicting every image once."""
     metrics = {name: metric(len(task.classes)) for name, metric in LABEL_METRICS.items()}
-    confusions = ImageConfusions(len(task.classes))
-    for image, target, pred in predict_split(task, data, split):
-        confusions.update(image, target, pred)
+    for target, pred in predict_split(task, data, split):
         for name in list(metrics):
             metric = metrics.pop(name)  # a metric that fails is not added again
             with skip_on_error(name):
                 metric.update(target, pred)
                 metrics[name] = metric
-    with skip_on_error(CONFUSIONS):
-        confusions.save(out / CONFUSIONS)
     return {key: value for metric in metrics.values() for key, value in metric.scores(task.classes).items()}

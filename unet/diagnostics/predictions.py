@@ -75,15 +75,14 @@ def torch_threads(count: int) -> Iterator[None]:
 
 def predict_split(
     task: SegmentationTask, data: SegmentationData, split: str
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield (name, target (*S), prediction (*S)) of every item of a split in order, labels as uint8.
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (target (*S), prediction (*S)) of every item of a split in order, labels as uint8.
 
     The batches are those of the evaluation, limits of the trainer included, so the predictions are identical. A
     prediction is ``IGNORE_INDEX`` wherever the target is.
     """
     trainer = task.trainer
     (batches,) = trainer.num_test_batches if split == "test" else trainer.num_val_batches
-    names = iter([item.name for item in data.samples[split].items])
 
     def predict(batch: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
         labels = task.predict_labels(task.predict(batch["image"].to(task.device))).cpu()
@@ -91,5 +90,4 @@ def predict_split(
         return batch["target"].numpy().astype(np.uint8), labels.numpy().astype(np.uint8)
 
     for targets, preds in map_images(task, predict, islice(data.eval_loader(split), int(batches))):
-        for target, pred in zip(targets, preds, strict=True):
-            yield next(names), target, pred
+        yield from zip(targets, preds, strict=True)

@@ -8,6 +8,17 @@ from torch import Tensor
 from unet.labels import IGNORE_INDEX
 
 
+def count_by_image(pred: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Return the confusion counts (B, K, K) of every image of a batch (B, *S), see :class:`ConfusionMatrix`."""
+    ignored = num_classes**2  # these pixels are counted after all pairs of an image
+    pairs = (target * num_classes + pred).where(target != IGNORE_INDEX, ignored).flatten(1)
+    pairs += torch.arange(len(pairs), device=pairs.device)[:, None] * (ignored + 1)
+    counts = pairs.new_zeros(len(pairs) * (ignored + 1))
+    # A mask or bincount would synchronise with the GPU.
+    counts.index_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
+    return counts.view(len(pairs), ignored + 1)[:, :ignored].unflatten(1, (num_classes, num_classes))
+
+
 class ConfusionMatrix:
     """Counts of (true class, predicted class), in integers.
 
@@ -21,12 +32,7 @@ class ConfusionMatrix:
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add predicted and true labels of the same shape; targets of ``IGNORE_INDEX`` are left out."""
-        ignored = self.num_classes**2  # these pixels are counted after all pairs
-        pairs = (target * self.num_classes + pred).where(target != IGNORE_INDEX, ignored)
-        counts = self.counts.new_zeros(ignored + 1)
-        # A mask or bincount would synchronise with the GPU.
-        counts.index_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
-        self.counts += counts[:ignored].view_as(self.counts)
+        self.counts += count_by_image(pred[None], target[None], self.num_classes)[0]
 
     def scores(self, classes: Sequence[str]) -> dict[str, float]:
         """Return ``miou``, ``dice``, ``class_accuracy`` (means over classes), ``accuracy``, and IoU and Dice per class.

@@ -6,13 +6,14 @@ from typing import Any, Self
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from unet.analysis.nonfinite import first_nonfinite
 from unet.errors import UserError
 from unet.inference.tiling import predict_logits
 from unet.network.normalization import Normalize, adjust_logits
-from unet.task.metrics import ConfusionMatrix
+from unet.task.metrics import ConfusionMatrix, count_by_image
 from unet.task.optimizers import OPTIMIZERS
 from unet.task.parameters import freeze_parts, parameter_groups
 from unet.task.schedules import make_schedule
@@ -34,6 +35,7 @@ class SegmentationTask(L.LightningModule):
 
     Attributes:
         confusion, num_evaluated: the confusion matrix and the number of images of the current or last evaluation.
+        image_counts: the confusion counts (B, K, K) of its batches on the CPU; of a validation during training, none.
         loaded: names of the network's tensors that come from another run's checkpoint.
     """
 
@@ -60,6 +62,7 @@ class SegmentationTask(L.LightningModule):
         self.loaded: Collection[str] = ()
         self.tile, self.overlap = tile, overlap
         self.confusion, self.num_evaluated = ConfusionMatrix(len(classes)), 0
+        self.image_counts: list[Tensor] = []
         shift = torch.tensor(log_weights if log_weights is not None else [0.0] * len(classes))
         self.register_buffer("log_weights", shift, persistent=False)
         self.pending_loss: tuple[Tensor, Any, Tensor, str] | None = None
@@ -127,6 +130,7 @@ class SegmentationTask(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.confusion, self.num_evaluated = ConfusionMatrix(len(self.classes), self.device), 0
+        self.image_counts = []
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return self.evaluate(batch, "val")
@@ -147,7 +151,10 @@ class SegmentationTask(L.LightningModule):
         """Add a batch to the confusion matrix, log its loss, and return its logits."""
         logits = self.predict(batch["image"])
         loss = self.loss(logits, batch["target"])
-        self.confusion.update(self.predict_labels(logits), batch["target"])
+        counts = count_by_image(self.predict_labels(logits), batch["target"], len(self.classes))
+        self.confusion.counts += counts.sum(0)
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.image_counts.append(counts.cpu())
         self.num_evaluated += len(logits)
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
         return {"logits": logits}

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from unet.analysis.network_summary import NetworkSummary
 from unet.data import SegmentationData
+from unet.diagnostics.histogram_baseline import histogram_kind
 from unet.io.run_folder import CHECKPOINTS, LAST
 from unet.network.geometry import level_sizes, times
 from unet.network.registry import operator_name
@@ -66,6 +67,7 @@ def print_result(metrics: Mapping[str, Any], data: SegmentationData, task: Segme
     """Print the final metrics, the run folder, and the command that opens it in TensorBoard."""
     checkpoint = "best checkpoint by val/miou" if "best/epoch" in metrics else "last checkpoint"
     print_scores(metrics, data.eval_split, task.classes, checkpoint)
+    print_baseline(metrics, data)
     console.print(
         f"trained for {metrics['time/train_seconds']:.0f} s at {metrics['time/samples_per_second']:.1f} samples/s"
     )
@@ -98,6 +100,19 @@ def print_scores(metrics: Mapping[str, Any], split: str, classes: Sequence[str],
     console.print(
         f"pixel accuracy {to_text(f'{split}/accuracy')}, mean class accuracy {to_text(f'{split}/class_accuracy')}"
     )
+
+
+def print_baseline(metrics: Mapping[str, Any], data: SegmentationData) -> None:
+    """Print the score of the colour histogram, and a warning if that of the network is below it."""
+    if "baseline/miou" not in metrics:
+        return
+    name, baseline, miou = f"{data.eval_split} mIoU", metrics["baseline/miou"], metrics[f"{data.eval_split}/miou"]
+    console.print(f"baseline ({histogram_kind(data.channels)} histogram): {name} {baseline:.3f}")
+    if miou < baseline:
+        console.print(
+            f"warning: the network's {name}, {miou:.3f}, is below the baseline, which sees single pixels only: the "
+            f"network is not trained; train longer, or check data and learning rate"
+        )
 
 
 def print_diagnostics(diagnostics: Mapping[str, float]) -> None:

@@ -1,6 +1,5 @@
 """Evaluate a checkpoint on any split of any data set, as at the end of its training."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ from unet.data.module import shutdown_workers_on_exit
 from unet.data.samples import MAX_STATISTICS, Samples, evenly_spaced
 from unet.data.source import ALL
 from unet.data_check.advice import scan_data
+from unet.diagnostics.best_effort import skip_on_error
+from unet.diagnostics.confusions import save_confusions
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
 from unet.inference.checkpoint import from_checkpoint, read_checkpoint
@@ -27,7 +28,7 @@ from unet.inference.value_check import unit_doubts
 from unet.io.atomic import make_folder, write_json
 from unet.io.config_keys import CONFIGS, all_keys
 from unet.io.provenance import provenance
-from unet.io.run_folder import CONFIG, METRICS, load_run_config
+from unet.io.run_folder import CONFIG, CONFUSIONS, METRICS, load_run_config
 from unet.network.geometry import level_sizes
 from unet.network.model import UNet
 from unet.runs.run_names import parse
@@ -117,8 +118,7 @@ def evaluate_checkpoint(
     if with_diagnostics:
         from unet.diagnostics.diagnose import diagnose  # imports SciPy and scikit-image
 
-        with tempfile.TemporaryDirectory() as temporary:
-            diagnostics = diagnose(task, data, split, out or Path(temporary))
+        diagnostics = diagnose(task, data, split)
     progress = {}
     if {"epoch", "global_step"} <= checkpoint.keys():  # else it holds only the network
         progress = {"checkpoint/epoch": checkpoint["epoch"] + 1, "checkpoint/step": checkpoint["global_step"]}
@@ -134,6 +134,8 @@ def evaluate_checkpoint(
     }
     if out is not None:
         write_json(out / METRICS, metrics)
+        with skip_on_error(CONFUSIONS):
+            save_confusions(out / CONFUSIONS, task, data, split)
     diagnostics = {name: value for name, value in diagnostics.items() if name not in scores}
     samples = data.samples[split]
     doubts = unit_doubts(getattr(torch, str(samples.dtype)), *samples.range, checkpoint["description"])

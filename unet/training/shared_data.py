@@ -7,10 +7,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from unet.data import SegmentationData
+from unet.diagnostics.histogram_baseline import baseline_scores
 from unet.training.build import build_data
 
 _shared: dict[str, Any] = {}
-"""The ``settings`` (section ``data`` of a config) and the ``data`` that was read with them."""
+"""The ``settings`` (section ``data`` of a config), the ``data`` that was read with them, and its ``baseline``."""
 
 
 def read_shared_data(settings: Mapping[str, Any]) -> None:
@@ -25,6 +26,7 @@ def read_shared_data(settings: Mapping[str, Any]) -> None:
         data = build_data(OmegaConf.create({"data": dict(settings), "seed": 0}))
         data.read()
         _shared.update(settings=settings, data=data)
+        _shared.update(baseline=baseline_scores(data))
 
 
 def get_data(config: DictConfig) -> SegmentationData:
@@ -33,3 +35,10 @@ def get_data(config: DictConfig) -> SegmentationData:
         _shared["data"].seed = config.seed
         return _shared["data"]
     return build_data(config)
+
+
+def get_baseline(data: SegmentationData) -> dict[str, float]:
+    """Return the scores of the colour histogram as ``baseline/...``, those of shared data computed once."""
+    is_shared = _shared.get("data") is data and "baseline" in _shared
+    scores = _shared["baseline"] if is_shared else baseline_scores(data)
+    return {f"baseline/{name}": value for name, value in scores.items() if name == "miou" or name.startswith("iou/")}

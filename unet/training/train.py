@@ -15,6 +15,8 @@ from unet.analysis.network_summary import NetworkSummary, summarize_network, to_
 from unet.data import SegmentationData
 from unet.data.module import shutdown_workers_on_exit
 from unet.data_check.advice import scan_data
+from unet.diagnostics.best_effort import skip_on_error
+from unet.diagnostics.confusions import save_confusions
 from unet.errors import UserError
 from unet.hardware import accelerator_name, device_name
 from unet.inference.checkpoint import read_checkpoint
@@ -22,7 +24,7 @@ from unet.inference.segmenter import Segmenter
 from unet.io.atomic import atomic_write, write_json
 from unet.io.config_keys import flatten, is_runtime_key
 from unet.io.provenance import peak_memory_bytes, provenance
-from unet.io.run_folder import CHECKPOINTS, METRICS
+from unet.io.run_folder import CHECKPOINTS, CONFUSIONS, METRICS
 from unet.task.module import SegmentationTask
 from unet.task.parameters import check_frozen_are_loaded, freeze_parts
 from unet.training.build import (
@@ -37,7 +39,7 @@ from unet.training.callbacks.tensorboard import add_curves, get_writer, predict_
 from unet.training.console import print_initial_weights, print_result, print_summary
 from unet.training.initial_weights import LoadedWeights, leakage_warning, load_initial_weights, read_initial_weights
 from unet.training.process import setup_process
-from unet.training.shared_data import get_data
+from unet.training.shared_data import get_baseline, get_data
 from unet.visualization import prediction_grid
 
 
@@ -102,12 +104,17 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     if not trainer.is_global_zero:  # one process writes the results, without waiting for the others
         return metrics
     write_json(out / METRICS, metrics)  # first of all, so that no later error loses the scores
+    with skip_on_error(CONFUSIONS):
+        save_confusions(out / CONFUSIONS, task, data, data.eval_split)
+    with skip_on_error("baseline"):
+        metrics |= get_baseline(data)
+    write_json(out / METRICS, metrics)
     save_prediction_grid(task, data, out, config.num_logged_images)
     if config.diagnostics:
         from unet.diagnostics.diagnose import diagnose  # imports SciPy and scikit-image
 
         begin = time.perf_counter()
-        diagnosed = diagnose(task, data, data.eval_split, out)
+        diagnosed = diagnose(task, data, data.eval_split)
         metrics |= {**diagnosed, "time/diagnostics_seconds": time.perf_counter() - begin}
         write_json(out / METRICS, metrics)
         if writer is not None:
