@@ -16,12 +16,15 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from unet.errors import UserError
 from unet.io.atomic import read_json, replace_block, write_json, write_text
 from unet.io.provenance import ROOT
 from unet.io.run_folder import METRICS
 from unet.report import analyze
 from unet.report.csv_table import to_csv
+from unet.report.image_influences import CONFUSIONS, read_confusions
 from unet.report.page import figures, render_markdown
 from unet.report.read_sweep import read_run
 
@@ -46,18 +49,21 @@ def add(run: Path, name: str) -> Path:
 
 
 def add_sweep(sweep: Path, name: str) -> Path:
-    """Save a sweep's ``report.md``, ``results.csv`` and figures; return the folder. Paths of data become PATH."""
+    """Save a sweep's report, values, figures and confusion counts; return the folder. Paths of data become PATH."""
     analysis = analyze(sweep)
     folder = RESULTS / name
     folder.mkdir(parents=True, exist_ok=True)
     pictures = figures(analysis)
     links = []
-    for picture in [*pictures["overview"], *pictures["cost_figures"], *pictures["curves"]]:
+    for picture in [*pictures["answers"], *pictures["overview"], *pictures["cost_figures"], *pictures["curves"]]:
         path = folder / f"{re.sub('[^a-z0-9]+', '_', picture.title.lower()).strip('_')}.svg"
         write_text(path, base64.b64decode(picture.uri.partition(",")[2]).decode())
         links.append(f"![{picture.title}]({path.name})")
     write_text(folder / "report.md", mask_paths("\n\n".join([render_markdown(analysis), "## Figures", *links])) + "\n")
     write_text(folder / "results.csv", mask_paths(drop_column(to_csv(analysis), "model/stages")))
+    counts = {run.name: read[1] for run in analysis.sweep.runs if (read := read_confusions(run))}
+    if counts:  # intervals over images can be computed again from these: runs, (units, classes, classes)
+        np.savez_compressed(folder / CONFUSIONS, allow_pickle=False, **counts)
     return folder
 
 
