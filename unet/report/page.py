@@ -92,3 +92,9 @@ def render_html(analysis: SweepAnalysis) -> str:
 def render_markdown(analysis: SweepAnalysis) -> str:
     """Render the report without figures."""
     return templates().get_template("page.md.jinja").render(contents(analysis))
+
+
+def render_table(table: tables.Table) -> str:
+    """Render a table as Markdown."""
+    module: Any = templates().get_template("table.md.jinja").module
+    return str(module.show(table)).strip()

@@ -54,11 +54,14 @@ class RefuseSweep(Callback):
         sys.exit(2)
 
 
-def hydra_script(config_name: str, positional: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+def hydra_script(
+    config_name: str, positional: str = "", several: bool = False
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Decorate a command, a function of the config that Hydra composes.
 
     An error becomes a message of one line and exit status 1, wrong usage exit status 2. ``HYDRA_FULL_ERROR=1`` brings
-    the traceback back. The first argument may be the value of the key ``positional``: ``report outputs/SWEEP``.
+    the traceback back. The first argument may be the value of the key ``positional``: ``report outputs/SWEEP``; with
+    ``several``, the first arguments may be a list of values.
     """
 
     def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -75,9 +78,13 @@ def hydra_script(config_name: str, positional: str = "") -> Callable[[Callable[[
 
         @functools.wraps(main)
         def run() -> None:
-            word = sys.argv[1] if positional and len(sys.argv) > 1 else "-"
-            if not word.startswith("-") and ("=" not in word or Path(word).exists()):
-                sys.argv[1] = as_override(positional, word)
+            is_value = [not word.startswith("-") and ("=" not in word or Path(word).exists()) for word in sys.argv[1:]]
+            values = sys.argv[1 : 1 + [*is_value, False].index(False)][: None if several else 1] if positional else []
+            if len(values) == 1:
+                sys.argv[1] = as_override(positional, values[0])
+            elif values:
+                quoted = [as_override(positional, value).partition("=")[2] for value in values]
+                sys.argv[1 : 1 + len(values)] = [f"{positional}=[{','.join(quoted)}]"]
             sys.argv[1:] = [quote_words(quote_path(argument)) for argument in sys.argv[1:]]
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the message is written here
             try:
