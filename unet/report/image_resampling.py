@@ -8,6 +8,7 @@ import numpy as np
 
 import unet.report.statistics as statistics
 from unet.errors import UserError
+from unet.io.config_keys import SPLIT_SEED
 from unet.report.metrics import FROM_COUNTS
 from unet.report.read_sweep import Replicate, Run
 
@@ -51,6 +52,7 @@ def resample_images(
         return None, 0, []
     counts: dict[tuple[int, int], Array] = {}
     names: list[str] = []
+    splits: set[int | None] = set()
     for arm, runs in enumerate(compared):
         for seed, run in runs.items():
             try:
@@ -60,8 +62,9 @@ def resample_images(
             if confusions is None:
                 warning = f"{run.name} has no confusions.npz: only seeds are resampled, not images."
                 return None, 0, [warning] if counts else []
-            if names and confusions[0] != names and run.fold is not None:
-                return None, 0, []  # every fold is evaluated on its own images
+            splits.add(run.setting(SPLIT_SEED))
+            if names and confusions[0] != names and (run.fold is not None or len(splits) > 1):
+                return None, 0, []  # every fold or split is evaluated on its own images
             if names and confusions[0] != names:
                 return None, 0, [f"{run.name} was evaluated on other images: only seeds are resampled."]
             names, counts[arm, seeds.index(seed)] = confusions
