@@ -75,7 +75,7 @@ def rename_old_keys(config: DictConfig) -> None:
             parent, _, name = old.rpartition(".")
             del (OmegaConf.select(config, parent) if parent else config)[name]
     source = OmegaConf.select(config, "data.source") or {}
-    for key, default in ADDED_KEYS.get(source.get("_target_"), {}).items():
+    for key, default in ADDED_KEYS.get(str(source.get("_target_")), {}).items():
         if key not in source:
             OmegaConf.update(config, f"data.source.{key}", default, force_add=True)
     if "optim" in config and "name" not in config.optim:
