@@ -125,6 +125,24 @@ def test_folds_and_seeds_together_are_replicates(tmp_path: Path):
     )
 
 
+def test_splits_that_rotate_with_the_seed_are_no_factor_and_only_seeds_are_resampled(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    for seed in range(8):
+        base = rng.uniform(0.3, 0.7)  # a hard split is hard for both arms
+        for down, more in (("max", 0), ("strided", 0.05 + 0.001 * rng.normal())):
+            settings = {"model.down": down, "data.source.split_seed": seed, "seed": seed}
+            run = leave_run(tmp_path, settings, metrics_of(base + more, seed))
+            counts = counts_of(np.full(12, base + more))
+            np.savez_compressed(run / "confusions.npz", names=[f"{seed} {index}" for index in range(12)], counts=counts)
+    analysis = analyze(tmp_path)
+    assert analysis.factors == ["model.down"] and [arm.label for arm in analysis.arms] == ["max", "strided"]
+    assert analysis.images == 0 and not analysis.warnings
+    assert analysis.family[0].is_claimed and abs(analysis.family[0].difference) == pytest.approx(0.05, abs=0.002)
+    for path in tmp_path.glob("*/config.yaml"):
+        path.write_text(re.sub("split_seed: .*", "split_seed: 0", path.read_text()))
+    assert "was evaluated on other images" in analyze(tmp_path).warnings[0], "with one split they should be equal"
+
+
 def test_five_folds_cannot_decide_and_a_missing_fold_is_named(tmp_path: Path):
     sweep(tmp_path, range(5), range(1))
     extra = {"model.down": "max", "data.source.fold": 5, "seed": 0}

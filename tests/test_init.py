@@ -176,6 +176,8 @@ def test_images_that_the_other_run_may_have_trained_on_have_a_warning(tmp_path: 
     assert leakage_warning(path, config(*data)) == "" == leakage_warning(path, config("data=folder", "data.root=x"))
     for change in ("data.source.fold=1", "data.source.split_seed=1", "data.source.splits.test=null"):
         assert "its run divided the images of" in leakage_warning(path, config(*data, change))
+    OmegaConf.save(config(), tmp_path / "config.yaml", resolve=True)
+    assert "divided the images of blue_marble in" in leakage_warning(path, config("data.source.split_seed=1"))
     assert leakage_warning(str(tmp_path / "alone.ckpt"), config(*data, "data.source.fold=1")) == ""
 
 

@@ -245,9 +245,10 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 
 
 def test_the_config_of_an_older_run_is_read():
-    config = OmegaConf.create({"data": {"source": {"mask_stem": "{stem}_mask"}}})
+    target = {"_target_": "unet.data.folder.Folder"}
+    config = OmegaConf.create({"data": {"source": {**target, "mask_stem": "{stem}_mask"}}})
     rename_old_keys(config)
-    patterns = {"image": "images/{id}.*", "mask": "masks/{id}_mask.*"}
+    patterns = {**target, "image": "images/{id}.*", "mask": "masks/{id}_mask.*"}
     assert config.data.source == {**patterns, "folds": 5, "split_seed": 0}, "so that an unfinished run can be resumed"
 
 

@@ -18,6 +18,17 @@ def test_bands_alternate_between_splits_with_a_gap():
         assert split is None or neighbours == {split}, "rows of two splits are further apart than the gap"
 
 
+def test_the_split_seed_rotates_the_bands():
+    cycle = [row_splits(5 * BAND, seed)[::BAND] for seed in range(10)]
+    assert cycle[1] == ["val", "train", "test", "train", "train"] and cycle[5] == [
+        "train", "test", "train", "val", "train",
+    ]  # fmt: skip
+    divisions = [row_splits(2115, seed) for seed in range(10)]
+    assert len(set(map(tuple, divisions))) == 10 and row_splits(2115, 10) == divisions[0]
+    for splits in divisions:
+        assert [splits.count(split) for split in ("train", "val", "test")] == [945, 315, 315]
+
+
 def test_lines_are_rows_of_the_image_and_every_split_has_every_class():
     source, (image, target) = BlueMarbleLines(gamma=1), load_map()
     assert source.spatial_dims == 1 and source.num_classes == 3

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from conftest import ROOT, config, needs_volumes
 from folders import folder_of, names, noise, save, sentence
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 
 from unet.data import SegmentationData, blue_marble
@@ -23,6 +25,8 @@ from unet.data.samples import Samples
 from unet.data.source import Item, Source
 from unet.data.voc2012 import Voc2012
 from unet.errors import UserError
+from unet.io.run_folder import load_run_config
+from unet.runs.resume import check_same_config
 from unet.training.build import build_data
 
 
@@ -176,6 +180,45 @@ def test_frames_of_a_video_and_parts_of_one_volume_are_a_group():
     rows = [f"blue marble row {row}" for row in (0, 34, 47)]
     first, second, third = groups(BlueMarbleLines(), *rows)
     assert first == second != third, "a band is 47 rows"
+
+
+def test_the_split_seed_rotates_the_slices(tmp_path):
+    root = str(isbi2012(tmp_path))
+    rotated = Isbi2012(root, split_seed=1).items
+    assert {split: "".join(names(items)) for split, items in rotated.items()} == {
+        "train": "234567", "val": "89", "test": "01",
+    }  # fmt: skip
+    tests = [name for seed in range(5) for name in names(Isbi2012(root, seed).items["test"])]
+    assert sorted(tests) == list("0123456789")
+    assert names(Isbi2012(root, 5).items["test"]) == names(Isbi2012(root).items["test"]) == ["8", "9"]
+
+
+def test_the_split_seed_of_blue_marble_assigns_the_blocks_anew():
+    def blocks(**options: Any) -> dict[str, list[str]]:
+        return {split: [item.name for item in items] for split, items in BlueMarble(**options).items.items()}
+
+    default, other = blocks(), blocks(split_seed=0)
+    assert default == blocks(split_seed=15) and default["test"][0] == "blue marble block 14"
+    assert {split: len(members) for split, members in other.items()} == {"train": 324, "val": 108, "test": 108}
+    assert {*other["train"], *other["val"], *other["test"]} == {f"blue marble block {n}" for n in range(540)}
+    assert 10 < len(set(default["test"]) & set(other["test"])) < 35, "a fifth of 108 by chance"
+
+
+@pytest.mark.parametrize("name", ["blue_marble", "blue_marble_lines", "isbi2012"])
+def test_a_split_seed_may_follow_the_seed_and_older_configs_have_the_default(name: str, tmp_path: Path):
+    composed = config(f"data={name}", "seed=3", "data.source.split_seed=${seed}")
+    source: Any = build_data(composed).source
+    assert source.split_seed == 3
+    with pytest.raises(UserError, match=r"data.source.split_seed: expected an integer of 0 to"):
+        build_data(config(f"data={name}", "data.source.split_seed=-1"))
+    today = config(f"data={name}")
+    older = config(f"data={name}")
+    OmegaConf.set_struct(older, False)
+    del older.data.source.split_seed
+    OmegaConf.save(older, tmp_path / "config.yaml")
+    check_same_config(tmp_path, today)
+    loaded: Any = build_data(load_run_config(tmp_path)).source
+    assert loaded.split_seed == today.data.source.split_seed
 
 
 def test_camvid_without_its_test_split_is_evaluated_on_val(tmp_path):

@@ -203,6 +203,16 @@ def test_the_name_of_a_sweep_has_its_swept_overrides():
     assert sweep_name(["sweep=up", "threads=1"]) == sweep_name(["sweep=up", "seed=range(9)"])
 
 
+def test_an_override_that_refers_to_the_seed_has_the_value_of_each_job(stack, tmp_path):
+    done = run(stack, tmp_path, *SHORT, "seed=0,1", "data.source.split_seed=${seed}")
+    assert done.returncode == 0 and "2 done, 0 to go" in done.stdout, done.stderr
+    configs = [OmegaConf.load(path) for path in (tmp_path / "sweep").glob("*/config.yaml")]
+    assert sorted((config.seed, config.data.source.split_seed) for config in configs) == [(0, 0), (1, 1)]
+    words = ["seed=0,1", "data.source.split_seed=${seed}"]
+    config = OmegaConf.create({"seed": 0, "words": words})
+    assert sweep_name(config.words) == sweep_name(words) != sweep_name([words[0], "data.source.split_seed=0"])
+
+
 def test_the_name_of_a_job_has_a_hash_of_its_configuration(composed, tmp_path):
     def name(keys: list[str], *overrides: str) -> str:
         config = composed(*overrides)

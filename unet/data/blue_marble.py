@@ -8,6 +8,7 @@ from PIL import Image
 
 from unet.data.files import find_installed_file
 from unet.data.source import Array, Color, Item, Source, in_memory_pair
+from unet.data.splits import check_split_seed
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
@@ -29,23 +30,23 @@ class BlueMarble(Source):
     """The earth at 4 arc minutes a pixel, 81 N to 60 S, in 540 geographic blocks.
 
     Of each val or test block only the inner part is used, so pixels of different splits are never adjacent. Blocks are
-    assigned to splits (324 train, 108 val, 108 test) so that lakes and land are equally frequent in each; the
-    assignment is fixed and does not depend on the seed of a run.
+    assigned to splits (324 train, 108 val, 108 test) so that lakes and land are equally frequent in each.
 
     The Caspian Sea is ignored: it is labelled as a lake, looks like an ocean and has a fifth of all lake pixels.
 
     Args:
         gamma: brightness v of 0 to 1 becomes ``v ** gamma``. Lakes and the forests around them are in the darkest tenth
             of the range; a gamma below 1 increases their contrast. 1 does not change the image.
+        split_seed: seeds the assignment of blocks to splits; it is not the run's seed.
     """
 
     classes = ("ocean", "land", "lake")
     colors: tuple[Color, ...] = ((20, 40, 90), (200, 180, 120), (60, 190, 240))
 
-    def __init__(self, gamma: float = 1.0):
+    def __init__(self, gamma: float = 1.0, split_seed: int = SPLIT_SEED):
         if not isinstance(gamma, int | float) or not gamma > 0:
             raise UserError(f"data.source.gamma: expected a number above 0, found {gamma!r}")
-        self.gamma = gamma
+        self.gamma, self.split_seed = gamma, check_split_seed(split_seed)
 
     def load_splits(self) -> dict[str, list[Item]]:
         image, target = self.image_and_target()
@@ -53,7 +54,7 @@ class BlueMarble(Source):
         corners = [(row * height, column * width) for row in range(GRID[0]) for column in range(GRID[1])]
         counts = [[np.sum(target[eval_window(y, x)] == label) for label in (LAKE, LAND)] for y, x in corners]
         splits: dict[str, list[Item]] = {split: [] for split in SPLIT_CYCLE}
-        for block, split in enumerate(assign_splits(np.array(counts))):
+        for block, split in enumerate(assign_splits(np.array(counts), self.split_seed)):
             y, x = corners[block]
             window = (slice(y, y + height), slice(x, x + width)) if split == "train" else eval_window(y, x)
             splits[split].append(
@@ -73,14 +74,14 @@ def eval_window(y: int, x: int) -> tuple[slice, slice]:
     return slice(y + top, y + top + height), slice(x + left, x + left + width)
 
 
-def assign_splits(blocks: Array) -> list[str]:
+def assign_splits(blocks: Array, seed: int) -> list[str]:
     """Return the split of every block, stratified by its pixels of lake and of land (N, 2).
 
     The blocks are sorted by lake pixels and then by land pixels; of every five consecutive blocks, three random ones
     are assigned to train, one to val and one to test.
     """
     ranked = np.lexsort((-blocks[:, 1], -blocks[:, 0]))
-    rng = np.random.default_rng(SPLIT_SEED)
+    rng = np.random.default_rng(seed)
     splits = [""] * len(blocks)
     for five in ranked.reshape(-1, len(SPLIT_CYCLE)):
         for block, split in zip(five, rng.permutation(SPLIT_CYCLE).tolist(), strict=True):

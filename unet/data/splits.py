@@ -162,13 +162,22 @@ def check_splits(splits: Mapping[str, float | str | None]) -> dict[str, float | 
 
 def check_folds(fold: int | None, folds: int, split_seed: int) -> tuple[int | None, int, int]:
     """Return the arguments. Raises UserError."""
-    values = {"folds": (folds, 2, 10**6), "split_seed": (split_seed, 0, 2**32 - 1)}
+    check_integer("folds", folds, 2, 10**6)
     if fold is not None:
-        values["fold"] = (fold, 0, folds - 1 if type(folds) is int else 0)
-    for key, (value, least, most) in values.items():
-        if type(value) is not int or not least <= value <= most:
-            raise UserError(f"data.source.{key}: expected an integer of {least} to {most}, found {value!r}")
-    return fold, folds, split_seed
+        check_integer("fold", fold, 0, folds - 1)
+    return fold, folds, check_split_seed(split_seed)
+
+
+def check_split_seed(split_seed: int) -> int:
+    """Return the seed of a division into splits. Raises UserError."""
+    return check_integer("split_seed", split_seed, 0, 2**32 - 1)
+
+
+def check_integer(key: str, value: int, least: int, most: int) -> int:
+    """Return an integer. Raises UserError unless it is one, within the limits."""
+    if type(value) is not int or not least <= value <= most:
+        raise UserError(f"data.source.{key}: expected an integer of {least} to {most}, found {value!r}")
+    return value
 
 
 def compile_group(group: str | None) -> re.Pattern[str] | None:

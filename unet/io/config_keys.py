@@ -25,6 +25,8 @@ Two runs that differ in these alone are the same run, and no report compares the
 FIXED_TRAINER_KEYS = {"logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
 """Arguments of Lightning's Trainer that this project sets itself."""
 
+SPLIT_SEED = "data.source.split_seed"
+"""The key that seeds the division of images into splits; it may follow the run's seed."""
 FOLD = "data.source.fold"
 """The key of a cross-validation's fold; like ``seed`` it distinguishes the replicates of an arm."""
 
@@ -43,8 +45,13 @@ RENAMED_VALUES = {
 """New names of the values that version 0.1 had, by key; of a pattern, examples."""
 
 
-ADDED_KEYS = {"folds": 5, "split_seed": 0}
-"""Keys of ``data.source`` that version 0.1 did not have, and the values that divide images as it did."""
+ADDED_KEYS = {
+    "unet.data.folder.Folder": {"image": "images/{id}.*", "folds": 5, "split_seed": 0},
+    "unet.data.blue_marble.BlueMarble": {"split_seed": 15},
+    "unet.data.blue_marble_lines.BlueMarbleLines": {"split_seed": 0},
+    "unet.data.isbi2012.Isbi2012": {"split_seed": 0},
+}
+"""Keys of ``data.source`` that older versions did not have, and the values that divide images as they did."""
 FIRST_OPTIMIZER = "adamw"
 """The optimizer of runs whose config has no ``optim.name``."""
 
@@ -60,16 +67,17 @@ def fixed_trainer_key(key: str) -> str:
 
 
 def rename_old_keys(config: DictConfig) -> None:
-    """Rename the keys and values of a config of version 0.1 in place, and add those that it did not have."""
+    """Rename the keys and values of a config of an older version in place, and add those that it did not have."""
     for old, new in RENAMED_KEYS.items():
         value = OmegaConf.select(config, old)
         if value is not None and OmegaConf.select(config, new) is None:
             OmegaConf.update(config, new, rename_value(new, value), force_add=True)
-            if new == "data.source.mask":
-                for key, default in {"image": "images/{id}.*", **ADDED_KEYS}.items():
-                    OmegaConf.update(config, f"data.source.{key}", default, force_add=True)
             parent, _, name = old.rpartition(".")
             del (OmegaConf.select(config, parent) if parent else config)[name]
+    source = OmegaConf.select(config, "data.source") or {}
+    for key, default in ADDED_KEYS.get(str(source.get("_target_")), {}).items():
+        if key not in source:
+            OmegaConf.update(config, f"data.source.{key}", default, force_add=True)
     if "optim" in config and "name" not in config.optim:
         OmegaConf.update(config, "optim.name", FIRST_OPTIMIZER, force_add=True)
 

@@ -7,6 +7,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from unet.errors import UserError
+from unet.io.config_keys import SPLIT_SEED
 from unet.report.metrics import FROM_COUNTS
 from unet.report.read_sweep import Replicate, Run
 
@@ -56,6 +57,7 @@ def image_influences(
         return None, 0, []
     counts: dict[tuple[int, int], Array] = {}
     units: list[str] = []
+    splits: set[int | None] = set()
     for arm, runs in enumerate(compared):
         for seed, run in runs.items():
             try:
@@ -65,8 +67,9 @@ def image_influences(
             if confusions is None:
                 warning = f"{run.name} has no confusions.npz: intervals speak of the evaluated images only."
                 return None, 0, [warning] if counts else []
-            if units and confusions[0] != units and run.fold is not None:
-                return None, 0, []  # every fold is evaluated on its own images
+            splits.add(run.setting(SPLIT_SEED))
+            if units and confusions[0] != units and (run.fold is not None or len(splits) > 1):
+                return None, 0, []  # every fold or split is evaluated on its own images
             if units and confusions[0] != units:
                 warning = f"{run.name} was evaluated on other images: intervals speak of seeds and splits only."
                 return None, 0, [warning]

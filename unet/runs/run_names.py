@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from unet.io.atomic import sha256
 from unet.io.config_keys import FOLD, flatten, is_runtime_key
@@ -81,6 +81,9 @@ def sweep_name(overrides: Sequence[str]) -> str:
     ``["sweep=up", "model.down=max,avg", "seed=0,1"]`` -> ``up_model.down-max-avg``. Overrides whose slugs could be
     equal, such as ``[1,2],3`` and ``1,2,3``, are part of the hash too.
     """
+    if isinstance(overrides, ListConfig):
+        words: Any = OmegaConf.to_container(overrides)  # not resolved: ${seed} differs between jobs
+        overrides = words
     overrides = [
         override
         for override in overrides

@@ -50,7 +50,8 @@ class Sweep(Callback):
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # caches the swept keys, which a job's own config lacks
         jobs, configs = {}, []
-        parsed = parse(config.hydra.overrides.task, config.hydra.sweeper.get("params"))
+        task: Any = OmegaConf.to_container(config.hydra.overrides.task)  # not resolved: ${seed} differs between jobs
+        parsed = parse(task, config.hydra.sweeper.get("params"))
         for overrides in BasicSweeper.split_arguments(parsed, None)[0]:  # as Hydra's sweeper combines them
             job = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
             require_one_device(job)
@@ -61,7 +62,7 @@ class Sweep(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         with lock_folder(folder, wait=True):  # another command may be adding its jobs
             saved = read_json(folder / SWEEP)
-            command = f"{program_name('train')} -m {shlex.join(config.hydra.overrides.task)}"
+            command = f"{program_name('train')} -m {shlex.join(task)}"
             commands = dict.fromkeys([*saved.get("commands", []), command])
             earlier = saved.get("jobs", {})
             has_results = any(values["state"] == "done" for values in read_states(folder, earlier).values())

@@ -34,6 +34,7 @@ from unet.training.callbacks import checkpoint, tensorboard
 from unet.training.callbacks.ema import MovingAverage
 from unet.training.callbacks.progress import Progress
 from unet.training.file_headers import declared_nodata, volume_grid
+from unet.training.seeded_network import build_network
 
 
 def build_data(config: DictConfig) -> SegmentationData:
@@ -139,7 +140,7 @@ def task_from_metadata(
     Loss, optimizer and evaluation tiles are those of the config.
     """
     return SegmentationTask(
-        to_memory_format(network or UNet(**description["model"]), channels_last),
+        to_memory_format(network or build_network(description["model"], config.seed), channels_last),
         Normalize(description["mean"], description["std"], data.source.spatial_dims),
         make_loss(config.loss.name, description["class_weights"]),
         description["classes"],

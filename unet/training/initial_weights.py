@@ -121,8 +121,9 @@ def leakage_warning(path: str, config: DictConfig) -> str:
     changed = [key for key, default in DIVISION.items() if before.get(key, default) != now.get(key, default)]
     if roots[0] != roots[1] or before["_target_"] != now["_target_"] or not changed:
         return ""
+    images = now.get("root", config.data.name)
     return (
-        f"warning: init: its run divided the images of {roots[0]} in another way (data.source.{changed[0]}), so it may "
+        f"warning: init: its run divided the images of {images} in another way (data.source.{changed[0]}), so it may "
         f"have been trained on images that are evaluated here, and metrics may be too high"
     )
 

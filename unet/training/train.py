@@ -133,7 +133,7 @@ def initialize(network: Any, config: DictConfig, data: SegmentationData, source:
 
 def summarize(model: Mapping[str, Any], data: SegmentationData) -> NetworkSummary:
     """Summarize the network for a training batch. Raises UserError like :meth:`UNet.check`."""
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # the weights to train are drawn afterwards
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # the same state after any operator
         warnings.filterwarnings("ignore", message="the bottleneck is")  # the training warns about it
         return summarize_network(model, data.example("train").shape[2:], data.batch_size)
 
