@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unet import CONTEXT, DOWN, UP, UNet
 from unet.errors import UserError
-from unet.network.blocks import ACTS, NORMS
+from unet.network.blocks import ACTS, NORMS, InstanceNorm
 from unet.network.geometry import count_parameters
 from unet.network.model import SKIPS
 
@@ -160,6 +160,24 @@ def test_batch_norm_refuses_to_train_on_a_single_value():
     for shape in ((1, 3, 5, 5), (2, 3, 4, 4), (1, 3, 4, 5)):
         assert model(torch.randn(shape)).isfinite().all()
     assert model.eval()(torch.zeros(1, 3, 4, 4)).shape == (1, 2, 4, 4)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("training", [True, False])
+def test_instance_norm_is_that_of_torch(dims: int, training: bool):
+    ours, torchs = InstanceNorm(4).train(training), getattr(nn, f"InstanceNorm{dims}d")(4, affine=True)
+    nn.init.uniform_(ours.weight)
+    nn.init.uniform_(ours.bias)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 4, *[6] * dims)
+    results = []
+    for norm in (ours, torchs):
+        input = x.clone().requires_grad_()
+        output = norm(input)
+        output.square().sum().backward()
+        results.append((output, input.grad, norm.weight.grad, norm.bias.grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("training", [True, False])

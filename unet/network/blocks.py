@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unet.errors import UserError, did_you_mean
@@ -64,9 +65,27 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(next((groups for groups in (32, 16, 8, 4, 2) if channels % (2 * groups) == 0), 1), channels)
 
 
+class InstanceNorm(nn.Module):
+    """Normalize every channel of every sample over its positions, then scale and shift it. x (B, C, *S).
+
+    In training on a CPU this is a batch norm of every sample: torch's instance norm copies channels-last tensors to
+    channels-first ones and back, which takes up to 40 % of a step.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return F.instance_norm(x, weight=self.weight, bias=self.bias)
+        return torch.cat([F.batch_norm(y, None, None, self.weight, self.bias, training=True) for y in x.split(1)])
+
+
 NORMS = {
     "batch": lambda channels, spatial_dims: getattr(nn, f"BatchNorm{spatial_dims}d")(channels),
-    "instance": lambda channels, spatial_dims: getattr(nn, f"InstanceNorm{spatial_dims}d")(channels, affine=True),
+    "instance": lambda channels, spatial_dims: InstanceNorm(channels),
     "group": lambda channels, spatial_dims: group_norm(channels),
     "none": lambda channels, spatial_dims: nn.Identity(),
 }
