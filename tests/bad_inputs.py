@@ -213,6 +213,10 @@ def weight(name: str, value: Any) -> Callable[[], None]:
     return lambda: save_net(DESCRIPTION, **{name: value})
 
 
+def reports(value: Any) -> Callable[[Path], Any]:
+    return lambda sweep: write(sweep / "reports.json", json.dumps({"reports": value}))
+
+
 def in_report(name: str, damage: Callable[[Path], Any], pattern: str, status: int = 1, **options: Any) -> Input:
     """Report on a damaged sweep of two arms and two seeds."""
     sweep = Path("sweep")
@@ -637,7 +641,14 @@ INPUTS: dict[str, list[Input]] = {
         in_report("a config", lambda s: write(first(s, "config.yaml"), "a: ["), "is unreadable: config", 0),
         in_report("a score that is NaN", lambda s: set_metric(s, "test/miou", float("nan")), "NaN|nan|diverged", 0),
         in_report("an unknown metric", no_damage, "no run has test/mio in .*; did you mean miou", metric="mio"),
-        in_report("an unknown reference", no_damage, "no arm is called 'mean'", reference="mean"),
+        in_report("a list of earlier reports", lambda s: write(s / "reports.json", "[1]"), "reports.json: cannot be"),
+        in_report("an early report of no seeds", reports([{"seeds": 6}]), "reports.json: cannot be read .*'planned'"),
+        in_report("reports that are a number", reports(3), "reports.json: cannot be read"),
+        in_report(
+            "questions that are a list", lambda s: write(s / "sweep.json", '{"questions": [1]}'), "sweep.json: .*"
+        ),
+        in_report("a margin that is a text", no_damage, "margin=x: expected a positive number", margin="x"),
+        in_report("a margin of zero", no_damage, "margin=0: expected a positive number", margin=0),
         in_report("a key that was not swept", no_damage, "cannot tune optim.lr.*it varied model.down", tune="optim.lr"),
     ],
 }

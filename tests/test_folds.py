@@ -136,8 +136,8 @@ def test_splits_that_rotate_with_the_seed_are_no_factor_and_only_seeds_are_resam
             np.savez_compressed(run / "confusions.npz", names=[f"{seed} {index}" for index in range(12)], counts=counts)
     analysis = analyze(tmp_path)
     assert analysis.factors == ["model.down"] and [arm.label for arm in analysis.arms] == ["max", "strided"]
-    assert analysis.images == 0 and not analysis.warnings
-    assert analysis.family[0].is_claimed and abs(analysis.family[0].difference) == pytest.approx(0.05, abs=0.002)
+    assert analysis.units == 0 and not analysis.warnings
+    assert analysis.contrasts[0].differs and abs(analysis.contrasts[0].difference) == pytest.approx(0.05, abs=0.002)
     for path in tmp_path.glob("*/config.yaml"):
         path.write_text(re.sub("split_seed: .*", "split_seed: 0", path.read_text()))
     assert "was evaluated on other images" in analyze(tmp_path).warnings[0], "with one split they should be equal"

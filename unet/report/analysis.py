@@ -165,7 +165,7 @@ def analyze(
     Raises:
         UserError: there are no runs, no such metric, nothing to tune, or the margin is not positive.
     """
-    if not margin > 0:
+    if not isinstance(margin, int | float) or not margin > 0:
         raise UserError(f"margin={margin}: expected a positive number, such as 0.01")
     sweep = read_sweep(folder)
     split = evaluated_split(sweep.runs)

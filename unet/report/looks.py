@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scipy import stats
 
+from unet.errors import UserError
 from unet.io.atomic import read_json, write_json
 from unet.report.statistics import ALPHA, MIN_SEEDS
 
@@ -33,10 +34,10 @@ def plan_look(folder: Path, seeds: int, planned: int) -> Look:
     all planned seeds had been reported and others were added, nothing is left: the full rate is used again, with a
     warning.
     """
+    earlier = [look for look in read_looks(folder) if look.seeds < seeds]
     if seeds < MIN_SEEDS:
         return Look(seeds, planned)
-    earlier = [look for look in read_json(folder / REPORTS).get("reports", []) if look["seeds"] < seeds]
-    complete = [look["seeds"] for look in earlier if look["seeds"] >= look["planned"]]
+    complete = [look.seeds for look in earlier if look.seeds >= look.planned]
     if complete:
         return Look(
             seeds,
@@ -44,7 +45,7 @@ def plan_look(folder: Path, seeds: int, planned: int) -> Look:
             warning=f"Seeds were added after a report on all {complete[-1]} planned seeds. This report does not "
             f"correct for that: together the reports have up to {len(complete) + 1} times the error rate of 5 %.",
         )
-    used = max((spent(look["seeds"] / look["planned"]) for look in earlier), default=0.0)
+    used = max((spent(look.seeds / look.planned) for look in earlier), default=0.0)
     alpha = max(0.0, spent(seeds / planned) - used)
     warning = ""
     if alpha < ALPHA:
@@ -61,8 +62,23 @@ def spent(fraction: float) -> float:
     return float(2 * stats.norm.sf(stats.norm.isf(ALPHA / 2) / math.sqrt(fraction)))
 
 
+def read_looks(folder: Path) -> list[Look]:
+    """Return the earlier reports on a sweep. Raises UserError if the file has other contents."""
+    saved = read_json(folder / REPORTS).get("reports", [])
+    try:
+        looks = [Look(int(entry["seeds"]), int(entry["planned"])) for entry in saved]
+    except (TypeError, KeyError, ValueError) as error:
+        looks, saved = [], repr(error)
+    if any(look.planned < 1 for look in looks) or isinstance(saved, str):
+        raise UserError(
+            f"{folder / REPORTS}: cannot be read (found {saved}); expected {{'reports': [{{'seeds': N, 'planned': N}}, "
+            f"...]}}; repair it, or remove it to forget earlier reports"
+        )
+    return looks
+
+
 def record_look(folder: Path, look: Look) -> None:
     """Add a report to the list of a sweep's folder, once for a number of seeds."""
-    reports = read_json(folder / REPORTS).get("reports", [])
-    if look.seeds >= MIN_SEEDS and look.seeds not in [earlier["seeds"] for earlier in reports]:
-        write_json(folder / REPORTS, {"reports": [*reports, {"seeds": look.seeds, "planned": look.planned}]})
+    looks = read_looks(folder)
+    if look.seeds >= MIN_SEEDS and look.seeds not in [earlier.seeds for earlier in looks]:
+        write_json(folder / REPORTS, {"reports": [{"seeds": x.seeds, "planned": x.planned} for x in (*looks, look)]})
