@@ -121,11 +121,11 @@ def plot_questions(analysis: SweepAnalysis, questions: Sequence[Question]) -> Em
         names = [shorten(question_name(analysis, question), MAX_NAME_LENGTH) for question in questions]
         axes.set_yticks(range(len(questions)), names)
         axes.set_ylim(len(questions) - 0.4, -0.6)
-        axes.set_xlabel(f"difference in {analysis.metric_name} (band: practically equal)")
+        axes.set_xlabel(f"difference in {analysis.metric_name}")
         axes.grid(axis="y", visible=False)
 
     alt = "Differences with their intervals; the numbers are in the table of questions."
-    return draw_svg("Answers", alt, 0.75 + 0.26 * len(questions), draw)
+    return draw_svg("Answers (band: practically equal)", alt, 0.75 + 0.26 * len(questions), draw)
 
 
 def plot_costs(analysis: SweepAnalysis) -> list[EmbeddedImage]:

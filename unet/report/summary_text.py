@@ -113,12 +113,13 @@ def describe_untrained(analysis: SweepAnalysis) -> list[str]:
             for arm, count in counts.most_common(MAX_NAMED)
         ]
         more = f" and {plural(len(counts) - MAX_NAMED, 'other arm')}" if len(counts) > MAX_NAMED else ""
-        consequence = "They are in no mean; all differences are between the other runs."
-        if missed in analysis.split_classes:
-            consequence = (
-                "A mean over both kinds of runs says little: no verdicts. Train longer, or more on this class."
-            )
-        texts.append(f"{sum(counts.values())} of {total} runs {reason}: {', '.join(by_arm)}{more}. {consequence}")
+        texts.append(f"{sum(counts.values())} of {total} runs {reason}: {', '.join(by_arm)}{more}.")
+    if excluded := len({(run.arm, run.replicate) for run in analysis.untrained if run.is_excluded}):
+        texts.append(f"{plural(excluded, 'run')} not trained: in no mean; all differences are between the others.")
+    if analysis.split_classes:
+        texts.append(
+            "A mean over runs that found a class and runs that did not says little: no verdicts. Train longer."
+        )
     return texts
 
 
@@ -140,7 +141,8 @@ def describe_questions(analysis: SweepAnalysis) -> list[str]:
             for q in undecided[:MAX_SENTENCES]
         ]
         more = f"; and {len(undecided) - MAX_SENTENCES} more" if len(undecided) > MAX_SENTENCES else ""
-        texts += [f"Undecided: {'; '.join(listed)}{more}.", *describe_power(analysis, undecided)]
+        heading = "No verdict" if analysis.split_classes else "Undecided"
+        texts += [f"{heading}: {'; '.join(listed)}{more}.", *describe_power(analysis, undecided)]
     few = sum(analysis.verdict(q) == TOO_FEW for q in analysis.questions)
     return [*texts, *([f"{plural(few, 'question')} with fewer than {MIN_SEEDS} seeds: no verdict."] if few else [])]
 

@@ -60,6 +60,8 @@ def arm_table(analysis: SweepAnalysis) -> Table:
             f"The standard deviation of the arms' means is {ratio:.1f} times that of runs within an arm"
             f"{'' if ratio >= 1 else ': these runs do not rank the arms'}."
         )
+    if math.isfinite(saved := variance_saved(analysis)):
+        notes.append(f"Pairing runs by seed {'saves' if saved >= 0 else 'adds'} {abs(saved):.0%} of the variance.")
     if analysis.dependent_keys:
         pairs = "; ".join(f"{key} with {leader}" for key, leader in analysis.dependent_keys.items())
         notes.append(f"Keys that change together: {pairs}.")
@@ -75,6 +77,21 @@ def spread_ratio(analysis: SweepAnalysis) -> float:
     variances, means = variances[np.isfinite(variances)], analysis.scores.means()[analysis.main]
     within = math.sqrt(variances.mean()) if len(variances) else 0.0
     return mean_and_sd(means)[1] / within if within else math.nan
+
+
+def variance_saved(analysis: SweepAnalysis) -> float:
+    """Return the part of the variance of a difference that pairing by seed saves, over all pairs of arms.
+
+    It is the correlation of two arms over seeds: 1 if a seed does the same to both, 0 if pairing is useless.
+    """
+    paired = unpaired = 0.0
+    for first, second, contrast in analysis.pairs:
+        known = np.isfinite(contrast.by_seed)
+        if known.sum() > 2:
+            a, b = (analysis.scores.values[arm][known] for arm in (first, second))
+            paired += float(np.var(a - b))
+            unpaired += float(np.var(a) + np.var(b))
+    return 1 - paired / unpaired if unpaired else math.nan
 
 
 def question_table(analysis: SweepAnalysis) -> Table:
