@@ -213,6 +213,17 @@ def test_runs_below_the_baseline_are_in_no_mean(tmp_path: Path):
     assert "1 of 16 runs are below the colour histogram: bilinear 1 of 8 (0 to 53 %)." in conclusions(analysis)[1]
 
 
+def test_nothing_is_compared_if_no_run_trained(tmp_path: Path):
+    for arm in GRID[:2]:
+        for seed in range(2):
+            leave_run(tmp_path, {**arm, "seed": seed}, metrics_of(0.3, seed) | {"baseline/miou": 0.4})
+    analysis = analyze(tmp_path)
+    texts = conclusions(analysis)
+    assert texts[0].endswith("no run trained; a colour histogram has mIoU 0.4000.")
+    assert "Nothing is compared: no two of 2 arms share a seed at which both trained." in texts
+    assert write_report(analysis).exists()
+
+
 def class_scores(pole: float, seed: int) -> dict[str, Any]:
     return metrics_of(0.6, seed) | {"test/iou/pole": pole, "test/miou": (0.7 + 0.6 + pole) / 3}
 

@@ -64,7 +64,8 @@ def sentences(analysis: SweepAnalysis) -> list[str]:
     if with_runs == 1:
         texts.append("Only one arm has finished runs: there is nothing to compare.")
     elif not any(contrast.seeds for contrast in analysis.contrasts):
-        texts.append(f"No two arms share a seed ({plural(with_runs, 'arm')} have runs): nothing is compared.")
+        trained = " at which both trained" if analysis.untrained else ""
+        texts.append(f"Nothing is compared: no two of {with_runs} arms share a seed{trained}.")
     else:
         texts += [*describe_questions(analysis), *describe_interaction(analysis), *describe_images(analysis)]
     texts += describe_repeats(analysis)
