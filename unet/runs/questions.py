@@ -43,8 +43,9 @@ def plain(value: Any) -> Any:
 
 def keep_questions(saved: Mapping[str, Any], questions: Mapping[str, Any], has_results: bool, folder: Path) -> None:
     """Raise UserError if a sweep has results already and this command would change its questions."""
-    if has_results and saved.get("questions", {}) != questions:
+    earlier = saved.get("questions", {})
+    if has_results and earlier != questions:
         raise UserError(
-            f"questions={dict(questions)}: {folder} has results of the questions {saved.get('questions', {})}, which "
-            f"cannot change afterwards; name the same ones, or choose another hydra.sweep.dir"
+            f"questions={dict(questions) or 'null'}: {folder} has results already, and questions={earlier or 'null'}, "
+            f"which cannot change afterwards; name the same ones, or choose another hydra.sweep.dir"
         )
