@@ -24,6 +24,8 @@ Noise = Callable[[np.random.Generator, int, int], Array]
 
 MARGIN = 2.0
 """In standard deviations of a run."""
+TINY = 1e-9
+"""A margin that nothing is within: "practically equal" then hides no false "better"."""
 
 
 def half_skewed(rng: np.random.Generator, arms: int, seeds: int) -> Array:
@@ -70,16 +72,16 @@ def answer(design: str, values: Array) -> list[Question]:
     return answer_questions(scores, arms, factors, named, 1, ALPHA)
 
 
-def simulate(design: str, noise: Noise, truth: Array, seeds: int, sweeps: int) -> tuple[float, float]:
+def simulate(design: str, noise: Noise, truth: Array, margin: float, seeds: int, sweeps: int) -> tuple[float, float]:
     """Return the shares of sweeps with anything false and of intervals that contain the true difference."""
     rng, false, covered = np.random.default_rng(0), 0, []
     for _ in range(sweeps):
         questions = answer(design, truth[:, None] + noise(rng, len(truth), seeds))
         wrong = False
         for question in questions:
-            difference, verdict = float(question.weights @ truth), question.contrast.verdict(MARGIN)
+            difference, verdict = float(question.weights @ truth), question.contrast.verdict(margin)
             wrong |= verdict in (BETTER, WORSE) and abs(difference) < 1e-9
-            wrong |= verdict == EQUAL and abs(difference) >= MARGIN - 1e-9
+            wrong |= verdict == EQUAL and abs(difference) >= margin - 1e-9
             covered.append(question.contrast.low <= difference <= question.contrast.high)
         false += wrong
     return false / sweeps, float(np.mean(covered))
@@ -99,7 +101,7 @@ def power(design: str, seeds: int, sweeps: int) -> tuple[float, float]:
     first = answer(design, np.zeros((arms, seeds)))[0]
     shift = np.where(first.weights > 0, announced, 0.0)[:, None]
     shown = [
-        answer(design, values + shift)[0].contrast.verdict(1e-9) == BETTER
+        answer(design, values + shift)[0].contrast.verdict(TINY) == BETTER
         for values in rng.standard_normal((sweeps, arms, seeds))
     ]
     return announced, float(np.mean(shown))
@@ -117,8 +119,8 @@ def main() -> None:
         number = len(arms_of(design)[0])
         mixed = MARGIN * (np.array([0, 1, 0, -1, 1, 0]) if number == 6 else np.repeat([0, 1, 0, 0], 4))
         for name, noise in NOISES.items():
-            null = simulate(design, noise, np.zeros(number), seeds, sweeps)
-            some = simulate(design, noise, mixed, seeds, sweeps)
+            null = simulate(design, noise, np.zeros(number), TINY, seeds, sweeps)
+            some = simulate(design, noise, mixed, MARGIN, seeds, sweeps)
             cells = [f"{share:.3f}" for share in (*null, *some)]
             print(f"| {design} | {name} | {' | '.join(cells)} |", flush=True)
     print("\n| arms | announced with 80 % | shown |\n|---|---|---|")
