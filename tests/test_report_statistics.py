@@ -55,9 +55,9 @@ def test_the_critical_value_by_hand():
     The mean square is 2/3; of a mean of 2/3 the variance is (2/3 - 4/9) / 2 = 1/9, so t = 2.
     """
     differences = np.array([[0.0, 2, 1]])
-    assert statistics.critical_value(differences, alpha=0.3) == pytest.approx(2)
-    assert statistics.critical_value(np.vstack([differences, [[5.0, 5, 5]]]), alpha=0.3) == pytest.approx(2)
-    assert statistics.critical_value(differences, alpha=0.2) == math.inf  # of 4 patterns each is a share of 0.25
+    assert statistics.critical_value(differences, alpha=0.45) == pytest.approx(2)
+    assert statistics.critical_value(np.vstack([differences, [[5.0, 5, 5]]]), alpha=0.45) == pytest.approx(2)
+    assert statistics.critical_value(differences, alpha=0.35) == math.inf  # 2/3 of it is less than one of 4 patterns
     assert statistics.critical_value(np.ones((2, 8))) == 0
 
 

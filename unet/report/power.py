@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from unet.report.statistics import ALPHA, EXACT_UP_TO, MIN_SEEDS
+from unet.report.statistics import ALPHA, EXACT_UP_TO, MIN_SEEDS, pattern_level
 
 Array = np.ndarray
 
@@ -28,15 +28,15 @@ def expected_critical_value(correlation: Array, seeds: int, alpha: float = ALPHA
 def simulated_quantile(correlation: tuple[tuple[float, ...], ...], seeds: int, alpha: float) -> float:
     """Return the ``1 - alpha`` quantile of the largest absolute t statistic of a family; infinite with few seeds."""
     patterns = 2 ** (min(seeds, EXACT_UP_TO) - 1)
-    if alpha * patterns < 1:
+    level = math.floor(pattern_level(alpha, seeds) * patterns) / patterns  # few sign patterns have no finer levels
+    if level == 0:
         return math.inf
-    alpha = math.floor(alpha * patterns) / patterns  # few sign patterns have no finer levels
     values, vectors = np.linalg.eigh(np.array(correlation))
     root = vectors * np.sqrt(np.maximum(values, 0))
     families = min(4000, max(500, SIMULATED // root[0].size // seeds))
     noise = np.random.default_rng(0).standard_normal((families, seeds, len(root))) @ root.T
     largest = np.abs(noise.mean(1) / noise.std(1, ddof=1)).max(1) * math.sqrt(seeds)
-    return float(np.quantile(largest, 1 - alpha))
+    return float(np.quantile(largest, 1 - level))
 
 
 def correlations(differences: Array) -> Array:
