@@ -210,7 +210,7 @@ def test_runs_below_the_baseline_are_in_no_mean(tmp_path: Path):
     assert (run.arm, run.replicate, run.missed_class) == (bilinear, 3, None)
     assert analysis.scores.means()[bilinear] == pytest.approx(np.delete(scores[1], 3).mean())
     assert analysis.questions[0].contrast.seeds == 7
-    assert "1 of 16 runs are below the colour histogram: bilinear 1 of 8 (0 to 53 %)." in conclusions(analysis)[1]
+    assert "1 of 16 runs are below the histogram baseline: bilinear 1 of 8 (0 to 53 %)." in conclusions(analysis)[1]
 
 
 def test_nothing_is_compared_if_no_run_trained(tmp_path: Path):
@@ -219,7 +219,7 @@ def test_nothing_is_compared_if_no_run_trained(tmp_path: Path):
             leave_run(tmp_path, {**arm, "seed": seed}, metrics_of(0.3, seed) | {"baseline/miou": 0.4})
     analysis = analyze(tmp_path)
     texts = conclusions(analysis)
-    assert texts[0].endswith("no run trained; a colour histogram has mIoU 0.4000.")
+    assert texts[0].endswith("no run trained; the histogram baseline has mIoU 0.4000.")
     assert "Nothing is compared: no two of 2 arms share a seed at which both trained." in texts
     assert write_report(analysis).exists()
 

@@ -68,9 +68,7 @@ def test_decided_questions_are_stated_with_size_and_interval(tmp_path: Path):
     assert {(q.first, q.second) for q in better} == {("strided", "max"), ("strided", "avg")}
     for q in better:
         c = q.contrast
-        start = (
-            f"strided is better than {q.second} by {format_number(c.difference)} (strided - {q.second}: 95 % interval "
-        )
+        start = f"strided is better than {q.second} by {format_number(c.difference)} (95 % interval "
         sentence = next(s for s in sentences if s.startswith(start))
         assert f"{format_number(c.low)} to {format_number(c.high)})" in sentence
     assert any(s.startswith("Undecided: max vs avg (") for s in sentences)

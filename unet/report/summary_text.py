@@ -69,10 +69,10 @@ def sentences(analysis: SweepAnalysis) -> list[str]:
     else:
         texts += [*describe_questions(analysis), *describe_interaction(analysis), *describe_images(analysis)]
     texts += describe_repeats(analysis)
-    missing = sum(run.state == "missing" for run in analysis.missing_runs)
+    missing = sum(run.state in ("missing", "pending") for run in analysis.missing_runs)
     if analysis.missing_runs:
         excluded = plural(len(analysis.missing_runs) - missing, "run")
-        texts.append(f"{excluded} excluded, {missing} missing: see Failures and missing runs.")
+        texts.append(f"{excluded} excluded, {missing} not run: see Failures and missing runs.")
     return texts
 
 
@@ -97,7 +97,7 @@ def describe_runs(analysis: SweepAnalysis) -> str:
         scores = f"mean {analysis.metric_name} {low} to {high} over {len(means)} arms"
     baselines = [as_float(run.metrics.get(BASELINE)) for run in runs]
     baseline = float(np.nanmax(baselines)) if np.isfinite(baselines).any() else math.nan
-    histogram = f"; a colour histogram has mIoU {format_number(baseline)}" if math.isfinite(baseline) else ""
+    histogram = f"; the histogram baseline has mIoU {format_number(baseline)}" if math.isfinite(baseline) else ""
     return f"{data}{length}, {plural(most, 'seed')}: {scores}{histogram}."
 
 
@@ -107,7 +107,7 @@ def describe_untrained(analysis: SweepAnalysis) -> list[str]:
     for missed in dict.fromkeys(run.missed_class for run in analysis.untrained):
         counts = Counter(run.arm for run in analysis.untrained if run.missed_class == missed)
         total = sum(len(runs) for runs in analysis.finished)
-        reason = "are below the colour histogram" if missed is None else f"did not find {missed}"
+        reason = "are below the histogram baseline" if missed is None else f"did not find {missed}"
         by_arm = [
             f"{analysis.arms[arm].label} {count} of {(n := len(analysis.finished[arm]))} "
             f"({' to '.join(f'{100 * share:.0f}' for share in proportion_interval(count, n))} %)"
@@ -158,7 +158,7 @@ def answer(analysis: SweepAnalysis, question: Question) -> str:
     """Return the sentence of a decided question."""
     verdict, contrast = analysis.verdict(question), question.contrast
     subject = question_name(analysis, question).removesuffix(f"{question.first} vs {question.second}")
-    interval = f"{100 * (1 - analysis.look.alpha):.3g} % interval {format_interval(contrast)}"
+    level = f"{100 * (1 - analysis.look.alpha):.3g} %"
     images = ""
     if not math.isnan(contrast.wide_low):
         wide = Contrast("", contrast.difference, contrast.wide_low, contrast.wide_high, contrast.by_seed)
@@ -167,12 +167,14 @@ def answer(analysis: SweepAnalysis, question: Question) -> str:
     if verdict == EQUAL:
         return (
             f"{subject}{question.first} and {question.second} are practically equal: difference "
-            f"{format_number(contrast.difference)}, {interval}{images}.{cheaper_note(analysis, question)}"
+            f"{format_number(contrast.difference)}, {level} interval {format_interval(contrast)}{images}."
+            f"{cheaper_note(analysis, question)}"
         )
     better, worse = (question.first, question.second)[:: 1 if verdict == BETTER else -1]
+    low, high = sorted((abs(contrast.low), abs(contrast.high)))
     return (
-        f"{subject}{better} is better than {worse} by {format_number(abs(contrast.difference))} ({question.first} - "
-        f"{question.second}: {interval}{images}).{size_note(analysis, question, verdict == WORSE)}"
+        f"{subject}{better} is better than {worse} by {format_number(abs(contrast.difference))} ({level} interval "
+        f"{format_number(low)} to {format_number(high)}{images}).{size_note(analysis, question, verdict == WORSE)}"
     )
 
 

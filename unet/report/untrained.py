@@ -45,7 +45,7 @@ def find_untrained(compared: Sequence[Mapping[Replicate, Run]], split: str) -> l
     for arm, seed, run in runs:
         score, baseline = as_float(run.metrics.get(f"{split}/miou")), as_float(run.metrics.get(BASELINE))
         if score < baseline:
-            reason = f"{score:.4f} is below the {baseline:.4f} of a colour histogram"
+            reason = f"{score:.4f} is below the {baseline:.4f} of the histogram baseline"
             untrained.append(Untrained(arm, seed, None, True, reason))
     below = {(run.arm, run.replicate) for run in untrained}
     runs = [run for run in runs if run[:2] not in below]
