@@ -29,7 +29,15 @@ def run(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a finished run with diagnostics, weighted classes and evaluation tiles."""
     folder = tmp_path_factory.mktemp("run")
     overrides = ["data.class_weights=median_frequency", "data.eval_tile=[32,32]", "loss.logit_adjustment=true"]
-    composed = config("data=isbi2012", f"data.root={stack}", *TINY, "diagnostics=true", "optim.lr=0.02", *overrides)
+    composed = config(
+        "data=isbi2012",
+        f"data.root={stack}",
+        *TINY,
+        "diagnostics=true",
+        "optim.lr=0.02",
+        "trainer.max_epochs=6",
+        *overrides,
+    )
     train(composed, folder)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=True))
     return folder
