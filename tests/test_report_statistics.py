@@ -183,6 +183,9 @@ def test_more_seeds_are_needed_for_smaller_margins():
     needed = [power.seeds_needed(differences, margin) for margin in (0.1, 0.01, 0.005, 0.0001)]
     assert needed[0] == 6 and needed[3] is None
     assert needed[1] is not None and needed[2] is not None and 3 * needed[1] < needed[2] < 5 * needed[1]
+    family = np.random.default_rng(1).normal(0, 0.01, (20, 12))  # its intervals are wider, whatever is asked of it
+    alone = power.detectable_difference(differences)
+    assert 1.1 * alone < power.detectable_difference(differences, family=np.vstack([differences, family])) < 2 * alone
     assert math.isnan(power.detectable_difference(np.ones((2, 8))))
     assert power.detectable_difference(differences[:, :4]) == math.inf
 

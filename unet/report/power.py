@@ -73,13 +73,16 @@ def family_spreads(differences: Array) -> Array:
     return spreads[spreads > 0]
 
 
-def detectable_difference(differences: Array, alpha: float = ALPHA) -> float:
-    """Return the true difference that these comparisons (C, S) would show with 80 % power, nan if none varies."""
+def detectable_difference(differences: Array, alpha: float = ALPHA, family: Array | None = None) -> float:
+    """Return the true difference that these comparisons (C, S) would show with 80 % power, nan if none varies.
+
+    ``family`` are all comparisons whose intervals hold together with theirs; None: these alone.
+    """
     spreads = family_spreads(differences)
     if not len(spreads):
         return math.nan
     seeds = int(np.median(np.isfinite(differences).sum(1)))
-    critical = expected_critical_value(correlations(differences), seeds, alpha)
+    critical = expected_critical_value(correlations(differences if family is None else family), seeds, alpha)
     if math.isinf(critical):
         return math.inf
     low, high = 0.0, 20 * critical * float(spreads.max()) / math.sqrt(seeds)
@@ -90,12 +93,12 @@ def detectable_difference(differences: Array, alpha: float = ALPHA) -> float:
     return high
 
 
-def seeds_needed(differences: Array, margin: float) -> int | None:
+def seeds_needed(differences: Array, margin: float, family: Array | None = None) -> int | None:
     """Return the seeds with which a difference of ``margin`` is shown, and none called equal, with 80 % power each.
 
     None if that takes more than 1000 seeds.
     """
-    spreads, matrix = family_spreads(differences), correlations(differences)
+    spreads, matrix = family_spreads(differences), correlations(differences if family is None else family)
 
     def enough(seeds: int) -> bool:
         critical = expected_critical_value(matrix, seeds)

@@ -18,7 +18,7 @@ from unet.report.untrained import BASELINE
 NONE = "\N{EN DASH}"
 """Text of a cell without a number."""
 MAX_SENTENCES = 8
-"""Questions of a kind that are told as text; the table has all."""
+"""Questions of a kind that get a sentence; the table has all."""
 MAX_NAMED = 4
 """Arms that are named with their untrained runs; the table of arms has all."""
 NOTABLE = 0.03
@@ -102,7 +102,7 @@ def describe_runs(analysis: SweepAnalysis) -> str:
 
 
 def describe_untrained(analysis: SweepAnalysis) -> list[str]:
-    """Name the runs that are in no mean, by reason and arm, with the interval of their share."""
+    """Count the runs that did not train, by reason and arm, with the interval of their share."""
     texts = []
     for missed in dict.fromkeys(run.missed_class for run in analysis.untrained):
         counts = Counter(run.arm for run in analysis.untrained if run.missed_class == missed)
@@ -226,10 +226,11 @@ def describe_too_few(analysis: SweepAnalysis) -> list[str]:
 def describe_power(analysis: SweepAnalysis, undecided: list[Question]) -> list[str]:
     """Say which difference the undecided questions would have shown, and how many seeds would decide them."""
     differences = np.stack([question.contrast.by_seed for question in undecided])
-    effect = detectable_difference(differences, analysis.look.alpha)
+    family = np.stack([q.contrast.by_seed for q in analysis.questions if q.contrast.is_resolvable])
+    effect = detectable_difference(differences, analysis.look.alpha, family)
     if not math.isfinite(effect) or analysis.split_classes:
         return []
-    seeds = seeds_needed(differences, analysis.margin)
+    seeds = seeds_needed(differences, analysis.margin, family)
     needed = "more than 1000 seeds" if seeds is None else f"about {plural(seeds, 'seed')}"
     return [
         f"A true difference of {format_number(effect)} would have been shown with {POWER * 100:.0f} % probability. To "
