@@ -46,9 +46,10 @@ def test_wrong_questions_are_refused(questions: str, message: str):
 
 def test_questions_cannot_change_after_the_first_result(tmp_path: Path):
     saved = {"questions": {"model.up": "bilinear"}}
-    keep_questions(saved, {"model.up": "bilinear"}, True, tmp_path)
-    keep_questions(saved, {"model.up": "transposed"}, False, tmp_path)
-    with pytest.raises(UserError, match="which cannot change afterwards; name the same ones"):
+    assert keep_questions(saved, {"model.up": "bilinear"}, True, tmp_path) == {"model.up": "bilinear"}
+    assert keep_questions(saved, {"model.up": "transposed"}, False, tmp_path) == {"model.up": "transposed"}
+    assert keep_questions(saved, {}, True, tmp_path) == {"model.up": "bilinear"}  # such as more seeds of an arm
+    with pytest.raises(UserError, match="which cannot change afterwards; name the same ones or none"):
         keep_questions(saved, {"model.up": "transposed"}, True, tmp_path)
     with pytest.raises(UserError, match="cannot change"):
         keep_questions({}, {"model.up": "transposed"}, True, tmp_path)

@@ -41,11 +41,18 @@ def plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def keep_questions(saved: Mapping[str, Any], questions: Mapping[str, Any], has_results: bool, folder: Path) -> None:
-    """Raise UserError if a sweep has results already and this command would change its questions."""
+def keep_questions(
+    saved: Mapping[str, Any], questions: dict[str, Any], has_results: bool, folder: Path
+) -> dict[str, Any]:
+    """Return the questions of a sweep; a command that names none keeps those of earlier commands.
+
+    Raises:
+        UserError: the sweep has results already, and the command names other questions.
+    """
     earlier = saved.get("questions", {})
-    if has_results and earlier != questions:
+    if has_results and questions and earlier != questions:
         raise UserError(
-            f"questions={dict(questions) or 'null'}: {folder} has results already, and questions={earlier or 'null'}, "
-            f"which cannot change afterwards; name the same ones, or choose another hydra.sweep.dir"
+            f"questions={questions}: {folder} has results already, and questions={earlier or 'null'}, which cannot "
+            f"change afterwards; name the same ones or none, or choose another hydra.sweep.dir"
         )
+    return questions or earlier

@@ -66,7 +66,7 @@ class Sweep(Callback):
             commands = dict.fromkeys([*saved.get("commands", []), command])
             earlier = saved.get("jobs", {})
             has_results = any(values["state"] == "done" for values in read_states(folder, earlier).values())
-            keep_questions(saved, questions, has_results, folder)
+            questions = keep_questions(saved, questions, has_results, folder)
             plan = {"commands": list(commands), "questions": questions, "jobs": earlier | jobs}
             write_json(folder / SWEEP, plan)
             for name in jobs:
