@@ -161,6 +161,15 @@ def test_a_path_needs_no_quotes(folder: str, tmp_path: Path, monkeypatch: pytest
         assert quote_path(other) == other
 
 
+def test_an_argument_may_be_longer_than_a_file_name(tmp_path):
+    paths = ",".join(["a" * 200] * 30)
+    for argument in (f"init={paths}", f"ckpt=[{paths}]", f"input={paths}"):
+        assert quote_path(argument) == argument
+    words = [str(ROOT / "train.py"), "--cfg", "job", "-p", "data.train_transforms"]
+    result = processes.run([*words, f"data.train_transforms=[{','.join(['{name: x}'] * 600)}]"], tmp_path)
+    assert result.returncode == 0 and result.stdout.count("name: x") == 600, result.stderr
+
+
 def test_several_paths_for_one_command_get_a_message_with_the_quoted_path(tmp_path):
     predict = [str(ROOT / "scripts" / "predict.py"), "input=x", "output=y"]
     result = processes.run([*predict, "ckpt=a,b/best.ckpt"], tmp_path)

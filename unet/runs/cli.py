@@ -78,7 +78,7 @@ def hydra_script(
 
         @functools.wraps(main)
         def run() -> None:
-            is_value = [not word.startswith("-") and ("=" not in word or Path(word).exists()) for word in sys.argv[1:]]
+            is_value = [not word.startswith("-") and ("=" not in word or os.path.exists(word)) for word in sys.argv[1:]]
             values = sys.argv[1 : 1 + [*is_value, False].index(False)][: None if several else 1] if positional else []
             if len(values) == 1:
                 sys.argv[1] = as_override(positional, values[0])

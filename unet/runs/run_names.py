@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -172,7 +173,7 @@ def quote_path(argument: str) -> str:
         return as_override(key, expand_home(parsed))
     words = ",".join(map(expand_home, value.split(",")))
     is_value = parsed is not None or is_sweep(f"{key}={words}")
-    return f"{key}={words}" if is_value and not Path(words).exists() else as_override(key, expand_home(value))
+    return f"{key}={words}" if is_value and not os.path.exists(words) else as_override(key, expand_home(value))
 
 
 def quote_words(argument: str) -> str:
