@@ -157,7 +157,7 @@ def trainings() -> list[tuple[str, ...]]:
     for name, *args in commands():
         overrides = tuple(first_job(args)) if name == "train.py" else ("experiment=",)
         data = next((word.removeprefix("data=") for word in overrides if word.startswith("data=")), "blue_marble")
-        available = data in ("blue_marble", "blue_marble_lines", "folder", *["icbm152"] * VOLUMES)
+        available = data in ("blue_marble", "blue_marble_lines", "land_cover", "folder", *["icbm152"] * VOLUMES)
         excluded = any(word.startswith(("experiment=", "trainer.devices=")) for word in overrides)
         if available and not excluded and not has_placeholders(args):
             result[overrides] = None

@@ -20,6 +20,7 @@ from unet.data.camvid import CamVid
 from unet.data.dataset import build_transform
 from unet.data.icbm152 import Icbm152
 from unet.data.isbi2012 import Isbi2012
+from unet.data.land_cover import LandCover
 from unet.data.oxford_pet import OxfordPet
 from unet.data.samples import Samples
 from unet.data.source import Item, Source
@@ -202,6 +203,26 @@ def test_the_split_seed_of_blue_marble_assigns_the_blocks_anew():
     assert {split: len(members) for split, members in other.items()} == {"train": 324, "val": 108, "test": 108}
     assert {*other["train"], *other["val"], *other["test"]} == {f"blue marble block {n}" for n in range(540)}
     assert 10 < len(set(default["test"]) & set(other["test"])) < 35, "a fifth of 108 by chance"
+
+
+def test_land_cover_has_the_blocks_of_blue_marble_and_every_class_in_every_split():
+    source, (image, water) = LandCover(), BlueMarble().image_and_target()
+    _, target = source.image_and_target()
+    assert target.shape == image.shape[:2] and set(np.unique(target)) == {*range(8), 255}
+    lake, ocean = source.classes.index("lake"), source.classes.index("ocean")
+    assert (water[target == lake] == blue_marble.LAKE).all() and (target[water == 255] == 255).all()
+    both = np.isin(water, (0, blue_marble.LAND)) & (target != 255)
+    assert ((water == 0) == (target == ocean))[both].mean() > 0.99, "the coasts of both rasters agree"
+    for row, column, name in ((-6.1, 22, "forest"), (24, 10, "barren"), (72, -40, "snow"), (42.5, -94.5, "cropland")):
+        y, x = int((90 - row) * 15) - blue_marble.NORTH, int((column + 180) * 15)
+        assert source.classes[target[y, x]] == name, "the Congo, the Sahara, Greenland, Iowa"
+    counts = {
+        split: np.bincount(np.concatenate([item.read()[1].ravel() for item in items]), minlength=8)[:8]
+        for split, items in source.items.items()
+    }
+    assert {split: len(items) for split, items in source.items.items()} == {"train": 324, "val": 108, "test": 108}
+    for frequencies in (count / count.sum() for count in counts.values()):
+        assert frequencies[lake] > 0.001 and (np.delete(frequencies, lake) > 0.008).all()
 
 
 @pytest.mark.parametrize("name", ["blue_marble", "blue_marble_lines", "isbi2012"])

