@@ -16,7 +16,7 @@ from unet.data_check.mask_encoding import IGNORE
 from unet.data_check.survey import Survey
 from unet.network.model import SMALL_BOTTLENECK
 from unet.runs.cli import program_name
-from unet.task.losses import class_weights
+from unet.task.class_weights import class_weights
 
 CROPS = {1: ("sequence", 256, 4096), 2: ("picture", 128, 512), 3: ("volume", 32, 96)}
 """The key of the crop in ``data.crop``, its smallest and its largest size, by the number of spatial axes."""

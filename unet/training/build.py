@@ -28,7 +28,8 @@ from unet.hardware import accelerator_name, channels_last, resolve_compile, reso
 from unet.io.run_folder import CHECKPOINTS
 from unet.network.model import UNet
 from unet.network.normalization import Normalize
-from unet.task.losses import class_weights, log_weights, make_loss
+from unet.task.class_weights import class_weights, log_weights
+from unet.task.losses import make_loss
 from unet.task.module import SegmentationTask
 from unet.training.callbacks import checkpoint, tensorboard
 from unet.training.callbacks.ema import MovingAverage

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from unet.errors import UserError, did_you_mean
 from unet.hardware import MAX_THREADS
 from unet.io.config_keys import FIXED_TRAINER_KEYS, fixed_trainer_key
-from unet.task.losses import CLASS_WEIGHTS, LOSSES, are_weights
+from unet.task.class_weights import CLASS_WEIGHTS, are_weights
+from unet.task.losses import make_loss
 from unet.task.optimizers import OPTIMIZERS
 from unet.task.parameters import PARTS
 from unet.task.schedules import SCHEDULES
@@ -106,7 +107,6 @@ LIMITS: Mapping[str, Limit] = {
         "model.match": or_null(one_of("parameters", "flops")),
         "model.spatial_dims": or_null(one_of(1, 2, 3)),
         "model.dropout": fraction("a probability"),
-        "loss.name": one_of(*LOSSES),
         "loss.class_weights": WEIGHTS,
         "optim.name": one_of(*OPTIMIZERS),
         "optim.lr": POSITIVE,
@@ -150,6 +150,7 @@ def validate_config(config: DictConfig) -> None:
     for key in FIXED_TRAINER_KEYS & set(config.trainer):
         raise UserError(fixed_trainer_key(f"trainer.{key}"))
     check_values(config, LIMITS)
+    make_loss(OmegaConf.select(config, "loss.name"), None)
     if OmegaConf.select(config, "optim.init_lr_factor") is not None and OmegaConf.select(config, "init") is None:
         raise UserError("optim.init_lr_factor: without init there are no loaded weights; add init=CHECKPOINT")
     batch, samples = (OmegaConf.select(config, f"data.{key}") for key in ("batch_size", "samples_per_epoch"))

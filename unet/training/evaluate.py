@@ -32,7 +32,7 @@ from unet.io.run_folder import CONFIG, CONFUSIONS, METRICS, load_run_config
 from unet.network.geometry import level_sizes
 from unet.network.model import UNet
 from unet.runs.run_names import parse
-from unet.task.losses import class_weights
+from unet.task.class_weights import class_weights
 from unet.task.module import SegmentationTask
 from unet.training.build import build_data, make_trainer, task_from_metadata
 from unet.training.data_warnings import image_warnings
