@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from unet import CONTEXT, DOWN, UP, UNet
 from unet.errors import UserError
-from unet.network.blocks import ACTS, NORMS, InstanceNorm
+from unet.network.blocks import ACTS, BLOCKS, NORMS, InstanceNorm, ResidualBlock
 from unet.network.geometry import count_parameters
-from unet.network.model import SKIPS
+from unet.network.skips import SKIPS
 
 SMALL = "the bottleneck is"
 """How the warning of a small bottleneck begins; the tests' networks are small on purpose."""
@@ -56,12 +56,40 @@ def test_an_operator_changes_its_own_parameters_and_nothing_else(key: str, name:
     assert all(parameter.startswith(prefix) for parameter, _ in changed)
 
 
-@pytest.mark.parametrize(("skip", "in_channels"), [("concat", 8), ("add", 4), ("none", 4)])
+@pytest.mark.parametrize(("skip", "in_channels"), [("concat", 8), ("add", 4), ("none", 4), ("attention", 8)])
 def test_skip_changes_what_the_decoders_first_convolution_receives_and_nothing_else(skip: str, in_channels: int):
     first = "decoder.0.0.0.weight"
     assert shapes(small(skip=skip))[first] == (4, in_channels, 3, 3)
-    changed = {name for name, shape in shapes(small(skip=skip)).items() if shape != shapes(small(skip="none"))[name]}
+    without = shapes(small(skip="none"))
+    changed = {name for name, shape in shapes(small(skip=skip)).items() if shape != without.get(name)}
+    changed = {name for name in changed if not name.startswith("joins.")}
     assert changed <= {first, "decoder.1.0.0.weight"}
+
+
+def test_the_attention_of_a_skip_is_a_weight_of_every_position():
+    gate = SKIPS["attention"](4, 2, "batch").eval()
+    skip, x = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 5, 6)
+    weighted, upsampled = gate(skip, x).split(4, 1)
+    weights = weighted / skip
+    assert torch.equal(upsampled, x) and weights.min() > 0 and weights.max() < 1
+    torch.testing.assert_close(weights, weights[:, :1].expand_as(weights))
+    nn.init.zeros_(gate.get_parameter("weight.weight"))
+    nn.init.zeros_(gate.get_parameter("weight.bias"))
+    torch.testing.assert_close(gate(skip, x)[:, :4], skip / 2)
+    assert SKIPS["attention"](1, 1, "group")(torch.randn(1, 1, 4), torch.randn(1, 1, 4)).shape == (1, 2, 4)
+
+
+def test_a_residual_block_whose_convolutions_are_silent_is_its_shortcut():
+    model = small(block="residual").eval()
+    for module in (model.stem, model.encoder[0]):
+        nn.init.zeros_(module.get_parameter("second.0.weight"))
+    x = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(model.stem(x), model.stem.get_submodule("shortcut")(x).relu())
+    same = ResidualBlock(4, 4, 2, "none", "relu")
+    assert not [name for name, _ in same.shortcut.named_parameters()], "equal channels need no convolution"
+    plain, residual = (count_parameters(small(block=block)) for block in BLOCKS)
+    shortcuts = sum(count_parameters(m) for name, m in model.named_modules() if name.endswith("shortcut"))
+    assert residual == plain + shortcuts > plain
 
 
 def test_a_list_of_widths_gives_every_level_its_own():
@@ -200,8 +228,9 @@ def test_the_other_norms_support_a_bottleneck_of_a_single_value(norm: str, train
 @pytest.mark.parametrize("skip", SKIPS)
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_every_norm_act_and_skip_trains(norm: str, act: str, skip: str):
-    model = small(norm=norm, act=act, skip=skip, down="strided", context="spp", dropout=0.1).train()
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_block_norm_act_and_skip_trains(block: str, norm: str, act: str, skip: str):
+    model = small(block=block, norm=norm, act=act, skip=skip, down="strided", context="spp", dropout=0.1).train()
     image = torch.randn(2, 3, 16, 16, requires_grad=True)
     logits = model(image)
     (logits * torch.randn_like(logits)).sum().backward()
@@ -334,7 +363,7 @@ def test_a_saved_network_gives_the_same_logits_once_loaded(settings: dict, tmp_p
     "settings",
     [
         {key: name}
-        for key, table in {"down": DOWN, "up": UP, "context": CONTEXT, "skip": SKIPS}.items()
+        for key, table in {"down": DOWN, "up": UP, "context": CONTEXT, "skip": SKIPS, "block": BLOCKS}.items()
         for name in table
     ],
     ids=str,

@@ -21,6 +21,7 @@ CASES = [
     pytest.param({"width": 4, "depth": 3, "down": "strided", "up": "transposed"}, (61, 83), id="2d-odd"),
     pytest.param({"width": 4, "depth": 2, "down": ["max", "haar"], "up": ["carafe", "unpool"]}, (37, 52), id="mixed"),
     pytest.param({"width": 4, "depth": 2, "context": "aspp", "skip": "add"}, (33, 40), id="2d-aspp"),
+    pytest.param({"width": 4, "depth": 2, "skip": "attention", "block": "residual"}, (33, 40), id="2d-attention"),
     pytest.param(
         {"width": 4, "depth": 2, "spatial_dims": 3, "stride": [[1, 2, 2], 2], "up": "linear"}, (9, 20, 17), id="3d"
     ),

@@ -22,6 +22,7 @@ NETWORKS = [
     pytest.param({"down": "pixel_unshuffle", "up": "carafe", "depth": 1}, id="unshuffle-carafe"),
     pytest.param({"down": "avg", "stride": [[1, 2], 3], "up": "linear"}, id="anisotropic"),
     pytest.param({"down": "strided", "up": "nearest", "skip": "none"}, id="no-skip"),
+    pytest.param({"down": "strided", "up": "nearest", "skip": "attention", "block": "residual"}, id="attention"),
     pytest.param({"down": "avg", "up": "linear", "spatial_dims": 1, "stride": [2, 3]}, id="1d"),
     pytest.param({"down": "strided", "up": "nearest", "spatial_dims": 3, "depth": 1, "stride": [[1, 2, 2]]}, id="3d"),
 ]

@@ -142,14 +142,14 @@ def summarize_network(
         net.eval()(image[:1])
     flops = counter.get_flop_counts()
     fields = receptive_fields(settings)
-    layers = []
+    layers, kinds = [], {"head": "head", "joins": net.skip}
     for name, (size_in, size_out, channels) in shapes.items():  # in the order of the forward pass
         module = net.get_submodule(name)
         level, field = level_and_field(name, net, fields)
         layers.append(
             LayerSummary(
                 name=name,
-                operator=operator_name(module) or ("head" if name == "head" else "block"),
+                operator=operator_name(module) or kinds.get(name.partition(".")[0], "block"),
                 size_in=size_in,
                 size=size_out,
                 formula=",  ".join(dict.fromkeys(size_formulas(module, size_in, size_out))),
@@ -168,8 +168,10 @@ def summarize_network(
 
 
 def named_layers(net: UNet) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the name and the module of every layer."""
+    """Yield the name and the module of every layer, and of every skip connection that has parameters."""
     for name, child in net.named_children():
+        if name == "joins" and not count_parameters(child):
+            continue
         if isinstance(child, nn.ModuleList):
             yield from ((f"{name}.{index}", module) for index, module in enumerate(child))
         else:
@@ -191,6 +193,8 @@ def level_and_field(name: str, net: UNet, fields: ReceptiveFields) -> tuple[int,
             return len(net.strides), fields.context
         case "ups":
             return level, fields.ups[level]
+        case "joins":
+            return level, fields.joins[level]
         case "decoder":
             return level, fields.decoder[level]
     return 0, fields.logits

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unet.errors import UserError
 from unet.network.model import UNet, per_stage
+from unet.network.skips import SKIPS
 
 Field = tuple[float, ...]
 Interval = tuple[float, float]
@@ -109,7 +110,7 @@ class AxisFields:
                     intervals.append(intervals[first])
                 continue
             fine, coarse = net.widths[level : level + 2]
-            joined = net.decoder[level].get_parameter("0.0.weight").shape[1]
+            joined = SKIPS[net.skip].factor * fine
             up = partial(apply_up, net.ups[level], stride, fine, coarse)
             self.downs.append(measure_module(f"downs.{level}", net.downs[level], fine, stride, 1, axis))
             self.encoder.append(measure_module(f"encoder.{level}", net.encoder[level], fine, pixel, 1, axis))
@@ -128,6 +129,10 @@ class AxisFields:
         if level == self.depth:
             return self.encoded(level, self.context.inputs(outputs))
         outputs = self.decoder[level].inputs(outputs)
+        return self.joined(level, outputs)
+
+    def joined(self, level: int, outputs: Interval) -> Interval:
+        """Return the same for the input of the decoder's block: the upsampled features and the skip."""
         upsampled = self.upsampled(level, outputs)
         return upsampled if self.net.skip == "none" else union(upsampled, self.encoded(level, outputs))
 
@@ -184,7 +189,8 @@ class ReceptiveFields:
         encoder: of the encoder's output at every level; the last is the bottleneck's.
         downs: of every down operator's output.
         context: of the context module's output.
-        ups, decoder: of the up operators' and of the decoder's outputs, the largest of any sample.
+        ups, joins, decoder: of the up operators', of the skip connections' and of the decoder's outputs, the largest of
+            any sample.
         logits: of a logit.
     """
 
@@ -192,6 +198,7 @@ class ReceptiveFields:
     downs: list[Field]
     context: Field
     ups: list[Field]
+    joins: list[Field]
     decoder: list[Field]
 
     @property
@@ -209,5 +216,6 @@ def receptive_fields(settings: Mapping[str, Any]) -> ReceptiveFields:
         downs=[tuple(interval_length(axis.downsampled(level)) for axis in axes) for level in range(depth)],
         context=tuple(interval_length(axis.decoded(depth, (0, 0))) for axis in axes),
         ups=[tuple(axis.widest(axis.upsampled, level) for axis in axes) for level in range(depth)],
+        joins=[tuple(axis.widest(axis.joined, level) for axis in axes) for level in range(depth)],
         decoder=[tuple(axis.widest(axis.decoded, level) for axis in axes) for level in range(depth)],
     )

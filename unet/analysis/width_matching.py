@@ -10,7 +10,7 @@ from unet.errors import UserError
 from unet.network.geometry import count_flops, count_parameters
 from unet.network.model import UNet, level_widths
 
-REFERENCE = {"down": "max", "up": "transposed", "context": "none", "skip": "concat"}
+REFERENCE = {"down": "max", "up": "transposed", "context": "none", "skip": "concat", "block": "plain"}
 """The operators whose budget the others are matched to, at the same width and depth."""
 TOLERANCE = 0.02
 

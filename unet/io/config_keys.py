@@ -52,8 +52,8 @@ ADDED_KEYS = {
     "unet.data.isbi2012.Isbi2012": {"split_seed": 0},
 }
 """Keys of ``data.source`` that older versions did not have, and the values that divide images as they did."""
-FIRST_OPTIMIZER = "adamw"
-"""The optimizer of runs whose config has no ``optim.name``."""
+FIRST_VALUES = {"optim.name": "adamw", "model.block": "plain"}
+"""Keys that older versions did not have, and the values that train as they did."""
 
 
 def is_runtime_key(key: str) -> bool:
@@ -78,8 +78,10 @@ def rename_old_keys(config: DictConfig) -> None:
     for key, default in ADDED_KEYS.get(str(source.get("_target_")), {}).items():
         if key not in source:
             OmegaConf.update(config, f"data.source.{key}", default, force_add=True)
-    if "optim" in config and "name" not in config.optim:
-        OmegaConf.update(config, "optim.name", FIRST_OPTIMIZER, force_add=True)
+    for key, value in FIRST_VALUES.items():
+        section, _, name = key.partition(".")
+        if section in config and name not in config[section]:
+            OmegaConf.update(config, key, value, force_add=True)
 
 
 def rename_value(key: str, value: Any) -> Any:

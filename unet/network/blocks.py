@@ -108,7 +108,7 @@ def look_up(table: dict, key: str, name: str):
 class ConvNormAct(nn.Sequential):
     """Convolution, normalization and activation. x (B, Cin, *S) -> (B, Cout, *S'), S' the convolution's output size.
 
-    The convolution has a bias only without normalization, which would cancel it.
+    The convolution has a bias only without normalization, which would cancel it. ``act`` None: no activation.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class ConvNormAct(nn.Sequential):
         stride: int | tuple[int, ...] = 1,
         padding: int | tuple[int, ...] | None = None,
         norm: str = "batch",
-        act: str = "relu",
+        act: str | None = "relu",
         dilation: int = 1,
     ):
         padding = dilation * (kernel_size - 1) // 2 if padding is None else padding
@@ -128,7 +128,7 @@ class ConvNormAct(nn.Sequential):
         super().__init__(
             conv(spatial_dims)(in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, bias=bias),
             look_up(NORMS, "norm", norm)(out_channels, spatial_dims),
-            look_up(ACTS, "act", act)(),
+            *([] if act is None else [look_up(ACTS, "act", act)()]),
         )
 
 
@@ -144,3 +144,30 @@ class ConvBlock(nn.Sequential):
         )
         if dropout:
             self.append(getattr(nn, f"Dropout{spatial_dims}d")(dropout))
+
+
+class ResidualBlock(nn.Module):
+    """:class:`ConvBlock` with a shortcut, added before the last activation. x (B, Cin, *S) -> (B, Cout, *S).
+
+    The shortcut is a pointwise convolution with normalization if the channels change. Source: He et al. 2016,
+    https://arxiv.org/abs/1512.03385.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, spatial_dims: int, norm: str, act: str, dropout: float = 0.0
+    ):
+        super().__init__()
+        self.first = ConvNormAct(in_channels, out_channels, spatial_dims, norm=norm, act=act)
+        self.second = ConvNormAct(out_channels, out_channels, spatial_dims, norm=norm, act=None)
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = ConvNormAct(in_channels, out_channels, spatial_dims, 1, norm=norm, act=None)
+        self.act = look_up(ACTS, "act", act)()
+        self.dropout = getattr(nn, f"Dropout{spatial_dims}d")(dropout) if dropout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.act(self.second(self.first(x)) + self.shortcut(x)))
+
+
+BLOCKS: dict[str, type[nn.Module]] = {"plain": ConvBlock, "residual": ResidualBlock}
+"""The convolutions of a level by name, values of ``model.block``."""

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,18 +11,16 @@ from torch import Tensor, nn
 
 import unet.network.ops  # noqa: F401  (importing the operators registers them)
 from unet.errors import UserError
-from unet.network.blocks import ConvBlock, conv, look_up, with_dense_gradient
+from unet.network.blocks import BLOCKS, conv, look_up
 from unet.network.geometry import crop, pad, padding_to_multiple, times
 from unet.network.registry import CONTEXT, DOWN, UP, Spec
+from unet.network.skips import SKIPS
 
 SMALL_BOTTLENECK = 8
 """Minimum size of the bottleneck along an axis, in pixels; a warning is issued below it."""
 
 MAX_WIDTH = 2**16
 """Maximum number of channels: the weights of such a convolution take 150 GiB."""
-
-SKIPS = {"concat": 2, "add": 1, "none": 1}
-"""The kinds of skip connections, and the input channels of the decoder block as a multiple of the width."""
 
 
 class UNet(nn.Module):
@@ -39,7 +38,8 @@ class UNet(nn.Module):
             coarse.
         up: an operator of ``UP``, in the same forms as ``down`` (a list is also fine to coarse).
         context: the module in the bottleneck, an operator of ``CONTEXT``.
-        skip: how the decoder uses skip connections: ``concat``, ``add`` or ``none``.
+        skip: how the decoder uses skip connections: ``concat``, ``add``, ``none`` or ``attention``.
+        block: the convolutions of every level: ``plain`` or ``residual``.
         stride: downsampling factor of every stage; or a list, one per stage, each a number or one number per axis.
         spatial_dims: number of spatial axes, 1, 2 or 3.
         norm: normalization: ``batch``, ``instance``, ``group`` or ``none``.
@@ -63,6 +63,7 @@ class UNet(nn.Module):
         up: Spec | Sequence[Spec] = "transposed",
         context: Spec = "none",
         skip: str = "concat",
+        block: str = "plain",
         stride: int | Sequence[int | Sequence[int]] = 2,
         spatial_dims: int = 2,
         norm: str = "batch",
@@ -81,20 +82,23 @@ class UNet(nn.Module):
         self.widths = level_widths(width, depth)
         self.strides = [stage_stride(value, spatial_dims) for value in per_stage("stride", stride, depth)]
         self.total_stride = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * spatial_dims
-        factor = look_up(SKIPS, "skip", skip)
+        join = look_up(SKIPS, "skip", skip)
 
         shared = {"norm": norm, "act": act}
-        block: dict[str, Any] = {"spatial_dims": spatial_dims, **shared, "dropout": dropout}
-        self.stem = ConvBlock(in_channels, self.widths[0], **block)
-        self.downs, self.encoder, self.ups, self.decoder = (nn.ModuleList() for _ in range(4))
+        make_block = partial(
+            look_up(BLOCKS, "block", block), spatial_dims=spatial_dims, norm=norm, act=act, dropout=dropout
+        )
+        self.stem = make_block(in_channels, self.widths[0])
+        self.downs, self.encoder, self.ups, self.joins, self.decoder = (nn.ModuleList() for _ in range(5))
         operators = zip(per_stage("down", down, depth), per_stage("up", up, depth), strict=True)
         for level, (down_spec, up_spec) in enumerate(operators):
             fine, coarse = self.widths[level : level + 2]
             resampling = {"spatial_dims": spatial_dims, "stride": self.strides[level]}
             self.downs.append(DOWN.build(down_spec, shared, channels=fine, **resampling))
-            self.encoder.append(ConvBlock(fine, coarse, **block))
+            self.encoder.append(make_block(fine, coarse))
             self.ups.append(UP.build(up_spec, shared, in_channels=coarse, out_channels=fine, **resampling))
-            self.decoder.append(ConvBlock(factor * fine, fine, **block))
+            self.joins.append(join(fine, spatial_dims, norm))
+            self.decoder.append(make_block(join.factor * fine, fine))
         self.context = CONTEXT.build(context, shared, channels=self.widths[-1], spatial_dims=spatial_dims)
         self.head = conv(spatial_dims)(self.widths[0], num_classes, 1)
         self._warned = False
@@ -109,15 +113,9 @@ class UNet(nn.Module):
             skips.append(x)
             x = block(down(x))
         x = self.context(x)
-        for up, block, skip in reversed(list(zip(self.ups, self.decoder, skips, strict=True))):
-            x = block(self.join(skip, up(x, skip)))
+        for up, join, block, skip in reversed(list(zip(self.ups, self.joins, self.decoder, skips, strict=True))):
+            x = block(join(skip, up(x, skip)))
         return crop(self.head(x), padding, size)
-
-    def join(self, skip: Tensor, x: Tensor) -> Tensor:
-        """Combine a skip connection (B, C, *S) with the upsampled features (B, C, *S)."""
-        if self.skip == "concat":
-            return torch.cat([with_dense_gradient(skip), with_dense_gradient(x)], dim=1)
-        return skip + x if self.skip == "add" else x
 
     def check(self, image: Tensor) -> None:
         """Raise UserError for an invalid input; warn once if the bottleneck is too small for small objects."""

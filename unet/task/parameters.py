@@ -12,7 +12,7 @@ from unet.task.optimizers import is_kernel
 PARTS = {
     "encoder": ("stem", "downs", "encoder"),
     "context": ("context",),
-    "decoder": ("ups", "decoder"),
+    "decoder": ("ups", "joins", "decoder"),
     "head": ("head",),
 }
 """The parts of a :class:`unet.network.model.UNet` by their names in ``optim.freeze``, and the modules of each."""
