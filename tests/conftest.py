@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 import unet.runs.cli  # noqa: F401  (registers the resolvers that the configs use)
+from unet.io.plugins import load_plugins
 
 ROOT = Path(__file__).resolve().parent.parent
 VOLUMES = find_spec("nilearn") is not None and find_spec("nibabel") is not None
@@ -47,6 +48,7 @@ TINY = [
 IMAGES = ("num_logged_images=2", "feature_maps=2")  # after TINY, for a run that logs images
 
 torch.set_num_threads(1)
+load_plugins(os.environ.get("UNET_PLUGINS", "").split())  # their operators are tested as the project's own
 hypothesis.settings.register_profile("lab", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("lab")
 

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,34 @@ from torch import Tensor
 
 from unet.errors import UserError
 from unet.inference.segmenter import Segmenter
+from unet.io.plugins import check_plugins, load_plugins, loaded_plugins
 
 EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
 
 
-def load(path: str | Path) -> Segmenter:
+def load(path: str | Path, plugins: Sequence[str] = ()) -> Segmenter:
     """Load a trained network from a checkpoint. No code in the file is executed.
 
     Args:
         path: the checkpoint, such as ``outputs/.../checkpoints/best.ckpt``.
+        plugins: Python files or packages with operators of the network, which are imported first. A checkpoint names
+            those of its run, but only these are imported.
 
     Returns:
         The network in evaluation mode, on the CPU.
 
     Raises:
         UserError: the file is missing, damaged, not a checkpoint of this project, or contains other objects than plain
-            values and tensors.
+            values and tensors; or a plugin cannot be imported.
     """
+    load_plugins(plugins)
     return from_checkpoint(read_checkpoint(path), path)
 
 
 def from_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> Segmenter:
     """Build the trained network from the checkpoint that :func:`read_checkpoint` returned for ``path``."""
+    plugins: Any = checkpoint["description"].get("plugins", {}) if isinstance(checkpoint["description"], dict) else {}
+    check_plugins(plugins, path)
     try:
         with torch.device("meta"):  # allocates nothing: a damaged description may ask for any amount
             check_shapes(Segmenter(checkpoint["description"]).state_dict(), checkpoint["state_dict"])
@@ -41,6 +47,9 @@ def from_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> Segmente
     except Exception as error:  # a damaged description may fail anywhere in the network
         line = (str(error).splitlines() or [type(error).__name__])[0]
         reason = f"no {error}" if isinstance(error, KeyError) else line
+        if plugins and not plugins.keys() <= loaded_plugins().keys():
+            names = ", ".join(plugins)
+            raise UserError(f"{path}: {reason}; its run had plugins=[{names}]: add them, if you trust them") from None
         raise UserError(f"{path}: its weights do not fit its own description ({reason}); {EXPECTED}") from None
     tensors = [*model.named_parameters(), *model.named_buffers()]
     nonfinite = next((name for name, value in tensors if not torch.isfinite(value).all()), None)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import UserError
 from unet.io.config_keys import CONFIGS
+from unet.io.plugins import load_plugins
 from unet.runs.error_messages import exit_with_error, several_values
 from unet.runs.run_names import as_override, parse, quote_path, quote_words
 
@@ -68,6 +69,8 @@ def hydra_script(
         @functools.wraps(main)
         def report_error(config: DictConfig) -> Any:
             try:
+                if config.get("plugins") and not runs_in_subprocess(config):
+                    load_plugins(config.plugins)
                 return main(config)
             except Exception as error:  # here, as Hydra adds lines to it
                 if FULL_ERROR or HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -103,6 +106,11 @@ def hydra_script(
         return run
 
     return decorate
+
+
+def runs_in_subprocess(config: DictConfig) -> bool:
+    """Return whether this process only starts the jobs of a sweep, each in its own process."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN and config.subprocess_per_job
 
 
 def require_keys(config: DictConfig, keys: Sequence[str], command: str) -> None:

@@ -147,7 +147,7 @@ def mean_of_present(losses: Tensor, present: Tensor, weight: Tensor | None) -> T
 
 
 Loss = Callable[..., Tensor]
-LOSSES: Mapping[str, Loss] = {
+LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "dice": dice,
     "cross_entropy_dice": cross_entropy_dice,
@@ -156,7 +156,7 @@ LOSSES: Mapping[str, Loss] = {
     "lovasz": lovasz,
     "cldice": cldice,
 }
-"""Losses by name, each a function of (logits, target, weight) with options."""
+"""Losses by name, each a function of (logits, target, weight) whose options are keyword arguments with defaults."""
 
 
 def make_loss(spec: Any, weights: Sequence[float] | None) -> Callable[[Tensor, Tensor], Tensor]:

@@ -25,6 +25,7 @@ from unet.data.samples import Samples, evenly_spaced
 from unet.data_check.advice import check_advice
 from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, resolve_compile, resolve_precision, to_memory_format
+from unet.io.plugins import loaded_plugins
 from unet.io.run_folder import CHECKPOINTS
 from unet.network.model import UNet
 from unet.network.normalization import Normalize
@@ -108,6 +109,7 @@ def checkpoint_metadata(config: DictConfig, data: SegmentationData) -> dict[str,
         "first_minus_last_channel": channel_difference(data.samples["train"], max(std)),
         "class_weights": weights,
         "log_weights": log_weights(weights) if loss["logit_adjustment"] else None,
+        "plugins": loaded_plugins(),
         "eval_transforms": transforms_for_dims(transforms, data.source.spatial_dims),
         "eval_tile": data.eval_tile and list(data.eval_tile),
         "eval_overlap": data.eval_overlap,
