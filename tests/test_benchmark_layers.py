@@ -149,7 +149,7 @@ def test_the_peak_is_that_of_the_convolution_with_the_best_round():
 def test_defaults_are_those_of_a_training():
     model = OmegaConf.load(ROOT / "configs" / "train.yaml").model
     data, own = (OmegaConf.load(ROOT / "configs" / name) for name in ("data/blue_marble.yaml", "benchmark.yaml"))
-    crop = data.train_transforms[0]
+    (crop,) = (step for step in data.train_transforms if step["_target_"].endswith("RandomCrop"))
     for what in ("layers", "growth"):
         assert benchmark.WORKLOADS[what] == (model.width, data.batch_size, f"{crop.height}x{crop.width}")
     assert (own.depth, own.down, own.up) == (model.depth, model.down, model.up)
