@@ -169,9 +169,10 @@ def test_cldice_agrees_with_monai(axes):
         ({"gamma": 2}, "unknown None"),
         ({"name": "focal", "gama": 2}, r"loss.name=focal: no option 'gama'; did you mean gamma\? \(valid: gamma\)"),
         ({"name": "dice", "gamma": 2}, r"loss.name=dice: no option 'gamma' \(valid: none\)"),
-        ({"name": "focal", "gamma": "high"}, "gamma: expected a number of at least 0, found 'high'"),
-        ({"name": "tversky", "alpha": -1}, "alpha: expected a number of at least 0, found -1"),
-        ({"name": "cldice", "iterations": 2.5}, "iterations: expected an integer of at least 0, found 2.5"),
+        ({"name": "focal", "gamma": "high"}, "gamma: expected a number of 0 to 100, found 'high'"),
+        ({"name": "tversky", "alpha": -1}, "alpha: expected a number of 0 to 100, found -1"),
+        ({"name": "cross_entropy", "label_smoothing": 1.5}, "label_smoothing: expected a number of 0 to 1, found 1.5"),
+        ({"name": "cldice", "iterations": 2.5}, "iterations: expected an integer of 0 to 100, found 2.5"),
     ],
 )
 def test_an_invalid_loss_gets_a_message(spec, message):

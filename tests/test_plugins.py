@@ -12,8 +12,9 @@ from folders import folder_of
 
 from unet import DOWN, UNet, load
 from unet.errors import UserError
+from unet.inference.checkpoint import recorded_plugins
 from unet.io import plugins
-from unet.io.plugins import load_plugins, loaded_plugins
+from unet.io.plugins import load_plugins, loaded_plugins, missing_plugins
 from unet.task.losses import LOSSES, make_loss
 
 PLUGIN = '''
@@ -79,6 +80,7 @@ def test_a_plugin_registers_an_operator_and_a_loss(plugin: Path):
         (["broken.py"], "plugins: broken.py.*SyntaxError"),
         (["twice.py"], "twice.py, line 3: ValueError: down operator 'max' is registered twice"),
         ("ops.py", r"plugins: expected a list such as \[my_ops.py, my_package\], found 'ops.py'"),
+        (5, r"plugins: expected a list .* found 5"),
         ([3], r"plugins: expected a list .* found \[3\]"),
     ],
 )
@@ -91,6 +93,17 @@ def test_an_invalid_plugin_gets_a_message(names, message: str, tmp_path: Path, m
     with pytest.raises(UserError, match=message):
         load_plugins(names)
     assert not {"wrong", "broken", "twice"} & sys.modules.keys(), "it can be corrected and loaded"
+
+
+def test_the_recorded_plugins_of_a_damaged_checkpoint_are_none():
+    assert recorded_plugins({"plugins": {"a.py": "12"}}) == {"a.py": "12"}
+    for damaged in (None, 3, {}, {"plugins": 3}, {"plugins": ["a.py"]}):
+        assert recorded_plugins(damaged) == {}
+
+
+def test_a_plugin_may_have_moved(plugin: Path):
+    load_plugins([str(plugin)])
+    assert missing_plugins({"elsewhere/my_test_ops.py": "", "other.py": ""}) == ["other.py"]
 
 
 @pytest.mark.slow

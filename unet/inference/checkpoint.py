@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unet.errors import UserError
 from unet.inference.segmenter import Segmenter
-from unet.io.plugins import check_plugins, load_plugins, loaded_plugins
+from unet.io.plugins import load_plugins, missing_plugins, warn_of_changes
 
 EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
 
@@ -37,8 +37,8 @@ def load(path: str | Path, plugins: Sequence[str] = ()) -> Segmenter:
 
 def from_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> Segmenter:
     """Build the trained network from the checkpoint that :func:`read_checkpoint` returned for ``path``."""
-    plugins: Any = checkpoint["description"].get("plugins", {}) if isinstance(checkpoint["description"], dict) else {}
-    check_plugins(plugins, path)
+    plugins = recorded_plugins(checkpoint["description"])
+    warn_of_changes(plugins, path)
     try:
         with torch.device("meta"):  # allocates nothing: a damaged description may ask for any amount
             check_shapes(Segmenter(checkpoint["description"]).state_dict(), checkpoint["state_dict"])
@@ -47,15 +47,21 @@ def from_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> Segmente
     except Exception as error:  # a damaged description may fail anywhere in the network
         line = (str(error).splitlines() or [type(error).__name__])[0]
         reason = f"no {error}" if isinstance(error, KeyError) else line
-        if plugins and not plugins.keys() <= loaded_plugins().keys():
-            names = ", ".join(plugins)
-            raise UserError(f"{path}: {reason}; its run had plugins=[{names}]: add them, if you trust them") from None
+        if names := missing_plugins(plugins):
+            text = f"its run had plugins=[{', '.join(names)}]: add them, if you trust them"
+            raise UserError(f"{path}: {reason}; {text}") from None
         raise UserError(f"{path}: its weights do not fit its own description ({reason}); {EXPECTED}") from None
     tensors = [*model.named_parameters(), *model.named_buffers()]
     nonfinite = next((name for name, value in tensors if not torch.isfinite(value).all()), None)
     if nonfinite is not None:
         raise UserError(f"{path}: {nonfinite} holds NaN or infinite values; take an earlier checkpoint of the training")
     return model.eval()
+
+
+def recorded_plugins(description: Any) -> dict[str, str]:
+    """Return the SHA-256 of the plugins of a checkpoint's run by name; none of an older or damaged description."""
+    plugins = description.get("plugins") if isinstance(description, Mapping) else None
+    return {str(name): str(digest) for name, digest in plugins.items()} if isinstance(plugins, Mapping) else {}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -28,11 +28,17 @@ def load_plugins(names: Sequence[str]) -> None:
     Raises:
         UserError: a plugin does not exist, cannot be imported, or has the name of another module.
     """
-    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+    is_list = isinstance(names, Sequence) and not isinstance(names, str)
+    if not is_list or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"plugins: expected a list such as [my_ops.py, my_package], found {names!r}")
     for name in names:
         if name not in _loaded:
-            module = import_file(Path(name).expanduser()) if name.endswith(".py") else import_package(name)
+            try:
+                module = import_file(Path(name).expanduser()) if name.endswith(".py") else importlib.import_module(name)
+            except UserError:
+                raise
+            except Exception as error:  # it is the user's code, which may raise any
+                raise UserError(import_message(name, error)) from error
             _loaded[name] = sha256(Path(module.__file__)) if module.__file__ else ""
 
 
@@ -48,33 +54,31 @@ def import_file(path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[path.stem]
-        raise UserError(import_message(str(path), error)) from error
+    except BaseException:
+        del sys.modules[path.stem]  # it can be corrected and imported again
+        raise
     return module
-
-
-def import_package(name: str) -> ModuleType:
-    """Import an installed package or module."""
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise UserError(import_message(name, error)) from error
 
 
 def import_message(name: str, error: Exception) -> str:
     """Return the message for a plugin that cannot be imported, with its line if the error is in the plugin."""
-    lines, traceback = "", error.__traceback__
+    place, traceback = "", error.__traceback__
     while traceback is not None:
         if Path(traceback.tb_frame.f_code.co_filename).name == Path(name).name:
-            lines = f", line {traceback.tb_lineno}"
+            place = f", line {traceback.tb_lineno}"
         traceback = traceback.tb_next
-    return f"plugins: {name}{lines}: {type(error).__name__}: {error}; correct it, or leave it out"
+    return f"plugins: {name}{place}: {type(error).__name__}: {error}; correct it, or leave it out"
 
 
-def check_plugins(recorded: Mapping[str, str], path: str | Path) -> None:
-    """Warn of plugins with other content than those that the run of a checkpoint had."""
+def missing_plugins(recorded: Mapping[str, str]) -> list[str]:
+    """Return the plugins of a checkpoint's run that were not imported; files may now be in another folder."""
+    loaded = {Path(name).name for name in _loaded}
+    return [name for name in recorded if Path(name).name not in loaded]
+
+
+def warn_of_changes(recorded: Mapping[str, str], path: str | Path) -> None:
+    """Warn of imported plugins with other content than those that the run of a checkpoint had."""
     loaded = {Path(name).name: digest for name, digest in _loaded.items()}
     for name, digest in recorded.items():
         if loaded.get(Path(name).name, digest) != digest:
-            warnings.warn(f"{path}: plugin {name} has changed since it was trained", stacklevel=3)
+            warnings.warn(f"{path}: plugin {name} has changed since it was trained", stacklevel=4)

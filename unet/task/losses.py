@@ -159,6 +159,10 @@ LOSSES: dict[str, Loss] = {
 """Losses by name, each a function of (logits, target, weight) whose options are keyword arguments with defaults."""
 
 
+MOST = {"label_smoothing": 1}
+"""The largest value of an option; 100 if it is not here."""
+
+
 def make_loss(spec: Any, weights: Sequence[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a loss as a function of (logits, target).
 
@@ -175,7 +179,7 @@ def make_loss(spec: Any, weights: Sequence[float] | None) -> Callable[[Tensor, T
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
         device_weight = None if weight is None else weight.to(logits.device, non_blocking=True)
-        return sum(term(logits.float(), target, device_weight) for term in terms)  # type: ignore[return-value]
+        return torch.stack([term(logits.float(), target, device_weight) for term in terms]).sum()
 
     return loss
 
@@ -184,7 +188,7 @@ def parse_loss(spec: Any) -> Loss:
     """Return the loss of a name, or of a mapping with options.
 
     Raises:
-        UserError: the name or an option is unknown, or an option is no number of at least 0.
+        UserError: the name or an option is unknown, or an option is no number in its range.
     """
     options = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name = options.pop("name", None)
@@ -198,7 +202,8 @@ def parse_loss(spec: Any) -> Loss:
             valid = ", ".join(defaults) or "none"
             raise UserError(f"loss.name={name}: no option {option!r}{did_you_mean(option, defaults)} (valid: {valid})")
         kind = type(defaults[option])
-        if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 <= value < 1e3:
+        most = MOST.get(option, 100)
+        if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 <= value <= most:
             noun = "an integer" if kind is int else "a number"
-            raise UserError(f"loss.name={name}: {option}: expected {noun} of at least 0, found {value!r}")
+            raise UserError(f"loss.name={name}: {option}: expected {noun} of 0 to {most}, found {value!r}")
     return partial(LOSSES[name], **options)
