@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unet.errors import UserError
 from unet.inference.segmenter import Segmenter
-from unet.io.plugins import load_plugins, missing_plugins, warn_of_changes
+from unet.io.plugins import load_plugins, missing_plugins, warn_about_changes
 
 EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
 
@@ -38,7 +38,7 @@ def load(path: str | Path, plugins: Sequence[str] = ()) -> Segmenter:
 def from_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> Segmenter:
     """Build the trained network from the checkpoint that :func:`read_checkpoint` returned for ``path``."""
     plugins = recorded_plugins(checkpoint["description"])
-    warn_of_changes(plugins, path)
+    warn_about_changes(plugins, path)
     try:
         with torch.device("meta"):  # allocates nothing: a damaged description may ask for any amount
             check_shapes(Segmenter(checkpoint["description"]).state_dict(), checkpoint["state_dict"])

@@ -76,8 +76,8 @@ def missing_plugins(recorded: Mapping[str, str]) -> list[str]:
     return [name for name in recorded if Path(name).name not in loaded]
 
 
-def warn_of_changes(recorded: Mapping[str, str], path: str | Path) -> None:
-    """Warn of imported plugins with other content than those that the run of a checkpoint had."""
+def warn_about_changes(recorded: Mapping[str, str], path: str | Path) -> None:
+    """Warn about imported plugins whose content differs from that recorded in a checkpoint."""
     loaded = {Path(name).name: digest for name, digest in _loaded.items()}
     for name, digest in recorded.items():
         if loaded.get(Path(name).name, digest) != digest:

@@ -22,7 +22,8 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, *, labe
     """Return the cross-entropy, averaged over labelled pixels by their class weights; 0 without labelled pixels.
 
     Args:
-        label_smoothing: the share of the label that all classes have alike (Szegedy et al. 2016, arXiv:1512.00567).
+        label_smoothing: the share of the target that is spread evenly over all classes (Szegedy et al. 2016,
+            arXiv:1512.00567).
     """
     total = F.cross_entropy(
         logits, target, weight, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
@@ -82,9 +83,9 @@ def cross_entropy_dice(logits: Tensor, target: Tensor, weight: Tensor | None) ->
 def lovasz(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """Return the Lovasz extension of one minus the IoU of each class over the batch, averaged as in :func:`tversky`.
 
-    Berman et al. 2018, https://arxiv.org/abs/1705.08790. Its memory is several times that of the logits.
+    Berman et al. 2018, https://arxiv.org/abs/1705.08790. It needs several times the memory of the logits.
     """
-    probs, truth = one_hot_pair(logits, target)
+    probs, truth = probabilities_and_one_hot(logits, target)
     probs, truth = probs.transpose(0, 1).flatten(1), truth.transpose(0, 1).flatten(1)
     errors, order = (truth - probs).abs().sort(1, descending=True)  # 0 where unlabelled: last, without a gradient
     hit = truth.gather(1, order)
@@ -104,7 +105,7 @@ def cldice(logits: Tensor, target: Tensor, weight: Tensor | None, *, iterations:
     Args:
         iterations: the largest half width, in pixels, of structures that are reduced to a skeleton.
     """
-    probs, truth = one_hot_pair(logits, target)
+    probs, truth = probabilities_and_one_hot(logits, target)
     over = (0, *range(2, logits.ndim))
     skeletons = soft_skeleton(probs, iterations), soft_skeleton(truth, iterations)
     precision, recall = (
@@ -133,7 +134,7 @@ def soft_skeleton(mask: Tensor, iterations: int) -> Tensor:
     return skeleton
 
 
-def one_hot_pair(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def probabilities_and_one_hot(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return probabilities and one-hot target (B, K, *S), both 0 in unlabelled pixels."""
     known = (target != IGNORE_INDEX).unsqueeze(1)
     truth = torch.zeros_like(logits).scatter(1, target.unsqueeze(1).where(known, 0), 1.0)
@@ -159,8 +160,8 @@ LOSSES: dict[str, Loss] = {
 """Losses by name, each a function of (logits, target, weight) whose options are keyword arguments with defaults."""
 
 
-MOST = {"label_smoothing": 1}
-"""The largest value of an option; 100 if it is not here."""
+OPTION_MAXIMA = {"label_smoothing": 1}
+"""The largest valid value of an option; 100 for all others."""
 
 
 def make_loss(spec: Any, weights: Sequence[float] | None) -> Callable[[Tensor, Tensor], Tensor]:
@@ -202,7 +203,7 @@ def parse_loss(spec: Any) -> Loss:
             valid = ", ".join(defaults) or "none"
             raise UserError(f"loss.name={name}: no option {option!r}{did_you_mean(option, defaults)} (valid: {valid})")
         kind = type(defaults[option])
-        most = MOST.get(option, 100)
+        most = OPTION_MAXIMA.get(option, 100)
         if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 <= value <= most:
             noun = "an integer" if kind is int else "a number"
             raise UserError(f"loss.name={name}: {option}: expected {noun} of 0 to {most}, found {value!r}")
