@@ -29,7 +29,8 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 
 def test_two_processes_train_like_one_into_one_folder(stack, tmp_path):
-    longer = ("trainer.max_epochs=6", "model.norm=group", "model.dropout=0")
+    # The Dice loss of two half batches is not that of the batch; the mean of their cross-entropies is.
+    longer = ("trainer.max_epochs=6", "model.norm=group", "model.dropout=0", "loss.name=cross_entropy")
     assert run(stack, tmp_path, *longer, "hydra.run.dir=runs/single", "data.batch_size=4").returncode == 0
     result = run(stack, tmp_path, *longer, *TWO_PROCESSES, "hydra.run.dir=runs/ddp")
     assert result.returncode == 0, result.stderr
@@ -38,7 +39,7 @@ def test_two_processes_train_like_one_into_one_folder(stack, tmp_path):
     assert not (tmp_path / "outputs").exists()
     single, ddp = metrics(tmp_path / "runs" / "single"), metrics(tmp_path / "runs" / "ddp")
     assert ddp["steps"] == single["steps"]
-    assert ddp["test/loss"] == pytest.approx(single["test/loss"], rel=1e-3)  # Dice of half batches differs
+    assert ddp["test/loss"] == pytest.approx(single["test/loss"], rel=1e-3)  # Muon rounds to bfloat16
     assert ddp["test/miou"] == pytest.approx(single["test/miou"], abs=0.01)
 
 
