@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from unet.commands import report as command
 from unet.errors import UserError
 from unet.io.config_keys import CONFIGS
 from unet.report import analyze
-from unet.report.several_sweeps import answer_table
+from unet.report.several_sweeps import Answer, answer_table, tabulate_answers
+from unet.report.summary_text import NONE
 from unet.runs.questions import keep_questions, read_questions
 
 
@@ -79,3 +81,18 @@ def test_answers_of_several_sweeps_have_the_direction_of_the_first(tmp_path: Pat
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [str(folder / "report.html") for folder in folders]
     assert lines[3].startswith("| first vs second | a | b | c |") and all(line.count("|") == 5 for line in lines[3:])
+
+
+def test_sweeps_on_the_same_data_share_a_column_unless_they_ask_the_same():
+    up = Answer("model.up", "nearest", "transposed", "worse", -0.02, -0.03, -0.01, 12)
+    down = Answer("model.down", "avg", "max", "undecided", 0.0, -0.02, 0.02, 12)
+    turned = replace(up, first="transposed", second="nearest", verdict="better", difference=0.01, low=0.005, high=0.015)
+    table = tabulate_answers([("a", "cells", [up]), ("b", "cells", [down]), ("c", "roads", [turned]), ("d", "x", [])])
+    assert table.columns == ["first vs second", "cells", "roads", "x"]
+    assert table.rows == [
+        ["model.up: nearest vs transposed", str(up), "worse -0.0100 (-0.0150 to -0.0050)", NONE],
+        ["model.down: avg vs max", "undecided 0.0000 (-0.0200 to 0.0200)", NONE, NONE],
+        ["all", "1 worse, 1 undecided", "1 worse", ""],
+    ]  # fmt: skip
+    again = tabulate_answers([("a", "cells", [up]), ("b", "cells", [down]), ("c", "cells", [turned])])
+    assert again.columns == ["first vs second", "a", "b", "c"]

@@ -28,7 +28,8 @@ def test_a_saved_result_contains_no_path_of_this_machine(tmp_path, monkeypatch):
     baseline = {"from": "colour", "split": "val", "scores": {"miou": 0.25, "iou/sea": 0.125}}
     (tmp_path / "results" / "baseline").mkdir()
     (tmp_path / "results" / "baseline" / "pond.json").write_text(json.dumps(baseline))
-    blocks = (results.BEGIN, results.END), (results.BEGIN_BASELINES, results.END_BASELINES)
+    study, runs = (results.BEGIN_STUDY, results.END_STUDY), (results.BEGIN, results.END)
+    blocks = study, runs, (results.BEGIN_BASELINES, results.END_BASELINES)
     page = results.update("".join(f"before\n{begin}\nold\n{end}\nafter" for begin, end in blocks))
     assert row in page and "| `pond` | val | 0.250 | sea 0.125 |" in page and "old" not in page
     assert results.update(page) == page
@@ -41,10 +42,12 @@ def test_a_saved_sweep_has_report_values_and_figures_and_no_path(tmp_path, monke
         for seed in range(2):
             metrics = metrics_of(score + seed / 100, seed) | {"model/stages": [{"level": 0}]}
             leave_run(tmp_path / "mine", {"model.down": down, "seed": seed, "data.root": "secret"}, metrics)
-    folder = results.add_sweep(tmp_path / "mine", "saved")
+    folder = results.add_sweep(tmp_path / "mine", "study_mine")
     report, values = (folder / "report.md").read_text(), (folder / "results.csv").read_text()
     assert "=secret" not in report + values and "data.root=PATH" in report and "model/stages" not in values
     assert len(list(csv.DictReader(values.splitlines()))) == 4
+    table = results.study_table().splitlines()
+    assert len(table) == 4 and table[2].startswith("| model.down: avg vs max | too few seeds 0.1000 (")
     pictures = re.findall(r"!\[.*\]\((.*)\)", report)
     assert results.mask_paths("train.py 'data.root=/my own/place' seed=1") == "train.py data.root=PATH seed=1"
     assert pictures and all((folder / name).read_text().rstrip().endswith("</svg>") for name in pictures)

@@ -14,6 +14,8 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Iterable
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +27,16 @@ from unet.io.run_folder import METRICS
 from unet.report import analyze
 from unet.report.csv_table import to_csv
 from unet.report.image_influences import CONFUSIONS, read_confusions
-from unet.report.page import figures, render_markdown
+from unet.report.page import figures, render_markdown, render_table
 from unet.report.read_sweep import read_run
+from unet.report.several_sweeps import Answer, data_name, list_answers, tabulate_answers
 
+ANSWERS = "answers.csv"
 RESULTS, README = ROOT / "docs" / "results", ROOT / "README.md"
 BASELINES = "baseline"
 BEGIN, END = "<!-- results: scripts/maintain/results.py table -->", "<!-- end of results -->"
 BEGIN_BASELINES, END_BASELINES = "<!-- baselines: scripts/maintain/results.py table -->", "<!-- end of baselines -->"
+BEGIN_STUDY, END_STUDY = "<!-- study: scripts/maintain/results.py table -->", "<!-- end of study -->"
 
 
 def add(run: Path, name: str) -> Path:
@@ -49,7 +54,10 @@ def add(run: Path, name: str) -> Path:
 
 
 def add_sweep(sweep: Path, name: str) -> Path:
-    """Save a sweep's report, values, figures and confusion counts; return the folder. Paths of data become PATH."""
+    """Save a sweep's report, answers, values, figures and confusion counts; return the folder.
+
+    Paths of data become PATH.
+    """
     analysis = analyze(sweep)
     folder = RESULTS / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +69,9 @@ def add_sweep(sweep: Path, name: str) -> Path:
         links.append(f"![{picture.title}]({path.name})")
     write_text(folder / "report.md", mask_paths("\n\n".join([render_markdown(analysis), "## Figures", *links])) + "\n")
     write_text(folder / "results.csv", mask_paths(drop_column(to_csv(analysis), "model/stages")))
+    names = [field.name for field in fields(Answer)]
+    answers = [[data_name(analysis), *astuple(answer)] for answer in list_answers(analysis)]
+    write_text(folder / ANSWERS, write_csv([["data", *names], *answers]))
     counts = {run.name: read[1] for run in analysis.sweep.runs if (read := read_confusions(run))}
     if counts:  # intervals over images can be computed again from these: runs, (units, classes, classes)
         np.savez_compressed(folder / CONFUSIONS, allow_pickle=False, **counts)
@@ -103,10 +114,33 @@ def mask_paths(text: str) -> str:
 
 def drop_column(text: str, name: str) -> str:
     """Remove a column from CSV text."""
-    rows, buffer = list(csv.reader(io.StringIO(text))), io.StringIO()
+    rows = list(csv.reader(io.StringIO(text)))
     kept = [index for index, column in enumerate(rows[0]) if column != name]
-    csv.writer(buffer, lineterminator="\n").writerows([row[index] for index in kept] for row in rows)
+    return write_csv([[row[index] for index in kept] for row in rows])
+
+
+def write_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as CSV text."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
+
+
+def study_table() -> str:
+    """Return a table of the answers of all saved sweeps whose name begins with ``study_``, a column per data set."""
+    sweeps = []
+    for path in sorted(RESULTS.glob(f"study_*/{ANSWERS}"), reverse=True):  # up operators first
+        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        answers = [
+            Answer(
+                **{name: row[name] for name in ("key", "first", "second", "verdict")},
+                **{name: float(row[name]) for name in ("difference", "low", "high")},
+                seeds=int(row["seeds"]),
+            )
+            for row in rows
+        ]
+        sweeps.append((path.parent.name, rows[0]["data"], answers))
+    return render_table(tabulate_answers(sweeps))
 
 
 def run_table() -> str:
@@ -130,6 +164,7 @@ def run_table() -> str:
 
 def update(readme: str) -> str:
     """Return the README with current tables."""
+    readme = replace_block(readme, BEGIN_STUDY, study_table(), END_STUDY)
     readme = replace_block(readme, BEGIN, run_table(), END)
     return replace_block(readme, BEGIN_BASELINES, baseline_table(), END_BASELINES)
 

@@ -1,52 +1,100 @@
 """Compare the answers of several sweeps, such as the same questions on several data sets."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from unet.report.analysis import SweepAnalysis
 from unet.report.comparison import BETTER, EQUAL, NO_VERDICT, NOT_RUN, TOO_FEW, UNDECIDED, WORSE
-from unet.report.questions import Question
 from unet.report.summary_text import NONE, format_number
 from unet.report.tables import Table
+
+Question = tuple[str, frozenset[str]]
+"""A key and two of its levels: what sweeps that ask the same have in common, whichever level they name first."""
 
 REVERSED = {BETTER: WORSE, WORSE: BETTER}
 COUNTED = (BETTER, WORSE, EQUAL, UNDECIDED, TOO_FEW, NO_VERDICT, NOT_RUN)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The verdict on a question of one sweep: the difference of ``first`` minus ``second`` with its interval."""
+
+    key: str
+    first: str
+    second: str
+    verdict: str
+    difference: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def question(self) -> Question:
+        return self.key, frozenset((self.first, self.second))
+
+    def beginning_with(self, level: str) -> "Answer":
+        """Return the answer with ``level``, one of both, as the first."""
+        if level == self.first:
+            return self
+        verdict = REVERSED.get(self.verdict, self.verdict)
+        turned = replace(self, first=self.second, second=self.first, verdict=verdict)
+        return replace(turned, difference=-self.difference, low=-self.high, high=-self.low)
+
+    def __str__(self) -> str:
+        if not self.seeds:
+            return self.verdict
+        low, high = format_number(self.low), format_number(self.high)
+        return f"{self.verdict} {format_number(self.difference)} ({low} to {high})"
+
+
+def list_answers(analysis: SweepAnalysis) -> list[Answer]:
+    """Return the answer to every question of a sweep."""
+    found = []
+    for question in analysis.questions:
+        contrast, verdict = question.contrast, analysis.verdict(question)
+        values = contrast.difference, contrast.low, contrast.high
+        found.append(Answer(question.key, question.first, question.second, verdict, *values, contrast.seeds))
+    return found
+
+
 def answer_table(analyses: Sequence[SweepAnalysis]) -> Table:
-    """Return a table of questions by sweeps: verdict, difference and interval of the first level minus the second.
+    """Return a table of questions by sweeps; see :func:`tabulate_answers`."""
+    return tabulate_answers(
+        [(analysis.sweep.folder.resolve().name, data_name(analysis), list_answers(analysis)) for analysis in analyses]
+    )
 
-    The intervals of one column hold together; those of different columns do not.
+
+def data_name(analysis: SweepAnalysis) -> str:
+    """Return the name of the data set of all runs, or else of the folder."""
+    names = {str(run.metrics["data"]) for runs in analysis.runs for run in runs.values() if "data" in run.metrics}
+    return names.pop() if len(names) == 1 else analysis.sweep.folder.resolve().name
+
+
+def tabulate_answers(sweeps: Sequence[tuple[str, str, Sequence[Answer]]]) -> Table:
+    """Return a table of questions by data sets: verdict, difference and interval of the first level minus the second.
+
+    Each sweep has a folder's name, a data set and its answers. Sweeps on the same data share a column if no two of them
+    answer the same question; otherwise each has a column of its own. The intervals of one sweep hold together.
     """
-    order: dict[tuple[str, frozenset[str]], tuple[str, str]] = {}
-    for analysis in analyses:
-        for question in analysis.questions:
-            order.setdefault(identify(question), (question.first, question.second))
-    rows, counts = [], [Counter[str]() for _ in analyses]
-    for (key, _), (first, second) in order.items():
-        row = [f"{key}: {first} vs {second}"]
-        for analysis, count in zip(analyses, counts, strict=True):
-            asked = [q for q in analysis.questions if identify(q) == (key, frozenset((first, second)))]
-            verdict, text = answer_cell(analysis, asked[0], first) if asked else ("", NONE)
-            count.update([verdict] if asked else [])
-            row.append(text)
-        rows.append(row)
-    rows.append(["all", *(", ".join(f"{n} {name}" for name in COUNTED if (n := count[name])) for count in counts)])
-    names = [analysis.sweep.folder.resolve().name for analysis in analyses]
-    return Table(["first vs second", *names], rows)
+    columns: dict[str, dict[Question, Answer]] = {}
+    first_levels: dict[Question, str] = {}
+    for folder, data, answers in sweeps:
+        asked = Counter(answer.question for _, other, part in sweeps if other == data for answer in part)
+        column = columns.setdefault(data if max(asked.values(), default=0) <= 1 else folder, {})
+        for answer in answers:
+            level = first_levels.setdefault(answer.question, answer.first)
+            column[answer.question] = answer.beginning_with(level)
+    rows = []
+    for question in first_levels:
+        answered = [column.get(question) for column in columns.values()]
+        some = next(answer for answer in answered if answer)
+        rows.append([f"{some.key}: {some.first} vs {some.second}", *(str(answer or NONE) for answer in answered)])
+    rows.append(["all", *(count_verdicts(column.values()) for column in columns.values())])
+    return Table(["first vs second", *columns], rows)
 
 
-def identify(question: Question) -> tuple[str, frozenset[str]]:
-    return question.key, frozenset((question.first, question.second))
-
-
-def answer_cell(analysis: SweepAnalysis, question: Question, first: str) -> tuple[str, str]:
-    """Return verdict and text of a question, of ``first`` minus the other level."""
-    verdict, contrast = analysis.verdict(question), question.contrast
-    low, high, sign = contrast.low, contrast.high, 1
-    if question.first != first:
-        verdict, low, high, sign = REVERSED.get(verdict, verdict), -high, -low, -1
-    if not contrast.seeds:
-        return verdict, verdict
-    interval = f"{format_number(low)} to {format_number(high)}"
-    return verdict, f"{verdict} {format_number(sign * contrast.difference)} ({interval})"
+def count_verdicts(answers: Iterable[Answer]) -> str:
+    """Return how many answers have each verdict, such as ``2 better, 1 undecided``."""
+    count = Counter(answer.verdict for answer in answers)
+    return ", ".join(f"{count[verdict]} {verdict}" for verdict in COUNTED if count[verdict])
