@@ -28,7 +28,7 @@ FLOORS = (
 """The files and folders of ``unet/``; each may import from those on the floors before its own, and from itself."""
 
 LIBRARIES = {
-    "network": set(),
+    "network": {"timm"},  # imported where model.encoder names one of its networks
     "analysis": {"numpy", "matplotlib"},
     "inference": set(),
     "hardware": set(),

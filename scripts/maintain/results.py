@@ -131,14 +131,12 @@ def study_table() -> str:
     sweeps = []
     for path in sorted(RESULTS.glob(f"study_*/{ANSWERS}"), reverse=True):  # up operators first
         rows = list(csv.DictReader(io.StringIO(path.read_text())))
-        answers = [
-            Answer(
-                **{name: row[name] for name in ("key", "first", "second", "verdict")},
-                **{name: float(row[name]) for name in ("difference", "low", "high")},
-                seeds=int(row["seeds"]),
+        answers = []
+        for row in rows:
+            texts = row["key"], row["first"], row["second"], row["verdict"]
+            answers.append(
+                Answer(*texts, float(row["difference"]), float(row["low"]), float(row["high"]), int(row["seeds"]))
             )
-            for row in rows
-        ]
         sweeps.append((path.parent.name, rows[0]["data"], answers))
     return render_table(tabulate_answers(sweeps))
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unet.analysis.activation_memory import track_saved_tensors
 from unet.analysis.receptive_field import Field, ReceptiveFields, receptive_fields
+from unet.network.encoders import TimmEncoder
 from unet.network.geometry import count_parameters, padding_to_multiple, times
 from unet.network.model import SMALL_BOTTLENECK, UNet
 from unet.network.registry import operator_name
@@ -142,7 +143,7 @@ def summarize_network(
         net.eval()(image[:1])
     flops = counter.get_flop_counts()
     fields = receptive_fields(settings)
-    layers, kinds = [], {"head": "head", "joins": net.skip}
+    layers, kinds = [], {"head": "head", "joins": net.skip, "encoder": net.encoder_name or "block"}
     for name, (size_in, size_out, channels) in shapes.items():  # in the order of the forward pass
         module = net.get_submodule(name)
         level, field = level_and_field(name, net, fields)
@@ -182,6 +183,8 @@ def level_and_field(name: str, net: UNet, fields: ReceptiveFields) -> tuple[int,
     """Return the level of a layer's output, 0 the finest, and its receptive field."""
     kind, _, index = name.partition(".")
     level = int(index or 0)
+    if name == "encoder":  # all levels of an encoder of timm
+        return len(net.strides), fields.encoder[-1]
     match kind:
         case "downs":
             return level + 1, fields.downs[level]
@@ -202,7 +205,8 @@ def level_and_field(name: str, net: UNet, fields: ReceptiveFields) -> tuple[int,
 
 def size_formulas(layer: nn.Module, size_in: Size, size: Size) -> Iterator[str]:
     """Yield the formula of the output's size along every axis, such as ``floor((n + 2p - d(k - 1) - 1) / s) + 1``."""
-    window = next((module for module in layer.modules() if is_strided(module)), None)
+    has_window = not isinstance(layer, TimmEncoder)
+    window = next((module for module in layer.modules() if has_window and is_strided(module)), None)
     for axis, (n, m) in enumerate(zip(size_in, size, strict=True)):
         if n == m:
             continue
@@ -238,8 +242,9 @@ def record_forward(net: UNet, shapes: dict[str, tuple[Size, Size, int]], memory:
         def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             running.append(name)
 
-        def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor | list[Tensor]) -> None:
             running.pop()
+            output = output[-1] if isinstance(output, list) else output  # the coarsest level of a timm encoder
             shapes[name] = tuple(args[0].shape[2:]), tuple(output.shape[2:]), output.shape[1]
 
         return before, after

@@ -6,7 +6,9 @@ the receptive field is the box that they span. Source of the arithmetic:
 Araujo et al. 2019, Computing receptive fields, https://distill.pub/2019/computing-receptive-fields.
 """
 
+import itertools
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unet.errors import UserError
+from unet.network.encoders import TimmEncoder
 from unet.network.model import UNet, per_stage
 from unet.network.skips import SKIPS
 
@@ -25,6 +28,8 @@ Interval = tuple[float, float]
 
 SIGNAL_LENGTHS = (16, 64, 256)
 """Lengths tried, in coarse samples: an interval that fills even the last one is taken for unlimited."""
+FEATURE_SIGNAL_LENGTHS = (512, 2048)
+"""The same for the feature maps of an encoder of timm, in samples of the image."""
 BACKGROUNDS = 8
 """Random signals in which each sample is changed: the position of a maximum depends on the other samples."""
 DISTURBANCES = (1e3, -1e3)
@@ -91,6 +96,38 @@ def measure_module(name: str, call: Callable[[Tensor], Tensor], *arguments: Any)
     return interval
 
 
+def measure_features(encoder: TimmEncoder, axis: int) -> list[InputInterval]:
+    """Return the inputs that a sample of each feature map of an encoder of timm depends on along ``axis``.
+
+    The gradient of a sample in the middle, over all channels, is not zero at these inputs. Every path contributes to it
+    at random weights, once no normalization has a weight of zero, as timm gives to the last ones of residual blocks.
+    """
+    total = math.prod(encoder.strides)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in encoder.named_parameters():
+        if parameter.ndim == 1 and name.endswith("weight"):
+            torch.nn.init.ones_(parameter)
+    intervals: list[InputInterval] = []
+    for length in FEATURE_SIGNAL_LENGTHS:
+        size = [total, total]
+        size[axis] = length
+        image = torch.randn(2, encoder.scale.shape[1], *size, generator=generator, dtype=torch.float64)
+        maps = encoder(image.requires_grad_())
+        intervals = []
+        for features, stride in zip(maps, itertools.accumulate(encoder.strides, operator.mul), strict=True):
+            centre = features.shape[2 + axis] // 2
+            (gradient,) = torch.autograd.grad(features.select(2 + axis, centre).sum(), image, retain_graph=True)
+            inputs = gradient.movedim(2 + axis, 0).flatten(1).any(1).nonzero()
+            first, last = int(inputs.min()), int(inputs.max())
+            if first == 0 or last == length - 1:
+                break
+            intervals.append(InputInterval(stride, 1, (first - centre * stride,), (last - centre * stride,)))
+        if len(intervals) == len(maps):
+            return intervals
+    unlimited = [InputInterval(stride, 1, (-math.inf,), (math.inf,)) for stride in encoder.strides]
+    return intervals + unlimited[len(intervals) :]
+
+
 class AxisFields:
     """The receptive fields along one axis, in samples of the input, of :func:`narrow_network`'s result ``net``."""
 
@@ -101,25 +138,30 @@ class AxisFields:
         self.stem = measure_module("stem", net.stem, net.in_channels, pixel, 1, axis)
         self.context = measure_module("context", net.context, net.widths[-1], pixel, 1, axis)
         self.downs, self.encoder, self.ups, self.guides, self.decoder = ([] for _ in range(5))
+        # Of a timm encoder: the intervals of its levels, from the image on.
+        self.features = measure_features(net.encoder, axis) if isinstance(net.encoder, TimmEncoder) else []
         down, up = (per_stage(key, settings.get(key), self.depth) for key in ("down", "up"))
         stages = list(zip(down, up, net.strides, strict=True))
         for level, stride in enumerate(net.strides):
             first = stages.index(stages[level])
             if first < level:  # identical stages are measured once
                 for intervals in (self.downs, self.encoder, self.ups, self.guides, self.decoder):
-                    intervals.append(intervals[first])
+                    intervals += intervals[first : first + 1]  # a timm encoder has no intervals of stages
                 continue
             fine, coarse = net.widths[level : level + 2]
             joined = SKIPS[net.skip].factor * fine
             up = partial(apply_up, net.ups[level], stride, fine, coarse)
-            self.downs.append(measure_module(f"downs.{level}", net.downs[level], fine, stride, 1, axis))
-            self.encoder.append(measure_module(f"encoder.{level}", net.encoder[level], fine, pixel, 1, axis))
+            if isinstance(net.encoder, nn.ModuleList):
+                self.downs.append(measure_module(f"downs.{level}", net.downs[level], fine, stride, 1, axis))
+                self.encoder.append(measure_module(f"encoder.{level}", net.encoder[level], fine, pixel, 1, axis))
             self.ups.append(measure_module(f"ups.{level}", partial(up, "x"), coarse, pixel, stride[axis], axis))
             self.guides.append(measure_interval(partial(up, "skip"), fine, stride, stride[axis], axis))
             self.decoder.append(measure_module(f"decoder.{level}", net.decoder[level], joined, pixel, 1, axis))
 
     def encoded(self, level: int, outputs: Interval = (0, 0)) -> Interval:
         """Return the inputs that the encoder's outputs at ``level`` depend on."""
+        if self.features and level:
+            return self.features[level - 1].inputs(outputs)
         for finer in reversed(range(level)):
             outputs = self.downs[finer].inputs(self.encoder[finer].inputs(outputs))
         return self.stem.inputs(outputs)
@@ -176,8 +218,8 @@ def narrow_network(settings: Mapping[str, Any]) -> UNet:
 
     Its activation never saturates: a dead ReLU would hide the inputs behind it.
     """
-    widths = [2] * (settings.get("depth", 4) + 1)
-    net = UNet(**{**settings, "width": widths, "in_channels": 1, "num_classes": 1, "act": "leaky_relu"})
+    width = [2] * (settings.get("depth", 4) + 1) if settings.get("encoder", "none") == "none" else 2
+    net = UNet(**{**settings, "width": width, "in_channels": 1, "num_classes": 1, "act": "leaky_relu"})
     return net.double().eval()
 
 
@@ -187,7 +229,7 @@ class ReceptiveFields:
 
     Attributes:
         encoder: of the encoder's output at every level; the last is the bottleneck's.
-        downs: of every down operator's output.
+        downs: of every down operator's output; empty for an encoder of timm.
         context: of the context module's output.
         ups, joins, decoder: of the up operators', of the skip connections' and of the decoder's outputs, the largest of
             any sample.
@@ -213,7 +255,7 @@ def receptive_fields(settings: Mapping[str, Any]) -> ReceptiveFields:
     depth = len(net.strides)
     return ReceptiveFields(
         encoder=[tuple(interval_length(axis.encoded(level)) for axis in axes) for level in range(depth + 1)],
-        downs=[tuple(interval_length(axis.downsampled(level)) for axis in axes) for level in range(depth)],
+        downs=[tuple(interval_length(axis.downsampled(n)) for axis in axes) for n in range(len(net.downs))],
         context=tuple(interval_length(axis.decoded(depth, (0, 0))) for axis in axes),
         ups=[tuple(axis.widest(axis.upsampled, level) for axis in axes) for level in range(depth)],
         joins=[tuple(axis.widest(axis.joined, level) for axis in axes) for level in range(depth)],

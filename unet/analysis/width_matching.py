@@ -30,6 +30,10 @@ def match_width(settings: Mapping[str, Any], size: Sequence[int]) -> dict[str, A
     budget = arguments.pop("match", None)
     if budget is None:
         return arguments
+    if arguments.get("encoder", "none") != "none":
+        raise UserError(
+            f"model.match={budget}: model.encoder={arguments['encoder']} has fixed channels; leave one of them out"
+        )
     base = level_widths(arguments["width"], arguments["depth"])
 
     def cost(settings: Mapping[str, Any]) -> int:

@@ -18,6 +18,7 @@ def main(config: DictConfig) -> None:
 
     from unet.analysis.network_summary import COLUMNS, summarize_network, table_rows
     from unet.analysis.width_matching import match_width
+    from unet.network.encoders import split_encoder
     from unet.network.geometry import times
     from unet.training.config_limits import validate_config
 
@@ -28,6 +29,7 @@ def main(config: DictConfig) -> None:
     model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     if model["spatial_dims"] not in (None, len(size)):
         raise UserError(f"model.spatial_dims={model['spatial_dims']}: input={config.input} has {len(size)} axes")
+    model["encoder"], _ = split_encoder(model["encoder"])
     model |= {"in_channels": channels, "num_classes": config.num_classes, "spatial_dims": len(size)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the bottleneck is")  # printed below

@@ -1,6 +1,6 @@
 """Measure how much of the image can be read from each level of the encoder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
@@ -51,7 +51,7 @@ def collect_moments(task: SegmentationTask, data: SegmentationData, split: str) 
     def encode_image(image: Tensor) -> list[np.ndarray]:
         return [to_array(maps) for maps in encode(net, task.normalize(image.to(task.device)))]
 
-    moments = [[Moments() for _ in range(4)] for _ in range(1 + len(net.encoder))]
+    moments = [[Moments() for _ in range(4)] for _ in net.widths]
     images = (data.example(split, index) for index in evenly_spaced(len(data.samples[split]), NUM_IMAGES))
     for padded, *levels in map_images(task, encode_image, images):
         for maps, quarters in zip(levels, moments, strict=True):
@@ -61,15 +61,10 @@ def collect_moments(task: SegmentationTask, data: SegmentationData, split: str) 
     return moments
 
 
-def encode(net: UNet, image: Tensor) -> Iterator[Tensor]:
-    """Yield the padded image and the output of the encoder at every level, from fine to coarse."""
-    x = pad(image, padding_to_multiple(image.shape[2:], net.total_stride))
-    yield x
-    x = net.stem(x)
-    yield x
-    for down, block in zip(net.downs, net.encoder, strict=True):
-        x = block(down(x))
-        yield x
+def encode(net: UNet, image: Tensor) -> list[Tensor]:
+    """Return the padded image and the output of the encoder at every level, from fine to coarse."""
+    padded = pad(image, padding_to_multiple(image.shape[2:], net.total_stride))
+    return [padded, *net.encode(padded)]
 
 
 def to_array(batch: Tensor) -> np.ndarray:

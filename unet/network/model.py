@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 import unet.network.ops  # noqa: F401  (importing the operators registers them)
 from unet.errors import UserError
 from unet.network.blocks import BLOCKS, conv, look_up
+from unet.network.encoders import TimmEncoder
 from unet.network.geometry import crop, pad, padding_to_multiple, times
 from unet.network.registry import CONTEXT, DOWN, UP, Spec
 from unet.network.skips import SKIPS
@@ -40,6 +42,8 @@ class UNet(nn.Module):
         context: the module in the bottleneck, an operator of ``CONTEXT``.
         skip: how the decoder uses skip connections: ``concat``, ``add``, ``none`` or ``attention``.
         block: the convolutions of every level: ``plain`` or ``residual``.
+        encoder: ``none``, or the name of a network of timm (2-D only) that takes the place of the down operators and
+            the blocks behind them; it sets strides and channels, and ``width`` is that of full resolution alone.
         stride: downsampling factor of every stage; or a list, one per stage, each a number or one number per axis.
         spatial_dims: number of spatial axes, 1, 2 or 3.
         norm: normalization: ``batch``, ``instance``, ``group`` or ``none``.
@@ -64,6 +68,7 @@ class UNet(nn.Module):
         context: Spec = "none",
         skip: str = "concat",
         block: str = "plain",
+        encoder: str = "none",
         stride: int | Sequence[int | Sequence[int]] = 2,
         spatial_dims: int = 2,
         norm: str = "batch",
@@ -79,24 +84,32 @@ class UNet(nn.Module):
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UserError(f"model.dropout: expected a probability of at least 0 and below 1, found {dropout!r}")
         self.in_channels, self.spatial_dims, self.norm, self.act, self.skip = in_channels, spatial_dims, norm, act, skip
-        self.widths = level_widths(width, depth)
-        self.strides = [stage_stride(value, spatial_dims) for value in per_stage("stride", stride, depth)]
-        self.total_stride = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * spatial_dims
-        join = look_up(SKIPS, "skip", skip)
-
+        self.encoder_name = None if encoder == "none" else encoder  # of timm
         shared = {"norm": norm, "act": act}
-        make_block = partial(
-            look_up(BLOCKS, "block", block), spatial_dims=spatial_dims, norm=norm, act=act, dropout=dropout
-        )
+        join = look_up(SKIPS, "skip", skip)
+        make_block = partial(look_up(BLOCKS, "block", block), spatial_dims=spatial_dims, dropout=dropout, **shared)
+        timm_encoder = None
+        if encoder == "none":
+            self.widths = level_widths(width, depth)
+            self.strides = [stage_stride(value, spatial_dims) for value in per_stage("stride", stride, depth)]
+        else:
+            check_encoder_settings(encoder, down, stride, width, spatial_dims)
+            timm_encoder = TimmEncoder(encoder, in_channels, depth)
+            self.widths = [width, *timm_encoder.channels]
+            self.strides = [(r, r) for r in timm_encoder.strides]
+        self.total_stride = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True)) or (1,) * spatial_dims
+
         self.stem = make_block(in_channels, self.widths[0])
-        self.downs, self.encoder, self.ups, self.joins, self.decoder = (nn.ModuleList() for _ in range(5))
-        operators = zip(per_stage("down", down, depth), per_stage("up", up, depth), strict=True)
-        for level, (down_spec, up_spec) in enumerate(operators):
-            fine, coarse = self.widths[level : level + 2]
+        self.downs, blocks = nn.ModuleList(), nn.ModuleList()
+        self.encoder = blocks if timm_encoder is None else timm_encoder
+        self.ups, self.joins, self.decoder = (nn.ModuleList() for _ in range(3))
+        downs, ups = (per_stage(key, value, depth) for key, value in (("down", down), ("up", up)))
+        for level, (fine, coarse) in enumerate(pairwise(self.widths)):
             resampling = {"spatial_dims": spatial_dims, "stride": self.strides[level]}
-            self.downs.append(DOWN.build(down_spec, shared, channels=fine, **resampling))
-            self.encoder.append(make_block(fine, coarse))
-            self.ups.append(UP.build(up_spec, shared, in_channels=coarse, out_channels=fine, **resampling))
+            if timm_encoder is None:
+                self.downs.append(DOWN.build(downs[level], shared, channels=fine, **resampling))
+                blocks.append(make_block(fine, coarse))
+            self.ups.append(UP.build(ups[level], shared, in_channels=coarse, out_channels=fine, **resampling))
             self.joins.append(join(fine, spatial_dims, norm))
             self.decoder.append(make_block(join.factor * fine, fine))
         self.context = CONTEXT.build(context, shared, channels=self.widths[-1], spatial_dims=spatial_dims)
@@ -108,14 +121,20 @@ class UNet(nn.Module):
         if not torch.compiler.is_compiling():  # a traced size must not become a condition on every later size
             self.check(image)
         padding = padding_to_multiple(size, self.total_stride)
-        x, skips = self.stem(pad(image, padding)), []
-        for down, block in zip(self.downs, self.encoder, strict=True):
-            skips.append(x)
-            x = block(down(x))
+        *skips, x = self.encode(pad(image, padding))
         x = self.context(x)
         for up, join, block, skip in reversed(list(zip(self.ups, self.joins, self.decoder, skips, strict=True))):
             x = block(join(skip, up(x, skip)))
         return crop(self.head(x), padding, size)
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """Return the features of every level, fine to coarse; the image's size is a multiple of the total stride."""
+        features = [self.stem(image)]
+        if isinstance(self.encoder, TimmEncoder):
+            return features + self.encoder(image)
+        for down, block in zip(self.downs, self.encoder, strict=True):
+            features.append(block(down(features[-1])))
+        return features
 
     def check(self, image: Tensor) -> None:
         """Raise UserError for an invalid input; warn once if the bottleneck is too small for small objects."""
@@ -147,6 +166,22 @@ class UNet(nn.Module):
                 f"consider a smaller model.depth or larger crops",
                 stacklevel=3,
             )
+
+
+def check_encoder_settings(encoder: Any, down: Any, stride: Any, width: Any, spatial_dims: int) -> None:
+    """Raise UserError where other settings contradict an encoder that sets strides and channels itself."""
+    if not isinstance(encoder, str):
+        raise UserError(f"model.encoder: expected none or the name of a timm model, found {encoder!r}")
+    if spatial_dims != 2:
+        raise UserError(f"model.encoder={encoder} is for images of 2 axes, and these have {spatial_dims}; leave it out")
+    if down != "max" or stride != 2:
+        key, value = ("down", down) if down != "max" else ("stride", stride)
+        raise UserError(f"model.{key}={value}: model.encoder={encoder} has its own downsampling; leave out one of them")
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise UserError(
+            f"model.width={width}: expected the channels at full resolution, a number of at least 1, since "
+            f"model.encoder={encoder} sets those of the other levels"
+        )
 
 
 def level_widths(width: int | Sequence[int], depth: int) -> list[int]:

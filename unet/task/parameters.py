@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from unet.errors import UserError
+from unet.network.encoders import TimmEncoder
 from unet.network.model import UNet
 from unet.task.optimizers import is_kernel
 
@@ -24,7 +25,7 @@ def freeze_parts(net: nn.Module, parts: Sequence[str] | None) -> list[nn.Module]
     Raises:
         UserError: no parameter remains to be trained.
     """
-    modules = [net.get_submodule(name) for part in parts or () for name in PARTS[part]]
+    modules = [net.get_submodule(name) for part in parts or () for name in part_modules(net, part)]
     for module in modules:
         module.requires_grad_(False)
     if modules and not any(parameter.requires_grad for parameter in net.parameters()):
@@ -32,10 +33,15 @@ def freeze_parts(net: nn.Module, parts: Sequence[str] | None) -> list[nn.Module]
     return modules
 
 
+def part_modules(net: nn.Module, part: str) -> tuple[str, ...]:
+    """Return the modules of a part; the stem, which has no pretrained weights, is not part of an encoder of timm."""
+    return ("encoder",) if part == "encoder" and isinstance(net.encoder, TimmEncoder) else PARTS[part]
+
+
 def check_frozen_are_loaded(net: nn.Module, parts: Sequence[str] | None, new: Collection[str]) -> None:
     """Raise UserError if a frozen part has a tensor among the ``new`` ones, which would stay random."""
     for part in parts or ():
-        names = [name for name in new if name.startswith(tuple(f"{module}." for module in PARTS[part]))]
+        names = [name for name in new if name.startswith(tuple(f"{module}." for module in part_modules(net, part)))]
         if names:
             raise UserError(
                 f"optim.freeze=[{','.join(parts or ())}]: {names[0]} is not loaded by init and would stay random; "

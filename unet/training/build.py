@@ -27,6 +27,7 @@ from unet.errors import UserError
 from unet.hardware import accelerator_name, channels_last, resolve_compile, resolve_precision, to_memory_format
 from unet.io.plugins import loaded_plugins
 from unet.io.run_folder import CHECKPOINTS
+from unet.network.encoders import split_encoder
 from unet.network.model import UNet
 from unet.network.normalization import Normalize
 from unet.task.class_weights import class_weights, log_weights
@@ -69,6 +70,7 @@ def network_settings(config: DictConfig, data: SegmentationData, in_channels: in
             f"model.spatial_dims={model['spatial_dims']}: data={config.data.name} has {axes} "
             f"spatial axes; leave the key out"
         )
+    model["encoder"], _ = split_encoder(model["encoder"])
     return model | {"in_channels": in_channels, "num_classes": data.source.num_classes, "spatial_dims": axes}
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from unet.errors import UserError, did_you_mean
 from unet.hardware import MAX_THREADS
 from unet.io.config_keys import FIXED_TRAINER_KEYS, fixed_trainer_key
+from unet.network.encoders import split_encoder
 from unet.task.class_weights import CLASS_WEIGHTS, are_weights
 from unet.task.losses import make_loss
 from unet.task.optimizers import OPTIMIZERS
@@ -151,8 +152,14 @@ def validate_config(config: DictConfig) -> None:
         raise UserError(fixed_trainer_key(f"trainer.{key}"))
     check_values(config, LIMITS)
     make_loss(OmegaConf.select(config, "loss.name"), None)
-    if OmegaConf.select(config, "optim.init_lr_factor") is not None and OmegaConf.select(config, "init") is None:
-        raise UserError("optim.init_lr_factor: without init there are no loaded weights; add init=CHECKPOINT")
+    encoder = OmegaConf.select(config, "model.encoder", default="none")
+    _, pretrained = split_encoder(OmegaConf.to_container(encoder) if OmegaConf.is_config(encoder) else encoder)
+    has_weights = pretrained or OmegaConf.select(config, "init") is not None
+    if OmegaConf.select(config, "optim.init_lr_factor") is not None and not has_weights:
+        raise UserError(
+            "optim.init_lr_factor: without init there are no loaded weights; add init=CHECKPOINT, or a pretrained "
+            "model.encoder"
+        )
     batch, samples = (OmegaConf.select(config, f"data.{key}") for key in ("batch_size", "samples_per_epoch"))
     if batch is not None and samples is not None and samples < batch:
         raise UserError(f"data.samples_per_epoch: expected at least one batch ({batch}), found {samples}")

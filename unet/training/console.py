@@ -30,8 +30,8 @@ def print_summary(
     sizes = level_sizes(summary.size, net.strides)
     table = Table("level", "size", "channels", "downsampling", "upsampling", title="U-Net", title_justify="left")
     for level, (size, width) in enumerate(zip(sizes, net.widths, strict=True)):
-        if level < len(net.downs):
-            operators = operator_name(net.downs[level]), operator_name(net.ups[level])
+        if level < len(net.ups):
+            operators = net.encoder_name or operator_name(net.downs[level]), operator_name(net.ups[level])
         else:
             operators = f"context: {operator_name(net.context)}", ""
         table.add_row(str(level), times(size), str(width), *operators)

@@ -38,6 +38,7 @@ from unet.training.callbacks.progress import Progress
 from unet.training.callbacks.tensorboard import add_curves, get_writer, predict_panels
 from unet.training.console import print_initial_weights, print_result, print_summary
 from unet.training.initial_weights import LoadedWeights, leakage_warning, load_initial_weights, read_initial_weights
+from unet.training.pretrained_encoder import load_pretrained_encoder, weights_sha256
 from unet.training.process import setup_process
 from unet.training.shared_data import get_baseline, get_data
 from unet.visualization import prediction_grid
@@ -63,9 +64,19 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     summary = summarize(description["model"], data)  # refuses a network before its memory is allocated
     task = task_from_metadata(config, data, description | {"field": list(summary.fields.logits)})
     weights = initialize(task.net, config, data, source) if source is not None else None
-    if config.init is not None:
-        task.loaded = weights.loaded if weights else read_checkpoint(str(config.ckpt_path))["description"]["loaded"]
-        task.description["loaded"] = list(task.loaded)
+    if config.ckpt_path is not None:
+        description = read_checkpoint(str(config.ckpt_path))["description"]
+        task.loaded = description.get("loaded", [])
+        task.description["encoder_sha256"] = description.get("encoder_sha256")
+    elif weights is not None:
+        task.loaded = weights.loaded
+    else:
+        net: Any = task.net
+        task.loaded = load_pretrained_encoder(net, config.model.encoder, description)
+        task.description["encoder_sha256"] = weights_sha256(config.model.encoder)
+        if task.loaded:
+            check_frozen_are_loaded(task.net, config.optim.freeze, task.net.state_dict().keys() - set(task.loaded))
+    task.description["loaded"] = list(task.loaded)
     progress = Progress()
     trainer = build_trainer(config, out, progress, [layer.size for layer in summary.layers])
     if trainer.is_global_zero:
@@ -73,7 +84,9 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         print_summary(task, data, summary, trainer.precision, device)
         if weights is not None:
             print_initial_weights(weights, leakage_warning(str(config.init), config))
-        elif config.optim.freeze and config.init is None:
+        elif config.ckpt_path is None and task.loaded:
+            print(f"encoder: {len(task.loaded)} pretrained tensors of {config.model.encoder.name}")
+        elif config.optim.freeze and config.init is None and not task.loaded:
             print("warning: optim.freeze without init: the frozen parts keep their random weights")
     writer = get_writer(trainer)
     if writer is not None:
@@ -99,6 +112,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         "data": config.data.name,
         "precision": str(trainer.precision),
         **provenance(),
+        **({"encoder_sha256": digest} if (digest := task.description.get("encoder_sha256")) else {}),
         **({"init": config.init, "init_sha256": config.get("init_sha256")} if config.init is not None else {}),
     }
     if not trainer.is_global_zero:  # one process writes the results, without waiting for the others
