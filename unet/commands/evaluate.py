@@ -1,11 +1,10 @@
 """Evaluate a trained network with the metrics and diagnostics of its training, on any split of any data."""
 
 import sys
-from pathlib import Path
 
 from omegaconf import DictConfig
 
-from unet.runs.cli import as_path, check_single_values, hydra_script, require_keys
+from unet.runs.cli import as_path, as_paths, check_single_values, hydra_script, require_keys
 from unet.runs.run_names import quote_path, quote_words
 
 
@@ -27,12 +26,12 @@ def main() -> None:
         from unet.training.evaluate import evaluate_checkpoint
 
         check_values(config, {"diagnostics": BOOLEAN})
-        ckpt, output = Path(str(config.ckpt)).expanduser(), as_path(config.output)
-        result = evaluate_checkpoint(ckpt, changes, config.split, output, config.diagnostics)
+        ckpts, output = as_paths(config.ckpt), as_path(config.output)
+        result = evaluate_checkpoint(ckpts, changes, config.split, output, config.diagnostics)
         for message in result.doubts:
             print(f"warning: {message}", file=sys.stderr)
-        epoch = result.metrics.get("checkpoint/epoch")
-        print_scores(result.metrics, result.split, result.classes, f"{ckpt}" + (f", epoch {epoch}" if epoch else ""))
+        epoch, names = result.metrics.get("checkpoint/epoch"), result.metrics["checkpoint"]
+        print_scores(result.metrics, result.split, result.classes, names + (f", epoch {epoch}" if epoch else ""))
         if result.warning:
             print(f"warning: {result.warning}")
         if config.diagnostics:

@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from unet.errors import UserError
+from unet.inference.ensemble import make_ensemble
 from unet.inference.segmenter import Segmenter
 from unet.io.plugins import load_plugins, missing_plugins, warn_about_changes
 
 EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
 
 
-def load(path: str | Path, plugins: Sequence[str] = ()) -> Segmenter:
+def load(path: str | Path | Sequence[str | Path], plugins: Sequence[str] = ()) -> Segmenter:
     """Load a trained network from a checkpoint. No code in the file is executed.
 
     Args:
-        path: the checkpoint, such as ``outputs/.../checkpoints/best.ckpt``.
+        path: the checkpoint, such as ``outputs/.../checkpoints/best.ckpt``; or several, whose probabilities are
+            averaged.
         plugins: Python files or packages with operators of the network, which are imported first. A checkpoint names
             those of its run, but only these are imported.
 
@@ -32,7 +34,11 @@ def load(path: str | Path, plugins: Sequence[str] = ()) -> Segmenter:
             values and tensors; or a plugin cannot be imported.
     """
     load_plugins(plugins)
-    return from_checkpoint(read_checkpoint(path), path)
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    if not paths:
+        raise UserError(f"ckpt: an empty list; {EXPECTED}")
+    models = [from_checkpoint(read_checkpoint(one), one) for one in paths]
+    return models[0] if len(models) == 1 else make_ensemble(models, [str(one) for one in paths])
 
 
 def from_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> Segmenter:

@@ -38,6 +38,7 @@ class Segmenter(nn.Module):
             ``colors``, ``mean`` and ``std`` of each channel, ``log_weights``; and, except in older checkpoints,
             ``dtype`` and ``range`` of the training images, ``eval_transforms``, ``eval_tile``, ``eval_overlap`` and the
             receptive ``field``.
+        net: takes standardized images to logits; None: a new :class:`UNet`.
 
     Attributes:
         classes: names of the K classes.
@@ -46,11 +47,11 @@ class Segmenter(nn.Module):
 
     log_weights: Tensor
 
-    def __init__(self, description: dict[str, Any]):
+    def __init__(self, description: dict[str, Any], net: Any = None):
         super().__init__()
         model = description["model"]
         self.description = description
-        self.net = UNet(**model)
+        self.net = UNet(**model) if net is None else net
         self.normalize = Normalize(description["mean"], description["std"], model["spatial_dims"])
         self.classes: list[str] = description["classes"]
         self.colors: list[list[int]] = description["colors"]

@@ -58,7 +58,7 @@ def arm_table(analysis: SweepAnalysis) -> Table:
     if math.isfinite(ratio := spread_ratio(analysis)):
         notes.append(
             f"The standard deviation of the arms' means is {ratio:.1f} times that of runs within an arm"
-            f"{'' if ratio >= 1 else ': these runs do not rank the arms'}."
+            f"{'' if ratio >= 1 else ': single runs do not rank the arms'}."
         )
     if math.isfinite(saved := variance_saved(analysis)):
         notes.append(f"Pairing runs by seed {'saves' if saved >= 0 else 'adds'} {abs(saved):.0%} of the variance.")

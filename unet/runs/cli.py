@@ -132,6 +132,11 @@ def as_path(value: Any) -> Path | None:
     return None if value is None else Path(str(value)).expanduser()
 
 
+def as_paths(value: Any) -> list[Path]:
+    """Return a config's value, one path or a list, as a list of paths, ``~`` expanded."""
+    return [Path(str(one)).expanduser() for one in (value if OmegaConf.is_list(value) else [value])]
+
+
 def parse_size(key: str, value: Any, example: str) -> list[int]:
     """Return the numbers of a size: ``3x361x481`` -> [3, 361, 481]. Raises UserError."""
     numbers = str(value).lower().split("x")

@@ -23,7 +23,7 @@ from unet.diagnostics.best_effort import skip_on_error
 from unet.diagnostics.confusions import save_confusions
 from unet.errors import UserError, did_you_mean
 from unet.hardware import accelerator_name, resolve_precision
-from unet.inference.checkpoint import from_checkpoint, read_checkpoint
+from unet.inference.checkpoint import from_checkpoint, load, read_checkpoint
 from unet.inference.value_check import unit_doubts
 from unet.io.atomic import make_folder, write_json
 from unet.io.config_keys import CONFIGS, all_keys
@@ -36,6 +36,7 @@ from unet.task.class_weights import class_weights
 from unet.task.module import SegmentationTask
 from unet.training.build import build_data, make_trainer, task_from_metadata
 from unet.training.data_warnings import image_warnings
+from unet.training.initial_weights import DIVISION
 from unet.training.process import setup_process
 from unet.training.train import evaluate
 
@@ -66,15 +67,16 @@ class EvaluationResult:
 
 
 def evaluate_checkpoint(
-    path: Path,
+    path: Path | Sequence[Path],
     overrides: Sequence[str] = (),
     split: str | None = None,
     out: Path | None = None,
     with_diagnostics: bool = True,
 ) -> EvaluationResult:
-    """Evaluate the network of a checkpoint.
+    """Evaluate the network of a checkpoint, or the mean of the probabilities of several.
 
     Args:
+        path: the checkpoint; of several, the first gives the config of its run.
         overrides: changes to its run's config, such as ``data.root=...``; ``data=NAME`` selects another data set.
         split: ``train``, ``val`` or ``test``, or ``all`` for all images without a division; None: ``all`` if
             the overrides name another folder (``data.root``) of ``data=folder``, else that of the training.
@@ -88,8 +90,11 @@ def evaluate_checkpoint(
         if (out / METRICS).exists():
             raise UserError(f"{out / METRICS}: the file exists already; choose another output")
         make_folder(out, "output")
+    paths = [path] if isinstance(path, Path) else list(path)
+    path = paths[0]
     checkpoint = read_checkpoint(path)
-    network = from_checkpoint(checkpoint, path).net
+    model = from_checkpoint(checkpoint, path) if len(paths) == 1 else load(paths)
+    network, checkpoint["description"] = model.net, model.description
     config = evaluation_config(path, overrides)
     setup_process(config)
     data = build_data(config)
@@ -109,6 +114,8 @@ def evaluate_checkpoint(
     warning = ""
     if split == ALL and has_training_images(path, config, data, task.description):
         warning = "the network was trained on some of these images, so the metrics are too high; add split=test"
+    elif trained_on_other_splits(paths, split):
+        warning = "the networks were trained on different images, some on images of this split; add split=test"
     trainer = evaluation_trainer(config, network, data, split)
     if config.get("compile") is True:
         network.compile()
@@ -125,7 +132,7 @@ def evaluate_checkpoint(
     metrics = {
         **diagnostics,
         **scores,
-        "checkpoint": str(path),
+        "checkpoint": ", ".join(map(str, paths)),
         **progress,
         "split": split,
         "data": config.data.name,
@@ -158,6 +165,15 @@ def has_training_images(path: Path, config: DictConfig, data: SegmentationData, 
     items = [items[index] for index in evenly_spaced(len(items), MAX_STATISTICS)]
     mean, std = Samples(items, data.source.num_classes, data.source.spatial_dims, 0, "train").statistics()
     return bool(np.allclose([mean, std], [description["mean"], description["std"]], rtol=1e-6, atol=0))
+
+
+def trained_on_other_splits(paths: Sequence[Path], split: str) -> bool:
+    """Return whether the runs of checkpoints divided their images in different ways; all folds have one test split."""
+    folders = [path.resolve().parent.parent for path in paths]
+    sources = [load_run_config(folder).data.source for folder in folders if (folder / CONFIG).is_file()]
+    keys = [key for key in DIVISION if key != "fold" or split != "test"]
+    divisions = [[source.get(key, DIVISION[key]) for key in keys] for source in sources]
+    return any(division != divisions[0] for division in divisions)
 
 
 def evaluation_config(path: Path, overrides: Sequence[str]) -> DictConfig:
