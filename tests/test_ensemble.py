@@ -28,12 +28,12 @@ def two(tmp_path: Path) -> list[Path]:
 
 
 def test_the_probabilities_are_the_mean_of_those_of_the_networks(two: list[Path]):
-    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     labels, scores = load(two).predict(image, probabilities=True, precision="32-true")
     single = [load(path).predict(image, probabilities=True, precision="32-true")[1].astype(float) for path in two]
     np.testing.assert_allclose(scores, (single[0] + single[1]) / 2, atol=2e-3)
-    clear = np.ptp(np.sort((single[0] + single[1]) / 2, axis=2)[..., 1:], axis=2) > 0.01
-    assert (labels == np.argmax(single[0] + single[1], axis=2))[clear].all() and clear.mean() > 0.5
+    clear = np.ptp(np.sort((single[0] + single[1]) / 2, axis=2)[..., 1:], axis=2) > 1e-3
+    assert (labels == np.argmax(single[0] + single[1], axis=2))[clear].all() and clear.mean() > 0.3
     assert load(two).net.total_stride == (8, 8)
 
 
