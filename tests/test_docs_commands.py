@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from conftest import ROOT, VOLUMES, config, script
 from folders import save
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -33,6 +35,8 @@ SMALL = [
 ]
 """Overrides for a run of seconds, except the keys that a command itself sets."""
 CELLS = "data.source.values={0: background, 255: cell}"
+ENCODER = "mobilenetv3_small_050, pretrained: encoder.pth"
+"""In place of pretrained weights, which timm would download."""
 RUN = [f"scripts/{name}.py" for name in ("check_data", "describe", "predict", "evaluate", "export", "report", "curve")]
 COMPOSED = {"scripts/baseline.py": "train", "scripts/demo.py": "demo"}
 """Scripts with a Hydra config that are not run here, and the names of their configs."""
@@ -148,6 +152,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for down, lr, seed in product(("max", "avg"), (0.001, 0.003), range(3)):
         overrides = {"model.down": down, "optim.lr": lr, "seed": seed}
         leave_run(root / "outputs" / "SWEEP", overrides, metrics_of(0.5, seed) | {"best/val_miou": 0.5})
+    torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), root / "encoder.pth")
     return root
 
 
@@ -168,6 +173,7 @@ def trainings() -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("overrides", trainings(), ids=" ".join)
 def test_trainings_in_the_docs_train(overrides, workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(workspace)
+    overrides = [word.replace("resnet34, pretrained: true", ENCODER) for word in overrides]
     settings = config(*overrides, *(word for word in SMALL if word.partition("=")[0] not in "".join(overrides)))
     metrics = train(settings, tmp_path / "run")
     assert 0 <= metrics.get("test/miou", metrics.get("val/miou")) <= 1
