@@ -35,7 +35,7 @@ SMALL = [
 ]
 """Overrides for a run of seconds, except the keys that a command itself sets."""
 CELLS = "data.source.values={0: background, 255: cell}"
-ENCODER = "mobilenetv3_small_050, pretrained: encoder.pth"
+ENCODER = "mobilenetv3_small_050,pretrained:encoder.pth"
 """In place of pretrained weights, which timm would download."""
 RUN = [f"scripts/{name}.py" for name in ("check_data", "describe", "predict", "evaluate", "export", "report", "curve")]
 COMPOSED = {"scripts/baseline.py": "train", "scripts/demo.py": "demo"}
@@ -173,7 +173,7 @@ def trainings() -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("overrides", trainings(), ids=" ".join)
 def test_trainings_in_the_docs_train(overrides, workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(workspace)
-    overrides = [word.replace("resnet34, pretrained: true", ENCODER) for word in overrides]
+    overrides = [word.replace("resnet34,pretrained:True", ENCODER) for word in overrides]
     settings = config(*overrides, *(word for word in SMALL if word.partition("=")[0] not in "".join(overrides)))
     metrics = train(settings, tmp_path / "run")
     assert 0 <= metrics.get("test/miou", metrics.get("val/miou")) <= 1
