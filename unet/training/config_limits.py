@@ -116,7 +116,9 @@ LIMITS: Mapping[str, Limit] = {
         "optim.freeze": or_null(PARTS_LIST),
         "optim.init_lr_factor": or_null(POSITIVE),
         "init": or_null(TEXT),
-        "optim.warmup": Limit("a fraction of 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
+        "optim.warmup data.crop.foreground": Limit(
+            "a fraction of 0 to 1", lambda value: is_number(value) and 0 <= value <= 1
+        ),
         "optim.schedule": one_of(*SCHEDULES),
         "data.batch_size data.eval_batch_size data.crop.sequence data.crop.picture data.crop.volume": integer_range(1),
         "data.sampling": SAMPLING,
