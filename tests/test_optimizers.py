@@ -1,4 +1,4 @@
-"""Muon: orthogonal updates of kernels, AdamW elsewhere, its state and its groups."""
+"""Optimizers: orthogonal updates of kernels by Muon, its state and its groups; SGD; resuming with each."""
 
 import copy
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from unet import DOWN, UP, UNet
-from unet.task.optimizers import POLYNOMIALS, Muon, is_kernel, orthogonalize
+from unet.task.optimizers import OPTIMIZERS, POLYNOMIALS, Muon, is_kernel, orthogonalize
 from unet.task.parameters import parameter_groups
+from unet.training.train import train
 
 SETTINGS = {"lr": 0.1, "weight_decay": 0.5}
 
@@ -160,3 +161,25 @@ def test_every_network_takes_finite_steps(spatial_dims, down, up):
     names = [name for name, parameter in net.named_parameters() if parameter.grad is not None]
     moved = [not torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True)]
     assert sum(moved) >= len(names) - 2
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_trains_and_resumes_exactly(composed, tmp_path, name: str):
+    settings = [f"optim.name={name}", "optim.lr=0.01", "optim.schedule=constant"]
+    whole = train(composed(*settings, "trainer.max_epochs=2"), tmp_path / "whole")
+    train(composed(*settings, "trainer.max_epochs=1"), tmp_path / "parts")
+    last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
+    parts = train(composed(*settings, "trainer.max_epochs=2", f"ckpt_path={last}"), tmp_path / "parts")
+    assert parts["test/miou"] == whole["test/miou"] and parts["steps"] == whole["steps"]
+    paths = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("whole", "parts")]
+    first, second = (torch.load(path)["state_dict"] for path in paths)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_sgd_moves_along_the_gradient_with_nesterov_momentum():
+    value = torch.nn.Parameter(torch.tensor([1.0]))
+    optimizer = OPTIMIZERS["sgd"]([{"params": [value]}], lr=0.1, weight_decay=0.0, betas=[0.5, 0.9], fused=None)
+    for _ in range(2):
+        value.grad = torch.tensor([1.0])
+        optimizer.step()
+    assert value.item() == pytest.approx(1 - 0.1 * (1 + 0.5) - 0.1 * (1 + 0.5 * 1.5))

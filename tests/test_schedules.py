@@ -39,10 +39,16 @@ def test_one_cycle_reaches_the_learning_rate_after_the_warmup_and_ends_near_0(st
     assert values[-1] < 1e-4 * 0.5
 
 
+def test_poly_falls_as_a_power_of_the_remaining_steps():
+    values = rates("poly", 110, 10 / 110)
+    assert values[10] == pytest.approx(0.5) and values[60] == pytest.approx(0.5 * 0.5**0.9)
+    assert 0 < values[-1] < 0.5 * 0.02
+
+
 def test_the_constant_schedule_alone_needs_no_number_of_steps():
     assert set(rates("constant", 5, 0.1)) == {0.5}
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     make_schedule("constant", optimizer, float("inf"), 0.1)
-    for name in ("one_cycle", "cosine"):
+    for name in ("one_cycle", "cosine", "poly"):
         with pytest.raises(UserError, match=f"optim.schedule={name} needs an end"):
             make_schedule(name, optimizer, float("inf"), 0.1)

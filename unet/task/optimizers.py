@@ -1,6 +1,6 @@
-"""Optimizers by name: AdamW, and Muon for the kernels of convolutions."""
+"""Optimizers by name: AdamW, SGD with momentum, and Muon for the kernels of convolutions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,5 +98,12 @@ def is_kernel(net: UNet, name: str) -> bool:
     return kind == "weight" and isinstance(module, _ConvNd) and module.groups == 1 and module is not net.head
 
 
-OPTIMIZERS: Mapping[str, type[torch.optim.AdamW]] = {"adamw": torch.optim.AdamW, "muon": Muon}
-"""Optimizers by name, the values of ``optim.name``."""
+class SGD(torch.optim.SGD):
+    """Gradient descent with Nesterov momentum, which is the first of ``betas``."""
+
+    def __init__(self, params: Iterable[dict[str, Any]], betas: Sequence[float], **settings: Any):
+        super().__init__(params, momentum=betas[0], nesterov=betas[0] > 0, **settings)
+
+
+OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "sgd": SGD, "muon": Muon}
+"""Optimizers by name, the values of ``optim.name``; all take ``lr``, ``weight_decay``, ``betas`` and ``fused``."""

@@ -1,9 +1,18 @@
 """Learning-rate schedules by name, each a function of (optimizer, steps, settings)."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    PolynomialLR,
+    SequentialLR,
+)
 
 from unet.errors import UserError
 
@@ -19,8 +28,20 @@ def one_cycle(optimizer: Optimizer, steps: int, warmup: float) -> LRScheduler:
 
 def cosine(optimizer: Optimizer, steps: int, warmup: float) -> LRScheduler:
     """Warm up linearly over the first ``warmup`` fraction of the steps, then follow a cosine to 0 (Loshchilov 2017)."""
+    return after_warmup(CosineAnnealingLR, optimizer, steps, warmup)
+
+
+def poly(optimizer: Optimizer, steps: int, warmup: float) -> LRScheduler:
+    """Warm up as ``cosine``, then decrease as the power 0.9 of the remaining steps (DeepLab, Chen et al. 2017)."""
+    return after_warmup(partial(PolynomialLR, power=0.9), optimizer, steps, warmup)
+
+
+def after_warmup(
+    decay: Callable[[Optimizer, int], LRScheduler], optimizer: Optimizer, steps: int, warmup: float
+) -> LRScheduler:
+    """Return a linear increase over the first ``warmup`` fraction of the steps, followed by a decay."""
     warmup_steps = max(1, round(warmup * steps))
-    phases = [LinearLR(optimizer, 1e-3, 1.0, warmup_steps), CosineAnnealingLR(optimizer, max(1, steps - warmup_steps))]
+    phases = [LinearLR(optimizer, 1e-3, 1.0, warmup_steps), decay(optimizer, max(1, steps - warmup_steps))]
     return SequentialLR(optimizer, phases, milestones=[warmup_steps])
 
 
@@ -32,6 +53,7 @@ def constant(optimizer: Optimizer, steps: int, warmup: float) -> LRScheduler:
 SCHEDULES: Mapping[str, Callable[[Optimizer, int, float], LRScheduler]] = {
     "one_cycle": one_cycle,
     "cosine": cosine,
+    "poly": poly,
     "constant": constant,
 }
 
