@@ -143,7 +143,8 @@ def summarize_network(
         net.eval()(image[:1])
     flops = counter.get_flop_counts()
     fields = receptive_fields(settings)
-    layers, kinds = [], {"head": "head", "joins": net.skip, "encoder": net.encoder_name or "block"}
+    kinds = {"head": "head", "coarse_heads": "head", "joins": net.skip, "encoder": net.encoder_name or "block"}
+    layers = []
     for name, (size_in, size_out, channels) in shapes.items():  # in the order of the forward pass
         module = net.get_submodule(name)
         level, field = level_and_field(name, net, fields)
@@ -200,6 +201,8 @@ def level_and_field(name: str, net: UNet, fields: ReceptiveFields) -> tuple[int,
             return level, fields.joins[level]
         case "decoder":
             return level, fields.decoder[level]
+        case "coarse_heads":
+            return level + 1, fields.decoder[level + 1]
     return 0, fields.logits
 
 

@@ -49,6 +49,8 @@ class UNet(nn.Module):
         norm: normalization: ``batch``, ``instance``, ``group`` or ``none``.
         act: activation: ``relu``, ``leaky_relu``, ``elu``, ``gelu`` or ``silu``.
         dropout: probability of dropping a channel at the end of every block, 0 to below 1.
+        deep_supervision: whether the network in training mode returns a list: the logits, then those of the coarser
+            levels of the decoder but the last, for :func:`unet.task.losses.deep_loss`. It needs three levels.
 
     Raises:
         UserError: an argument is invalid, or an input has the wrong number of channels or axes or is too small.
@@ -74,6 +76,7 @@ class UNet(nn.Module):
         norm: str = "batch",
         act: str = "relu",
         dropout: float = 0.0,
+        deep_supervision: bool = False,
     ):
         super().__init__()
         check_integer("depth", depth, least=0)
@@ -83,6 +86,8 @@ class UNet(nn.Module):
             raise UserError(f"model.spatial_dims: expected 1, 2 or 3, found {spatial_dims!r}")
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise UserError(f"model.dropout: expected a probability of at least 0 and below 1, found {dropout!r}")
+        if deep_supervision and depth < 3:
+            raise UserError(f"model.deep_supervision needs a model.depth of at least 3, found {depth}")
         self.in_channels, self.spatial_dims, self.norm, self.act, self.skip = in_channels, spatial_dims, norm, act, skip
         self.encoder_name = None if encoder == "none" else encoder  # of timm
         shared = {"norm": norm, "act": act}
@@ -114,18 +119,25 @@ class UNet(nn.Module):
             self.decoder.append(make_block(join.factor * fine, fine))
         self.context = CONTEXT.build(context, shared, channels=self.widths[-1], spatial_dims=spatial_dims)
         self.head = conv(spatial_dims)(self.widths[0], num_classes, 1)
+        supervised = self.widths[1 : depth - 1] if deep_supervision else []
+        self.coarse_heads = nn.ModuleList(conv(spatial_dims)(channels, num_classes, 1) for channels in supervised)
         self._warned = False
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Any:
         size = image.shape[2:]
         if not torch.compiler.is_compiling():  # a traced size must not become a condition on every later size
             self.check(image)
         padding = padding_to_multiple(size, self.total_stride)
         *skips, x = self.encode(pad(image, padding))
         x = self.context(x)
-        for up, join, block, skip in reversed(list(zip(self.ups, self.joins, self.decoder, skips, strict=True))):
+        coarse_logits, supervised = [], len(self.coarse_heads) if self.training else 0
+        stages = list(zip(self.ups, self.joins, self.decoder, skips, strict=True))
+        for level, (up, join, block, skip) in reversed(list(enumerate(stages))):
             x = block(join(skip, up(x, skip)))
-        return crop(self.head(x), padding, size)
+            if 0 < level <= supervised:
+                coarse_logits.insert(0, self.coarse_heads[level - 1](x))
+        logits = crop(self.head(x), padding, size)
+        return [logits, *coarse_logits] if coarse_logits else logits
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """Return the features of every level, fine to coarse; the image's size is a multiple of the total stride."""

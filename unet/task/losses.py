@@ -4,6 +4,7 @@
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -183,6 +184,38 @@ def make_loss(spec: Any, weights: Sequence[float] | None) -> Callable[[Tensor, T
         return torch.stack([term(logits.float(), target, device_weight) for term in terms]).sum()
 
     return loss
+
+
+def deep_loss(
+    loss: Callable[[Tensor, Tensor], Tensor], logits: Sequence[Tensor], target: Tensor, strides: Sequence[Sequence[int]]
+) -> Tensor:
+    """Return the mean loss of the logits of several levels, fine to coarse, with the weights 1, 1/2, 1/4 and so on.
+
+    Logits of level k, (B, K, *S'), are compared with the labels at the centers of their cells. The target (B, *S) is
+    padded as the network pads its input. Source: Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z.
+
+    Args:
+        strides: those of the network's stages, fine to coarse.
+    """
+    losses = [loss(logits[0], target)]
+    for level, coarse in enumerate(logits[1:], start=1):
+        factor = [math.prod(axis) for axis in zip(*strides[:level], strict=True)]
+        losses.append(loss(coarse, coarse_labels(target, coarse.shape[2:], factor)))
+    weights = [0.5**level for level in range(len(losses))]
+    return torch.stack([weight * value for weight, value in zip(weights, losses, strict=True)]).sum() / sum(weights)
+
+
+def coarse_labels(target: Tensor, size: Sequence[int], factor: Sequence[int]) -> Tensor:
+    """Return the labels (B, *size) of a target (B, *S) at the centers of cells of ``factor`` samples.
+
+    The cells cover the target and its padding to a multiple, with an odd sample after it, where they are ignored.
+    """
+    for axis, (m, r) in enumerate(zip(size, factor, strict=True), start=1):
+        n = target.shape[axis]
+        index = torch.arange(m, device=target.device) * r + r // 2 - (m * r - n) // 2
+        outside = ((index < 0) | (index >= n)).view(-1, *[1] * (target.ndim - 1 - axis))
+        target = target.index_select(axis, index.clamp(0, n - 1)).masked_fill(outside, IGNORE_INDEX)
+    return target
 
 
 def parse_loss(spec: Any) -> Loss:

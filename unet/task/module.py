@@ -13,6 +13,7 @@ from unet.analysis.nonfinite import first_nonfinite
 from unet.errors import UserError
 from unet.inference.tiling import predict_logits
 from unet.network.normalization import Normalize, adjust_logits
+from unet.task.losses import deep_loss
 from unet.task.metrics import ConfusionMatrix, count_by_image
 from unet.task.optimizers import OPTIMIZERS
 from unet.task.parameters import freeze_parts, parameter_groups
@@ -97,8 +98,10 @@ class SegmentationTask(L.LightningModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         self.check_previous_loss()
-        logits = self(batch["image"])
-        loss = self.loss(logits, batch["target"])
+        net: Any = self.net
+        output = self(batch["image"])
+        levels = output if isinstance(output, list) else [output]  # several with model.deep_supervision
+        loss, logits = deep_loss(self.loss, levels, batch["target"], net.strides), levels[0]
         value, step = loss.detach(), f"step {self.global_step} (epoch {self.current_epoch})"
         if self.device.type in ASYNCHRONOUS and self.fused and self.trainer.world_size == 1:
             # Reading the loss now would wait for the device; meanwhile the optimizer skips a non-finite step.

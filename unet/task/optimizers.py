@@ -91,11 +91,12 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 def is_kernel(net: UNet, name: str) -> bool:
     """Return whether a parameter of a network is the kernel of a convolution that Muon trains.
 
-    Not those of the head, as is usual for output layers, and of grouped convolutions, whose groups are independent.
+    Not those of the heads, as is usual for output layers, and of grouped convolutions, whose groups are independent.
     """
     path, _, kind = name.rpartition(".")
     module = net.get_submodule(path)
-    return kind == "weight" and isinstance(module, _ConvNd) and module.groups == 1 and module is not net.head
+    is_head = module is net.head or module in list(net.coarse_heads)
+    return kind == "weight" and isinstance(module, _ConvNd) and module.groups == 1 and not is_head
 
 
 class SGD(torch.optim.SGD):

@@ -14,7 +14,7 @@ PARTS = {
     "encoder": ("stem", "downs", "encoder"),
     "context": ("context",),
     "decoder": ("ups", "joins", "decoder"),
-    "head": ("head",),
+    "head": ("head", "coarse_heads"),
 }
 """The parts of a :class:`unet.network.model.UNet` by their names in ``optim.freeze``, and the modules of each."""
 
