@@ -63,12 +63,13 @@ def test_the_metrics_are_exactly_those_of_the_training(run: Path, tmp_path: Path
         evaluate_checkpoint(best(run), out=tmp_path / "scores")
 
 
-def test_several_checkpoints_are_evaluated_as_one(run: Path):
+def test_several_checkpoints_are_evaluated_as_one(run: Path, capsys: pytest.CaptureFixture):
     expected = metrics_of(run)
     metrics = evaluate_checkpoint([best(run), best(run)], with_diagnostics=False).metrics
     assert metrics["test/miou"] == pytest.approx(expected["test/miou"], abs=1e-3)
     assert metrics["checkpoint"] == f"{best(run)}, {best(run)}"
     assert evaluate_checkpoint([best(run)] * 2, with_diagnostics=True).metrics["test/boundary/iou"] > 0
+    assert "information skipped: several networks have no levels in common" in capsys.readouterr().out
 
 
 def test_other_splits_are_evaluated_without_augmentation(run: Path, tmp_path: Path):

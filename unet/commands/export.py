@@ -2,7 +2,6 @@
 
 import shlex
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +19,8 @@ def main(config: DictConfig) -> None:
     values: Any = OmegaConf.to_container(config)
     values["calibration"] = as_path(config.calibration)
     options = ExportOptions(**{field.name: values[field.name] for field in fields(ExportOptions)})
-    folder, bundle = export(Path(str(config.ckpt)).expanduser(), as_path(config.output), options)
+    ckpt: Any = as_path(config.ckpt)
+    folder, bundle = export(ckpt, as_path(config.output), options)
     checks, tiling = bundle["checked_against_torch"], bundle["tiling_error"]
     accuracy, difference, model = bundle["variant"]["against_float32"], checks["largest_difference"], bundle["model"]
     print(f"{folder / model['file']}: {model['bytes'] / 2**20:.1f} MiB, sha256 {model['sha256']}")

@@ -47,6 +47,8 @@ def information(task: SegmentationTask, data: SegmentationData, split: str) -> d
 def collect_moments(task: SegmentationTask, data: SegmentationData, split: str) -> list[list["Moments"]]:
     """Return for each level the moments of its features and blocks at every fourth position, from 0, 1, 2 and 3."""
     net: Any = task.net
+    if not isinstance(net, UNet):
+        raise UserError("several networks have no levels in common")
 
     def encode_image(image: Tensor) -> list[np.ndarray]:
         return [to_array(maps) for maps in encode(net, task.normalize(image.to(task.device)))]
