@@ -125,6 +125,13 @@ def test_initial_weights_do_not_depend_on_the_up_operator():
     )
 
 
+class Unsafe:
+    """An object whose loading calls a function."""
+
+    def __reduce__(self):
+        return pytest.fail, ("code of the file was run",)
+
+
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """Write weights of MobileNetV3 as timm saves them, with its classifier, and with statistics of batch norm."""
@@ -173,6 +180,9 @@ def test_weights_that_cannot_be_loaded_get_a_message(weights: Path, tmp_path: Pa
         UserError, match=r"weights in .*text.pth cannot be loaded .*; expected weights of timm's mobile"
     ):
         pretrained_network(tmp_path / "text.pth")
+    torch.save({"a": Unsafe()}, tmp_path / "code.pth")
+    with pytest.raises(UserError, match="weights_only=True blocked loading"):
+        pretrained_network(tmp_path / "code.pth")
     other = UNet(encoder="resnet18", depth=2)
     with pytest.raises(UserError, match="cannot be loaded"):
         load_pretrained_encoder(other, {"name": "resnet18", "pretrained": str(weights)}, {"dtype": "uint8"})

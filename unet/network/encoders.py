@@ -94,6 +94,8 @@ def create_timm_model(name: str, in_channels: int, **options: Any) -> Any:
             warnings.filterwarnings("ignore", module="timm")
             return timm.create_model(name, features_only=True, in_chans=in_channels, **options)
     except (RuntimeError, NotImplementedError, AttributeError, AssertionError, TypeError) as error:
+        if options.get("pretrained"):  # the weights do not load
+            raise
         raise no_feature_maps(name, str(error)) from error
 
 
