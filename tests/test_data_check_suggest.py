@@ -73,6 +73,17 @@ def test_a_small_image_limits_the_depth(tmp_path):
     assert crop_and_depth(survey_folder(tmp_path))[1] == 2
 
 
+def test_rare_objects_get_crops_around_them(tmp_path):
+    def one_square(mask: np.ndarray) -> None:
+        mask[50:60, 50:60] = 255
+
+    survey = survey_folder(write_folder(tmp_path, one_square, sides=(512,)))
+    (found,) = (s for s in suggest_settings(survey) if s.overrides == ("data.crop.foreground=0.33",))
+    assert found.reason == "a random crop has 0.062 objects on average; a third of the crops then has one"
+    many = suggest_settings(survey_folder(write_folder(tmp_path / "many", squares(12))))
+    assert not [s for s in many if "data.crop.foreground=0.33" in s.overrides]
+
+
 def test_only_rare_classes_get_weights(tmp_path):
     def speck(mask: np.ndarray) -> None:
         mask[5:11, 5:11] = 255

@@ -13,6 +13,7 @@ import numpy as np
 from unet.analysis.receptive_field import receptive_fields
 from unet.data.folder import Folder
 from unet.data_check.mask_encoding import IGNORE
+from unet.data_check.shapes import MAX_SAMPLES
 from unet.data_check.survey import Survey
 from unet.network.model import SMALL_BOTTLENECK
 from unet.runs.cli import program_name
@@ -22,6 +23,7 @@ CROPS = {1: ("sequence", 256, 4096), 2: ("picture", 128, 512), 3: ("volume", 32,
 """The key of the crop in ``data.crop``, its smallest and its largest size, by the number of spatial axes."""
 
 FEW_IMAGES, SAMPLES_PER_EPOCH = 64, 128  # the number of samples per epoch for fewer than that many training images
+FEW_OBJECTS = 0.5  # the mean number of objects in a crop below which crops are drawn around them
 DEPTHS = (2, 3, 4, 5)
 
 THIN_WIDTH, SMALL_EXTENT = 4, 24
@@ -169,6 +171,16 @@ def suggest_sampling(survey: Survey) -> Iterator[Suggestion]:
     single = sum(1 for count in counts if sum(bool(n) for name, n in count.items() if name != IGNORE) < 2)
     if counts and 2 * single >= len(counts) and len(survey.foreground) > 0:
         yield Suggestion(("data.sampling=foreground",), f"{single} of {len(counts)} training masks have one class only")
+    if isinstance(survey.source, Folder) and 0 < (objects := objects_per_crop(survey)) < FEW_OBJECTS:
+        reason = f"a random crop has {objects:.2g} objects on average; a third of the crops then has one"
+        yield Suggestion(("data.crop.foreground=0.33",), reason)
+
+
+def objects_per_crop(survey: Survey) -> float:
+    """Return the mean number of objects of all classes but the background in a random crop of the suggested size."""
+    count = sum(len(survey.shapes[name]) for name in survey.foreground)
+    measured = sum(min(math.prod(image.size), MAX_SAMPLES) for _, image in survey.images)
+    return count * crop_and_depth(survey)[0] ** survey.spatial_dims / measured
 
 
 def suggest_weights(survey: Survey) -> Iterator[Suggestion]:
