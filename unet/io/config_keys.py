@@ -52,7 +52,12 @@ ADDED_KEYS = {
     "unet.data.isbi2012.Isbi2012": {"split_seed": 0},
 }
 """Keys of ``data.source`` that older versions did not have, and the values that divide images as they did."""
-FIRST_VALUES = {"optim.name": "adamw", "model.block": "plain"}
+FIRST_VALUES = {
+    "optim.name": "adamw",
+    "model.block": "plain",
+    "model.encoder": "none",
+    "model.deep_supervision": False,
+}
 """Keys that older versions did not have, and the values that train as they did."""
 
 
