@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings(
         ("trainer.num_nodes=2", ["trainer.num_nodes=2", "torchrun or srun", "leave the key out"]),
         ("trainer.deterministic=foo", ["trainer.deterministic", "warn"]),
         ("trainer.gradient_clip_algorithm=foo", ["trainer.gradient_clip_algorithm", "norm, value"]),
-        ("+trainer.logger=false", ["trainer.logger: cannot be changed", "leave the key out"]),
+        ("+trainer.logger=false", ["trainer.logger: cannot be changed", "set the key logger instead"]),
         ("+trainer.callbacks=[x]", ["trainer.callbacks: cannot be changed"]),
         ("trainer.profiler=foo", ["Lightning refuses the settings", "simple"]),
         ("trainer.plugins=[x]", ["Lightning refuses the settings"]),

@@ -12,7 +12,7 @@ CONFIGS = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs"
 
 RUNTIME_KEYS = (
     *("ckpt_path", "resume", "threads", "subprocess_per_job", "retry_failed", "diagnostics", "num_logged_images"),
-    *("feature_maps", "questions", "hydra"),
+    *("feature_maps", "logger", "questions", "hydra"),
     *("isolate", "pictures", "halve_batch"),  # of version 0.1
     *("trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_progress_bar"),
     *("trainer.enable_model_summary", "trainer.profiler", "trainer.model_registry"),
@@ -68,7 +68,8 @@ def is_runtime_key(key: str) -> bool:
 
 def fixed_trainer_key(key: str) -> str:
     """Return the message for a key of :data:`FIXED_TRAINER_KEYS`."""
-    return f"{key}: cannot be changed, as a run has its own logger, callbacks, folder and sampler; leave the key out"
+    hint = "set the key logger instead" if key == "trainer.logger" else "leave the key out"
+    return f"{key}: cannot be changed, as a run has its own logger, callbacks, folder and sampler; {hint}"
 
 
 def rename_old_keys(config: DictConfig) -> None:

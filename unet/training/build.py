@@ -14,7 +14,6 @@ import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback, LearningRateMonitor, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -37,6 +36,7 @@ from unet.training.callbacks import checkpoint, tensorboard
 from unet.training.callbacks.ema import MovingAverage
 from unet.training.callbacks.progress import Progress
 from unet.training.file_headers import declared_nodata, volume_grid
+from unet.training.loggers import make_loggers
 from unet.training.seeded_network import build_network
 
 
@@ -187,11 +187,10 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
     if settings["enable_progress_bar"]:
         callbacks.append(RichProgressBar(leave=False))
     plugins = [checkpoint.AtomicCheckpointIO(), *(settings.pop("plugins") or [])]
-    logger = TensorBoardLogger(out, name="", version="", default_hp_metric=False)
     return make_trainer(
         **settings,
         default_root_dir=out,
-        logger=logger,
+        logger=make_loggers(config.logger, out),
         callbacks=callbacks,
         plugins=plugins,
         use_distributed_sampler=False,  # the sampler distributes the items itself

@@ -86,14 +86,19 @@ PRECISION = Limit(
     f"one of {', '.join(PRECISIONS)} (weights in half precision cannot be trained)",
     lambda value: not isinstance(value, float) and str(value) in PRECISIONS,
 )
-SAMPLINGS = ("uniform", "class_balanced", "foreground")
-SAMPLING = Limit(
-    f"one of {', '.join(SAMPLINGS)}, or a list of them, one per epoch",
-    lambda value: (
-        value in SAMPLINGS or (isinstance(value, list) and value != [] and all(v in SAMPLINGS for v in value))
-    ),
-    SAMPLINGS,
-)
+
+
+def one_or_several(names: Sequence[str], noun: str = "") -> Limit:
+    """Return the limit of one of ``names``, or a list of them."""
+    return Limit(
+        f"one of {', '.join(names)}, or a list of them{noun}",
+        lambda value: value in names or (isinstance(value, list) and value != [] and all(v in names for v in value)),
+        names,
+    )
+
+
+SAMPLING = one_or_several(("uniform", "class_balanced", "foreground"), ", one per epoch")
+LOGGER = one_or_several(("tensorboard", "csv", "wandb"))
 SECTIONS = ("model", "loss", "optim", "data", "data.source", "trainer")
 LIMITS: Mapping[str, Limit] = {
     key: limit
@@ -102,6 +107,7 @@ LIMITS: Mapping[str, Limit] = {
         "threads": or_null(integer_range(1, MAX_THREADS)),
         "diagnostics loss.logit_adjustment model.deep_supervision": BOOLEAN,
         "compile": Limit("auto, true or false", lambda value: value == "auto" or isinstance(value, bool), ("auto",)),
+        "logger": LOGGER,
         "num_logged_images feature_maps": integer_range(0),
         "ema": or_null(fraction("a decay")),
         "early_stopping data.samples_per_epoch trainer.check_val_every_n_epoch": or_null(integer_range(1)),

@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from unet.analysis.network_summary import NetworkSummary, summarize_network, to_markdown, to_metrics
@@ -38,6 +37,7 @@ from unet.training.callbacks.progress import Progress
 from unet.training.callbacks.tensorboard import add_curves, get_writer, predict_panels
 from unet.training.console import print_initial_weights, print_result, print_summary
 from unet.training.initial_weights import LoadedWeights, leakage_warning, load_initial_weights, read_initial_weights
+from unet.training.loggers import log_result
 from unet.training.pretrained_encoder import load_pretrained_encoder, weights_sha256
 from unet.training.process import setup_process
 from unet.training.shared_data import get_baseline, get_data
@@ -210,13 +210,11 @@ def save_prediction_grid(task: SegmentationTask, data: SegmentationData, out: Pa
 
 
 def log_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, Any]) -> None:
-    """Log flat hyper-parameters and the final metrics for TensorBoard's HParams tab.
+    """Log flat hyper-parameters and the final metrics, in TensorBoard's HParams tab.
 
     The metrics are named ``final/...``: TensorBoard logs them at step 0, which would be a point of the curve of
     ``val/miou``.
     """
-    if get_writer(trainer) is None:
-        return
     excluded = ("trainer.", "data.source", "data.train_transforms", "data.eval", "data._target_")
     values: Any = OmegaConf.to_container(config, resolve=True)
     hparams = {
@@ -227,7 +225,4 @@ def log_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, An
     reported = ("test/", "val/", "time/", "model/")
     numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     final = {f"final/{name.split('/', 1)[1]}": value for name, value in numbers.items() if name.startswith(reported)}
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(hparams, final)
-            logger.finalize("success")  # writes hparams.yaml, and stops the writer thread
+    log_result(trainer.loggers, hparams, final)

@@ -20,6 +20,7 @@ from unet.labels import IGNORE_INDEX
 from unet.task.metrics import ConfusionMatrix
 from unet.task.module import SegmentationTask
 from unet.training.callbacks.checkpoint import is_optimizer_step
+from unet.training.loggers import log_image
 from unet.visualization import draw_confusion_matrix, panel
 
 CURVES = ("trimap/", "objects/", "objects_count/", "checkerboard/peak", "information/")
@@ -73,11 +74,10 @@ class ImageLogger(Callback):
         self.count = count
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
-        writer = get_writer(trainer)
-        if writer is None or trainer.sanity_checking or self.count == 0:
+        if not trainer.is_global_zero or trainer.sanity_checking or self.count == 0:
             return
         for tag, image in self.images(pl_module, trainer.datamodule):  # type: ignore[attr-defined]
-            writer.add_image(tag, image, trainer.global_step, dataformats="HWC")
+            log_image(trainer.loggers, tag, image, trainer.global_step)
 
     def images(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
         """Yield the tag and the image, (H, W, 3) uint8, of everything to log."""
