@@ -31,7 +31,7 @@ class ForegroundCrop(A.RandomCrop):
         width: int,
         foreground: float = 0.0,
         pad_if_needed: bool = False,
-        pad_position: str = "center",
+        pad_position: Any = "center",
         border_mode: int = 0,
         fill: float = 0,
         fill_mask: float = 0,

@@ -1,6 +1,6 @@
 """Optimizers by name: AdamW, SGD with momentum, and Muon for the kernels of convolutions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -106,5 +106,5 @@ class SGD(torch.optim.SGD):
         super().__init__(params, momentum=betas[0], nesterov=betas[0] > 0, **settings)
 
 
-OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "sgd": SGD, "muon": Muon}
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "sgd": SGD, "muon": Muon}
 """Optimizers by name, the values of ``optim.name``; all take ``lr``, ``weight_decay``, ``betas`` and ``fused``."""

@@ -57,3 +57,5 @@ def log_result(loggers: Iterable[Logger], hparams: Mapping[str, Any], final: Map
             logger.log_hyperparams(dict(hparams))
             logger.log_metrics(dict(final))
         logger.finalize("success")  # for TensorBoard, writes hparams.yaml and stops the writer thread
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()  # the next job of this process would otherwise log to the same run
