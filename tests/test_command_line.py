@@ -48,6 +48,16 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(stack, tmp_path):
     assert {path.name for path in (tmp_path / "mine").iterdir()} <= {"metrics.json", ".lock", ".running"}
 
 
+@pytest.mark.parametrize(
+    "group, name, extra", [("sweeper", "optuna", "search"), ("launcher", "submitit_slurm", "slurm")]
+)
+def test_a_plugin_that_is_not_installed_is_named_with_its_extra(group: str, name: str, extra: str):
+    error = ConfigCompositionException(
+        f"In 'hydra/{group}/x': Could not load 'hydra/{group}/{name}'.\n\nConfig search path"
+    )
+    assert format_error(error) == f"hydra/{group}/{name} is not installed; run: pip install -e '.[{extra}]'"
+
+
 def test_hydra_full_error_shows_the_traceback(stack, tmp_path):
     env = environment() | {"HYDRA_FULL_ERROR": "1"}
     command = [sys.executable, *arguments(stack, "model.down=stride")]

@@ -176,10 +176,27 @@ def test_a_sweep_is_ordered_by_validation_and_never_by_test(tmp_path, capsys):
     assert table.index("better") < table.index("lucky") and table.index("val mIoU") < table.index("test mIoU")
 
 
-def test_a_sweeper_that_chooses_jobs_as_it_goes_is_refused():
-    config = OmegaConf.create({"hydra": {"sweeper": {"_target_": "hydra_plugins.optuna.OptunaSweeper"}}})
-    with pytest.raises(UserError, match=r"OptunaSweeper.*leave hydra/sweeper out and list the values"):
+def test_a_search_that_minimizes_the_score_is_refused(tmp_path):
+    sweeper = {"_target_": "hydra_plugins.optuna.OptunaSweeper", "direction": "minimize"}
+    config = OmegaConf.create({"hydra": {"sweeper": sweeper, "sweep": {"dir": str(tmp_path)}}})
+    with pytest.raises(
+        UserError, match=r"direction: expected maximize, since the objective .* use hydra/sweeper=search"
+    ):
         Sweep().write_jobs(config)
+
+
+def test_a_search_chooses_its_jobs_resumes_and_is_reported_as_one(stack, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs pip install -e '.[search]'")
+    space = ["hydra/sweeper=search", "optim.lr=tag(log,interval(1e-4,1e-1))", "model.down=max,avg"]
+    for trials in (2, 3):
+        result = run(stack, tmp_path, *SHORT, *space, f"hydra.sweeper.n_trials={trials}")
+        assert result.returncode == 0, result.stderr
+        runs = sorted(path.parent for path in (tmp_path / "sweep").glob("*/metrics.json"))
+        assert len(runs) == trials, "the first jobs are the same"
+        assert all(run.name.startswith("optim.lr-0.") and "model.down-" in run.name for run in runs)
+    assert "3 runs are a search, which is no comparison" in result.stdout
+    best = max(runs, key=lambda folder: json.loads((folder / "metrics.json").read_text())["best/val_miou"])
+    assert f"on validation is {best.name}" in result.stdout
 
 
 def test_progress_has_the_remaining_time_with_diagnostics_and_parallel_jobs(tmp_path):

@@ -48,6 +48,8 @@ Array = np.ndarray
 
 Pairs = list[tuple[int, int, Contrast]]
 
+BEST = "best/val_miou"
+"""The metric by which a search chooses: the best validation mIoU of a run."""
 DEFAULT_MARGIN = 0.01
 """One point of mIoU."""
 
@@ -214,13 +216,14 @@ def analyze(
         untrained=untrained,
         scores=scores,
         units=units,
-        questions=answer_questions(scores, arms, keys, named, sign, look.alpha),
+        questions=[] if sweep.is_search else answer_questions(scores, arms, keys, named, sign, look.alpha),
         look=look,
         pairs=pairs,
         repeats=repeats,
         table=tabulate_factors(scores, crossed, {i: arms[i].values for i in usual}) if len(crossed) == 2 else None,
         missing_runs=missing_runs,
         warnings=[
+            *search_warnings(sweep),
             *([look.warning] if look.warning else []),
             *warnings,
             *image_warnings,
@@ -229,6 +232,19 @@ def analyze(
         ],
         tuning_notes=tuning_notes,
     )
+
+
+def search_warnings(sweep: Sweep) -> list[str]:
+    """Name the best run of a search, and say that a search is no comparison."""
+    scores = {run.name: run.metrics.get(BEST) for run in sweep.runs if run.state == "done"}
+    scores = {name: float(score) for name, score in scores.items() if isinstance(score, int | float)}
+    if not sweep.is_search or not scores:
+        return []
+    best = max(scores, key=scores.__getitem__)
+    return [
+        f"These {len(scores)} runs are a search, which is no comparison: earlier results chose each of them. The best "
+        f"on validation is {best} ({scores[best]:.4f}), in part by luck: compare it with others at new seeds."
+    ]
 
 
 def all_pairs(scores: Scores, arms: Sequence[Arm], sign: int) -> tuple[Pairs, Pairs]:

@@ -73,12 +73,14 @@ class Sweep:
 
     Attributes:
         questions: the reference level of every key that the sweep asks about; empty if it named none.
+        is_search: whether jobs were chosen by the results of earlier ones.
     """
 
     folder: Path
     commands: list[str]
     runs: list[Run]
     questions: Mapping[str, Any] = field(default_factory=dict)
+    is_search: bool = False
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -96,6 +98,7 @@ def read_sweep(folder: Path) -> Sweep:
         jobs = {name: [str(override) for override in overrides] for name, overrides in plan.get("jobs", {}).items()}
         commands = [str(command) for command in plan.get("commands", [])]
         questions = dict(plan.get("questions", {}))
+        is_search = plan.get("search") is True
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -108,7 +111,7 @@ def read_sweep(folder: Path) -> Sweep:
     names = [*jobs, *(name for name in sorted(existing, key=natural_key) if name not in jobs)]
     if not names:
         raise UserError(f"{folder}: no runs in it; expected one folder per run, each with {CONFIG} and {STATUS}")
-    return Sweep(folder, commands, [read_run(folder / n, jobs.get(n, ())) for n in names], questions)
+    return Sweep(folder, commands, [read_run(folder / n, jobs.get(n, ())) for n in names], questions, is_search)
 
 
 def natural_key(name: str) -> list[tuple[bool, int, str]]:

@@ -27,7 +27,10 @@ from unet.runs.run_names import parse
 
 
 class Sweep(Callback):
-    """A Hydra callback that writes the list of jobs before a sweep and prints their results after it."""
+    """A Hydra callback that writes the list of jobs before a sweep and prints their results after it.
+
+    Another sweeper than Hydra's own searches: it chooses each job by the results of those before, so there is no list.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = []  # of this command's jobs; the sweep's folder may hold jobs of earlier commands too
@@ -41,14 +44,13 @@ class Sweep(Callback):
 
     def write_jobs(self, config: DictConfig) -> None:
         """Write the list of jobs. Raises UserError where a job cannot be part of a sweep."""
-        sweeper = config.hydra.sweeper._target_.rpartition(".")[2]
-        if sweeper != BasicSweeper.__name__:
-            raise UserError(
-                f"hydra/sweeper: {sweeper} chooses jobs during the sweep, but their list is written before the first; "
-                f"leave hydra/sweeper out and list the values (optim.lr=0.001,0.01)"
-            )
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.select(config, "hydra.sweep.subdir")  # caches the swept keys, which a job's own config lacks
+        if config.hydra.sweeper._target_.rpartition(".")[2] != BasicSweeper.__name__:
+            require_maximum(config.hydra.sweeper)
+            require_one_device(config)
+            write_plan(folder, config, {}, {}, is_search=True)
+            return
         jobs, configs = {}, []
         task: Any = OmegaConf.to_container(config.hydra.overrides.task)  # not resolved: ${seed} differs between jobs
         parsed = parse(task, config.hydra.sweeper.get("params"))
@@ -58,21 +60,7 @@ class Sweep(Callback):
             jobs[job.hydra.sweep.subdir] = overrides
             configs.append(job)
         self.names = list(jobs)
-        questions = read_questions(config, configs)
-        folder.mkdir(parents=True, exist_ok=True)
-        with lock_folder(folder, wait=True):  # another command may be adding its jobs
-            saved = read_json(folder / SWEEP)
-            command = f"{program_name('train')} -m {shlex.join(task)}"
-            commands = dict.fromkeys([*saved.get("commands", []), command])
-            earlier = saved.get("jobs", {})
-            has_results = any(values["state"] == "done" for values in read_states(folder, earlier).values())
-            questions = keep_questions(saved, questions, has_results, folder)
-            plan = {"commands": list(commands), "questions": questions, "jobs": earlier | jobs}
-            write_json(folder / SWEEP, plan)
-            for name in jobs:
-                (folder / name).mkdir(exist_ok=True)
-                if not (folder / name / STATUS).exists():
-                    write_status(folder / name, "pending")
+        write_plan(folder, config, jobs, read_questions(config, configs))
         print(f"sweep of {len(jobs)} jobs in {folder}: {progress_line(read_states(folder, self.names))}", flush=True)
 
     def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -82,13 +70,49 @@ class Sweep(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print every job; exit with status 1 where one of this command did not finish."""
         folder = Path(config.hydra.sweep.dir)
-        print_table(folder, read_states(folder, read_json(folder / SWEEP)["jobs"]))
+        existing = [path.parent.name for path in sorted(folder.glob(f"*/{STATUS}"))]  # those of a search are not listed
+        print_table(folder, read_states(folder, dict.fromkeys([*read_json(folder / SWEEP)["jobs"], *existing])))
         write_report(folder)
         unfinished = [name for name, values in read_states(folder, self.names).items() if values["state"] != "done"]
         if unfinished:
             count = f"{len(unfinished)} of {len(self.names)} jobs did not finish"
             print(f"error: {count}; see the reasons above", file=sys.stderr)
             sys.exit(1)
+
+
+def write_plan(
+    folder: Path,
+    config: DictConfig,
+    jobs: Mapping[str, Any],
+    questions: Mapping[str, str],
+    is_search: bool = False,
+) -> None:
+    """Add a command and its jobs, by the name of their folder, to ``sweep.json``, and mark them as pending."""
+    task: Any = OmegaConf.to_container(config.hydra.overrides.task)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder, wait=True):  # another command may be adding its jobs
+        saved = read_json(folder / SWEEP)
+        command = f"{program_name('train')} -m {shlex.join(task)}"
+        commands = dict.fromkeys([*saved.get("commands", []), command])
+        earlier = saved.get("jobs", {})
+        has_results = any(values["state"] == "done" for values in read_states(folder, earlier).values())
+        questions = keep_questions(saved, questions, has_results, folder)
+        plan = {"commands": list(commands), "questions": questions, "jobs": earlier | jobs}
+        write_json(folder / SWEEP, plan | ({"search": True} if is_search or saved.get("search") else {}))
+        for name in jobs:
+            (folder / name).mkdir(exist_ok=True)
+            if not (folder / name / STATUS).exists():
+                write_status(folder / name, "pending")
+
+
+def require_maximum(sweeper: DictConfig) -> None:
+    """Raise UserError unless a search maximizes the objective, which Optuna's sweeper minimizes by default."""
+    direction = sweeper.get("direction", "maximize")
+    if direction != "maximize":
+        raise UserError(
+            f"hydra.sweeper.direction: expected maximize, since the objective is the best validation mIoU, found "
+            f"{direction}; use hydra/sweeper=search"
+        )
 
 
 def write_report(folder: Path) -> None:
