@@ -62,7 +62,8 @@ def commands_of(*names: str) -> list:
 
 def first_job(args: list[str]) -> list[str]:
     """Return the overrides of a training, or of the first job of a sweep."""
-    overrides = [arg for arg in args if not arg.startswith("-") and arg != "job"]
+    # The intervals of a search have no first value.
+    overrides = [arg for arg in args if not arg.startswith("-") and arg != "job" and "interval(" not in arg]
     for name in [arg.partition("=")[2] for arg in overrides if arg.startswith("sweep=")]:
         params = OmegaConf.load(ROOT / "configs" / "sweep" / f"{name}.yaml").hydra.sweeper.params
         overrides = [*(f"{key}={value}" for key, value in params.items()), *overrides]

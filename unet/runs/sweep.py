@@ -84,7 +84,7 @@ def write_plan(
     folder: Path,
     config: DictConfig,
     jobs: Mapping[str, Any],
-    questions: Mapping[str, str],
+    questions: dict[str, Any],
     is_search: bool = False,
 ) -> None:
     """Add a command and its jobs, by the name of their folder, to ``sweep.json``, and mark them as pending."""
