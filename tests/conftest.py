@@ -83,8 +83,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Seed torch, so that a test has the same random numbers alone and after other tests."""
+    """Seed torch and undo the settings of a training in this process, so that a test does the same after others."""
     torch.manual_seed(0)
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session", autouse=True)
