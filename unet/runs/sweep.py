@@ -73,9 +73,10 @@ class Sweep(Callback):
         existing = [path.parent.name for path in sorted(folder.glob(f"*/{STATUS}"))]  # those of a search are not listed
         print_table(folder, read_states(folder, dict.fromkeys([*read_json(folder / SWEEP)["jobs"], *existing])))
         write_report(folder)
-        unfinished = [name for name, values in read_states(folder, self.names).items() if values["state"] != "done"]
+        names = self.names or existing
+        unfinished = [name for name, values in read_states(folder, names).items() if values["state"] != "done"]
         if unfinished:
-            count = f"{len(unfinished)} of {len(self.names)} jobs did not finish"
+            count = f"{len(unfinished)} of {len(names)} jobs did not finish"
             print(f"error: {count}; see the reasons above", file=sys.stderr)
             sys.exit(1)
 
