@@ -197,10 +197,9 @@ def test_a_search_chooses_its_jobs_resumes_and_is_reported_as_one(stack, tmp_pat
     assert "3 runs are a search, which is no comparison" in result.stdout
     best = max(runs, key=lambda folder: json.loads((folder / "metrics.json").read_text())["best/val_miou"])
     assert f"on validation is {best.name}" in result.stdout
-    result = run(
-        stack, tmp_path, *SHORT, *space, "hydra.sweeper.n_trials=1", "hydra.sweep.dir=failed", "model.width=-1"
-    )
-    assert result.returncode == 1 and "1 of 1 jobs did not finish" in result.stderr
+    failing = [*SHORT[2:], *space, "hydra.sweeper.n_trials=2", "hydra.sweep.dir=failed", "model.width=-1"]
+    result = run(stack, tmp_path, "-m", *failing)
+    assert result.returncode == 1 and "2 of 2 jobs did not finish" in result.stderr
 
 
 def test_progress_has_the_remaining_time_with_diagnostics_and_parallel_jobs(tmp_path):

@@ -37,8 +37,8 @@ from unet.runs.job_server import CAN_FORK, JobServer, fork_job
 from unet.runs.resume import check_resumable, check_same_config, last_checkpoint, resume_hint
 from unet.runs.run_names import AUTO, INIT_SHA256, as_override, init_digest
 
-NO_SCORE = float("nan")
-"""The objective of a job that did not finish."""
+NO_SCORE = 0.0
+"""The objective of a job that did not finish: the lowest mIoU, since Optuna's sweeper ends a search at NaN."""
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Environment variables of a process's rank, in Lightning's order. Source: ``lightning.fabric.utilities.rank_zero``."""
 LOCKED_BY = "UNET_FOLDER_LOCKED_BY"
@@ -51,7 +51,7 @@ def run_job(job: Job, config: DictConfig) -> float:
     """Run ``job(config, folder)`` in this job's own folder and return its objective, the best validation mIoU.
 
     Write ``config.yaml`` and ``status.json`` into the folder. A single run that fails ends the program with an error
-    message. In a sweep the reason is saved, with the traceback in ``error.txt``, and NaN returned; a finished job is
+    message. In a sweep the reason is saved, with the traceback in ``error.txt``, and 0 returned; a finished job is
     not run again, and an interrupted one is resumed from its last checkpoint. A signal ends both after a checkpoint.
     """
     hydra = HydraConfig.get()
