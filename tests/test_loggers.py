@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from unet.errors import UserError
 from unet.training import loggers
+from unet.training.callbacks.tensorboard import PredictionImages
 from unet.training.config_limits import LOGGER, validate_config
 from unet.training.loggers import LOGGERS, log_image, make_loggers
 from unet.training.train import train
@@ -35,7 +36,10 @@ def test_a_run_logs_to_several_loggers(composed, tmp_path: Path):
     assert {"val/miou", "train/loss", "val/loss", "final/miou", "step", "epoch"} <= names
 
 
-def test_a_run_without_tensorboard_writes_no_events(composed, tmp_path: Path):
+def test_a_run_without_tensorboard_writes_no_events_and_draws_no_images(
+    composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(PredictionImages, "images", lambda *args: pytest.fail("no logger takes images"))
     train(composed("logger=csv", *IMAGES), tmp_path)
     assert not list(tmp_path.glob("events.*")) and (tmp_path / "csv" / "version_0" / "hparams.yaml").is_file()
 

@@ -185,6 +185,14 @@ def test_a_search_that_minimizes_the_score_is_refused(tmp_path):
         Sweep().write_jobs(config)
 
 
+def test_a_search_with_questions_is_refused(tmp_path):
+    sweeper = {"_target_": "hydra_plugins.optuna.OptunaSweeper", "direction": "maximize"}
+    values = {"hydra": {"sweeper": sweeper, "sweep": {"dir": str(tmp_path)}}, "questions": {"model.up": "nearest"}}
+    config = OmegaConf.create({**values, "trainer": {"devices": 1, "num_nodes": 1}})
+    with pytest.raises(UserError, match="questions: a search compares nothing; leave them out"):
+        Sweep().write_jobs(config)
+
+
 def test_a_search_chooses_its_jobs_resumes_and_is_reported_as_one(stack, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs pip install -e '.[search]'")
     space = ["hydra/sweeper=search", "optim.lr=tag(log,interval(1e-4,1e-1))", "model.down=max,avg"]

@@ -208,8 +208,8 @@ def level_and_field(name: str, net: UNet, fields: ReceptiveFields) -> tuple[int,
 
 def size_formulas(layer: nn.Module, size_in: Size, size: Size) -> Iterator[str]:
     """Yield the formula of the output's size along every axis, such as ``floor((n + 2p - d(k - 1) - 1) / s) + 1``."""
-    has_window = not isinstance(layer, TimmEncoder)
-    window = next((module for module in layer.modules() if has_window and is_strided(module)), None)
+    windows = [] if isinstance(layer, TimmEncoder) else [module for module in layer.modules() if is_strided(module)]
+    window = windows[0] if windows else None
     for axis, (n, m) in enumerate(zip(size_in, size, strict=True)):
         if n == m:
             continue

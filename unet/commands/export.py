@@ -2,10 +2,12 @@
 
 import shlex
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from unet.errors import UserError
 from unet.runs.cli import as_path, hydra_script, require_keys
 
 
@@ -13,14 +15,17 @@ from unet.runs.cli import as_path, hydra_script, require_keys
 def main(config: DictConfig) -> None:
     """Write the bundle and print the results of its checks."""
     require_keys(config, ["ckpt"], "export")
+    if OmegaConf.is_list(config.ckpt):
+        raise UserError(
+            f"ckpt: expected one checkpoint, found {', '.join(config.ckpt)}; export each into its own folder"
+        )
 
     from unet.export.bundle import BUNDLE, EXAMPLE, ExportOptions, export
 
     values: Any = OmegaConf.to_container(config)
     values["calibration"] = as_path(config.calibration)
     options = ExportOptions(**{field.name: values[field.name] for field in fields(ExportOptions)})
-    ckpt: Any = as_path(config.ckpt)
-    folder, bundle = export(ckpt, as_path(config.output), options)
+    folder, bundle = export(Path(str(config.ckpt)).expanduser(), as_path(config.output), options)
     checks, tiling = bundle["checked_against_torch"], bundle["tiling_error"]
     accuracy, difference, model = bundle["variant"]["against_float32"], checks["largest_difference"], bundle["model"]
     print(f"{folder / model['file']}: {model['bytes'] / 2**20:.1f} MiB, sha256 {model['sha256']}")

@@ -1,4 +1,7 @@
-"""Random crops, a share of which contains a pixel of a rare class."""
+"""Random crops, a fraction of which contains a pixel of a rare class.
+
+Albumentations validates arguments by the signature and by a schema, so both classes repeat those of their parent.
+"""
 
 import random
 from collections.abc import Mapping, Sequence

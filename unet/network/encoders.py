@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from unet.errors import UserError, did_you_mean
 
 INSTALL = "pip install 'unet-resampling-lab[encoders]' (or -e '.[encoders]' in a clone)"
-PROBE_STRIDES = 3
-"""Side of the image that a network is tried on, in units of its largest stride: no common fixed input size."""
+TRIED_SIZE = (3, 4)
+"""Height and width of the image that a network is tried on, in units of its largest stride: no usual fixed size."""
 
 
 class TimmEncoder(nn.Module):
@@ -21,8 +21,9 @@ class TimmEncoder(nn.Module):
     image (B, in_channels, H, W) -> its features at ``depth`` levels, fine to coarse: (B, channels[i], H / r, W / r),
     where r is the product of ``strides[: i + 1]``. H and W are multiples of the largest r.
 
-    The weights are random until pretrained ones are loaded into ``model``. ``scale`` and ``shift``, applied to the
-    image, are then what turns this project's standardization into the one that the weights were trained with.
+    The weights are random until pretrained ones are loaded into ``model``. The image is multiplied by ``scale`` and
+    ``shift`` is added: with pretrained weights, this converts the standardization of the data set into that which the
+    weights were trained with.
 
     Args:
         name: a model of ``timm.list_models()``, such as ``resnet34``.
@@ -38,10 +39,7 @@ class TimmEncoder(nn.Module):
 
     def __init__(self, name: str, in_channels: int, depth: int):
         super().__init__()
-        with torch.device("meta"):
-            probe = create_timm_model(name, in_channels)
-            check_feature_maps(name, probe, in_channels)
-        levels = [index for index, r in enumerate(probe.feature_info.reduction()) if r > 1]
+        levels = [index for index, r in enumerate(feature_reductions(name, in_channels)) if r > 1]
         if not 1 <= depth <= len(levels):
             raise UserError(f"model.depth={depth}: expected 1 to {len(levels)}, the levels of model.encoder={name}")
         self.levels = tuple(levels[:depth])
@@ -77,7 +75,11 @@ def split_encoder(value: Any) -> tuple[str, bool | str]:
 
 
 def create_timm_model(name: str, in_channels: int, **options: Any) -> Any:
-    """Return a timm model that returns a list of feature maps. Raises UserError if there is none of this name."""
+    """Return a timm model that returns a list of feature maps.
+
+    Raises:
+        UserError: timm is not installed, or has no model of this name.
+    """
     try:
         import timm
     except ImportError:
@@ -88,33 +90,41 @@ def create_timm_model(name: str, in_channels: int, **options: Any) -> Any:
             f"model.encoder: timm {timm.__version__} has no model {name!r}{hint} (python -c 'import timm; "
             f"print(timm.list_models())' lists them); expected none or such a name"
         )
-    try:
-        logging.getLogger("timm.models").setLevel(logging.ERROR)  # it lists the weights of the classifier as unused
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="timm")
-            return timm.create_model(name, features_only=True, in_chans=in_channels, **options)
-    except (RuntimeError, NotImplementedError, AttributeError, AssertionError, TypeError) as error:
-        if options.get("pretrained"):  # the weights do not load
-            raise
-        raise no_feature_maps(name, str(error)) from error
+    logging.getLogger("timm.models").setLevel(logging.ERROR)  # it lists the weights of the classifier as unused
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="timm")
+        return timm.create_model(name, features_only=True, in_chans=in_channels, **options)
 
 
-def check_feature_maps(name: str, model: Any, in_channels: int) -> None:
-    """Raise UserError unless a model on the meta device has feature maps (B, C, H / r, W / r) of images of any size."""
-    largest = max(model.feature_info.reduction())
-    size = (PROBE_STRIDES * largest, (PROBE_STRIDES + 1) * largest)
+def feature_reductions(name: str, in_channels: int) -> list[int]:
+    """Return by how much each feature map of a timm model is smaller than the image, fine to coarse.
+
+    The model is tried on the meta device, with an image whose sides differ.
+
+    Raises:
+        UserError: it has no feature maps (B, C, H / r, W / r) of images of any size.
+    """
     try:
-        with torch.no_grad():
-            maps = model.eval()(torch.empty(1, in_channels, *size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise no_feature_maps(name, str(error)) from error
-    info = zip(model.feature_info.channels(), model.feature_info.reduction(), strict=True)
-    if [tuple(x.shape[1:]) for x in maps] != [(channels, *(n // r for n in size)) for channels, r in info]:
-        raise no_feature_maps(name, "their shapes are others than channels and size")
+        with torch.device("meta"), torch.no_grad():
+            model = create_timm_model(name, in_channels).eval()
+            reductions: list[int] = model.feature_info.reduction()
+            size = [n * max(reductions) for n in TRIED_SIZE]
+            shapes = [tuple(maps.shape[1:]) for maps in model(torch.empty(1, in_channels, *size))]
+    except (RuntimeError, AssertionError) as error:  # of timm: no feature maps, or a fixed size
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise no_feature_maps(name, reason) from error
+    expected = [
+        (channels, *(n // r for n in size))
+        for channels, r in zip(model.feature_info.channels(), reductions, strict=True)
+    ]
+    if shapes != expected:
+        raise no_feature_maps(name, f"shapes {shapes} instead of {expected}")
+    return reductions
 
 
 def no_feature_maps(name: str, reason: str) -> UserError:
+    """Return the error of a model that cannot be an encoder."""
     return UserError(
-        f"model.encoder={name}: has no feature maps of images of any size ({' '.join(reason.split()) or 'no reason'}); "
-        f"choose a convolutional network, such as resnet34"
+        f"model.encoder={name}: has no feature maps of images of any size ({reason}); choose a convolutional network, "
+        f"such as resnet34"
     )

@@ -41,15 +41,13 @@ from unet.report.provenance import provenance_warnings
 from unet.report.questions import Question, answer_questions
 from unet.report.read_sweep import Replicate, Run, Sweep, read_sweep
 from unet.report.training_warnings import training_warnings
-from unet.report.tuning import select_best_values
+from unet.report.tuning import select_best_values, validation_scores
 from unet.report.untrained import Untrained, find_untrained
 
 Array = np.ndarray
 
 Pairs = list[tuple[int, int, Contrast]]
 
-BEST = "best/val_miou"
-"""The metric by which a search chooses: the best validation mIoU of a run."""
 DEFAULT_MARGIN = 0.01
 """One point of mIoU."""
 
@@ -236,10 +234,10 @@ def analyze(
 
 def search_warnings(sweep: Sweep) -> list[str]:
     """Name the best run of a search, and say that a search is no comparison."""
-    scores = {run.name: run.metrics.get(BEST) for run in sweep.runs if run.state == "done"}
-    scores = {name: float(score) for name, score in scores.items() if isinstance(score, int | float)}
-    if not sweep.is_search or not scores:
+    done = [run for run in sweep.runs if run.state == "done"]
+    if not sweep.is_search or not done:
         return []
+    scores = dict(zip([run.name for run in done], validation_scores(done), strict=True))
     best = max(scores, key=scores.__getitem__)
     return [
         f"These {len(scores)} runs are a search, which is no comparison: earlier results chose each of them. The best "

@@ -128,9 +128,7 @@ def check_single_values(overrides: Sequence[str]) -> None:
 
 
 def as_path(value: Any) -> Path | None:
-    """Return a config's value as a path, ``~`` expanded; None stays None. Raises UserError for a list."""
-    if OmegaConf.is_list(value):
-        raise UserError(f"expected one path, found a list: {', '.join(map(str, value))}")
+    """Return a config's value as a path, ``~`` expanded; None stays None."""
     return None if value is None else Path(str(value)).expanduser()
 
 

@@ -26,7 +26,7 @@ from unet.io.config_keys import (
 )
 from unet.runs.run_names import as_override
 
-PLUGINS = {"optuna": "search", "submitit_slurm": "slurm"}
+HYDRA_PLUGINS = {"optuna": "search", "submitit_slurm": "slurm"}
 """The extras of Hydra's plugins, by the names of their configs, which a config of this project includes."""
 
 
@@ -52,8 +52,8 @@ def format_error(error: Exception, config_name: str = "train") -> str:
         options = [option for option in error.options if not option.startswith("_")]
         return f"{group}={name}: no such choice{did_you_mean(name, options)} (valid: {', '.join(options)})"
     missing = re.search(r"Could not (?:load|find) '(hydra/(?:launcher|sweeper)/(\w+))'", str(error))
-    if missing and missing[2] in PLUGINS:
-        return f"{missing[1]} is not installed; run: pip install -e '.[{PLUGINS[missing[2]]}]'"
+    if missing and missing[2] in HYDRA_PLUGINS:
+        return f"{missing[1]} is not installed; run: pip install -e '.[{HYDRA_PLUGINS[missing[2]]}]'"
     first_line = str(error).partition("\n")[0]
     if isinstance(error, ConfigCompositionException):
         if ambiguous := re.match(r"Ambiguous value for argument '(.*)'$", first_line):

@@ -49,6 +49,8 @@ class Sweep(Callback):
         if config.hydra.sweeper._target_.rpartition(".")[2] != BasicSweeper.__name__:
             require_maximum(config.hydra.sweeper)
             require_one_device(config)
+            if config.get("questions") is not None:
+                raise UserError("questions: a search compares nothing; leave them out, or hydra/sweeper")
             write_plan(folder, config, {}, {}, is_search=True)
             return
         jobs, configs = {}, []

@@ -95,8 +95,8 @@ def is_kernel(net: UNet, name: str) -> bool:
     """
     path, _, kind = name.rpartition(".")
     module = net.get_submodule(path)
-    is_head = module is net.head or module in list(net.coarse_heads)
-    return kind == "weight" and isinstance(module, _ConvNd) and module.groups == 1 and not is_head
+    heads = [net.head, *net.coarse_heads]
+    return kind == "weight" and isinstance(module, _ConvNd) and module.groups == 1 and module not in heads
 
 
 class SGD(torch.optim.SGD):

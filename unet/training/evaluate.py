@@ -114,8 +114,10 @@ def evaluate_checkpoint(
     warning = ""
     if split == ALL and has_training_images(path, config, data, task.description):
         warning = "the network was trained on some of these images, so the metrics are too high; add split=test"
-    elif trained_on_other_splits(paths, split):
-        warning = "the networks were trained on different images, some on images of this split; add split=test"
+    elif trained_on_other_splits(paths, split) and has_training_images(path, config, data, task.description):
+        warning = (
+            "the networks were trained on different images, some on images of this split: the metrics are too high"
+        )
     trainer = evaluation_trainer(config, network, data, split)
     if config.get("compile") is True:
         network.compile()
@@ -127,7 +129,7 @@ def evaluate_checkpoint(
 
         diagnostics = diagnose(task, data, split)
     progress = {}
-    if {"epoch", "global_step"} <= checkpoint.keys():  # else it holds only the network
+    if len(paths) == 1 and {"epoch", "global_step"} <= checkpoint.keys():  # else it holds only the network
         progress = {"checkpoint/epoch": checkpoint["epoch"] + 1, "checkpoint/step": checkpoint["global_step"]}
     metrics = {
         **diagnostics,

@@ -27,6 +27,9 @@ LOGGERS: Mapping[str, Callable[[Path], Logger]] = {
 }
 """Functions that return the logger of a run's folder, by the values of ``logger``."""
 
+IMAGE_LOGGERS = (TensorBoardLogger, WandbLogger)
+"""The loggers that :func:`log_image` logs images to."""
+
 
 def make_loggers(names: str | Sequence[str], out: Path) -> list[Logger]:
     """Return the loggers of a config's ``logger``, one name or several. Raises UserError if a package is missing."""
@@ -40,7 +43,7 @@ def make_loggers(names: str | Sequence[str], out: Path) -> list[Logger]:
 
 
 def log_image(loggers: Iterable[Logger], tag: str, image: np.ndarray, step: int) -> None:
-    """Log an image (H, W, 3) uint8 to all loggers that take images."""
+    """Log an image (H, W, 3) uint8 to all ``IMAGE_LOGGERS``."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(tag, image, step, dataformats="HWC")

@@ -26,24 +26,23 @@ def load_pretrained_encoder(net: UNet, setting: Any, description: Mapping[str, A
     encoder = net.encoder
     if not pretrained or not isinstance(encoder, TimmEncoder):
         return []
-    is_file = isinstance(pretrained, str)
-    path = Path(pretrained).expanduser() if is_file else Path(name)
-    if is_file and not path.is_file():
-        raise UserError(f"model.encoder.pretrained={pretrained}: no such file; expected weights of {name} for timm")
-    overlay = {"pretrained_cfg_overlay": {"file": str(path)}} if is_file else {}
+    options, origin = {}, f"of {name}"
+    if isinstance(pretrained, str):
+        path = Path(pretrained).expanduser()
+        if not path.is_file():
+            raise UserError(f"model.encoder.pretrained={pretrained}: no such file; expected weights of timm's {name}")
+        options, origin = {"pretrained_cfg_overlay": {"file": str(path)}}, f"in {path}"
     try:
-        source = create_timm_model(name, net.in_channels, pretrained=True, out_indices=encoder.levels, **overlay)
+        source = create_timm_model(name, net.in_channels, pretrained=True, out_indices=encoder.levels, **options)
         encoder.model.load_state_dict(source.state_dict())
-    except Exception as error:  # of the download, of the file's format, or of other shapes
+    except Exception as error:  # of the download, of the file's format, or of other shapes, by four libraries
         raise UserError(
-            f"model.encoder: the pretrained weights {'in ' if is_file else 'of '}{path} cannot be loaded "
-            f"({' '.join(str(error).split())[:200]}); expected weights of timm's {name}: set pretrained to the path of "
-            f"a file, or to false"
+            f"model.encoder: the pretrained weights {origin} cannot be loaded ({' '.join(str(error).split())[:200]}); "
+            f"expected weights of timm's {name}: set pretrained to the path of a file, or to false"
         ) from error
-    expected = source.pretrained_cfg
     if net.in_channels == 3 and description["dtype"] == "uint8":
         mean, std = (torch.tensor(description[key]).view(1, 3, 1, 1) / 255 for key in ("mean", "std"))
-        own_mean, own_std = (torch.tensor(expected[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+        own_mean, own_std = (torch.tensor(source.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
         encoder.scale.copy_(std / own_std)
         encoder.shift.copy_((mean - own_mean) / own_std)
     return [name for name in net.state_dict() if name.startswith("encoder.")]

@@ -65,18 +65,13 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     task = task_from_metadata(config, data, description | {"field": list(summary.fields.logits)})
     weights = initialize(task.net, config, data, source) if source is not None else None
     if config.ckpt_path is not None:
-        description = read_checkpoint(str(config.ckpt_path))["description"]
-        task.loaded = description.get("loaded", [])
-        task.description["encoder_sha256"] = description.get("encoder_sha256")
+        saved = read_checkpoint(str(config.ckpt_path))["description"]
+        task.description |= {key: saved[key] for key in ("loaded", "encoder_sha256") if key in saved}
     elif weights is not None:
-        task.loaded = weights.loaded
+        task.description["loaded"] = weights.loaded
     else:
-        net: Any = task.net
-        task.loaded = load_pretrained_encoder(net, config.model.encoder, description)
-        task.description["encoder_sha256"] = weights_sha256(config.model.encoder)
-        if task.loaded:
-            check_frozen_are_loaded(task.net, config.optim.freeze, task.net.state_dict().keys() - set(task.loaded))
-    task.description["loaded"] = list(task.loaded)
+        task.description |= load_encoder(task.net, config, description)
+    task.loaded = task.description.get("loaded", [])
     progress = Progress()
     trainer = build_trainer(config, out, progress, [layer.size for layer in summary.layers])
     if trainer.is_global_zero:
@@ -143,6 +138,19 @@ def initialize(network: Any, config: DictConfig, data: SegmentationData, source:
     weights = load_initial_weights(network, list(data.source.classes), source, config.init)
     check_frozen_are_loaded(network, config.optim.freeze, weights.new)
     return weights
+
+
+def load_encoder(network: Any, config: DictConfig, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the pretrained weights of ``model.encoder``; return what the description of a checkpoint says of them.
+
+    Raises UserError if they do not fit, or a random part is frozen.
+    """
+    loaded = load_pretrained_encoder(network, config.model.encoder, description)
+    if not loaded:
+        return {}
+    check_frozen_are_loaded(network, config.optim.freeze, network.state_dict().keys() - set(loaded))
+    digest = weights_sha256(config.model.encoder)
+    return {"loaded": loaded} | ({"encoder_sha256": digest} if digest else {})
 
 
 def summarize(model: Mapping[str, Any], data: SegmentationData) -> NetworkSummary:

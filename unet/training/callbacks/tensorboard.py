@@ -20,7 +20,7 @@ from unet.labels import IGNORE_INDEX
 from unet.task.metrics import ConfusionMatrix
 from unet.task.module import SegmentationTask
 from unet.training.callbacks.checkpoint import is_optimizer_step
-from unet.training.loggers import log_image
+from unet.training.loggers import IMAGE_LOGGERS, log_image
 from unet.visualization import draw_confusion_matrix, panel
 
 CURVES = ("trimap/", "objects/", "objects_count/", "checkerboard/peak", "information/")
@@ -74,7 +74,8 @@ class ImageLogger(Callback):
         self.count = count
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
-        if not trainer.is_global_zero or trainer.sanity_checking or self.count == 0:
+        takes_images = any(isinstance(logger, IMAGE_LOGGERS) for logger in trainer.loggers)
+        if not takes_images or not trainer.is_global_zero or trainer.sanity_checking or self.count == 0:
             return
         for tag, image in self.images(pl_module, trainer.datamodule):  # type: ignore[attr-defined]
             log_image(trainer.loggers, tag, image, trainer.global_step)
