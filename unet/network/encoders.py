@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from unet.errors import UserError, did_you_mean
 
 INSTALL = "pip install 'unet-resampling-lab[encoders]' (or -e '.[encoders]' in a clone)"
-TRIED_SIZE = (3, 4)
-"""Height and width of the image that a network is tried on, in units of its largest stride: no usual fixed size."""
+TRIAL_SIZE = (3, 4)
+"""Height and width of the image that a network is tried on, in units of its largest stride; unlike any size for which
+networks are made, so that one with a fixed size fails."""
 
 
 class TimmEncoder(nn.Module):
@@ -55,9 +56,9 @@ class TimmEncoder(nn.Module):
 
 
 def split_encoder(value: Any) -> tuple[str, bool | str]:
-    """Return name and pretrained weights of a config's ``model.encoder``: a name, or ``{name: ..., pretrained: ...}``.
+    """Return the name and the pretrained weights in a config's ``model.encoder``.
 
-    The weights are True for those that timm downloads, or the path of a file; False for none. Raises UserError.
+    It is a name, or ``{name: ..., pretrained: ...}``. The weights are True for those that timm downloads, or the path of a file; False for none. Raises UserError.
     """
     if isinstance(value, str):
         return value, False
@@ -108,7 +109,7 @@ def feature_reductions(name: str, in_channels: int) -> list[int]:
         with torch.device("meta"), torch.no_grad():
             model = create_timm_model(name, in_channels).eval()
             reductions: list[int] = model.feature_info.reduction()
-            size = [n * max(reductions) for n in TRIED_SIZE]
+            size = [n * max(reductions) for n in TRIAL_SIZE]
             shapes = [tuple(maps.shape[1:]) for maps in model(torch.empty(1, in_channels, *size))]
     except (RuntimeError, AssertionError) as error:  # of timm: no feature maps, or a fixed size
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -33,13 +33,13 @@ class Answer:
     def question(self) -> Question:
         return self.key, frozenset((self.first, self.second))
 
-    def beginning_with(self, level: str) -> "Answer":
+    def with_first(self, level: str) -> "Answer":
         """Return the answer with ``level``, one of both, as the first."""
         if level == self.first:
             return self
         verdict = REVERSED.get(self.verdict, self.verdict)
-        turned = replace(self, first=self.second, second=self.first, verdict=verdict)
-        return replace(turned, difference=-self.difference, low=-self.high, high=-self.low)
+        levels = {"first": self.second, "second": self.first}
+        return replace(self, **levels, verdict=verdict, difference=-self.difference, low=-self.high, high=-self.low)
 
     def __str__(self) -> str:
         if not self.seeds:
@@ -84,12 +84,12 @@ def tabulate_answers(sweeps: Sequence[tuple[str, str, Sequence[Answer]]]) -> Tab
         column = columns.setdefault(data if max(asked.values(), default=0) <= 1 else folder, {})
         for answer in answers:
             level = first_levels.setdefault(answer.question, answer.first)
-            column[answer.question] = answer.beginning_with(level)
+            column[answer.question] = answer.with_first(level)
     rows = []
     for question in first_levels:
-        answered = [column.get(question) for column in columns.values()]
-        some = next(answer for answer in answered if answer)
-        rows.append([f"{some.key}: {some.first} vs {some.second}", *(str(answer or NONE) for answer in answered)])
+        answers = [column.get(question) for column in columns.values()]
+        known = next(answer for answer in answers if answer)
+        rows.append([f"{known.key}: {known.first} vs {known.second}", *(str(answer or NONE) for answer in answers)])
     rows.append(["all", *(count_verdicts(column.values()) for column in columns.values())])
     return Table(["first vs second", *columns], rows)
 
