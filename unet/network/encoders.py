@@ -58,7 +58,8 @@ class TimmEncoder(nn.Module):
 def split_encoder(value: Any) -> tuple[str, bool | str]:
     """Return the name and the pretrained weights in a config's ``model.encoder``.
 
-    It is a name, or ``{name: ..., pretrained: ...}``. The weights are True for those that timm downloads, or the path of a file; False for none. Raises UserError.
+    It is a name, or ``{name: ..., pretrained: ...}``. The weights are True for those that timm downloads, or the path
+    of a file; False for none. Raises UserError.
     """
     if isinstance(value, str):
         return value, False
