@@ -23,6 +23,8 @@ pytestmark = pytest.mark.filterwarnings(
 )
 DIAGNOSTICS = {
     "boundary/iou", "boundary/iou/membrane", "boundary/iou/cell", "boundary/bf",
+    "boundary/nsd", "boundary/nsd/membrane", "boundary/nsd/cell", "boundary/missed", "boundary/missed/membrane", "boundary/missed/cell",
+    "calibration/ece", "calibration/gap", "calibration/temperature", "calibration/ece_scaled",
     "trimap/1", "trimap/2", "trimap/4", "trimap/8", "trimap/16",
     "thin/membrane", "thin/cell",
     "shift/agreement", "shift/worst", "shift/accuracy",
@@ -70,7 +72,7 @@ def test_a_run_writes_every_diagnostic_and_a_confusion_matrix_per_image(composed
 
 def test_a_failed_diagnostic_is_skipped_and_the_run_finishes(composed, tmp_path, capsys, monkeypatch):
     class Fails(LABEL_METRICS["trimap"]):
-        def update(self, target, pred):
+        def update(self, target, pred, spacing):
             raise MemoryError("too much\nby far")
 
     def refuses(task, data, split):

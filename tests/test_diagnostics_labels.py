@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap, boundary_mask, inner_rim
+from unet.diagnostics.boundary import BoundaryDistance, BoundaryIoU, Trimap, boundary_mask, inner_rim
 from unet.diagnostics.diagnose import LABEL_METRICS
 from unet.diagnostics.objects import ObjectRecall
 from unet.diagnostics.skeleton import SkeletonRecall
@@ -91,24 +92,81 @@ def test_boundary_iou_accumulates_counts_over_the_split():
 
 def test_bf_of_a_boundary_one_pixel_off():
     target, pred = labels([0] * 5 + [1] * 5), labels([0] * 6 + [1] * 4)
-    assert scores(BoundaryF1(3, ratio=0.05), target, pred)["boundary/bf"] == 0  # half a pixel
-    assert scores(BoundaryF1(3, ratio=0.1), target, pred)["boundary/bf"] == 1  # one pixel
+    assert scores(BoundaryDistance(3, ratio=0.05), target, pred)["boundary/bf"] == 0  # half a pixel
+    assert scores(BoundaryDistance(3, ratio=0.1), target, pred)["boundary/bf"] == 1  # one pixel
 
 
 def test_bf_by_hand():
     # Boundary pixels of sea: truth 1, 4; prediction 1. Of land: truth 2, 3; prediction 2. The tolerance is zero.
     target, pred = labels([0, 0, 1, 1, 0, 0]), labels([0, 0, 1, 1, 1, 1])
-    result = scores(BoundaryF1(3, ratio=0), target, pred)
+    result = scores(BoundaryDistance(3, ratio=0), target, pred)
     f1 = 2 * 1 * 0.5 / 1.5  # precision 1, recall 1/2, of both classes
-    assert result == {"boundary/bf": pytest.approx(f1)}
+    assert result["boundary/bf"] == pytest.approx(f1)
 
 
 def test_bf_is_the_mean_over_images_that_have_a_boundary():
-    metric = BoundaryF1(3, ratio=0)
+    metric = BoundaryDistance(3, ratio=0)
     line, flat = labels([0, 0, 1, 1]), labels([0, 0, 0, 0])
     assert scores(metric, flat, line) == {}
     scores(metric, line, line)
-    assert scores(metric, line, flat) == {"boundary/bf": 0.5}
+    assert scores(metric, line, flat)["boundary/bf"] == 0.5
+
+
+# NSD and HD95
+
+
+def test_boundary_distances_of_a_square_moved_by_three_pixels():
+    # Of the 28 boundary pixels of the true square, 14 are within one pixel of the predicted boundary: columns 6 to 11
+    # of the top and the bottom, and the two pixels of the right side next to them. The left side is 3 away.
+    target, pred = square(20, 4, 12), np.roll(square(20, 4, 12), 3, axis=1)
+    result = scores(BoundaryDistance(3), target, pred)
+    assert result["boundary/hd95/land"] == 3
+    assert result["boundary/nsd/land"] == 14 / 28, "the same the other way round"
+    assert result["boundary/missed/land"] == 0 and "boundary/hd95/lake" not in result
+
+
+def test_distances_are_in_the_unit_of_the_spacing():
+    target, pred = square(12, 3, 8, 3), np.roll(square(12, 3, 8, 3), 2, axis=0)
+    metric = BoundaryDistance(3)
+    metric.update(target, pred, (2.5, 1.0, 1.0))
+    thick = metric.scores(CLASSES)
+    assert thick["boundary/hd95/land"] == 5.0, "two voxels of 2.5 mm"
+    metric = BoundaryDistance(3)
+    metric.update(target, pred, (0.5, 0.5, 0.5))
+    assert (
+        metric.scores(CLASSES)["boundary/hd95/land"]
+        == scores(BoundaryDistance(3), target, pred)["boundary/hd95/land"] / 2
+    )
+
+
+def test_an_image_without_the_predicted_class_is_missed_and_not_part_of_the_distance():
+    metric = BoundaryDistance(3)
+    image = square(12, 3, 9)
+    metric.update(image, np.roll(image, 1, axis=0))
+    metric.update(image, np.zeros_like(image))
+    result = metric.scores(CLASSES)
+    assert result["boundary/missed/land"] == 0.5
+    assert result["boundary/hd95/land"] == 1
+    assert result["boundary/nsd/land"] == 0.5, "all within one pixel in the first image, 0 in the second"
+
+
+@pytest.mark.filterwarnings("ignore:monai.metrics:FutureWarning")
+@given(begin=st.tuples(*[st.integers(2, 5)] * 2), end=st.tuples(*[st.integers(7, 12)] * 2), seed=st.integers(0, 99))
+def test_boundary_distances_equal_those_of_monai(begin, end, seed: int):
+    monai = pytest.importorskip(
+        "monai.metrics", reason="MONAI is not installed (pip install unet-resampling-lab[bench])"
+    )
+    target = np.zeros((15, 15), np.uint8)
+    target[begin[0] : end[0], begin[1] : end[1]] = 1
+    pred = target.copy()
+    pred[2:13, 2:13] ^= (np.random.default_rng(seed).random((11, 11)) < 0.1).astype(np.uint8)
+    pred[7, 7] = 1
+    one_hot = [torch.from_numpy(np.stack([image == 0, image == 1])[None]) for image in (pred, target)]
+    result = scores(BoundaryDistance(3), target, pred)
+    hd95 = monai.compute_hausdorff_distance(*one_hot, include_background=False, percentile=95)
+    nsd = monai.compute_surface_dice(*one_hot, [1.0], include_background=False)
+    assert result["boundary/hd95/land"] == pytest.approx(float(hd95), abs=1e-5)
+    assert result["boundary/nsd/land"] == pytest.approx(float(nsd), abs=1e-5)
 
 
 # Trimap
@@ -204,6 +262,7 @@ def test_every_score_is_a_fraction_for_a_class_in_the_truth_and_one_for_the_trut
     target, pred = label_pair
     present = {CLASSES[label] for label in np.unique(target) if label != X}
     for key, value in scores(LABEL_METRICS[name](3), target, pred).items():
-        assert "count" in key or 0 <= value <= 1
+        assert 0 <= value <= 1 or "count" in key or ("hd95" in key and value <= np.hypot.reduce(target.shape))
         assert set(key.split("/")) & set(CLASSES) <= present
-    assert all(value == 1 or "count" in key for key, value in scores(LABEL_METRICS[name](3), target, target).items())
+    for key, value in scores(LABEL_METRICS[name](3), target, target).items():
+        assert value == (0 if "hd95" in key or "missed" in key else 1) or "count" in key

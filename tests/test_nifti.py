@@ -1,6 +1,8 @@
 """NIfTI files: slices, orientations, voxel sizes, and masks on the grid of their image."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -14,8 +16,10 @@ from networks import network
 from unet.data.files import FilePair
 from unet.data.folder import Folder
 from unet.data.label_map import LabelMap
+from unet.data.source import Item
 from unet.data_check.findings import collect_findings
 from unet.data_check.survey import survey_data
+from unet.diagnostics.diagnose import pixel_sizes
 from unet.errors import UserError
 from unet.inference.options import PredictOptions
 from unet.io.image_reader import open_image
@@ -164,3 +168,21 @@ def test_a_nifti_file_of_two_axes_is_an_image(tmp_path: Path):
         nibabel.save(nibabel.Nifti1Image(labels.reshape(shape), np.eye(4)), tmp_path / name)
         pixels, target = FilePair(tmp_path / "image.nii", tmp_path / name, LabelMap(None, CLASSES))()
         assert np.array_equal(target, labels) and np.array_equal(pixels[..., 0], labels)
+
+
+@needs_volumes
+def test_the_size_of_the_voxels_of_an_item_is_that_of_its_file(tmp_path: Path):
+    affine = np.diag([0.5, 0.75, 3.0, 1.0])
+    for name in ("image", "mask"):
+        nibabel.save(nibabel.Nifti1Image(noise(8, 9, 5, below=2), affine), tmp_path / f"{name}.nii.gz")
+    pair = FilePair(tmp_path / "image.nii.gz", tmp_path / "mask.nii.gz", LabelMap(None, CLASSES))
+    data: Any = SimpleNamespace(
+        samples={"test": SimpleNamespace(items=[Item("a", pair), Item("b", lambda: pair())])},
+        transforms={"eval": []},
+        source=SimpleNamespace(spatial_dims=3),
+    )
+    assert list(pixel_sizes(data, "test")) == [(0.5, 0.75, 3.0), None]
+    data.source.spatial_dims = 2  # a slice
+    assert next(pixel_sizes(data, "test")) == (0.5, 0.75)
+    data.transforms["eval"] = [object()]  # which may resize it
+    assert next(pixel_sizes(data, "test")) is None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import nibabel
 import numpy as np
 import processes
 import pytest
+import scipy.stats
 import tifffile
 from conftest import ROOT, needs_volumes
 from folders import noise, save, sentence
@@ -20,7 +22,7 @@ from unet.inference.options import PredictOptions
 from unet.io.atomic import atomic_write
 from unet.io.image_reader import open_image, open_stored
 from unet.prediction.image_files import group_channels
-from unet.prediction.predict_file import predict_file
+from unet.prediction.predict_file import entropy_levels, predict_file
 from unet.prediction.predict_folder import (
     DONE,
     DOUBTFUL,
@@ -120,6 +122,41 @@ def test_probabilities_overlays_and_contact_sheet_are_written(tmp_path: Path):
     assert np.abs(overlay[3, 4] - blended_pixel).max() <= 0.5
     contact_sheet = write_contact_sheet(results, options, model)
     assert contact_sheet is not None and read_image(contact_sheet).shape[1] > 200
+
+
+def test_the_uncertainty_is_the_entropy_of_the_probabilities_in_the_format_of_the_labels(tmp_path: Path):
+    model, image = network(tmp_path), noise(60, 50, 3)
+    save(tmp_path / "in" / "a.png", image)
+    files = list_images(str(tmp_path / "in"))
+    _, probabilities = model.predict(image, probabilities=True, precision="32-true")
+    expected = scipy.stats.entropy(probabilities.astype(np.float64), axis=-1) / np.log(len(model.classes)) * 254
+    for name, suffix in (("index", ".png"), ("color", ".png"), ("tiff", ".tif")):
+        options = BatchOptions(tmp_path / name, "x", FLOAT32, labels=name, uncertainty=True)
+        assert [result.state for result in predict_files(model, files, options)] == [DONE]
+        path = tmp_path / name / "uncertainty" / f"a{suffix}"
+        with Image.open(path) as levels:
+            assert np.abs(np.asarray(levels) - expected).max() < 1
+            assert np.array_equal(np.asarray(levels), np.asarray(levels.convert("L"))), "shown in grey"
+        assert [result.state for result in predict_files(model, files, options)] == [SKIPPED]
+        path.unlink()
+        assert [result.state for result in predict_files(model, files, options)] == [DONE]
+
+
+def test_levels_of_uncertainty():
+    probabilities = np.array([[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0], [np.nan] * 3], np.float16)
+    assert entropy_levels(probabilities).tolist() == [0, 254, round(254 * np.log(2) / np.log(3)), 255]
+
+
+def test_a_temperature_divides_the_logits(tmp_path: Path):
+    model, image = network(tmp_path), noise(30, 20, 3)
+    labels, sharp = model.predict(image, probabilities=True, precision="32-true")
+    softened, soft = model.predict(image, probabilities=True, precision="32-true", temperature=2)
+    expected = np.sqrt(sharp.astype(np.float64))
+    assert np.array_equal(labels, softened)
+    assert np.allclose(soft, expected / expected.sum(-1, keepdims=True), atol=2e-3)
+    for value in (0, -1, math.inf, True, "hot"):
+        with pytest.raises(UserError, match="temperature: expected a number above 0, found"):
+            model.predict(image, temperature=value)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_file_in_other_units_than_the_training_s_is_doubtful_also_when_it_is_skipped(tmp_path: Path):

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.runs.cli import as_paths, hydra_script, require_keys
 
-SWITCHES = ("tta", "probabilities", "overlays", "sheet", "transforms", "strict", "overwrite")
+SWITCHES = ("tta", "probabilities", "uncertainty", "overlays", "sheet", "transforms", "strict", "overwrite")
 """The keys whose values are true or false."""
 
 
@@ -51,6 +51,7 @@ def main(config: DictConfig) -> None:
         config.transforms,
         config.threshold,
         config.strict,
+        config.temperature,
     )
     batch = BatchOptions(
         output,
@@ -59,6 +60,7 @@ def main(config: DictConfig) -> None:
         input_root(str(config.input)),
         config.labels,
         config.probabilities,
+        config.uncertainty,
         config.overlays or config.sheet,
         config.overwrite,
     )

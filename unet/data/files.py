@@ -13,8 +13,9 @@ from unet.data.mask_reading import MASK_SUFFIXES, read_mask
 from unet.data.patterns import FilePattern, FoundFile
 from unet.data.source import Array, Item, raise_error
 from unet.errors import UserError
+from unet.io.arrays import load_nifti, voxel_grid
 from unet.io.channel_files import ChannelReader, open_channels
-from unet.io.image_formats import SUFFIXES, name_parts
+from unet.io.image_formats import NIFTI, SUFFIXES, name_parts
 from unet.io.image_reader import AS_STORED, ImageReader, ReadOptions
 
 OnError = Callable[[UserError], None]
@@ -59,6 +60,12 @@ class FilePair:
         """Open the image that belongs to a mask of a size."""
         files = (self.image, *self.more_channels)
         return open_channels(files, len(size), options=self.options, size=size)
+
+    def voxel_size(self) -> tuple[float, ...] | None:
+        """Return the size of a voxel of a NIfTI file along each of its axes, in mm; None for other files."""
+        if name_parts(self.image)[1] not in NIFTI:
+            return None
+        return voxel_grid(load_nifti(self.image).affine)[1]
 
 
 def file_item(image: Path, mask: Path, labels: LabelMap, options: ReadOptions = AS_STORED) -> Item:

@@ -6,11 +6,15 @@ is no boundary next to ignored pixels: the class on the other side is unknown.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from unet.labels import IGNORE_INDEX
+
+EPSILON = 1e-9
+"""A distance equal to a tolerance is within it, whatever the rounding."""
 
 
 def boundary_mask(labels: np.ndarray) -> np.ndarray:
@@ -41,7 +45,7 @@ class BoundaryIoU:
         self.ratio = ratio
         self.intersection, self.union, self.true = np.zeros((3, num_classes), np.int64)
 
-    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
+    def update(self, target: np.ndarray, pred: np.ndarray, spacing: Sequence[float] | None = None) -> None:
         width = max(1, round(self.ratio * math.hypot(*target.shape)))
         ignored = target == IGNORE_INDEX
         for label in np.union1d(target[~ignored], pred[~ignored]):
@@ -64,40 +68,63 @@ def inner_rim(mask: np.ndarray, ignored: np.ndarray, width: int) -> np.ndarray:
     return mask & (inside == 0)
 
 
-class BoundaryF1:
-    """The BF score: F1 of the boundary pixels that lie near a boundary pixel of the other map.
+class BoundaryDistance:
+    """Distances between the true and the predicted boundary of a class: BF score, NSD, HD95.
 
-    It is computed per class with a boundary in the truth, averaged over the classes of an image, then over images. The
-    tolerance is ``ratio`` of the image diagonal. Source: Csurka et al. 2013, What is a good evaluation measure for
-    semantic segmentation? (BMVC), with the tolerance and the averaging of SegNet's Table 1,
-    https://arxiv.org/abs/1511.00561.
+    They are computed per image and class with a boundary in the truth. Where none is predicted, BF and NSD are 0, and
+    the image is counted in ``missed`` instead of HD95. Distances are in the unit of ``spacing``, or pixels.
+
+    - BF: F1 of the boundary pixels within ``ratio`` of the image diagonal of the other boundary, averaged over the
+      classes of an image, then over images. Source: Csurka et al. 2013, What is a good evaluation measure for semantic
+      segmentation? (BMVC), with the tolerance and the averaging of SegNet's Table 1, https://arxiv.org/abs/1511.00561.
+    - NSD, the normalized surface distance: the fraction of the pixels of both boundaries that are within one pixel of
+      the other one (of its longest side). Source: Nikolov et al. 2018, https://arxiv.org/abs/1809.04430.
+    - HD95: the larger one of the 95th percentiles of the distances in the two directions. Source: the robust Hausdorff
+      distance as defined by Maier-Hein et al. 2024, Metrics reloaded, https://arxiv.org/abs/2206.01653.
     """
 
     def __init__(self, num_classes: int, ratio: float = 0.0075):
         self.ratio = ratio
-        self.image_scores: list[float] = []
+        self.image_f1: list[float] = []
+        # By class, one value per image; hd95 only of those that are not missed.
+        self.nsd, self.hd95, self.missed = ([[] for _ in range(num_classes)] for _ in range(3))
 
-    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
-        tolerance = self.ratio * math.hypot(*target.shape)
+    def update(self, target: np.ndarray, pred: np.ndarray, spacing: Sequence[float] | None = None) -> None:
+        spacing = spacing or (1.0,) * target.ndim
+        tolerance = self.ratio * math.hypot(*(n * size for n, size in zip(target.shape, spacing, strict=True)))
         target_boundary, pred_boundary = boundary_mask(target), boundary_mask(pred)
         f1 = []
         for label in np.unique(target[target_boundary]):
             true, predicted = target_boundary & (target == label), pred_boundary & (pred == label)
-            precision, recall = fraction_near(predicted, true, tolerance), fraction_near(true, predicted, tolerance)
+            self.missed[label].append(not predicted.any())
+            if not predicted.any():
+                f1.append(0.0)
+                self.nsd[label].append(0.0)
+                continue
+            distances = distances_between(predicted, true, spacing), distances_between(true, predicted, spacing)
+            precision, recall = (float(np.mean(values <= tolerance + EPSILON)) for values in distances)
             f1.append(2 * precision * recall / (precision + recall) if precision + recall else 0.0)
+            self.nsd[label].append(float(np.mean(np.concatenate(distances) <= max(spacing) + EPSILON)))
+            self.hd95[label].append(max(float(np.percentile(values, 95)) for values in distances))
         if f1:
-            self.image_scores.append(float(np.mean(f1)))
+            self.image_f1.append(float(np.mean(f1)))
 
     def scores(self, classes: Sequence[str]) -> dict[str, float]:
-        """Return ``boundary/bf`` if any image has a boundary."""
-        return {"boundary/bf": float(np.mean(self.image_scores))} if self.image_scores else {}
+        """Return ``boundary/bf``, and ``boundary/nsd``, ``hd95``, ``missed`` per class and their means over classes."""
+        scores = {"boundary/bf": float(np.mean(self.image_f1))} if self.image_f1 else {}
+        for name, values in {"nsd": self.nsd, "hd95": self.hd95, "missed": self.missed}.items():
+            means = {label: float(np.mean(v)) for label, v in zip(classes, values, strict=True) if v}
+            if means:
+                scores[f"boundary/{name}"] = float(np.mean(list(means.values())))
+            scores |= {f"boundary/{name}/{label}": value for label, value in means.items()}
+        return scores
 
 
-def fraction_near(mask: np.ndarray, reference: np.ndarray, tolerance: float) -> float:
-    """Return the fraction of a mask within ``tolerance`` of the ``reference`` mask; 0 if either is empty."""
-    if not mask.any() or not reference.any():
-        return 0.0
-    return float(np.mean(distance_to(reference)[mask] <= tolerance))
+def distances_between(mask: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Return the distance of every pixel of a mask to the nearest one of ``reference``; neither is empty."""
+    box = ndimage.find_objects((mask | reference).astype(np.uint8))[0]  # contains all pixels that matter
+    distance: Any = ndimage.distance_transform_edt(~reference[box], sampling=spacing)
+    return distance[mask[box]]
 
 
 class Trimap:
@@ -113,7 +140,7 @@ class Trimap:
     def __init__(self, num_classes: int):
         self.correct, self.total = np.zeros((2, len(self.radii)), np.int64)
 
-    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
+    def update(self, target: np.ndarray, pred: np.ndarray, spacing: Sequence[float] | None = None) -> None:
         boundary = boundary_mask(target)
         if not boundary.any():
             return

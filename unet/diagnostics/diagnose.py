@@ -1,10 +1,12 @@
 """Compute all diagnostics of a split; each is an entry of one of two tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from unet.data.files import FilePair
 from unet.data.module import SegmentationData
 from unet.diagnostics.best_effort import skip_on_error
-from unet.diagnostics.boundary import BoundaryF1, BoundaryIoU, Trimap
+from unet.diagnostics.boundary import BoundaryDistance, BoundaryIoU, Trimap
+from unet.diagnostics.calibration import calibration
 from unet.diagnostics.checkerboard import checkerboard
 from unet.diagnostics.information import information
 from unet.diagnostics.objects import ObjectRecall
@@ -19,14 +21,15 @@ Scores = dict[str, float]
 
 LABEL_METRICS = {
     "boundary/iou": BoundaryIoU,
-    "boundary/bf": BoundaryF1,
+    "boundary/distance": BoundaryDistance,
     "trimap": Trimap,
     "objects": ObjectRecall,
     "thin": SkeletonRecall,
 }
 """Diagnostics of labels alone: classes whose argument is the number of classes.
 
-``update(target, pred)`` adds the labels (*S) uint8 of one image, both ``IGNORE_INDEX`` where the target is.
+``update(target, pred, spacing)`` adds the labels (*S) uint8 of one image, both ``IGNORE_INDEX`` where the target is,
+with the size of a pixel along each axis, None where it is not known.
 ``scores(classes)`` returns the scores by name, without the split; none of classes that do not occur.
 """
 
@@ -34,6 +37,7 @@ MODEL_PROBES: dict[str, Callable[[SegmentationTask, SegmentationData, str], Scor
     "shift": shift,
     "checkerboard": checkerboard,
     "information": information,
+    "calibration": calibration,
 }
 """Diagnostics that run the network; they raise ``UserError`` where they do not apply."""
 
@@ -57,10 +61,21 @@ def diagnose(task: SegmentationTask, data: SegmentationData, split: str) -> Scor
 def label_scores(task: SegmentationTask, data: SegmentationData, split: str) -> Scores:
     """Return the scores of all ``LABEL_METRICS``, predicting every image once."""
     metrics = {name: metric(len(task.classes)) for name, metric in LABEL_METRICS.items()}
-    for target, pred in predict_split(task, data, split):
+    for (target, pred), spacing in zip(predict_split(task, data, split), pixel_sizes(data, split), strict=False):
         for name in list(metrics):
             metric = metrics.pop(name)  # a metric that fails is not added again
             with skip_on_error(name):
-                metric.update(target, pred)
+                metric.update(target, pred, spacing)
                 metrics[name] = metric
     return {key: value for metric in metrics.values() for key, value in metric.scores(task.classes).items()}
+
+
+def pixel_sizes(data: SegmentationData, split: str) -> Iterator[tuple[float, ...] | None]:
+    """Yield the size of a pixel along each axis of every item of a split, in mm; None unless it is a NIfTI file.
+
+    ``data.eval_transforms`` may resize images, after which it is not known.
+    """
+    for item in data.samples[split].items:
+        pair = item.read
+        size = pair.voxel_size() if isinstance(pair, FilePair) and not data.transforms["eval"] else None
+        yield size and size[: data.source.spatial_dims]

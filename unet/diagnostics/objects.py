@@ -30,7 +30,7 @@ class ObjectRecall:
     def __init__(self, num_classes: int):
         self.detected, self.total = np.zeros((2, num_classes, len(BIN_STARTS)), np.int64)
 
-    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
+    def update(self, target: np.ndarray, pred: np.ndarray, spacing: Sequence[float] | None = None) -> None:
         for label in range(len(self.total)):
             objects = components(target == label)
             sizes = np.bincount(objects.ravel())[1:]

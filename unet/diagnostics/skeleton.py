@@ -17,7 +17,7 @@ class SkeletonRecall:
     def __init__(self, num_classes: int):
         self.correct, self.total = np.zeros((2, num_classes), np.int64)
 
-    def update(self, target: np.ndarray, pred: np.ndarray) -> None:
+    def update(self, target: np.ndarray, pred: np.ndarray, spacing: Sequence[float] | None = None) -> None:
         if target.ndim == 1:
             return
         for label in range(len(self.total)):

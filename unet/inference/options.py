@@ -1,5 +1,6 @@
 """The options of a prediction."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ class PredictOptions:
     transforms: bool = True
     threshold: float | None = None
     strict: bool = False
+    temperature: float = 1.0
 
     def check(self, spatial_dims: int) -> None:
         """Raise UserError, naming the option, for an invalid value."""
@@ -29,6 +31,9 @@ class PredictOptions:
             raise UserError(f"batch: expected an integer of at least 1, found {self.batch!r}")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision: expected one of {', '.join(PRECISIONS)}, found {self.precision!r}")
+        is_number = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
+        if not is_number or not 0 < self.temperature < math.inf:
+            raise UserError(f"temperature: expected a number above 0, found {self.temperature!r}")
         if self.threshold is not None:
             number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
             if not number or not 0 < self.threshold < 1:

@@ -91,6 +91,7 @@ class Segmenter(nn.Module):
         transforms: bool = True,
         threshold: float | None = None,
         strict: bool = False,
+        temperature: float = 1.0,
         **unknown: Never,
     ) -> Any:
         """Return the labels of one image of any size; large images are predicted in overlapping tiles.
@@ -115,6 +116,8 @@ class Segmenter(nn.Module):
             threshold: for two classes: the label is 1 where the probability of class 1 exceeds it, 0 to 1, both
                 excluded. Default: the class with the largest probability.
             strict: whether a doubtful image is an error instead of a warning.
+            temperature: the logits are divided by it before the softmax, which changes the probabilities and the labels
+                of a ``threshold``; a run's ``calibration/temperature`` is fitted to its validation images.
 
         Returns:
             The labels (*S) as uint8, or with ``probabilities`` a tuple of the labels and the probabilities (*S, K) as
@@ -125,7 +128,7 @@ class Segmenter(nn.Module):
                 invalid value, or the image is doubtful and ``strict`` is True.
             TypeError: an option is unknown.
         """
-        options = PredictOptions(tile, overlap, tta, batch, precision, transforms, threshold, strict)
+        options = PredictOptions(tile, overlap, tta, batch, precision, transforms, threshold, strict, temperature)
         for name in unknown:
             valid = [field.name for field in fields(options)]
             raise TypeError(f"predict: no option {name!r}{did_you_mean(name, valid)} (valid: {', '.join(valid)})")
@@ -203,6 +206,7 @@ def predict_windows(
     if undo is not None:
         windows = [(full, stitch(windows, size, "cpu"))]
     for window, logits in windows:
+        logits = logits / options.temperature if options.temperature != 1 else logits
         labels, scores = decode_logits(logits, undo or (lambda maps: maps), probabilities, options.threshold)
         yield window, labels.cpu(), None if scores is None else scores.cpu()
     report_doubts(converter.doubts(), options, warn)

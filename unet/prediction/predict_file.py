@@ -18,8 +18,12 @@ from unet.io.atomic import atomic_write
 from unet.io.channel_files import ChannelReader, open_channels
 from unet.io.image_formats import Array
 from unet.io.image_reader import ImageReader, ReadOptions
+from unet.labels import IGNORE_INDEX
 from unet.prediction.overlay import OverlayWriter
 from unet.prediction.writing import open_label_writer, open_npy_writer
+
+GREYS = [[level] * 3 for level in range(255)]
+"""The colours of the levels of the uncertainty."""
 
 
 def predict_file(
@@ -31,12 +35,13 @@ def predict_file(
     overlay: Path | None = None,
     warn: Callable[[str], None] = warnings.warn,
     label_format: str = "index",
+    uncertainty: Path | None = None,
 ) -> tuple[int, ...]:
     """Write the labels of an image file, and the other outputs that have a path; return the size of the image.
 
     ``path`` may be one file for each channel, in the order of the training. ``warn`` gets a message for each reason why
-    the labels are doubtful; ``label_format`` is a key of :data:`unet.prediction.writing.LABEL_FORMATS`. No partial file
-    remains.
+    the labels are doubtful; ``label_format`` is a key of :data:`unet.prediction.writing.LABEL_FORMATS`. The uncertainty
+    is that of :func:`entropy_levels`, in the format of the labels. No partial file remains.
 
     Raises:
         UserError: the image cannot be read, the network cannot take it, or it is doubtful and ``options.strict`` is
@@ -52,21 +57,37 @@ def predict_file(
         report_doubts(grid_doubts(*voxel_grid(image.stored.affine), model.description), options, warn)
     with ExitStack() as stack:
         write_labels = stack.enter_context(open_label_writer(labels, paths[0], image.size, model.colors, label_format))
-        write_scores = overlay_writer = None
+        write_scores = write_uncertainty = overlay_writer = None
         if probabilities is not None:
             shape = (*image.size, len(model.classes))
             write_scores = stack.enter_context(open_npy_writer(probabilities, shape, "float16"))
+        if uncertainty is not None:
+            output = open_label_writer(uncertainty, paths[0], image.size, GREYS, label_format)
+            write_uncertainty = stack.enter_context(output)
         if overlay is not None:
             overlay_writer = OverlayWriter(stack.enter_context(atomic_write(overlay)), image.size, model.colors)
-        for begin, band, scores in predict_bands(model, image, options, write_scores is not None, warn):
+        needs_scores = write_scores is not None or write_uncertainty is not None
+        for begin, band, scores in predict_bands(model, image, options, needs_scores, warn):
             write_labels(band)
             if write_scores is not None and scores is not None:
                 write_scores(scores)
+            if write_uncertainty is not None and scores is not None:
+                write_uncertainty(entropy_levels(scores))
             if overlay_writer is not None:
                 overlay_writer.write(image.rows(begin, begin + len(band)), band)
         if overlay_writer is not None:
             overlay_writer.close()
     return image.size
+
+
+def entropy_levels(probabilities: Array) -> Array:
+    """Return the entropy of probabilities (*S, K) in units of its maximum, log K, as uint8 levels (*S).
+
+    0: one class is certain; 254: all classes are equally likely; ``IGNORE_INDEX``: the image has no data here.
+    """
+    values = probabilities.astype(np.float32)
+    entropy = -(values * np.log(np.maximum(values, np.finfo(np.float32).tiny))).sum(-1) / np.log(values.shape[-1])
+    return np.where(np.isnan(entropy), IGNORE_INDEX, np.rint(254 * np.clip(entropy, 0, 1))).astype(np.uint8)
 
 
 def predict_bands(

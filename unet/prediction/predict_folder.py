@@ -23,7 +23,8 @@ from unet.prediction.overlay import contact_sheet
 from unet.prediction.predict_file import predict_file
 from unet.prediction.writing import check_label_format, label_suffix
 
-RECORDS, PROBABILITIES, OVERLAYS, CONTACT_SHEET = "records", "probabilities", "overlays", "sheet.png"
+RECORDS, PROBABILITIES, UNCERTAINTY, OVERLAYS = "records", "probabilities", "uncertainty", "overlays"
+CONTACT_SHEET = "sheet.png"
 DONE, SKIPPED, DOUBTFUL, FAILED = "done", "already done", "doubtful", "failed"
 STATES = (DONE, SKIPPED, DOUBTFUL, FAILED)
 
@@ -50,12 +51,14 @@ class OutputPaths:
     labels: Path
     record: Path
     probabilities: Path | None
+    uncertainty: Path | None
     overlay: Path | None
 
     @property
     def results(self) -> list[Path]:
         """Return all files but the record."""
-        return [path for path in (self.labels, self.probabilities, self.overlay) if path is not None]
+        outputs = (self.labels, self.probabilities, self.uncertainty, self.overlay)
+        return [path for path in outputs if path is not None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class BatchOptions:
         root: the folder of the images; their sub-folders in it are kept in ``output``. None: all files are written
             into ``output`` itself.
         labels: the format of the labels of 2-D images, a key of :data:`unet.prediction.writing.LABEL_FORMATS`.
-        probabilities, overlays: whether they are written as well.
+        probabilities, uncertainty, overlays: whether they are written as well.
         overwrite: whether labels may replace a file that this command did not write.
     """
 
@@ -77,6 +80,7 @@ class BatchOptions:
     root: Path | None = None
     labels: str = "index"
     probabilities: bool = False
+    uncertainty: bool = False
     overlays: bool = False
     overwrite: bool = False
 
@@ -84,7 +88,10 @@ class BatchOptions:
         """Return everything that the results of an image in one or more files depend on."""
         options = {key: value for key, value in asdict(self.prediction).items() if key not in ("batch", "strict")}
         options["tile"] = self.prediction.tile and list(self.prediction.tile)  # as JSON returns it
+        if options["temperature"] == 1:
+            del options["temperature"]  # as in records of older versions
         outputs = {"labels": self.labels, "probabilities": self.probabilities, "overlays": self.overlays}
+        outputs |= {"uncertainty": True} if self.uncertainty else {}
         first, *others = map(describe_file, paths)
         return {
             "image": first,
@@ -100,6 +107,7 @@ class BatchOptions:
             self.output / name,
             self.output / RECORDS / f"{name}.json",
             self.output / PROBABILITIES / f"{stem}.npy" if self.probabilities else None,
+            self.output / UNCERTAINTY / name if self.uncertainty else None,
             self.output / OVERLAYS / f"{stem}.png" if self.overlays else None,
         )
 
@@ -111,7 +119,7 @@ class BatchOptions:
         if not parent.is_relative_to(self.root):
             raise UserError(f"{path}: outside {self.root}, the folder that input begins with; predict it separately")
         folder = parent.relative_to(self.root)
-        if folder.parts and folder.parts[0] in (RECORDS, PROBABILITIES, OVERLAYS):
+        if folder.parts and folder.parts[0] in (RECORDS, PROBABILITIES, UNCERTAINTY, OVERLAYS):
             raise UserError(f"{path}: predict writes its own files into {folder.parts[0]}/; rename the folder")
         return folder
 
@@ -174,7 +182,8 @@ def predict_files(
     options.prediction.check(model.net.spatial_dims)
     check_threshold(options.prediction.threshold, model.classes)
     check_label_format(options.labels)
-    for name in ["", RECORDS, *[PROBABILITIES] * options.probabilities, *[OVERLAYS] * options.overlays]:
+    wanted = {PROBABILITIES: options.probabilities, UNCERTAINTY: options.uncertainty, OVERLAYS: options.overlays}
+    for name in ["", RECORDS, *(name for name, is_wanted in wanted.items() if is_wanted)]:
         make_folder(options.output / name, "output")
     check_output(files, options)
     results: list[FileResult] = []
@@ -236,6 +245,7 @@ def predict_unless_done(
             outputs.overlay,
             doubts.append,
             options.labels,
+            outputs.uncertainty,
         )
         notes = file_notes(path, outputs.labels)
         write_json(outputs.record, {**current, "doubts": doubts, "notes": notes})

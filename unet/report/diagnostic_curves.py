@@ -23,6 +23,8 @@ class Diagnostic:
 DIAGNOSTICS = (
     Diagnostic("boundary/iou", "boundary IoU", "IoU of the inner rims of the contours; higher is better"),
     Diagnostic("boundary/bf", "boundary F", "contours matched within a tolerance; higher is better"),
+    Diagnostic("boundary/nsd", "NSD", "boundaries within one pixel of each other; higher is better"),
+    Diagnostic("boundary/hd95", "HD95", "95th percentile of the distance of the boundaries; lower is better"),
     Diagnostic("thin/*", "thin structures", "skeleton recall, mean over classes; higher is better"),
     Diagnostic(
         SMALL_OBJECTS,
@@ -34,6 +36,7 @@ DIAGNOSTICS = (
     Diagnostic("checkerboard/imbalance", "checkerboard", "variation over grid positions, one color; lower is better"),
     Diagnostic("checkerboard/peak/*", "peaks", "power of the logits at the strides' frequencies, relative; about 1"),
     Diagnostic("checkerboard/peak_truth/*", "peaks of the truth", "the same of the true labels, for comparison"),
+    Diagnostic("calibration/ece", "calibration", "difference of confidence and accuracy; lower is better"),
     Diagnostic("information/*", "information", "R² of a linear read-out of the image, mean over levels"),
 )
 

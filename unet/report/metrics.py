@@ -13,7 +13,10 @@ from unet.report.read_sweep import Run
 Array = np.ndarray
 
 TITLES = {"miou": "mIoU", "dice": "Dice", "accuracy": "pixel accuracy", "class_accuracy": "class accuracy"}
-LOWER_IS_BETTER = ("loss", "checkerboard/*", "time/train_seconds", "memory/*", "model/parameters", "model/flops")
+LOWER_IS_BETTER = (
+    "loss", "checkerboard/*", "boundary/hd95*", "boundary/missed*", "calibration/ece*",
+    "time/train_seconds", "memory/*", "model/parameters", "model/flops",
+)  # fmt: skip
 RUN_KEYS = ("model/", "time/", "memory/")
 """Prefixes of keys without a split."""
 SMALL_OBJECTS, OVERFITTING = "recall of small objects", "train minus evaluated mIoU"

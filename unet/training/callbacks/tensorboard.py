@@ -23,8 +23,8 @@ from unet.training.callbacks.checkpoint import is_optimizer_step
 from unet.training.loggers import IMAGE_LOGGERS, log_image
 from unet.visualization import draw_confusion_matrix, panel
 
-CURVES = ("trimap/", "objects/", "objects_count/", "checkerboard/peak", "information/")
-"""Diagnostics, without the name of the split, whose last part is a radius, a size, a stride or a level."""
+CURVES = ("trimap/", "objects/", "objects_count/", "checkerboard/peak", "information/", "calibration/accuracy/")
+"""Diagnostics, without the split's name, whose last part is a radius, a size, a stride, a level or a percentage."""
 THRESHOLDS = 127
 """Number of thresholds of a precision-recall curve, evenly spaced: the largest that TensorBoard draws."""
 
