@@ -47,7 +47,7 @@ def test_every_experiment_composes_and_has_its_command(name):
 
 
 def test_the_trainer_config_has_all_arguments_of_lightning():
-    excluded = {"logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
+    excluded = {"logger", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
     assert set(config().trainer) == set(inspect.signature(Trainer.__init__).parameters) - {"self"} - excluded
 
 

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.filterwarnings(
 )
 DIAGNOSTICS = {
     "boundary/iou", "boundary/iou/membrane", "boundary/iou/cell", "boundary/bf",
-    "boundary/nsd", "boundary/nsd/membrane", "boundary/nsd/cell", "boundary/missed", "boundary/missed/membrane", "boundary/missed/cell",
+    "boundary/nsd", "boundary/nsd/membrane", "boundary/nsd/cell",
+    "boundary/missed", "boundary/missed/membrane", "boundary/missed/cell",
     "calibration/ece", "calibration/gap", "calibration/temperature", "calibration/ece_scaled",
     "trimap/1", "trimap/2", "trimap/4", "trimap/8", "trimap/16",
     "thin/membrane", "thin/cell",

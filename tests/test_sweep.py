@@ -17,10 +17,12 @@ from test_command_line import run, start
 from test_training import assert_same, weights
 
 from unet.errors import UserError
+from unet.io.atomic import read_json, write_json
 from unet.io.run_folder import reset_run_folder
 from unet.runs.run import lock_folder, objective
 from unet.runs.run_names import job_name, sweep_name, swept_keys
 from unet.runs.sweep import Sweep, print_table, progress_line, read_states
+from unet.training.callbacks.pruning import LEAST_JOBS, VALIDATIONS
 
 pytestmark = pytest.mark.slow
 SHORT = ("-m", "hydra.sweep.dir=sweep", "subprocess_per_job=false", "trainer.max_epochs=1")
@@ -208,6 +210,25 @@ def test_a_search_chooses_its_jobs_resumes_and_is_reported_as_one(stack, tmp_pat
     failing = [*SHORT[2:], *space, "hydra.sweeper.n_trials=2", "hydra.sweep.dir=failed", "model.width=-1"]
     result = run(stack, tmp_path, "-m", *failing)
     assert result.returncode == 1 and "2 of 2 jobs did not finish" in result.stderr
+
+
+def test_pruning_outside_of_a_search_is_refused(stack, tmp_path):
+    result = run(stack, tmp_path, *SHORT, "prune=true", "seed=0,1")
+    assert result.returncode == 1 and "prune=true: only in a search (-m hydra/sweeper=search)" in result.stderr
+
+
+def test_a_search_with_pruning_stops_jobs_finishes_and_reports_them(stack, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs pip install -e '.[search]'")
+    for number in range(LEAST_JOBS):
+        (tmp_path / "sweep" / f"better{number}").mkdir(parents=True)
+        write_json(tmp_path / "sweep" / f"better{number}" / VALIDATIONS, {"0": 0.5, "1": 1.0})
+    space = ["hydra/sweeper=search", "optim.lr=tag(log,interval(1e-4,1e-1))", "prune=true", "trainer.max_epochs=4"]
+    result = run(stack, tmp_path, *SHORT, *space, "hydra.sweeper.n_trials=2")
+    assert result.returncode == 0, result.stderr
+    metrics = [read_json(path) for path in (tmp_path / "sweep").glob("*/metrics.json")]
+    assert len(metrics) == 2 and all("the median of" in values["pruned"] for values in metrics)
+    assert result.stdout.count("stopped after epoch 2: val/miou") == 2
+    assert "These 2 runs, 2 of them stopped early, are a search" in result.stdout
 
 
 def test_progress_has_the_remaining_time_with_diagnostics_and_parallel_jobs(tmp_path):

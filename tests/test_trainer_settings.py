@@ -9,6 +9,7 @@ from conftest import config
 from folders import sentence
 from hydra.errors import ConfigCompositionException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
 
 from unet.errors import UserError
 from unet.runs.error_messages import format_error
@@ -39,7 +40,10 @@ pytestmark = pytest.mark.filterwarnings(
         ("trainer.deterministic=foo", ["trainer.deterministic", "warn"]),
         ("trainer.gradient_clip_algorithm=foo", ["trainer.gradient_clip_algorithm", "norm, value"]),
         ("+trainer.logger=false", ["trainer.logger: cannot be changed", "set the key logger instead"]),
-        ("+trainer.callbacks=[x]", ["trainer.callbacks: cannot be changed"]),
+        ("trainer.callbacks=[x]", ["trainer.callbacks[0]: expected {_target_: a callback of Lightning}, found 'x'"]),
+        ("trainer.callbacks=x", ["trainer.callbacks: expected null or a list", "found 'x'"]),
+        ("trainer.callbacks=[{_target_: builtins.dict}]", ["trainer.callbacks[0]: expected", "found {'_target_'"]),
+        ("trainer.callbacks=[{_target_: nowhere.Callback}]", ["trainer.callbacks[0]", "nowhere"]),
         ("trainer.profiler=foo", ["Lightning refuses the settings", "simple"]),
         ("trainer.plugins=[x]", ["Lightning refuses the settings"]),
         ("trainer.strategy=foo", ["Lightning refuses the settings"]),
@@ -91,3 +95,23 @@ def test_an_evaluation_of_a_part_of_the_images_is_warned_of(composed: Any, tmp_p
     metrics = train(composed("trainer.limit_test_batches=1"), tmp_path / "run")
     output = capsys.readouterr().out
     assert f"warning: only {metrics['test/images']} of " in output and "images of test were evaluated" in output
+
+
+class CountSteps(Callback):
+    """A callback of a user's: prints how many steps it saw, and after how many it stops the training."""
+
+    def __init__(self, most: int):
+        self.most, self.steps = most, 0
+
+    def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
+        self.steps += 1
+        trainer.should_stop = self.steps >= self.most
+
+    def on_train_end(self, trainer: Any, *arguments: Any) -> None:
+        print(f"{self.steps} steps seen")
+
+
+def test_callbacks_of_the_user_s_are_called(composed: Any, tmp_path: Path, capsys):
+    own = f"{{_target_: {__name__}.CountSteps, most: 2}}"
+    metrics = train(composed("trainer.max_epochs=50", f"trainer.callbacks=[{own}]"), tmp_path)
+    assert "2 steps seen" in capsys.readouterr().out and metrics["steps"] == 2

@@ -22,7 +22,7 @@ RUNTIME_KEYS = (
 Two runs that differ in these alone are the same run, and no report compares them.
 """
 
-FIXED_TRAINER_KEYS = {"logger", "callbacks", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
+FIXED_TRAINER_KEYS = {"logger", "default_root_dir", "use_distributed_sampler", "enable_autolog_hparams"}
 """Arguments of Lightning's Trainer that this project sets itself."""
 
 SPLIT_SEED = "data.source.split_seed"

@@ -35,6 +35,7 @@ from unet.task.module import SegmentationTask
 from unet.training.callbacks import checkpoint, tensorboard
 from unet.training.callbacks.ema import MovingAverage
 from unet.training.callbacks.progress import Progress
+from unet.training.callbacks.pruning import MedianPruning
 from unet.training.file_headers import declared_nodata, volume_grid
 from unet.training.loggers import make_loggers
 from unet.training.seeded_network import build_network
@@ -186,6 +187,9 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         settings["enable_progress_bar"] = Console().is_terminal
     if settings["enable_progress_bar"]:
         callbacks.append(RichProgressBar(leave=False))
+    if config.get("prune"):  # configs of older versions have none
+        callbacks.append(MedianPruning(out))
+    callbacks += make_callbacks(settings.pop("callbacks", None))
     plugins = [checkpoint.AtomicCheckpointIO(), *(settings.pop("plugins") or [])]
     return make_trainer(
         **settings,
@@ -222,7 +226,23 @@ def check_trainer(config: DictConfig) -> None:
             f"trainer.num_nodes={settings['num_nodes']}: the other nodes would be waited for without end; start every "
             f"node with torchrun or srun, or set MASTER_ADDR and NODE_RANK, or leave the key out"
         )
+    settings["callbacks"] = make_callbacks(settings.get("callbacks"))
     make_trainer(**settings, logger=False, use_distributed_sampler=False)
+
+
+def make_callbacks(configs: Sequence[Any] | None) -> list[Callback]:
+    """Return the callbacks of ``trainer.callbacks``. Raises UserError where one cannot be made."""
+    callbacks = []
+    for number, settings in enumerate(configs or []):
+        key = f"trainer.callbacks[{number}]"
+        try:
+            callback = instantiate(settings) if isinstance(settings, dict) else None
+        except Exception as error:
+            raise UserError(f"{key}: {' '.join(str(error.__cause__ or error).split())}") from error
+        if not isinstance(callback, Callback):
+            raise UserError(f"{key}: expected {{_target_: a callback of Lightning}}, found {settings!r}")
+        callbacks.append(callback)
+    return callbacks
 
 
 def make_trainer(**settings: Any) -> L.Trainer:

@@ -70,6 +70,10 @@ PARTS_LIST = Limit(
     f"a list of {', '.join(PARTS)}, such as [encoder]",
     lambda value: isinstance(value, list) and len(value) > 0 and all(part in PARTS for part in value),
 )
+CALLBACKS = Limit(
+    "null or a list, such as [{_target_: my_module.MyCallback}]",
+    lambda value: value is None or isinstance(value, list),
+)
 BETAS = Limit(
     "two numbers of at least 0 and below 1",
     lambda value: isinstance(value, Sequence) and len(value) == 2 and all(map(fraction().accepts, value)),
@@ -105,7 +109,7 @@ LIMITS: Mapping[str, Limit] = {
     for keys, limit in {
         "seed": integer_range(0, 2**32 - 1),  # the range of numpy seeds
         "threads": or_null(integer_range(1, MAX_THREADS)),
-        "diagnostics loss.logit_adjustment model.deep_supervision": BOOLEAN,
+        "diagnostics prune loss.logit_adjustment model.deep_supervision": BOOLEAN,
         "compile": Limit("auto, true or false", lambda value: value == "auto" or isinstance(value, bool), ("auto",)),
         "logger": LOGGER,
         "num_logged_images feature_maps": integer_range(0),
@@ -139,6 +143,7 @@ LIMITS: Mapping[str, Limit] = {
         "trainer.val_check_interval": or_null(POSITIVE),
         "trainer.log_every_n_steps trainer.accumulate_grad_batches trainer.num_nodes": integer_range(1),
         "trainer.precision": PRECISION,
+        "trainer.callbacks": CALLBACKS,
         "trainer.enable_checkpointing": CHECKPOINTING,
         "trainer.barebones": NOT_BAREBONES,
         "trainer.deterministic": or_null(one_of(True, False, "warn")),

@@ -34,6 +34,7 @@ from unet.training.build import (
     task_from_metadata,
 )
 from unet.training.callbacks.progress import Progress
+from unet.training.callbacks.pruning import pruning_reason
 from unet.training.callbacks.tensorboard import add_curves, get_writer, predict_panels
 from unet.training.console import print_initial_weights, print_result, print_summary
 from unet.training.initial_weights import LoadedWeights, leakage_warning, load_initial_weights, read_initial_weights
@@ -103,6 +104,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
         "time/samples_per_second": progress.samples_per_second,
         "memory/peak_bytes": torch.cuda.max_memory_allocated() if task.device.type == "cuda" else peak_memory_bytes(),
         "steps": trainer.global_step,
+        **({"pruned": reason} if (reason := pruning_reason(trainer)) else {}),
         "seed": config.seed,
         "data": config.data.name,
         "precision": str(trainer.precision),
