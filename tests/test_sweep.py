@@ -228,7 +228,7 @@ def test_a_search_with_pruning_stops_jobs_finishes_and_reports_them(stack, tmp_p
     metrics = [read_json(path) for path in (tmp_path / "sweep").glob("*/metrics.json")]
     assert len(metrics) == 2 and all("the median of" in values["pruned"] for values in metrics)
     assert result.stdout.count("stopped after epoch 2: val/miou") == 2
-    assert "These 2 runs, 2 of them stopped early, are a search" in result.stdout
+    assert "These 2 runs (2 stopped early) are a search" in result.stdout
 
 
 def test_progress_has_the_remaining_time_with_diagnostics_and_parallel_jobs(tmp_path):

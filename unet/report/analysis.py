@@ -240,7 +240,7 @@ def search_warnings(sweep: Sweep) -> list[str]:
     scores = dict(zip([run.name for run in done], validation_scores(done), strict=True))
     best = max(scores, key=scores.__getitem__)
     stopped = sum("pruned" in run.metrics for run in done)
-    early = f", {stopped} of them stopped early" if stopped else ""
+    early = f" ({stopped} stopped early)" if stopped else ""
     return [
         f"These {len(scores)} runs{early} are a search, which is no comparison: earlier results chose each of them. "
         f"The best on validation is {best} ({scores[best]:.4f}), in part by luck: compare it with others at new seeds."
