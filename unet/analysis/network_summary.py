@@ -59,6 +59,7 @@ class NetworkSummary:
     layers: list[LayerSummary]
     fields: ReceptiveFields
     warnings: list[str]
+    checkpointing: bool = False
 
     @property
     def parameters(self) -> int:
@@ -70,7 +71,19 @@ class NetworkSummary:
 
     @property
     def memory(self) -> int:
-        return sum(layer.memory for layer in self.layers)
+        """Return the bytes kept for the backward pass, with those of the largest stage that it computes again."""
+        if not self.checkpointing:
+            return sum(layer.memory for layer in self.layers)
+        outputs = [layer for layer in self.layers if layer.name.partition(".")[0] in ("stem", "encoder", "decoder")]
+        stages: dict[str, int] = {}
+        kept = sum(4 * layer.channels * math.prod(layer.size) for layer in outputs)
+        for layer in self.layers:
+            stage = stage_name(layer.name)
+            if stage is None:
+                kept += layer.memory
+            else:
+                stages[stage] = stages.get(stage, 0) + layer.memory
+        return kept + max(stages.values())
 
 
 def to_metrics(summary: NetworkSummary) -> dict[str, Any]:
@@ -132,7 +145,7 @@ def summarize_network(
     """
     size = tuple(size)
     with torch.device("meta"):
-        net = UNet(**settings)
+        net = UNet(**{**settings, "checkpointing": False})  # the memory of every layer
         image = torch.empty(batch, net.in_channels, *size)
     net.check(image)
     shapes: dict[str, tuple[Size, Size, int]] = {}
@@ -166,7 +179,17 @@ def summarize_network(
         )
     padding = padding_to_multiple(size, net.total_stride)
     warnings = list(warnings_for(layers, fields, object_size))
-    return NetworkSummary(net.in_channels, size, padding, layers, fields, warnings)
+    return NetworkSummary(net.in_channels, size, padding, layers, fields, warnings, bool(settings.get("checkpointing")))
+
+
+def stage_name(layer: str) -> str | None:
+    """Return the stage that ``checkpointing`` computes again with a layer; None: the layer's activations are kept."""
+    kind, _, level = layer.partition(".")
+    if kind == "stem":
+        return kind
+    if kind in ("downs", "encoder"):
+        return f"encoder {level}" if level else None  # an encoder of timm
+    return f"decoder {level}" if kind in ("ups", "joins", "decoder") else None
 
 
 def named_layers(net: UNet) -> Iterator[tuple[str, nn.Module]]:

@@ -57,6 +57,7 @@ FIRST_VALUES = {
     "model.block": "plain",
     "model.encoder": "none",
     "model.deep_supervision": False,
+    "model.checkpointing": False,
 }
 """Keys that older versions did not have, and the values that train as they did."""
 

@@ -2,13 +2,16 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 import unet.network.ops  # noqa: F401  (importing the operators registers them)
 from unet.errors import UserError
@@ -51,6 +54,8 @@ class UNet(nn.Module):
         dropout: probability of dropping a channel at the end of every block, 0 to below 1.
         deep_supervision: whether the network in training mode returns a list: the logits, then those of the coarser
             levels of the decoder but the last, for :func:`unet.task.losses.deep_loss`. It needs three levels.
+        checkpointing: whether training keeps the outputs of the levels alone and computes the other activations again
+            in the backward pass: less memory, about a third more time. An encoder of timm keeps all.
 
     Raises:
         UserError: an argument is invalid, or an input has the wrong number of channels or axes or is too small.
@@ -77,6 +82,7 @@ class UNet(nn.Module):
         act: str = "relu",
         dropout: float = 0.0,
         deep_supervision: bool = False,
+        checkpointing: bool = False,
     ):
         super().__init__()
         check_integer("depth", depth, least=0)
@@ -121,7 +127,7 @@ class UNet(nn.Module):
         self.head = conv(spatial_dims)(self.widths[0], num_classes, 1)
         supervised = self.widths[1 : depth - 1] if deep_supervision else []
         self.coarse_heads = nn.ModuleList(conv(spatial_dims)(channels, num_classes, 1) for channels in supervised)
-        self._warned = False
+        self.checkpointing, self._warned = checkpointing, False
 
     def forward(self, image: Tensor) -> Any:
         size = image.shape[2:]
@@ -133,7 +139,7 @@ class UNet(nn.Module):
         coarse_logits, supervised = [], len(self.coarse_heads) if self.training else 0
         stages = list(zip(self.ups, self.joins, self.decoder, skips, strict=True))
         for level, (up, join, block, skip) in reversed(list(enumerate(stages))):
-            x = block(join(skip, up(x, skip)))
+            x = self.run_stage(partial(decode_stage, up, join, block), x, skip)
             if 0 < level <= supervised:
                 coarse_logits.insert(0, self.coarse_heads[level - 1](x))
         logits = crop(self.head(x), padding, size)
@@ -141,12 +147,20 @@ class UNet(nn.Module):
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """Return the features of every level, fine to coarse; the image's size is a multiple of the total stride."""
-        features = [self.stem(image)]
+        features = [self.run_stage(self.stem, image)]
         if isinstance(self.encoder, TimmEncoder):
             return features + self.encoder(image)
         for down, block in zip(self.downs, self.encoder, strict=True):
-            features.append(block(down(features[-1])))
+            features.append(self.run_stage(partial(encode_stage, down, block), features[-1]))
         return features
+
+    def run_stage(self, stage: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Return ``stage(*inputs)``; with ``checkpointing`` its activations are not kept for the backward pass."""
+        if not self.checkpointing or not self.training or not torch.is_grad_enabled():
+            return stage(*inputs)
+        # A compiler computes no statistics twice, and takes no context.
+        contexts = {} if torch.compiler.is_compiling() else {"context_fn": partial(checkpoint_contexts, self)}
+        return checkpoint(stage, *inputs, use_reentrant=False, **contexts)
 
     def check(self, image: Tensor) -> None:
         """Raise UserError for an invalid input; warn once if the bottleneck is too small for small objects."""
@@ -178,6 +192,35 @@ class UNet(nn.Module):
                 f"consider a smaller model.depth or larger crops",
                 stacklevel=3,
             )
+
+
+def encode_stage(down: nn.Module, block: nn.Module, x: Tensor) -> Tensor:
+    """Return the features of the next coarser level."""
+    return block(down(x))
+
+
+def decode_stage(up: nn.Module, join: nn.Module, block: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
+    """Return the features of the decoder at the level of ``skip``."""
+    return block(join(skip, up(x, skip)))
+
+
+def checkpoint_contexts(net: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return the contexts in which activations are computed, and computed again in the backward pass."""
+    return nullcontext(), keep_running_statistics(net)
+
+
+@contextmanager
+def keep_running_statistics(net: nn.Module) -> Iterator[None]:
+    """Let batch norm leave its running statistics: those of this batch are in them when it is computed again."""
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, settings, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def check_encoder_settings(encoder: Any, down: Any, stride: Any, width: Any, spatial_dims: int) -> None:

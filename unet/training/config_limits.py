@@ -109,7 +109,7 @@ LIMITS: Mapping[str, Limit] = {
     for keys, limit in {
         "seed": integer_range(0, 2**32 - 1),  # the range of numpy seeds
         "threads": or_null(integer_range(1, MAX_THREADS)),
-        "diagnostics prune loss.logit_adjustment model.deep_supervision": BOOLEAN,
+        "diagnostics prune loss.logit_adjustment model.deep_supervision model.checkpointing": BOOLEAN,
         "compile": Limit("auto, true or false", lambda value: value == "auto" or isinstance(value, bool), ("auto",)),
         "logger": LOGGER,
         "num_logged_images feature_maps": integer_range(0),
