@@ -48,6 +48,10 @@ def main(config: DictConfig) -> None:
     totals = f"{summary.parameters:,}", f"{summary.flops / 1e6:,.1f}", f"{summary.memory / 2**20:,.1f}"
     table.add_row("total", *[""] * 6, *totals)
     console.print(table)
+    if summary.checkpointing:
+        console.print(
+            "Checkpointing: the total of MiB has the outputs of the levels and the largest level, not all of them"
+        )
     console.print("Sizes for a kernel of k samples, stride s, dilation d and padding p on each side:")
     for layer in summary.layers:
         if layer.formula:

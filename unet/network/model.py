@@ -55,7 +55,7 @@ class UNet(nn.Module):
         deep_supervision: whether the network in training mode returns a list: the logits, then those of the coarser
             levels of the decoder but the last, for :func:`unet.task.losses.deep_loss`. It needs three levels.
         checkpointing: whether training keeps the outputs of the levels alone and computes the other activations again
-            in the backward pass: less memory, about a third more time. An encoder of timm keeps all.
+            in the backward pass: less memory, a third to a half more time. An encoder of timm keeps all.
 
     Raises:
         UserError: an argument is invalid, or an input has the wrong number of channels or axes or is too small.
