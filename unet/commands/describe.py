@@ -50,7 +50,7 @@ def main(config: DictConfig) -> None:
     console.print(table)
     if summary.checkpointing:
         console.print(
-            "Checkpointing: the total of MiB has the outputs of the levels and the largest level, not all of them"
+            "Checkpointing: the total of MiB is that of the outputs of the levels and of the largest level"
         )
     console.print("Sizes for a kernel of k samples, stride s, dilation d and padding p on each side:")
     for layer in summary.layers:
