@@ -1,13 +1,16 @@
 """The expected calibration error and the temperature, against values computed by hand and known distributions."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unet.diagnostics.calibration import calibration_error, fit_temperature
+from unet.diagnostics import calibration as module
+from unet.diagnostics.calibration import calibration, calibration_error, fit_temperature
 
 
 def log_probabilities(*first: float) -> torch.Tensor:
@@ -41,3 +44,14 @@ def test_the_temperature_is_the_factor_by_which_calibrated_logits_were_multiplie
     assert temperature == pytest.approx(factor, rel=0.05)
     error, gap = (calibration_error(logits * factor, target)[f"calibration/{name}"] for name in ("ece", "gap"))
     assert factor == 1 or (error > 0.03 and math.copysign(1, gap) == math.copysign(1, factor - 1))
+
+
+def test_there_is_no_temperature_where_no_validation_pixel_is_wrong(monkeypatch):
+    right = log_probabilities(0.9, 0.8), torch.tensor([0, 0])
+    wrong = log_probabilities(0.9, 0.8), torch.tensor([0, 1])
+    for val, has_temperature in ((right, False), (wrong, True)):
+        pixels = {"val": val, "test": wrong}
+        monkeypatch.setattr(module, "collect_logits", lambda task, data, split, pixels=pixels: pixels[split])
+        data: Any = SimpleNamespace(samples={"val": [], "test": []})
+        assert ("calibration/temperature" in calibration(Any, data, "test")) == has_temperature
+        assert "calibration/temperature" not in calibration(Any, data, "val")

@@ -22,6 +22,13 @@ SETTINGS = [
 ]
 
 
+def test_synchronized_batch_norm_is_supported():
+    net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(UNet(width=4, depth=2, checkpointing=True))
+    net(torch.randn(2, 3, 16, 16)).sum().backward()
+    counts = [buffer for name, buffer in net.named_buffers() if name.endswith("num_batches_tracked")]
+    assert counts and all(count == 1 for count in counts)
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_outputs_gradients_and_statistics_are_the_same(settings: dict[str, Any]):
     torch.manual_seed(0)

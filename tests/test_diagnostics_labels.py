@@ -131,6 +131,7 @@ def test_distances_are_in_the_unit_of_the_spacing():
     metric.update(target, pred, (2.5, 1.0, 1.0))
     thick = metric.scores(CLASSES)
     assert thick["boundary/hd95/land"] == 5.0, "two voxels of 2.5 mm"
+    assert thick["boundary/nsd/land"] == scores(BoundaryDistance(3), target, pred)["boundary/nsd/land"], "in voxels"
     metric = BoundaryDistance(3)
     metric.update(target, pred, (0.5, 0.5, 0.5))
     assert (

@@ -184,5 +184,8 @@ def test_the_size_of_the_voxels_of_an_item_is_that_of_its_file(tmp_path: Path):
     assert list(pixel_sizes(data, "test")) == [(0.5, 0.75, 3.0), None]
     data.source.spatial_dims = 2  # a slice
     assert next(pixel_sizes(data, "test")) == (0.5, 0.75)
+    (tmp_path / "image.nii.gz").rename(tmp_path / "gone.nii.gz")
+    assert next(pixel_sizes(data, "test")) is None
+    (tmp_path / "gone.nii.gz").rename(tmp_path / "image.nii.gz")
     data.transforms["eval"] = [object()]  # which may resize it
     assert next(pixel_sizes(data, "test")) is None

@@ -137,6 +137,7 @@ def test_the_uncertainty_is_the_entropy_of_the_probabilities_in_the_format_of_th
         with Image.open(path) as levels:
             assert np.abs(np.asarray(levels) - expected).max() < 1
             assert np.array_equal(np.asarray(levels), np.asarray(levels.convert("L"))), "shown in grey"
+            assert levels.mode == "L" or levels.getpalette()[255 * 3 :] == [255, 0, 0], "no data in red"
         assert [result.state for result in predict_files(model, files, options)] == [SKIPPED]
         path.unlink()
         assert [result.state for result in predict_files(model, files, options)] == [DONE]
@@ -145,6 +146,7 @@ def test_the_uncertainty_is_the_entropy_of_the_probabilities_in_the_format_of_th
 def test_levels_of_uncertainty():
     probabilities = np.array([[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0], [np.nan] * 3], np.float16)
     assert entropy_levels(probabilities).tolist() == [0, 254, round(254 * np.log(2) / np.log(3)), 255]
+    assert entropy_levels(np.ones((2, 1), np.float16)).tolist() == [0, 0], "a network of one class"
 
 
 def test_a_temperature_divides_the_logits(tmp_path: Path):

@@ -20,15 +20,18 @@ def scores_of_jobs(folder: Path, scores: dict[str, list[float]]) -> None:
         write_json(folder / name / VALIDATIONS, {str(epoch): value for epoch, value in enumerate(values)})
 
 
-def validate(pruning: MedianPruning, epoch: int, score: float) -> bool:
+def validate(pruning: MedianPruning, epoch: int, score: float, ending: bool = False, least: int | None = None) -> bool:
     """Return whether a job is stopped after an epoch with a score."""
-    fitting = SimpleNamespace(fn=TrainerFn.FITTING)
-    scores = {"val/miou": torch.tensor(score)}
     trainer: Any = SimpleNamespace(
-        sanity_checking=False, state=fitting, current_epoch=epoch, callback_metrics=scores, should_stop=False
+        sanity_checking=False,
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        current_epoch=epoch,
+        min_epochs=least,
+        callback_metrics={"val/miou": torch.tensor(score)},
+        should_stop=ending,
     )
     pruning.on_validation_end(trainer, Any)
-    return trainer.should_stop
+    return bool(pruning.reason)
 
 
 def test_a_job_below_the_median_of_five_others_is_stopped(tmp_path, capsys):
@@ -36,10 +39,15 @@ def test_a_job_below_the_median_of_five_others_is_stopped(tmp_path, capsys):
     (tmp_path / "new").mkdir()
     pruning = MedianPruning(tmp_path / "new")
     assert not validate(pruning, 0, 0.05), "the first validation stops none"
-    assert not validate(pruning, 1, 0.4), "the median itself"
-    assert validate(pruning, 1, 0.39) and "below 0.4000, the median of 5 other jobs" in pruning.reason
+    assert not validate(pruning, 1, 0.39, ending=True), "the training ends anyway"
+    assert not validate(pruning, 1, 0.39, least=3), "trainer.min_epochs"
+    assert validate(pruning, 1, 0.3) and "0.3900 is below 0.4000, the median of 5 other jobs" in pruning.reason
     assert "stopped after epoch 2" in capsys.readouterr().out
+    pruning.reason = ""
+    assert not validate(pruning, 1, 0.4), "the median itself"
     assert not validate(pruning, 3, 0.0), "no other job has reached this epoch"
-    assert read_json(tmp_path / "new" / VALIDATIONS) == pytest.approx({"0": 0.05, "1": 0.39, "3": 0.39})
+    assert read_json(tmp_path / "new" / VALIDATIONS) == pytest.approx({"0": 0.05, "1": 0.4, "3": 0.4})
     (tmp_path / "e" / VALIDATIONS).unlink()
-    assert not validate(MedianPruning(tmp_path / "new"), 1, 0.1), "four others are too few"
+    (tmp_path / "new" / VALIDATIONS).unlink()
+    fewer = MedianPruning(tmp_path / "new")
+    assert not validate(fewer, 0, 0.1) and not validate(fewer, 1, 0.1), "four others are too few"

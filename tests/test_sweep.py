@@ -22,7 +22,7 @@ from unet.io.run_folder import reset_run_folder
 from unet.runs.run import lock_folder, objective
 from unet.runs.run_names import job_name, sweep_name, swept_keys
 from unet.runs.sweep import Sweep, print_table, progress_line, read_states
-from unet.training.callbacks.pruning import LEAST_JOBS, VALIDATIONS
+from unet.training.callbacks.pruning import MIN_JOBS, VALIDATIONS
 
 pytestmark = pytest.mark.slow
 SHORT = ("-m", "hydra.sweep.dir=sweep", "subprocess_per_job=false", "trainer.max_epochs=1")
@@ -219,7 +219,7 @@ def test_pruning_outside_of_a_search_is_refused(stack, tmp_path):
 
 def test_a_search_with_pruning_stops_jobs_finishes_and_reports_them(stack, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs pip install -e '.[search]'")
-    for number in range(LEAST_JOBS):
+    for number in range(MIN_JOBS):
         (tmp_path / "sweep" / f"better{number}").mkdir(parents=True)
         write_json(tmp_path / "sweep" / f"better{number}" / VALIDATIONS, {"0": 0.5, "1": 1.0})
     space = ["hydra/sweeper=search", "optim.lr=tag(log,interval(1e-4,1e-1))", "prune=true", "trainer.max_epochs=4"]

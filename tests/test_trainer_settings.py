@@ -115,3 +115,24 @@ def test_callbacks_of_the_user_s_are_called(composed: Any, tmp_path: Path, capsy
     own = f"{{_target_: {__name__}.CountSteps, most: 2}}"
     metrics = train(composed("trainer.max_epochs=50", f"trainer.callbacks=[{own}]"), tmp_path)
     assert "2 steps seen" in capsys.readouterr().out and metrics["steps"] == 2
+
+
+class KeepScores(Callback):
+    """A callback of a user's whose state holds an object of NumPy."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": np.float64(0.5)}
+
+
+def test_a_callback_whose_state_could_not_be_read_is_refused_at_the_first_checkpoint(composed: Any, tmp_path: Path):
+    with pytest.raises(UserError, match=r"trainer\.callbacks: the state of KeepScores holds other objects"):
+        train(composed(f"trainer.callbacks=[{{_target_: {__name__}.KeepScores}}]"), tmp_path)
+
+
+def test_options_of_callbacks_are_plain_values_and_two_equal_ones_are_refused():
+    library = "lightning.pytorch.callbacks"
+    accumulate = f"{{_target_: {library}.GradientAccumulationScheduler, scheduling: {{0: 2}}}}"
+    check_trainer(config(f"trainer.callbacks=[{accumulate}]"))  # it refuses OmegaConf's mappings
+    stop = f"{{_target_: {library}.EarlyStopping, monitor: val/miou}}"
+    with pytest.raises(UserError, match="Lightning refuses the settings: Found more than one stateful callback"):
+        check_trainer(config(f"trainer.callbacks=[{stop},{stop}]"))

@@ -74,7 +74,8 @@ class NetworkSummary:
         """Return the bytes kept for the backward pass, with those of the largest stage that it computes again."""
         if not self.checkpointing:
             return sum(layer.memory for layer in self.layers)
-        outputs = [layer for layer in self.layers if layer.name.partition(".")[0] in ("stem", "encoder", "decoder")]
+        kinds = "stem", "encoder", "decoder"
+        outputs = [n for n in self.layers if stage_name(n.name) is not None and n.name.partition(".")[0] in kinds]
         stages: dict[str, int] = {}
         kept = sum(4 * layer.channels * math.prod(layer.size) for layer in outputs)
         for layer in self.layers:

@@ -49,9 +49,7 @@ def main(config: DictConfig) -> None:
     table.add_row("total", *[""] * 6, *totals)
     console.print(table)
     if summary.checkpointing:
-        console.print(
-            "Checkpointing: the total of MiB is that of the outputs of the levels and of the largest level"
-        )
+        console.print("Checkpointing: total MiB = the outputs of the levels, and all activations of the largest one")
     console.print("Sizes for a kernel of k samples, stride s, dilation d and padding p on each side:")
     for layer in summary.layers:
         if layer.formula:

@@ -4,7 +4,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from unet.runs.cli import as_path, as_paths, check_single_values, hydra_script, require_keys
+from unet.runs.cli import as_checkpoints, as_path, check_single_values, hydra_script, require_keys
 from unet.runs.run_names import quote_path, quote_words
 
 
@@ -26,7 +26,7 @@ def main() -> None:
         from unet.training.evaluate import evaluate_checkpoint
 
         check_values(config, {"diagnostics": BOOLEAN})
-        ckpts, output = as_paths(config.ckpt), as_path(config.output)
+        ckpts, output = as_checkpoints(config.ckpt), as_path(config.output)
         result = evaluate_checkpoint(ckpts, changes, config.split, output, config.diagnostics)
         for message in result.doubts:
             print(f"warning: {message}", file=sys.stderr)

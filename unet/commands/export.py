@@ -2,12 +2,12 @@
 
 import shlex
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import UserError
+from unet.io.run_folder import DEFAULT_WEIGHTS, checkpoint_path
 from unet.runs.cli import as_path, hydra_script, require_keys
 
 
@@ -20,12 +20,16 @@ def main(config: DictConfig) -> None:
             f"ckpt: expected one checkpoint, found {', '.join(config.ckpt)}; export each into its own folder"
         )
 
+    path, output = checkpoint_path(str(config.ckpt)), as_path(config.output)
+    if path == DEFAULT_WEIGHTS and output is None:
+        raise UserError("output: required with ckpt=default, which is part of the package; add output=FOLDER")
+
     from unet.export.bundle import BUNDLE, EXAMPLE, ExportOptions, export
 
     values: Any = OmegaConf.to_container(config)
     values["calibration"] = as_path(config.calibration)
     options = ExportOptions(**{field.name: values[field.name] for field in fields(ExportOptions)})
-    folder, bundle = export(Path(str(config.ckpt)).expanduser(), as_path(config.output), options)
+    folder, bundle = export(path, output, options)
     checks, tiling = bundle["checked_against_torch"], bundle["tiling_error"]
     accuracy, difference, model = bundle["variant"]["against_float32"], checks["largest_difference"], bundle["model"]
     print(f"{folder / model['file']}: {model['bytes'] / 2**20:.1f} MiB, sha256 {model['sha256']}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from unet.runs.cli import as_paths, hydra_script, require_keys
+from unet.runs.cli import as_checkpoints, hydra_script, require_keys
 
 SWITCHES = ("tta", "probabilities", "uncertainty", "overlays", "sheet", "transforms", "strict", "overwrite")
 """The keys whose values are true or false."""
@@ -38,7 +38,7 @@ def main(config: DictConfig) -> None:
 
     check_values(config, dict.fromkeys(SWITCHES, BOOLEAN))
     device = select_device(str(config.device), config.threads)
-    output, ckpts = Path(str(config.output)).expanduser(), as_paths(config.ckpt)
+    output, ckpts = Path(str(config.output)).expanduser(), as_checkpoints(config.ckpt)
     model = load(ckpts).to(device)
     to_memory_format(model, channels_last)
     tile: Any = OmegaConf.to_container(config.tile) if OmegaConf.is_list(config.tile) else config.tile

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from unet import UNet, load
 from unet.data.allowed_classes import check_targets
@@ -34,7 +34,7 @@ from unet.network.geometry import times
 from unet.prediction.overlay import blend_labels
 from unet.prediction.predict_file import predict_bands
 from unet.prediction.predict_folder import error_message, list_images
-from unet.runs.cli import program_name
+from unet.runs.cli import as_checkpoints, program_name
 from unet.visualization import draw_errors, to_rgb
 
 MAX_SIDE, THUMBNAIL = 1024, 240
@@ -51,8 +51,7 @@ def launch_demo(config: DictConfig) -> None:
         UserError: a missing package, an unusable checkpoint, or a port in use.
     """
     import_gradio()
-    checkpoints = config.ckpt if OmegaConf.is_list(config.ckpt) else [config.ckpt]
-    paths = [Path(str(path)).expanduser() for path in checkpoints]
+    paths = as_checkpoints(config.ckpt)
     networks = load_networks(paths, select_device(str(config.device), config.threads))
     limit, images = config.max_megapixels, config.images
     samples = run_samples(paths[0]) if images is None else folder_samples(str(images), limit, networks[0][1])

@@ -72,14 +72,16 @@ class BoundaryDistance:
     """Distances between the true and the predicted boundary of a class: BF score, NSD, HD95.
 
     They are computed per image and class with a boundary in the truth. Where none is predicted, BF and NSD are 0, and
-    the image is counted in ``missed`` instead of HD95. Distances are in the unit of ``spacing``, or pixels.
+    the image is counted in ``missed`` instead of HD95.
 
-    - BF: F1 of the boundary pixels within ``ratio`` of the image diagonal of the other boundary, averaged over the
-      classes of an image, then over images. Source: Csurka et al. 2013, What is a good evaluation measure for semantic
-      segmentation? (BMVC), with the tolerance and the averaging of SegNet's Table 1, https://arxiv.org/abs/1511.00561.
-    - NSD, the normalized surface distance: the fraction of the pixels of both boundaries that are within one pixel of
-      the other one (of its longest side). Source: Nikolov et al. 2018, https://arxiv.org/abs/1809.04430.
-    - HD95: the larger one of the 95th percentiles of the distances in the two directions. Source: the robust Hausdorff
+    - BF: F1 of the boundary pixels within ``ratio`` of the image diagonal of the other boundary, both in the unit of
+      ``spacing`` (or pixels), averaged over the classes of an image, then over images. Source: Csurka et al. 2013, What
+      is a good evaluation measure for semantic segmentation? (BMVC), with the tolerance and the averaging of SegNet's
+      Table 1, https://arxiv.org/abs/1511.00561.
+    - NSD, the normalized surface distance: the fraction of the pixels of both boundaries that are in the other one or
+      share a face with one of its pixels. Source: Nikolov et al. 2018, https://arxiv.org/abs/1809.04430.
+    - HD95: the larger one of the 95th percentiles of the distances in the two directions, in the unit of ``spacing``
+      (or pixels). Source: the robust Hausdorff
       distance as defined by Maier-Hein et al. 2024, Metrics reloaded, https://arxiv.org/abs/2206.01653.
     """
 
@@ -104,7 +106,8 @@ class BoundaryDistance:
             distances = distances_between(predicted, true, spacing), distances_between(true, predicted, spacing)
             precision, recall = (float(np.mean(values <= tolerance + EPSILON)) for values in distances)
             f1.append(2 * precision * recall / (precision + recall) if precision + recall else 0.0)
-            self.nsd[label].append(float(np.mean(np.concatenate(distances) <= max(spacing) + EPSILON)))
+            near = (predicted & ndimage.binary_dilation(true)).sum() + (true & ndimage.binary_dilation(predicted)).sum()
+            self.nsd[label].append(float(near / (predicted.sum() + true.sum())))
             self.hd95[label].append(max(float(np.percentile(values, 95)) for values in distances))
         if f1:
             self.image_f1.append(float(np.mean(f1)))

@@ -1,4 +1,4 @@
-"""Measure whether the probabilities of a network are as often right as they say."""
+"""Measure how well the probabilities of a network match its accuracy."""
 
 import math
 from collections.abc import Iterator
@@ -39,7 +39,10 @@ def calibration(task: SegmentationTask, data: SegmentationData, split: str) -> d
     logits, target = collect_logits(task, data, split)
     scores = calibration_error(logits, target)
     if split != "val" and "val" in data.samples:
-        temperature = fit_temperature(*collect_logits(task, data, "val"))
+        val_logits, val_target = collect_logits(task, data, "val")
+        if bool((val_logits.argmax(1) == val_target).all()):  # the smallest temperature would be the best
+            return scores
+        temperature = fit_temperature(val_logits, val_target)
         scaled = calibration_error(logits / temperature, target)
         scores |= {"calibration/temperature": temperature, "calibration/ece_scaled": scaled["calibration/ece"]}
     return scores
@@ -92,5 +95,5 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
     def cross_entropy(log_temperature: float) -> float:
         return float(F.cross_entropy(logits / math.exp(log_temperature), target))
 
-    found = minimize_scalar(cross_entropy, bounds=list(map(math.log, TEMPERATURES)), method="bounded")
-    return math.exp(float(found.x))  # type: ignore[attr-defined]
+    result = minimize_scalar(cross_entropy, bounds=list(map(math.log, TEMPERATURES)), method="bounded")
+    return math.exp(float(result.x))  # type: ignore[attr-defined]

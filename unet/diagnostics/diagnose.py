@@ -1,6 +1,8 @@
 """Compute all diagnostics of a split; each is an entry of one of two tables."""
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from unet.data.files import FilePair
 from unet.data.module import SegmentationData
@@ -14,6 +16,7 @@ from unet.diagnostics.predictions import eval_mode, predict_split
 from unet.diagnostics.shift import shift
 from unet.diagnostics.skeleton import SkeletonRecall
 from unet.diagnostics.train_score import train_score
+from unet.errors import UserError
 from unet.task.module import SegmentationTask
 
 Scores = dict[str, float]
@@ -71,11 +74,15 @@ def label_scores(task: SegmentationTask, data: SegmentationData, split: str) -> 
 
 
 def pixel_sizes(data: SegmentationData, split: str) -> Iterator[tuple[float, ...] | None]:
-    """Yield the size of a pixel along each axis of every item of a split, in mm; None unless it is a NIfTI file.
+    """Yield the size of a pixel along each axis of every item of a split, in the unit of its header, which is mm
+    in nearly all files; None unless it is a NIfTI file with a valid header.
 
     ``data.eval_transforms`` may resize images, after which it is not known.
     """
     for item in data.samples[split].items:
-        pair = item.read
-        size = pair.voxel_size() if isinstance(pair, FilePair) and not data.transforms["eval"] else None
-        yield size and size[: data.source.spatial_dims]
+        size = None
+        if isinstance(item.read, FilePair) and not data.transforms["eval"]:
+            with suppress(UserError, OSError):  # the file cannot be read any more
+                size = item.read.voxel_size()
+        sizes = size and size[: data.source.spatial_dims]
+        yield sizes if sizes and all(0 < length < math.inf for length in sizes) else None

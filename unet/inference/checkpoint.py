@@ -13,6 +13,8 @@ from unet.errors import UserError
 from unet.inference.ensemble import make_ensemble
 from unet.inference.segmenter import Segmenter
 from unet.io.plugins import load_plugins, missing_plugins, warn_about_changes
+from unet.io.run_folder import checkpoint_path
+from unet.io.weights_file import SUFFIX, read_weights
 
 EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"
 
@@ -21,8 +23,8 @@ def load(path: str | Path | Sequence[str | Path], plugins: Sequence[str] = ()) -
     """Load a trained network from a checkpoint. No code in the file is executed.
 
     Args:
-        path: the checkpoint, such as ``outputs/.../checkpoints/best.ckpt``; or several, whose probabilities are
-            averaged.
+        path: the checkpoint, such as ``outputs/.../checkpoints/best.ckpt``; ``default`` for the network of the default
+            training; or several, whose probabilities are averaged.
         plugins: Python files or packages with operators of the network, which are imported first. A checkpoint names
             those of its run, but only these are imported.
 
@@ -37,6 +39,7 @@ def load(path: str | Path | Sequence[str | Path], plugins: Sequence[str] = ()) -
     paths = [path] if isinstance(path, str | Path) else list(path)
     if not paths:
         raise UserError(f"ckpt: an empty list; {EXPECTED}")
+    paths = [checkpoint_path(one) for one in paths]
     models = [from_checkpoint(read_checkpoint(one), one) for one in paths]
     return models[0] if len(models) == 1 else make_ensemble(models, [str(one) for one in paths])
 
@@ -72,6 +75,8 @@ def recorded_plugins(description: Any) -> dict[str, str]:
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return the plain values and CPU tensors of a checkpoint; raise the errors of :func:`load`."""
+    if Path(path).suffix == SUFFIX:
+        return read_weights(path)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # reported below

@@ -57,9 +57,10 @@ FIRST_VALUES = {
     "model.block": "plain",
     "model.encoder": "none",
     "model.deep_supervision": False,
-    "model.checkpointing": False,
 }
 """Keys that older versions did not have, and the values that train as they did."""
+LATER_VALUES = {"prune": False, "model.checkpointing": False, "trainer.callbacks": None}
+"""The same for keys whose values here are left out of a run's identity, so that folders keep their names."""
 
 
 def is_runtime_key(key: str) -> bool:
@@ -70,7 +71,7 @@ def is_runtime_key(key: str) -> bool:
 def fixed_trainer_key(key: str) -> str:
     """Return the message for a key of :data:`FIXED_TRAINER_KEYS`."""
     hint = "set the key logger instead" if key == "trainer.logger" else "leave the key out"
-    return f"{key}: cannot be changed, as a run has its own logger, callbacks, folder and sampler; {hint}"
+    return f"{key}: cannot be changed, as a run has its own logger, folder and sampler; {hint}"
 
 
 def rename_old_keys(config: DictConfig) -> None:
@@ -85,9 +86,10 @@ def rename_old_keys(config: DictConfig) -> None:
     for key, default in ADDED_KEYS.get(str(source.get("_target_")), {}).items():
         if key not in source:
             OmegaConf.update(config, f"data.source.{key}", default, force_add=True)
-    for key, value in FIRST_VALUES.items():
-        section, _, name = key.partition(".")
-        if section in config and name not in config[section]:
+    for key, value in (FIRST_VALUES | LATER_VALUES).items():
+        section, _, name = key.rpartition(".")
+        parent = OmegaConf.select(config, section) if section else config
+        if parent is not None and name not in parent:
             OmegaConf.update(config, key, value, force_add=True)
 
 

@@ -54,8 +54,8 @@ class UNet(nn.Module):
         dropout: probability of dropping a channel at the end of every block, 0 to below 1.
         deep_supervision: whether the network in training mode returns a list: the logits, then those of the coarser
             levels of the decoder but the last, for :func:`unet.task.losses.deep_loss`. It needs three levels.
-        checkpointing: whether training keeps the outputs of the levels alone and computes the other activations again
-            in the backward pass: less memory, a third to a half more time. An encoder of timm keeps all.
+        checkpointing: whether training keeps the outputs of the levels and computes the activations in them again in
+            the backward pass: less memory, a third to a half more time. An encoder of timm keeps all.
 
     Raises:
         UserError: an argument is invalid, or an input has the wrong number of channels or axes or is too small.
@@ -158,8 +158,9 @@ class UNet(nn.Module):
         """Return ``stage(*inputs)``; with ``checkpointing`` its activations are not kept for the backward pass."""
         if not self.checkpointing or not self.training or not torch.is_grad_enabled():
             return stage(*inputs)
-        # A compiler computes no statistics twice, and takes no context.
-        contexts = {} if torch.compiler.is_compiling() else {"context_fn": partial(checkpoint_contexts, self)}
+        contexts: dict[str, Any] = {"context_fn": partial(checkpoint_contexts, self)}
+        if torch.compiler.is_compiling():  # it does not support contexts, and updates running statistics once
+            contexts = {}
         return checkpoint(stage, *inputs, use_reentrant=False, **contexts)
 
     def check(self, image: Tensor) -> None:
@@ -211,15 +212,15 @@ def checkpoint_contexts(net: nn.Module) -> tuple[AbstractContextManager[None], A
 
 @contextmanager
 def keep_running_statistics(net: nn.Module) -> Iterator[None]:
-    """Let batch norm leave its running statistics: those of this batch are in them when it is computed again."""
-    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    """Leave the running statistics of batch norm unchanged while activations are computed again."""
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and isinstance(m.num_batches_tracked, Tensor)]
+    saved = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, settings, strict=True):
+        for norm, momentum, count in saved:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 

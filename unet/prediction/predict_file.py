@@ -22,8 +22,8 @@ from unet.labels import IGNORE_INDEX
 from unet.prediction.overlay import OverlayWriter
 from unet.prediction.writing import open_label_writer, open_npy_writer
 
-GREYS = [[level] * 3 for level in range(255)]
-"""The colours of the levels of the uncertainty."""
+LEVEL_COLORS = [*([level] * 3 for level in range(255)), [255, 0, 0]]
+"""The colours of the levels of the uncertainty: grey, and red where there are no data."""
 
 
 def predict_file(
@@ -62,7 +62,7 @@ def predict_file(
             shape = (*image.size, len(model.classes))
             write_scores = stack.enter_context(open_npy_writer(probabilities, shape, "float16"))
         if uncertainty is not None:
-            output = open_label_writer(uncertainty, paths[0], image.size, GREYS, label_format)
+            output = open_label_writer(uncertainty, paths[0], image.size, LEVEL_COLORS, label_format)
             write_uncertainty = stack.enter_context(output)
         if overlay is not None:
             overlay_writer = OverlayWriter(stack.enter_context(atomic_write(overlay)), image.size, model.colors)
@@ -86,7 +86,8 @@ def entropy_levels(probabilities: Array) -> Array:
     0: one class is certain; 254: all classes are equally likely; ``IGNORE_INDEX``: the image has no data here.
     """
     values = probabilities.astype(np.float32)
-    entropy = -(values * np.log(np.maximum(values, np.finfo(np.float32).tiny))).sum(-1) / np.log(values.shape[-1])
+    entropy = -(values * np.log(np.maximum(values, np.finfo(np.float32).tiny))).sum(-1)
+    entropy /= np.log(max(2, values.shape[-1]))  # a network of one class is always certain
     return np.where(np.isnan(entropy), IGNORE_INDEX, np.rint(254 * np.clip(entropy, 0, 1))).astype(np.uint8)
 
 

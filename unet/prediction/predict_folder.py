@@ -182,8 +182,8 @@ def predict_files(
     options.prediction.check(model.net.spatial_dims)
     check_threshold(options.prediction.threshold, model.classes)
     check_label_format(options.labels)
-    wanted = {PROBABILITIES: options.probabilities, UNCERTAINTY: options.uncertainty, OVERLAYS: options.overlays}
-    for name in ["", RECORDS, *(name for name, is_wanted in wanted.items() if is_wanted)]:
+    enabled = {PROBABILITIES: options.probabilities, UNCERTAINTY: options.uncertainty, OVERLAYS: options.overlays}
+    for name in ["", RECORDS, *(name for name, is_enabled in enabled.items() if is_enabled)]:
         make_folder(options.output / name, "output")
     check_output(files, options)
     results: list[FileResult] = []

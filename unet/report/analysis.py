@@ -36,7 +36,7 @@ from unet.report.comparison import (
 )
 from unet.report.image_influences import image_influences
 from unet.report.looks import Look, plan_look
-from unet.report.metrics import evaluated_split, is_lower_better, metric_key, metric_title, metric_value
+from unet.report.metrics import evaluated_split, is_lower_better, is_unordered, metric_key, metric_title, metric_value
 from unet.report.provenance import provenance_warnings
 from unet.report.questions import Question, answer_questions
 from unet.report.read_sweep import Replicate, Run, Sweep, read_sweep
@@ -167,6 +167,10 @@ def analyze(
     """
     if not isinstance(margin, int | float) or not margin > 0:
         raise UserError(f"margin={margin}: expected a positive number, such as 0.01")
+    if is_unordered(metric):
+        raise UserError(
+            f"metric={metric}: neither lower nor higher is better; expected a metric such as calibration/ece"
+        )
     sweep = read_sweep(folder)
     split = evaluated_split(sweep.runs)
     keys, dependent_keys = find_factors(sweep.runs)

@@ -17,6 +17,8 @@ LOWER_IS_BETTER = (
     "loss", "checkerboard/*", "boundary/hd95*", "boundary/missed*", "calibration/ece*",
     "time/train_seconds", "memory/*", "model/parameters", "model/flops",
 )  # fmt: skip
+UNORDERED = ("calibration/gap", "calibration/temperature", "calibration/accuracy/*", "checkerboard/peak_truth/*")
+"""Metrics of which neither lower nor higher values are better."""
 RUN_KEYS = ("model/", "time/", "memory/")
 """Prefixes of keys without a split."""
 SMALL_OBJECTS, OVERFITTING = "recall of small objects", "train minus evaluated mIoU"
@@ -28,6 +30,10 @@ def metric_title(metric: str) -> str:
 
 def is_lower_better(metric: str) -> bool:
     return any(fnmatchcase(metric, pattern) for pattern in LOWER_IS_BETTER)
+
+
+def is_unordered(metric: str) -> bool:
+    return any(fnmatchcase(metric, pattern) for pattern in UNORDERED)
 
 
 def mean_and_sd(values: Array) -> tuple[float, float]:

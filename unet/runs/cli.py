@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from unet.errors import UserError
 from unet.io.config_keys import CONFIGS
 from unet.io.plugins import load_plugins
+from unet.io.run_folder import checkpoint_path
 from unet.runs.error_messages import exit_with_error, several_values
 from unet.runs.run_names import as_override, parse, quote_path, quote_words
 
@@ -132,9 +133,9 @@ def as_path(value: Any) -> Path | None:
     return None if value is None else Path(str(value)).expanduser()
 
 
-def as_paths(value: Any) -> list[Path]:
-    """Return a config's value, one path or a list, as a list of paths, ``~`` expanded."""
-    return [Path(str(one)).expanduser() for one in (value if OmegaConf.is_list(value) else [value])]
+def as_checkpoints(value: Any) -> list[Path]:
+    """Return a config's ``ckpt``, one or a list, as a list of paths."""
+    return [checkpoint_path(str(one)) for one in (value if OmegaConf.is_list(value) else [value])]
 
 
 def parse_size(key: str, value: Any, example: str) -> list[int]:

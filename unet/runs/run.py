@@ -26,6 +26,7 @@ from unet.io.run_folder import (
     CONFIG,
     METRICS,
     STATUS,
+    checkpoint_path,
     ensure_new_or_resuming,
     load_run_config,
     reset_run_folder,
@@ -179,6 +180,7 @@ def record_init(config: DictConfig) -> None:
     """Record the SHA-256 of the file of ``init`` in the config; a resumed run keeps its own. Raises UserError."""
     if config.init is None:
         return
+    config.init = str(checkpoint_path(config.init)) if config.init == "default" else config.init
     if config.ckpt_path is not None:
         digest = load_run_config(Path(config.ckpt_path).resolve().parent.parent).get(INIT_SHA256)
     elif (digest := init_digest(config.init)) is None:

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from unet.io.atomic import sha256
-from unet.io.config_keys import FOLD, flatten, is_runtime_key
+from unet.io.config_keys import FOLD, LATER_VALUES, flatten, is_runtime_key
 
 AUTO = "auto"
 """The value of ``resume`` with which the same command resumes its run."""
@@ -131,7 +131,11 @@ def identity_config(config: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(values, resolve=True)
     if values.get("init") is not None and values.get(INIT_SHA256) is None:
         values[INIT_SHA256] = init_digest(values["init"])
-    return {key: value for key, value in flatten(values).items() if not is_runtime_key(key)}
+    return {
+        key: value
+        for key, value in flatten(values).items()
+        if not is_runtime_key(key) and (key not in LATER_VALUES or value != LATER_VALUES[key])
+    }
 
 
 def init_digest(path: str) -> str | None:

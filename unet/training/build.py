@@ -236,7 +236,7 @@ def make_callbacks(configs: Sequence[Any] | None) -> list[Callback]:
     for number, settings in enumerate(configs or []):
         key = f"trainer.callbacks[{number}]"
         try:
-            callback = instantiate(settings) if isinstance(settings, dict) else None
+            callback = instantiate(settings, _convert_="all") if isinstance(settings, dict) else None
         except Exception as error:
             raise UserError(f"{key}: {' '.join(str(error.__cause__ or error).split())}") from error
         if not isinstance(callback, Callback):
@@ -249,5 +249,5 @@ def make_trainer(**settings: Any) -> L.Trainer:
     """Return Lightning's trainer. Raises UserError if Lightning refuses a setting."""
     try:
         return L.Trainer(**settings)
-    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+    except (MisconfigurationException, RuntimeError, ValueError, TypeError, ImportError) as error:
         raise UserError(f"trainer: Lightning refuses the settings: {' '.join(str(error).split())}") from error

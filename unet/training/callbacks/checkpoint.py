@@ -1,5 +1,6 @@
 """Checkpoints that are written atomically, and a training that stops between two steps on a signal."""
 
+import io
 import os
 import signal
 from contextlib import suppress
@@ -15,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from unet.analysis.nonfinite import is_finite
-from unet.errors import Interrupted
+from unet.errors import Interrupted, UserError
 from unet.inference.checkpoint import read_checkpoint
 from unet.io.atomic import atomic_write
 from unet.io.run_folder import LAST
@@ -31,12 +32,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        for name, state in checkpoint.get("callbacks", {}).items():
+            require_plain(name, state)
         with atomic_write(path) as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: str | os.PathLike, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return plain values and tensors on the CPU. Raises UserError if the file is damaged or contains code."""
         return read_checkpoint(Path(path))
+
+
+def require_plain(callback: str, state: Any) -> None:
+    """Raise UserError unless the state of a callback can be read again without executing code."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(state, buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"trainer.callbacks: the state of {callback} holds other objects than plain values and tensors, so the "
+            f"checkpoint could not be read; convert them in its state_dict() ({type(error).__name__})"
+        ) from None
 
 
 class RelocatableCheckpoint(ModelCheckpoint):
