@@ -213,15 +213,17 @@ def checkpoint_contexts(net: nn.Module) -> tuple[AbstractContextManager[None], A
 @contextmanager
 def keep_running_statistics(net: nn.Module) -> Iterator[None]:
     """Leave the running statistics of batch norm unchanged while activations are computed again."""
-    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and isinstance(m.num_batches_tracked, Tensor)]
-    saved = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    saved = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    counts = [None if count is None else count.clone() for _, _, count in saved]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum, count in saved:
-            norm.momentum, norm.num_batches_tracked = momentum, count
+        for (norm, norm.momentum, buffer), count in zip(saved, counts, strict=True):
+            if buffer is not None and count is not None:
+                buffer.copy_(count)
 
 
 def check_encoder_settings(encoder: Any, down: Any, stride: Any, width: Any, spatial_dims: int) -> None:
