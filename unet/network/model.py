@@ -221,7 +221,8 @@ def keep_running_statistics(net: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for (norm, norm.momentum, buffer), count in zip(saved, counts, strict=True):
+        for (norm, momentum, buffer), count in zip(saved, counts, strict=True):
+            norm.momentum = momentum
             if buffer is not None and count is not None:
                 buffer.copy_(count)
 
