@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from unet import load
 from unet.commands import evaluate
 from unet.errors import UserError
-from unet.io.run_folder import DEFAULT_WEIGHTS, checkpoint_path
+from unet.io.default_weights import DEFAULT_WEIGHTS, checkpoint_path
 from unet.training.evaluate import evaluate_checkpoint
 from unet.training.train import train
 

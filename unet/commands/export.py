@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import UserError
-from unet.io.run_folder import DEFAULT_WEIGHTS, checkpoint_path
+from unet.io.default_weights import DEFAULT_WEIGHTS, checkpoint_path
 from unet.runs.cli import as_path, hydra_script, require_keys
 
 

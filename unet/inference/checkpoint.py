@@ -12,8 +12,8 @@ from torch import Tensor
 from unet.errors import UserError
 from unet.inference.ensemble import make_ensemble
 from unet.inference.segmenter import Segmenter
+from unet.io.default_weights import checkpoint_path
 from unet.io.plugins import load_plugins, missing_plugins, warn_about_changes
-from unet.io.run_folder import checkpoint_path
 from unet.io.weights_file import SUFFIX, read_weights
 
 EXPECTED = "expected a checkpoint of a training, such as outputs/.../checkpoints/best.ckpt"

@@ -16,16 +16,8 @@ from unet.io.config_keys import rename_old_keys
 CONFIG, STATUS, METRICS = "config.yaml", "status.json", "metrics.json"
 CHECKPOINTS, CONFUSIONS = "checkpoints", "confusions.npz"
 BEST, LAST = "best.ckpt", "last.ckpt"
-DEFAULT_WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "default" / CHECKPOINTS / "best.safetensors"
-"""The network of the default training, part of the package: ``ckpt=default``."""
 SWEEP = "sweep.json"
 """In a sweep's folder: the commands that ran there, and the overrides of every job by the name of its folder."""
-
-
-def checkpoint_path(name: str | Path) -> Path:
-    """Return a config's ``ckpt`` as a path, ``~`` expanded; ``default`` is :data:`DEFAULT_WEIGHTS`."""
-    path = Path(name).expanduser()
-    return DEFAULT_WEIGHTS if str(name) == "default" and not path.exists() else path
 
 
 def load_run_config(folder: Path) -> DictConfig:

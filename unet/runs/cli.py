@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from unet.errors import UserError
 from unet.io.config_keys import CONFIGS
+from unet.io.default_weights import checkpoint_path
 from unet.io.plugins import load_plugins
-from unet.io.run_folder import checkpoint_path
 from unet.runs.error_messages import exit_with_error, several_values
 from unet.runs.run_names import as_override, parse, quote_path, quote_words
 

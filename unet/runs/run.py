@@ -21,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from unet.errors import Interrupted, UserError
 from unet.failures import classify_failure
 from unet.io.atomic import read_json, remove_partials, write_text
+from unet.io.default_weights import checkpoint_path
 from unet.io.provenance import ROOT
 from unet.io.run_folder import (
     CONFIG,
     METRICS,
     STATUS,
-    checkpoint_path,
     ensure_new_or_resuming,
     load_run_config,
     reset_run_folder,
