@@ -112,6 +112,7 @@ def test_tuning_needs_validation_scores(tmp_path: Path):
 def test_labels():
     assert arm_label({"model.down": "max", "model.up": "nearest"}) == "max + nearest"
     assert arm_label({"model.down": "max", "optim.lr": "0.1"}) == "down=max, lr=0.1"
+    assert shorten_keys(["loss.name", "optim.lr"]) == {"loss.name": "loss.name", "optim.lr": "lr"}
     assert shorten_keys(["a.b.lr", "c.lr", "model.up"]) == {"a.b.lr": "b.lr", "c.lr": "c.lr", "model.up": "up"}
     assert format_value({"name": "max", "kernel_size": 3}) == "max(kernel_size=3)"
     assert [format_value(v) for v in (None, True, 1e-3, ["max", "avg"], {"a": 1})] == [

@@ -78,12 +78,13 @@ def find_factors(runs: Sequence[Run]) -> tuple[list[str], dict[str, str]]:
 
 
 def shorten_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest unique ends of dotted keys: ``optim.lr`` -> ``lr``."""
+    """Return the shortest unique ends of dotted keys that say what they are: ``optim.lr`` -> ``lr``, ``loss.name``."""
     shortest: dict[str, str] = {}
     for key in keys:
         parts = key.split(".")
         ends = [".".join(parts[start:]) for start in reversed(range(len(parts)))]
-        shortest[key] = next((end for end in ends if sum(f".{name}".endswith(f".{end}") for name in keys) == 1), key)
+        unique = [end for end in ends if sum(f".{name}".endswith(f".{end}") for name in keys) == 1]
+        shortest[key] = next((end for end in unique if end != "name"), key)
     return shortest
 
 
