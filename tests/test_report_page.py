@@ -20,6 +20,7 @@ from unet.report import analyze, write_report
 from unet.report.page import render_html
 from unet.report.plots import pareto_front, plot_questions
 from unet.report.summary_text import conclusions, format_number
+from unet.report.tables import format_mean_and_sd
 
 ARMS = [{"model.down": "max"}, {"model.down": "avg"}, {"model.down": "strided"}]
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -263,3 +264,12 @@ def test_format_number():
 def test_the_pareto_front():
     costs, scores = np.array([1.0, 2, 3, 2]), np.array([0.5, 0.7, 0.6, 0.4])
     assert pareto_front(costs, scores).tolist() == [0, 1]
+
+
+def test_a_deviation_has_the_decimals_of_its_mean():
+    assert format_mean_and_sd(14.8231, 4.3139) == "14.8 ± 4.3"
+    assert format_mean_and_sd(0.99713, 1.2e-16) == "0.9971 ± 0.0000"
+    assert format_mean_and_sd(0.5, 0.0123) == "0.5000 ± 0.0123"
+    assert format_mean_and_sd(12_345.6, 78.9) == "12,346 ± 79"
+    assert format_mean_and_sd(0.5, 2e-6) == "0.5000 ± 2e-06"
+    assert format_mean_and_sd(0.5, float("nan")) == "0.5000"

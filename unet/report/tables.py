@@ -28,7 +28,12 @@ class Table:
 
 
 def format_mean_and_sd(mean: float, deviation: float) -> str:
-    return format_number(mean) if math.isnan(deviation) else f"{format_number(mean)} ± {format_number(deviation)}"
+    text = format_number(mean)
+    if math.isnan(deviation):
+        return text
+    decimals = len(text.partition(".")[2])  # the deviation has as many, unless that leaves nothing of it
+    is_scientific = "e" in text or (deviation > 1e-12 and round(deviation, decimals) == 0)
+    return f"{text} ± {format_number(deviation) if is_scientific else f'{deviation:.{decimals}f}'}"
 
 
 def format_range(low: float, high: float) -> str:
