@@ -88,7 +88,7 @@ def model_card(
             f"- trained with: `{shlex.join(words)}`, seed {metrics['seed']}, {metrics['steps']} steps, "
             f"commit {metrics['commit'][:10]}",
             f"- data: `{metrics['data']}`, under the licence of its source",
-            f"- SHA-256 and versions: `{METRICS}`",
+            f"- versions and all scores of the training: `{METRICS}`",
             "",
             f"| {split}, {scores[f'{split}/images']} images | IoU |",
             "|---|---|",
