@@ -377,7 +377,7 @@ EVERY: dict[str, list[Input]] = INPUTS | {
         measured("a misspelt class", "values={0: sky, 1: see}", gets="error: values: unknown class .see.; did"),
     ],
     "The demo": [
-        opened("no checkpoint", gets="ckpt: is required; see python scripts/demo.py"),
+        opened("no checkpoint", "ckpt=null", gets="ckpt: is required; see python scripts/demo.py"),
         opened("three checkpoints", "ckpt=[a.ckpt,b.ckpt,c.ckpt]", gets="one checkpoint or two, found 3"),
         opened("classes", "ckpt=[best.ckpt,b.ckpt]", gets="b.ckpt was .* air, .* but", make=saved(B, first="air")),
         opened("sequences", "ckpt=best.ckpt", gets="best.ckpt: a network for sequences, ", make=saved(CHECKPOINT, 1)),

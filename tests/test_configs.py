@@ -124,10 +124,10 @@ def test_an_old_key_is_answered_with_the_new_one(old, new):
 
 def test_the_config_of_an_old_run_is_read_with_the_new_names(tmp_path):
     (tmp_path / "config.yaml").write_text("pictures: 2\nisolate: false\ndata: {draw: by_class}\n")
-    renamed = {"num_logged_images": 2, "subprocess_per_job": False, "data": {"sampling": "class_balanced"}}
+    renamed = {"num_logged_images": 2, "subprocess_per_job": False, "data": {"sampling": "class_balanced"}, "prune": False}
     assert load_run_config(tmp_path) == renamed
 
 
 def test_a_run_without_the_name_of_its_optimizer_had_adamw(tmp_path):
     (tmp_path / "config.yaml").write_text("optim: {lr: 0.001}\n")
-    assert load_run_config(tmp_path) == {"optim": {"lr": 0.001, "name": "adamw"}}
+    assert load_run_config(tmp_path) == {"optim": {"lr": 0.001, "name": "adamw"}, "prune": False}
