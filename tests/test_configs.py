@@ -124,7 +124,12 @@ def test_an_old_key_is_answered_with_the_new_one(old, new):
 
 def test_the_config_of_an_old_run_is_read_with_the_new_names(tmp_path):
     (tmp_path / "config.yaml").write_text("pictures: 2\nisolate: false\ndata: {draw: by_class}\n")
-    renamed = {"num_logged_images": 2, "subprocess_per_job": False, "data": {"sampling": "class_balanced"}, "prune": False}
+    renamed = {
+        "num_logged_images": 2,
+        "subprocess_per_job": False,
+        "data": {"sampling": "class_balanced"},
+        "prune": False,
+    }
     assert load_run_config(tmp_path) == renamed
 
 
