@@ -18,7 +18,10 @@ from safetensors.torch import save_file
 from unet import load
 from unet.commands import evaluate
 from unet.errors import UserError
+from unet.io.atomic import sha256
 from unet.io.default_weights import DEFAULT_WEIGHTS, checkpoint_path
+from unet.runs.run import record_init
+from unet.runs.run_names import identity_config
 from unet.training.evaluate import evaluate_checkpoint
 from unet.training.train import train
 
@@ -117,3 +120,12 @@ def test_a_file_named_default_comes_first(monkeypatch, tmp_path: Path):
     assert checkpoint_path("default") == DEFAULT_WEIGHTS
     shutil.copy(DEFAULT_WEIGHTS, "default")
     assert checkpoint_path("default") == Path("default")
+
+
+def test_a_training_from_the_network_of_the_package_resumes_with_the_same_command(monkeypatch, stack, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = ["data=isbi2012", f"data.root={stack}", "init=default"]
+    started = config(*command)
+    record_init(started)  # as a run does before it writes its config
+    assert identity_config(started) == identity_config(config(*command))
+    assert started.init == "default" and started.init_sha256 == sha256(DEFAULT_WEIGHTS)

@@ -8,7 +8,6 @@ the one in unet/weights/default. Absolute paths in the config become PATH.
 """
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from unet.io.atomic import atomic_folder, read_json, write_json, write_text
 from unet.io.run_folder import BEST, CHECKPOINTS, CONFIG, LAST, METRICS, load_run_config
 from unet.io.weights_file import SUFFIX, write_weights
 from unet.report.read_sweep import read_run
-from unet.training.evaluate import evaluate_checkpoint
+from unet.training.evaluate import EvaluationResult, evaluate_checkpoint
 
-CARD = "README.md"
+CARD, WEIGHTS = "README.md", f"best{SUFFIX}"
 
 
 def publish(run: Path, folder: Path, dtype: torch.dtype) -> Path:
@@ -46,16 +45,16 @@ def publish(run: Path, folder: Path, dtype: torch.dtype) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as partial:
         (partial / CHECKPOINTS).mkdir()
-        weights = partial / CHECKPOINTS / f"{Path(BEST).stem}{SUFFIX}"
+        weights = partial / CHECKPOINTS / WEIGHTS
         write_weights(weights, checkpoint["state_dict"], checkpoint["description"], dtype)
         OmegaConf.save(OmegaConf.create(config), partial / CONFIG)  # with its paths, for the evaluation
-        scores = evaluate_checkpoint(weights, (), None, None, False)
+        scores = evaluate_checkpoint(weights, with_diagnostics=False)
         OmegaConf.save(OmegaConf.create(mask_absolute(config)), partial / CONFIG)
         kept = {key: value for key, value in metrics.items() if key != "model/stages"}  # long, and follows from config
         write_json(partial / METRICS, mask_absolute(kept))
-        command = read_run(run).command
-        write_text(partial / CARD, model_card(checkpoint["description"], metrics, scores, command, dtype, weights.name))
-    return folder / CHECKPOINTS / weights.name
+        command = read_run(run).published_command
+        write_text(partial / CARD, model_card(checkpoint["description"], metrics, scores, command, dtype))
+    return folder / CHECKPOINTS / WEIGHTS
 
 
 def mask_absolute(value: Any) -> Any:
@@ -68,12 +67,10 @@ def mask_absolute(value: Any) -> Any:
 
 
 def model_card(
-    description: dict[str, Any], metrics: dict[str, Any], result: Any, command: str, dtype: torch.dtype, file: str
+    description: dict[str, Any], metrics: dict[str, Any], result: EvaluationResult, command: str, dtype: torch.dtype
 ) -> str:
     """Return the model card: what the network does, how it was trained, what it scores and what it cannot do."""
     split, scores = result.split, result.metrics
-    words = [word for word in shlex.split(command) if not word.startswith("hydra.")]
-    words = ["data.root=PATH" if word.startswith("data.root=") else word for word in words]
     rows = [f"| {name} | {scores.get(f'{split}/iou/{name}', float('nan')):.4f} |" for name in description["classes"]]
     model = description["model"]
     return "\n".join(
@@ -85,7 +82,7 @@ def model_card(
             "",
             f"- network: `down={model['down']}`, `up={model['up']}`, width {model['width']}, depth {model['depth']}, "
             f"{metrics['model/parameters']:,} parameters, stored as {str(dtype).removeprefix('torch.')}",
-            f"- trained with: `{shlex.join(words)}`, seed {metrics['seed']}, {metrics['steps']} steps, "
+            f"- trained with: `{command}`, seed {metrics['seed']}, {metrics['steps']} steps, "
             f"commit {metrics['commit'][:10]}",
             f"- data: `{metrics['data']}`, under the licence of its source",
             f"- versions and all scores of the training: `{METRICS}`",
@@ -98,7 +95,7 @@ def model_card(
             "```python",
             "import unet",
             "",
-            f'model = unet.load("{CHECKPOINTS}/{file}")',
+            f'model = unet.load("{CHECKPOINTS}/{WEIGHTS}")',
             "labels = model.predict(image)  # (H, W, channels) as stored -> (H, W)",
             "```",
             "",

@@ -12,7 +12,6 @@ import csv
 import io
 import json
 import re
-import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import astuple, fields
@@ -44,12 +43,10 @@ def add(run: Path, name: str) -> Path:
     metrics = read_json(run / METRICS)
     if not metrics:
         raise UserError(f"{run / METRICS}: no such file; expected the folder of a finished run")
-    args = [arg for arg in shlex.split(read_run(run).command) if not arg.startswith("hydra.")]
-    args = ["data.root=PATH" if arg.startswith("data.root=") else arg for arg in args]
     RESULTS.mkdir(parents=True, exist_ok=True)
     metrics = {key: value for key, value in metrics.items() if key != "model/stages"}  # long, and follows from command
     path = RESULTS / f"{name}.json"
-    write_json(path, {"command": shlex.join(args), **metrics})
+    write_json(path, {"command": read_run(run).published_command, **metrics})
     return path
 
 

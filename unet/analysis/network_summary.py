@@ -71,20 +71,15 @@ class NetworkSummary:
 
     @property
     def memory(self) -> int:
-        """Return the bytes kept for the backward pass, with those of the largest stage that it computes again."""
+        """Return the bytes kept for the backward pass; with checkpointing the stages' outputs and the largest stage."""
         if not self.checkpointing:
             return sum(layer.memory for layer in self.layers)
-        kinds = "stem", "encoder", "decoder"
-        outputs = [n for n in self.layers if stage_name(n.name) is not None and n.name.partition(".")[0] in kinds]
-        stages: dict[str, int] = {}
-        kept = sum(4 * layer.channels * math.prod(layer.size) for layer in outputs)
+        stages: dict[str | None, list[LayerSummary]] = {}
         for layer in self.layers:
-            stage = stage_name(layer.name)
-            if stage is None:
-                kept += layer.memory
-            else:
-                stages[stage] = stages.get(stage, 0) + layer.memory
-        return kept + max(stages.values())
+            stages.setdefault(stage_name(layer.name), []).append(layer)
+        kept = sum(layer.memory for layer in stages.pop(None, []))
+        kept += sum(4 * layers[-1].channels * math.prod(layers[-1].size) for layers in stages.values())
+        return kept + max(sum(layer.memory for layer in layers) for layers in stages.values())
 
 
 def to_metrics(summary: NetworkSummary) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class FilePair:
         return open_channels(files, len(size), options=self.options, size=size)
 
     def voxel_size(self) -> tuple[float, ...] | None:
-        """Return the size of a voxel of a NIfTI file along each of its axes, in mm; None for other files."""
+        """Return the size of a voxel of a NIfTI file along each axis, in the header's unit; None for other files."""
         if name_parts(self.image)[1] not in NIFTI:
             return None
         return voxel_grid(load_nifti(self.image).affine)[1]

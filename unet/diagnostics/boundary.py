@@ -81,8 +81,8 @@ class BoundaryDistance:
     - NSD, the normalized surface distance: the fraction of the pixels of both boundaries that are in the other one or
       share a face with one of its pixels. Source: Nikolov et al. 2018, https://arxiv.org/abs/1809.04430.
     - HD95: the larger one of the 95th percentiles of the distances in the two directions, in the unit of ``spacing``
-      (or pixels). Source: the robust Hausdorff
-      distance as defined by Maier-Hein et al. 2024, Metrics reloaded, https://arxiv.org/abs/2206.01653.
+      (or pixels). Source: the robust Hausdorff distance as defined by Maier-Hein et al. 2024, Metrics reloaded,
+      https://arxiv.org/abs/2206.01653.
     """
 
     def __init__(self, num_classes: int, ratio: float = 0.0075):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ NUM_IMAGES, PIXELS_PER_IMAGE = 16, 2**13
 BIN_PERCENT = 5
 """Width of a bin of confidences, in percent."""
 TEMPERATURES = 0.05, 20.0
+"""The smallest and the largest temperature that is fitted."""
 
 
 def calibration(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
@@ -76,14 +78,13 @@ def calibration_error(logits: Tensor, target: Tensor) -> dict[str, float]:
     confidence, label = logits.double().softmax(1).max(1)
     confidence, correct = confidence.numpy(), (label == target).numpy()
     bins = np.minimum(confidence * 100 // BIN_PERCENT, 100 // BIN_PERCENT - 1).astype(int)
-    count = np.bincount(bins)
-    sums = [np.bincount(bins, values) for values in (confidence, correct)]
+    count, confidence_sum, correct_sum = (np.bincount(bins, weights) for weights in (None, confidence, correct))
     accuracy = {
-        f"calibration/accuracy/{BIN_PERCENT * index}-{BIN_PERCENT * (index + 1)}": float(sums[1][index] / count[index])
-        for index in np.flatnonzero(count)
+        f"calibration/accuracy/{BIN_PERCENT * n}-{BIN_PERCENT * (n + 1)}": float(correct_sum[n] / count[n])
+        for n in np.flatnonzero(count)
     }
     return {
-        "calibration/ece": float(np.abs(sums[0] - sums[1]).sum() / len(target)),
+        "calibration/ece": float(np.abs(confidence_sum - correct_sum).sum() / len(target)),
         "calibration/gap": float(confidence.mean() - correct.mean()),
         **accuracy,
     }
@@ -95,5 +96,5 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
     def cross_entropy(log_temperature: float) -> float:
         return float(F.cross_entropy(logits / math.exp(log_temperature), target))
 
-    result = minimize_scalar(cross_entropy, bounds=list(map(math.log, TEMPERATURES)), method="bounded")
-    return math.exp(float(result.x))  # type: ignore[attr-defined]
+    result: Any = minimize_scalar(cross_entropy, bounds=list(map(math.log, TEMPERATURES)), method="bounded")
+    return math.exp(float(result.x))

@@ -74,10 +74,9 @@ def label_scores(task: SegmentationTask, data: SegmentationData, split: str) -> 
 
 
 def pixel_sizes(data: SegmentationData, split: str) -> Iterator[tuple[float, ...] | None]:
-    """Yield the size of a pixel along each axis of every item of a split, in the unit of its header, which is mm
-    in nearly all files; None unless it is a NIfTI file with a valid header.
+    """Yield the size of a pixel of every item of a split along each axis; None unless it is a valid NIfTI file.
 
-    ``data.eval_transforms`` may resize images, after which it is not known.
+    It is in the unit of the header, nearly always mm. ``data.eval_transforms`` may resize images: then it is not known.
     """
     for item in data.samples[split].items:
         size = None

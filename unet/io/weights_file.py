@@ -44,7 +44,8 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             description = json.loads((file.metadata() or {}).get(DESCRIPTION, "null"))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = file.keys()
+            state = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); {expected}") from None
     if not isinstance(description, dict):

@@ -62,6 +62,12 @@ class Run:
         """Return what identifies the run within its arm: the seed, or fold and seed; None without a seed."""
         return self.seed if self.fold is None or self.seed is None else (self.fold, self.seed)
 
+    @property
+    def published_command(self) -> str:
+        """Return the command without the keys of Hydra, and with PATH for the path of the data."""
+        words = [word for word in shlex.split(self.command) if not word.startswith("hydra.")]
+        return shlex.join("data.root=PATH" if word.startswith("data.root=") else word for word in words)
+
     def setting(self, key: str) -> Any:
         """Return a value of the config, or of the command if the run has no config."""
         return (self.config or self.overrides).get(key)

@@ -21,7 +21,6 @@ from omegaconf import DictConfig, OmegaConf
 from unet.errors import Interrupted, UserError
 from unet.failures import classify_failure
 from unet.io.atomic import read_json, remove_partials, write_text
-from unet.io.default_weights import checkpoint_path
 from unet.io.provenance import ROOT
 from unet.io.run_folder import (
     CONFIG,
@@ -180,7 +179,6 @@ def record_init(config: DictConfig) -> None:
     """Record the SHA-256 of the file of ``init`` in the config; a resumed run keeps its own. Raises UserError."""
     if config.init is None:
         return
-    config.init = str(checkpoint_path(config.init)) if config.init == "default" else config.init
     if config.ckpt_path is not None:
         digest = load_run_config(Path(config.ckpt_path).resolve().parent.parent).get(INIT_SHA256)
     elif (digest := init_digest(config.init)) is None:

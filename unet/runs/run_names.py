@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from unet.io.atomic import sha256
 from unet.io.config_keys import FOLD, LATER_VALUES, flatten, is_runtime_key
+from unet.io.default_weights import checkpoint_path
 
 AUTO = "auto"
 """The value of ``resume`` with which the same command resumes its run."""
@@ -141,9 +142,9 @@ def identity_config(config: DictConfig) -> dict[str, Any]:
 def init_digest(path: str) -> str | None:
     """Return the SHA-256 of the file of ``init``: another file at its place makes another run. None without a file."""
     try:
-        file = Path(expand_home(str(path)))
+        file = checkpoint_path(str(path))
         return cached_sha256(file, file.stat().st_mtime_ns)
-    except OSError:
+    except (OSError, RuntimeError):  # ~NAME of an unknown user
         return None
 
 

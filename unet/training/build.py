@@ -187,9 +187,9 @@ def build_trainer(config: DictConfig, out: Path, progress: Progress, sizes: Sequ
         settings["enable_progress_bar"] = Console().is_terminal
     if settings["enable_progress_bar"]:
         callbacks.append(RichProgressBar(leave=False))
-    if config.get("prune"):  # configs of older versions have none
+    if config.prune:
         callbacks.append(MedianPruning(out))
-    callbacks += make_callbacks(settings.pop("callbacks", None))
+    callbacks += make_callbacks(settings.pop("callbacks"))
     plugins = [checkpoint.AtomicCheckpointIO(), *(settings.pop("plugins") or [])]
     return make_trainer(
         **settings,
@@ -226,7 +226,7 @@ def check_trainer(config: DictConfig) -> None:
             f"trainer.num_nodes={settings['num_nodes']}: the other nodes would be waited for without end; start every "
             f"node with torchrun or srun, or set MASTER_ADDR and NODE_RANK, or leave the key out"
         )
-    settings["callbacks"] = make_callbacks(settings.get("callbacks"))
+    settings["callbacks"] = make_callbacks(settings["callbacks"])
     make_trainer(**settings, logger=False, use_distributed_sampler=False)
 
 
@@ -237,7 +237,7 @@ def make_callbacks(configs: Sequence[Any] | None) -> list[Callback]:
         key = f"trainer.callbacks[{number}]"
         try:
             callback = instantiate(settings, _convert_="all") if isinstance(settings, dict) else None
-        except Exception as error:
+        except Exception as error:  # the code of a user may raise any
             raise UserError(f"{key}: {' '.join(str(error.__cause__ or error).split())}") from error
         if not isinstance(callback, Callback):
             raise UserError(f"{key}: expected {{_target_: a callback of Lightning}}, found {settings!r}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from unet.errors import UserError
 from unet.inference.checkpoint import load
 from unet.inference.segmenter import Segmenter
+from unet.io.default_weights import checkpoint_path
 from unet.io.run_folder import CONFIG, load_run_config
 from unet.network.model import UNet
 
@@ -67,7 +68,7 @@ class LoadedWeights:
 def read_initial_weights(path: str) -> Segmenter:
     """Read the network of a checkpoint. Raises UserError that names ``init``."""
     try:
-        return load(Path(path).expanduser())
+        return load(path)
     except UserError as error:
         raise UserError(f"init={error}") from None
 
@@ -112,7 +113,7 @@ def leakage_warning(path: str, config: DictConfig) -> str:
 
     Images that are evaluated here may then be among those that it was trained on.
     """
-    folder = Path(path).expanduser().resolve().parent.parent
+    folder = checkpoint_path(path).resolve().parent.parent
     if not (folder / CONFIG).is_file():
         return ""
     before, now = (OmegaConf.to_container(run.data.source, resolve=True) for run in (load_run_config(folder), config))

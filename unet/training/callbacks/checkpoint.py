@@ -49,7 +49,7 @@ def require_plain(callback: str, state: Any) -> None:
         torch.save(state, buffer)
         buffer.seek(0)
         torch.load(buffer, weights_only=True)
-    except Exception as error:
+    except Exception as error:  # pickle raises errors of many types
         raise UserError(
             f"trainer.callbacks: the state of {callback} holds other objects than plain values and tensors, so the "
             f"checkpoint could not be read; convert them in its state_dict() ({type(error).__name__})"

@@ -19,7 +19,8 @@ MIN_JOBS = 5
 
 def pruning_reason(trainer: L.Trainer) -> str:
     """Return why the trainer's job was stopped by :class:`MedianPruning`; empty if it was not."""
-    return next((callback.reason for callback in trainer.callbacks if isinstance(callback, MedianPruning)), "")  # type: ignore
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  (set by Lightning's connector)
+    return next((callback.reason for callback in callbacks if isinstance(callback, MedianPruning)), "")
 
 
 class MedianPruning(Callback):
