@@ -121,7 +121,7 @@ def plot_questions(analysis: SweepAnalysis, questions: Sequence[Question]) -> Em
         names = [shorten(question_name(analysis, question), MAX_NAME_LENGTH) for question in questions]
         axes.set_yticks(range(len(questions)), names)
         axes.set_ylim(len(questions) - 0.4, -0.6)
-        axes.set_xlabel(f"difference in {analysis.metric_name}")
+        axes.set_xlabel(f"difference in {analysis.metric_name}", loc="right")  # long names leave little width
         axes.grid(axis="y", visible=False)
 
     alt = "Differences with their intervals; the numbers are in the table of questions."
