@@ -24,7 +24,7 @@ from unet.diagnostics.checkerboard import (
 )
 from unet.diagnostics.information import Moments, blocks, encode, r_squared
 from unet.diagnostics.probe_images import center_window, probe_images
-from unet.diagnostics.shift import compared_window, predict_shifted, shift
+from unet.diagnostics.shift import MAX_OFFSETS, compared_window, grid_offsets, predict_shifted, shift
 from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 
@@ -116,6 +116,19 @@ def test_shift_of_a_network_that_labels_blocks():
     down = np.array([1, 0, 0, 1]).repeat(4)[1:]
     assert result["shift/agreement"] == pytest.approx(down.mean()) and result["shift/worst"] == 0
     assert result["shift/accuracy"] == pytest.approx(3 / 5), "rows 4 to 8: land, land, sea, sea, land"
+
+
+@given(st.lists(st.integers(1, 32), min_size=1, max_size=3))
+def test_offsets_cover_the_phases_of_every_axis_equally(total_stride: list[int]):
+    offsets = grid_offsets(total_stride)
+    assert all(any(offset) for offset in offsets) and offsets == grid_offsets(total_stride)
+    if math.prod(total_stride) <= MAX_OFFSETS:
+        assert sorted({(0,) * len(total_stride), *offsets}) == list(np.ndindex(*total_stride))
+        return
+    with_zero = offsets + [(0,) * len(total_stride)] * (MAX_OFFSETS - len(offsets))
+    for phases, r in zip(zip(*with_zero, strict=True), total_stride, strict=True):
+        counts = np.bincount(phases, minlength=r)
+        assert len(counts) == r and counts.max() - counts.min() <= 1
 
 
 def test_ignored_images_have_no_agreement():

@@ -1,5 +1,6 @@
 """Measure whether predictions stay the same when the image is shifted against the network's grid."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
@@ -16,15 +17,14 @@ from unet.errors import UserError
 from unet.labels import IGNORE_INDEX
 from unet.task.module import SegmentationTask
 
-NUM_IMAGES, MAX_OFFSETS = 4, 32
+NUM_IMAGES, MAX_OFFSETS = 4, 16
 
 
 def shift(task: SegmentationTask, data: SegmentationData, split: str) -> dict[str, float]:
     """Return how often a pixel keeps its label when the image is shifted, over all phases of the total stride.
 
-    The center crops of ``NUM_IMAGES`` images are shifted by every offset below the total stride, or by ``MAX_OFFSETS``
-    random ones (the same in every run), and their predictions are shifted back. Source: the shift consistency of Zhang
-    2019, https://arxiv.org/abs/1904.11486, pixel by pixel.
+    The center crops of ``NUM_IMAGES`` images are shifted by the offsets of :func:`grid_offsets`, and their predictions
+    are shifted back. Source: the shift consistency of Zhang 2019, https://arxiv.org/abs/1904.11486, pixel by pixel.
 
     Returns:
         ``shift/agreement``, the mean over offsets; ``shift/worst``, the minimum; ``shift/accuracy`` of the same pixels
@@ -58,11 +58,19 @@ def shift(task: SegmentationTask, data: SegmentationData, split: str) -> dict[st
 
 
 def grid_offsets(total_stride: Sequence[int], count: int = MAX_OFFSETS) -> list[tuple[int, ...]]:
-    """Return every offset below the total stride except zero, or ``count`` random ones, the same every time."""
-    offsets = list(product(*map(range, total_stride)))[1:]
-    if len(offsets) <= count:
-        return offsets
-    return [offsets[index] for index in sorted(np.random.default_rng(0).choice(len(offsets), count, replace=False))]
+    """Return every offset below the total stride except zero, or a Latin hypercube of at most ``count``.
+
+    In a Latin hypercube every axis has each of its phases equally often, as far as ``count`` allows. It is the same in
+    every run.
+    """
+    if math.prod(total_stride) <= count:
+        offsets = list(product(*map(range, total_stride)))
+    else:
+        rng = np.random.default_rng(0)
+        offsets = sorted(
+            zip(*(rng.permutation(np.resize(np.arange(r), count)).tolist() for r in total_stride), strict=True)
+        )
+    return [offset for offset in offsets if any(offset)]
 
 
 def compared_window(size: Sequence[int], total_stride: Sequence[int]) -> tuple[slice, ...]:
