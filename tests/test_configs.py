@@ -8,14 +8,14 @@ from conftest import ROOT, config
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.errors import ConfigCompositionException
 from lightning import Trainer
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from unet import CONTEXT, DOWN, UP
 from unet.data.module import SAMPLING
 from unet.errors import UserError
 from unet.io.run_folder import load_run_config
 from unet.runs.error_messages import format_error
-from unet.runs.run_names import parse
+from unet.runs.run_names import identity_config, parse
 from unet.training.build import build_data, check_network
 from unet.training.config_limits import LIMITS, validate_config
 
@@ -131,6 +131,16 @@ def test_the_config_of_an_old_run_is_read_with_the_new_names(tmp_path):
         "prune": False,
     }
     assert load_run_config(tmp_path) == renamed
+
+
+def test_a_run_from_before_windows_keeps_its_name():
+    new = config("data=folder", "data.source.classes=[a,b]")
+    old = new.copy()
+    with open_dict(old):
+        del old.data.source.window_size
+    assert identity_config(old) == identity_config(new)
+    new.data.source.window_size = 512
+    assert identity_config(old) != identity_config(new)
 
 
 def test_a_run_without_the_name_of_its_optimizer_had_adamw(tmp_path):

@@ -20,6 +20,7 @@ from PIL import ExifTags, Image
 from unet.errors import UserError
 from unet.inference.options import PredictOptions
 from unet.io.atomic import atomic_write
+from unet.io.image_formats import Window
 from unet.io.image_reader import open_image, open_stored
 from unet.prediction.image_files import group_channels
 from unet.prediction.predict_file import entropy_levels, predict_file
@@ -81,13 +82,13 @@ def test_at_most_the_rows_of_one_tile_are_read_at_once(tmp_path: Path, monkeypat
     np.save(tmp_path / "long.npy", noise(400, 60, 3))
     reader = open_image(tmp_path / "long.npy", 2)
     calls = []
-    read = reader.read_rows
+    read = reader.read_window
 
-    def record_call(begin: int, end: int) -> np.ndarray:
-        calls.append((begin, end))
-        return read(begin, end)
+    def record_call(window: Window) -> np.ndarray:
+        calls.append((window[0].start, window[0].stop))
+        return read(window)
 
-    monkeypatch.setattr(reader, "read_rows", record_call)
+    monkeypatch.setattr(reader, "read_window", record_call)
     monkeypatch.setattr("unet.io.channel_files.open_image", lambda *args, **options: reader)
     predict_file(network(tmp_path), tmp_path / "long.npy", tmp_path / "long.png", TILED)
     assert max(end - begin for begin, end in calls) == 32

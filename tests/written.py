@@ -24,7 +24,7 @@ def values(channels: int, dtype: str) -> np.ndarray:
 
 
 def check(path: Path, expected: np.ndarray, **options: Any) -> None:
-    """Check the whole image, its rows in three parts, and its type."""
+    """Check the whole image, its rows in three parts, a window, and its type."""
     for in_parts in (False, True):
         reader = open_image(path, 2, ReadOptions(**options), in_parts=in_parts)
         assert (*reader.size, reader.channels) == expected.shape
@@ -36,3 +36,5 @@ def check(path: Path, expected: np.ndarray, **options: Any) -> None:
         assert np.array_equal(
             np.concatenate([parts[0], parts[1][2:], parts[2]]), expected.astype(dtype), equal_nan=True
         )
+        window = slice(3, 21), slice(2, expected.shape[1] - 1)
+        assert np.array_equal(reader.pixels(window), expected[window].astype(dtype), equal_nan=True)

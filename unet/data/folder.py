@@ -1,7 +1,7 @@
 """Images, volumes or sequences and their masks, found by patterns of file names and divided into splits."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from unet.data.mask_reading import MASK_SUFFIXES
 from unet.data.patterns import FilePattern, FoundFile, split_of_name, visible
 from unet.data.source import SPLITS, Item, Source
 from unet.data.splits import DEFAULT_SPLITS, SplitRules
+from unet.data.windows import check_window_size, divide_item
 from unet.errors import UserError
 from unet.io.image_formats import SUFFIXES
 from unet.io.image_reader import ReadOptions
@@ -51,6 +52,9 @@ class Folder(Source):
             others are train; None: as ``splits`` says. Test images are the same for every fold.
         folds: the number of parts.
         split_seed: seeds the assignment of images to splits and folds; it is not the run's seed.
+        window_size: images with more pixels along an axis are divided into windows of at most this size along every
+            axis, each an item of the split of its image, so that they need not fit into memory. They must be TIFF, .npy
+            or .nii files that can be read in parts. None: images are read whole.
 
     The name of an image is its ``{id}``, after the sub-folders that ``**`` matched: ``patient1/00``.
     """
@@ -72,6 +76,7 @@ class Folder(Source):
         fold: int | None = None,
         folds: int = 5,
         split_seed: int = 0,
+        window_size: int | None = None,
     ):
         if not isinstance(root, str):
             raise UserError(f"data.root: expected a folder, found {root!r}")
@@ -90,6 +95,7 @@ class Folder(Source):
             raise UserError(f"data.source.pages: expected null or one of {', '.join(PAGES)}, found {pages!r}")
         number = float(nodata) if isinstance(nodata, int | float) else None
         self.read_options = ReadOptions(mode, number, nodata != "none", pages)
+        self.window_size = check_window_size(window_size)
         self.rules = SplitRules(self.root, splits, group, fold, folds, split_seed)
 
     @cached_property
@@ -115,14 +121,19 @@ class Folder(Source):
                     + (f"; found {found}" if "" not in pairs else "")
                 )
         self.rules.check_groups(splits)
-        return {split: list(splits[split].values()) for split in SPLITS if splits.get(split)}
+        return {split: self.windows(splits[split].values()) for split in SPLITS if splits.get(split)}
 
     def all_items(self) -> list[Item]:
-        return [item for items in self.pairs().values() for item in items.values()]
+        return self.windows(item for items in self.pairs().values() for item in items.values())
+
+    def windows(self, items: Iterable[Item]) -> list[Item]:
+        """Return the windows of large images, and the other items, in order."""
+        length = self.window_size
+        return [part for item in items for part in (divide_item(item, length) if length else [item])]
 
     def group_of(self, item: Item) -> str:
         assert isinstance(item.read, FilePair)
-        return self.rules.group_of(item.read.name) if self.rules.group else item.name
+        return self.rules.group_of(item.read.name) if self.rules.group else str(item.read.image)
 
     def pairs(self) -> dict[str, dict[str, Item]]:
         """Return the items by split and name; the split is empty if the folders have none.

@@ -8,7 +8,7 @@ from unet.data.annotations import read_labelme
 from unet.data.mask_file import MaskFile, pack_rgb
 from unet.data.source import Array
 from unet.errors import UserError
-from unet.io.image_formats import NIFTI, SUFFIXES, name_parts
+from unet.io.image_formats import NIFTI, SUFFIXES, Window, name_parts
 from unet.io.image_reader import open_stored
 from unet.network.geometry import times
 
@@ -19,8 +19,8 @@ MAX_ROUNDING = 1e-4
 """Largest difference of a label from an integer that is due to rounding, as in a NIfTI file with a scale factor."""
 
 
-def read_mask(path: Path, colors: bool = False, image: Path | None = None) -> MaskFile:
-    """Read a mask file, on the voxel grid of its ``image`` if both are NIfTI files.
+def read_mask(path: Path, colors: bool = False, image: Path | None = None, window: Window = ()) -> MaskFile:
+    """Read a mask file, or a window of it, on the voxel grid of its ``image`` if both are NIfTI files.
 
     A palette image has its indices as values, or its colours with ``colors``; GIF always has its colours, because
     programs order its palette as they like. All axes of an array are spatial, except an axis of size 1 (the last, or
@@ -35,7 +35,7 @@ def read_mask(path: Path, colors: bool = False, image: Path | None = None) -> Ma
         return read_labelme(path).draw()
     is_nifti = image is not None and suffix in NIFTI and name_parts(image)[1] in NIFTI
     stored = open_stored(path, grid=image if is_nifti else None)
-    pixels, spatial_dims, palette = round_labels(stored.pixels()), stored.spatial_dims, None
+    pixels, spatial_dims, palette = round_labels(stored.pixels(window)), stored.spatial_dims, None
     if stored.palette is not None and stored.palette.shape[1] >= 3:
         if colors or suffix == ".gif":
             pixels = stored.palette[pixels]

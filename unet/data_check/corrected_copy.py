@@ -53,6 +53,8 @@ def write_corrected_copy(survey: Survey, out: Path) -> CorrectedCopy:
     """
     if not isinstance(survey.source, Folder):
         raise UserError(f"fix={out}: only data=folder can be corrected; remove the key")
+    if survey.source.window_size:
+        raise UserError(f"fix={out}: a corrected copy has whole images; remove data.source.window_size")
     if out.exists():
         raise UserError(f"fix={out}: exists; choose a new folder, because nothing is overwritten")
     if survey.encoding.alternatives:

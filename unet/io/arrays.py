@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unet.errors import UserError
-from unet.io.image_formats import Array, StoredImage, errors_of_reading, require_numbers
+from unet.io.image_formats import Array, StoredImage, Window, errors_of_reading, name_parts, require_numbers
 from unet.network.geometry import times
 
 MAX_SHIFT = 0.05
@@ -19,9 +19,8 @@ def open_npy(path: Path) -> StoredImage:
     with errors_of_reading(path, "an array of numbers", "save it again with numpy.save"):
         array = map_npy(path)
         require_numbers(array.dtype, array.ndim, path)
-    return StoredImage(
-        path, array.shape, None, lambda begin, end: np.array(map_npy(path)[begin:end]), ".npy", array.dtype
-    )
+    read = lambda window: np.array(map_npy(path)[window])  # noqa: E731
+    return StoredImage(path, array.shape, None, read, ".npy", array.dtype, in_parts=True)
 
 
 def map_npy(path: Path) -> Array:
@@ -46,27 +45,36 @@ def open_nifti(path: Path, grid: Path | None = None) -> StoredImage:
         UserError: the file cannot be read, or the voxels of the mask are not those of the image.
     """
     image = load_nifti(path)
-    shape = without_single_slice(image.shape)
-    to_grid = None
-    if grid is not None:
-        to_grid = axes_to_grid(path, image, grid, load_nifti(grid))
-        sizes = three_sizes(image)
-        shape = without_single_slice(tuple(sizes[axis] for axis, _ in to_grid) + image.shape[3:])
+    from nibabel.volumeutils import apply_read_scaling
 
-    @cache
-    def read() -> Array:
+    # For each axis of the result the axis of the file, and whether it is flipped.
+    axes = [(axis, False) for axis in range(3)] if grid is None else axes_to_grid(path, image, grid, load_nifti(grid))
+    sizes = three_sizes(image) + image.shape[3:]
+    axes += [(axis, False) for axis in range(3, len(sizes))]
+    lengths = [sizes[axis] for axis, _ in axes]
+    ndim = image.ndim if grid is None else len(sizes)
+    kept = [axis for axis in range(ndim) if lengths[axis] != 1 or axis not in (2, 3)]  # one slice, one time
+    in_parts = name_parts(path)[1] == ".nii"
+    stored = image.dataobj.get_unscaled if in_parts else cache(image.dataobj.get_unscaled)  # the first maps the file
+
+    def read(window: Window) -> Array:
+        parts = [slice(0, length) for length in lengths]
+        for axis, part in zip(kept, window, strict=False):
+            parts[axis] = part
+        own = [slice(0)] * len(sizes)
+        for part, length, (axis, is_flipped) in zip(parts, lengths, axes, strict=True):
+            own[axis] = slice(length - part.stop, length - part.start) if is_flipped else part
         with errors_of_reading(path, "NIfTI"):
-            voxels = np.asanyarray(image.dataobj)
-        if to_grid is not None:
-            order, flips = zip(*to_grid, strict=True)
-            voxels = voxels.reshape(three_sizes(image) + image.shape[3:])
-            voxels = voxels.transpose(*order, *range(3, voxels.ndim))
-            voxels = voxels[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
-        return voxels.reshape(shape)
+            voxels = np.array(stored()[tuple(own[: image.ndim])])
+            voxels = apply_read_scaling(voxels, *map(np.asanyarray, (image.dataobj.slope, image.dataobj.inter)))
+        voxels = voxels.reshape([part.stop - part.start for part in own]).transpose([axis for axis, _ in axes])
+        voxels = voxels[tuple(slice(None, None, -1 if is_flipped else 1) for _, is_flipped in axes)]
+        return voxels.reshape([voxels.shape[axis] for axis in kept])
 
     affine = np.asarray(image.affine)
     dtype = np.dtype(image.dataobj.dtype if image.header.get_slope_inter()[0] in (None, 1) else np.float64)
-    return StoredImage(path, shape, None, lambda begin, end: read()[begin:end], "NIfTI", dtype, affine=affine)
+    shape = tuple(lengths[axis] for axis in kept)
+    return StoredImage(path, shape, None, read, "NIfTI", dtype, affine=affine, in_parts=in_parts)
 
 
 def load_nifti(path: Path) -> Any:
@@ -87,11 +95,6 @@ def voxel_grid(affine: Array) -> tuple[str, tuple[float, ...]]:
     from nibabel.orientations import aff2axcodes
 
     return "".join(map(str, aff2axcodes(affine))), tuple(float(size) for size in voxel_sizes(affine))
-
-
-def without_single_slice(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a NIfTI shape without a third axis (slices) or a fourth axis (time) of length 1."""
-    return tuple(n for axis, n in enumerate(shape) if n != 1 or axis not in (2, 3))
 
 
 def three_sizes(image: Any) -> tuple[int, ...]:

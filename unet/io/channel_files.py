@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unet.errors import UserError
-from unet.io.image_formats import Array
+from unet.io.image_formats import Array, Window
 from unet.io.image_reader import ImageReader, open_image
 from unet.network.geometry import times
 
@@ -34,13 +34,13 @@ class ChannelReader:
         """Return rows (end - begin, *S[1:], channels)."""
         return np.concatenate([reader.rows(begin, end) for reader in self.readers], -1)
 
-    def window(self, window: tuple[slice, ...]) -> Array:
+    def window(self, window: Window) -> Array:
         """Return a window (*window, channels)."""
         return np.concatenate([reader.window(window) for reader in self.readers], -1)
 
-    def pixels(self) -> Array:
-        """Return the whole image (*S, channels)."""
-        return np.concatenate([reader.pixels() for reader in self.readers], -1)
+    def pixels(self, window: Window = ()) -> Array:
+        """Return a window (*window, channels); by default the whole image (*S, channels)."""
+        return np.concatenate([reader.pixels(window) for reader in self.readers], -1)
 
 
 def open_channels(paths: Sequence[Path], spatial_dims: int, **options: Any) -> ImageReader | ChannelReader:

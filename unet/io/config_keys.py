@@ -59,7 +59,12 @@ FIRST_VALUES = {
     "model.deep_supervision": False,
 }
 """Keys that older versions did not have, and the values that train as they did."""
-LATER_VALUES = {"prune": False, "model.checkpointing": False, "trainer.callbacks": None}
+LATER_VALUES = {
+    "prune": False,
+    "model.checkpointing": False,
+    "trainer.callbacks": None,
+    "data.source.window_size": None,
+}
 """The same for keys whose values here are left out of a run's identity, so that folders keep their names."""
 
 
@@ -89,7 +94,7 @@ def rename_old_keys(config: DictConfig) -> None:
     for key, value in (FIRST_VALUES | LATER_VALUES).items():
         section, _, name = key.rpartition(".")
         parent = OmegaConf.select(config, section) if section else config
-        if parent is not None and name not in parent:
+        if parent is not None and name not in parent and section != "data.source":  # which has defaults
             OmegaConf.update(config, key, value, force_add=True)
 
 

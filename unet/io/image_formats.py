@@ -21,6 +21,9 @@ SUFFIXES = TIFF | PICTURES | NIFTI | {".npy"}
 INSTALL_CODECS = "pip install 'unet-resampling-lab[images]' (or -e '.[images]' in a clone)"
 """The command that installs the optional packages imagecodecs and pyvips."""
 
+Window = tuple[slice, ...]
+"""A slice along each of the first axes of an image, with start and stop; the other axes are whole."""
+
 
 @dataclass
 class StoredImage:
@@ -29,32 +32,34 @@ class StoredImage:
     Attributes:
         shape: (*S), or (*S, C) with channels.
         spatial_dims: the number of spatial axes S; None for an array whose file does not tell.
-        read: (begin, end) -> rows (end - begin, ...) along the first axis, of any real data type.
+        read: window -> its values, of any real data type.
         format: name of the format for a report, such as ``PNG RGB``.
         dtype: data type of the displayed values.
         palette: (256, C) uint8, the displayed value of each stored index; None: the stored values are the displayed.
         orientation: the orientation that the file asks a viewer to apply, 1 to 8 as in EXIF; it is not applied here.
         nodata: the value that the file declares to be no data.
-        valid: (begin, end) -> bool rows (end - begin, W), False where GDAL's mask in a TIFF says that there is no data.
+        valid: window -> bool (*window), False where GDAL's mask in a TIFF says that there is no data.
         affine: (4, 4), voxel index to position in millimetres, of a NIfTI file.
+        in_parts: whether ``read`` reads no more of the file than a window needs.
     """
 
     path: Path
     shape: tuple[int, ...]
     spatial_dims: int | None
-    read: Callable[[int, int], Array]
+    read: Callable[[Window], Array]
     format: str
     dtype: np.dtype
     palette: Array | None = None
     orientation: int = 1
     nodata: float | None = None
-    valid: Callable[[int, int], Array] | None = None
+    valid: Callable[[Window], Array] | None = None
     affine: Array | None = None
+    in_parts: bool = False
 
-    def pixels(self) -> Array:
-        """Return all stored values, as a mask needs them."""
+    def pixels(self, window: Window = ()) -> Array:
+        """Return the stored values of a window, as a mask needs them; by default all."""
         with errors_of_reading(self.path, "an image"):
-            return self.read(0, self.shape[0])
+            return self.read(window or (slice(0, self.shape[0]),))
 
 
 def name_parts(path: Path) -> tuple[str, str]:

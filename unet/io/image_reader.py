@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,17 @@ from PIL import Image
 
 from unet.errors import UserError
 from unet.io.arrays import open_nifti, open_npy
-from unet.io.image_formats import NIFTI, PICTURES, SUFFIXES, TIFF, Array, StoredImage, errors_of_reading, name_parts
+from unet.io.image_formats import (
+    NIFTI,
+    PICTURES,
+    SUFFIXES,
+    TIFF,
+    Array,
+    StoredImage,
+    Window,
+    errors_of_reading,
+    name_parts,
+)
 from unet.io.pictures import open_picture
 from unet.io.tiff import open_tiff
 from unet.network.geometry import times
@@ -87,31 +97,31 @@ class ImageReader:
         """Return the data type of the rows, unless pixels without data make it float32."""
         return to_native(np.empty(0, self.stored.dtype), self.path).dtype
 
-    def window(self, window: tuple[slice, ...]) -> Array:
-        """Return a window (*window, C)."""
+    def window(self, window: Window) -> Array:
+        """Return a window (*window, C) from the cache of rows."""
         return self.rows(window[0].start, window[0].stop)[:, *window[1:]]
 
-    def pixels(self) -> Array:
-        """Return the whole image (*S, C)."""
-        return self.read_rows(0, self.size[0])
+    def pixels(self, window: Window = ()) -> Array:
+        """Return a window (*window, C), of which nothing is kept; by default the whole image (*S, C)."""
+        return self.read_window(window or (slice(0, self.size[0]),))
 
     def rows(self, begin: int, end: int) -> Array:
         """Return rows (end - begin, *S[1:], C) as uint8, uint16 or float32, NaN where there is no data."""
         first, rows = self.cache or (begin, None)
         if rows is None or not first <= begin < first + len(rows):
-            rows = self.read_rows(begin, end)
+            rows = self.read_window((slice(begin, end),))
         elif end <= first + len(rows):
             return rows[begin - first : end - first]
         else:
-            rows = np.concatenate([rows[begin - first :], self.read_rows(first + len(rows), end)])
+            rows = np.concatenate([rows[begin - first :], self.read_window((slice(first + len(rows), end),))])
         self.cache = begin, rows
         return rows
 
-    def read_rows(self, begin: int, end: int) -> Array:
-        """Read rows from the file."""
+    def read_window(self, window: Window) -> Array:
+        """Read a window from the file."""
         with errors_of_reading(self.path, "an image"):
-            values = self.stored.read(begin, end)
-        masks = self.declared_missing(values, begin, end)  # of a palette, GDAL declares an index
+            values = self.stored.read(window)
+        masks = self.declared_missing(values, window)  # of a palette, GDAL declares an index
         if self.stored.palette is not None:
             values = self.stored.palette[values[..., 0], :3]
         masks.append(find_missing(values, self.options.nodata))
@@ -126,13 +136,13 @@ class ImageReader:
             values = np.where(missing, np.float32(np.nan), values.astype(np.float32))
         return values
 
-    def declared_missing(self, values: Array, begin: int, end: int) -> list[Array]:
-        """Return where the file says that rows have no data, by its value and by its mask."""
+    def declared_missing(self, values: Array, window: Window) -> list[Array]:
+        """Return where the file says that a window has no data, by its value and by its mask."""
         if not self.options.declared_nodata:
             return []
         masks = [find_missing(values, self.stored.nodata)]
         if self.stored.valid is not None:
-            masks.append(~self.stored.valid(begin, end)[..., None].astype(bool))
+            masks.append(~self.stored.valid(window)[..., None].astype(bool))
         return masks
 
 
@@ -191,17 +201,19 @@ def open_image(
         )
     read = stored.read
     if extra and stored.spatial_dims is None and is_channels_first(shape, size, channels):
-        whole = cache(lambda: np.moveaxis(read(0, shape[0]), 0, -1))
-        stored = replace(stored, shape=(*shape[1:], shape[0]), read=lambda begin, end: whole()[begin:end])
+        planes = (slice(0, shape[0]),)
+        stored = replace(
+            stored, shape=(*shape[1:], shape[0]), read=lambda window: np.moveaxis(read(planes + window), 0, -1)
+        )
     elif not extra:
-        stored = replace(stored, shape=(*shape, 1), read=lambda begin, end: read(begin, end)[..., None])
+        stored = replace(stored, shape=(*shape, 1), read=lambda window: read(window)[..., None])
     return ImageReader(stored, options)
 
 
 def array_reader(path: Path, pixels: Array) -> ImageReader:
     """Return a reader of an image in memory (*S, C), which came from a file."""
     dims = pixels.ndim - 1
-    stored = StoredImage(path, pixels.shape, dims, lambda a, b: pixels[a:b], "in memory", pixels.dtype)
+    stored = StoredImage(path, pixels.shape, dims, lambda window: pixels[window], "in memory", pixels.dtype)
     return ImageReader(stored)
 
 

@@ -65,7 +65,7 @@ def open_picture(path: Path, in_parts: bool = False) -> StoredImage:
     pixels = cache(lambda: read_16_bit_colors(path, mode) if has_16_bits else read_with_pillow(path, mode))
     orientation = orientation if orientation in range(2, 9) else 1
     dtype = np.dtype(np.uint16 if has_16_bits else DTYPES.get(mode, np.uint8))
-    return StoredImage(path, shape, 2, lambda begin, end: pixels()[begin:end], name, dtype, palette, orientation)
+    return StoredImage(path, shape, 2, lambda window: pixels()[window], name, dtype, palette, orientation)
 
 
 def index_colors(image: Image.Image) -> Array | None:

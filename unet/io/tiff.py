@@ -14,11 +14,11 @@ from PIL import Image
 from tifffile import PHOTOMETRIC, PLANARCONFIG
 
 from unet.errors import UserError
-from unet.io.image_formats import INSTALL_CODECS, Array, StoredImage, errors_of_reading, require_numbers
+from unet.io.image_formats import INSTALL_CODECS, Array, StoredImage, Window, errors_of_reading, require_numbers
 from unet.io.pictures import BILEVEL, CHANNELS, DISPLAY_MODES, read_with_pillow
 
-Rows = Callable[[int, int], Array]
-"""(begin, end) -> rows (end - begin, ...) along the first axis."""
+Read = Callable[[Window], Array]
+"""window -> its values."""
 MAX_SEGMENT = 2**28
 """Bytes of a decompressed strip or tile above which an image is read at once."""
 PAGES = ("channels", "slices")
@@ -71,9 +71,10 @@ def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
                     f"{path}: {len(images)} pages of different sizes or kinds, expected the slices of one volume or "
                     f"the channels of one image; divide it"
                 )
-            shape, dims, read = open_stack(path, series, [image.index for image in images], mode, pages, tiff.is_ome)
+            indices = [image.index for image in images]
+            shape, dims, read, in_parts = open_stack(path, series, indices, mode, pages, tiff.is_ome)
         else:
-            shape, dims, read = open_page(path, page, mode)
+            shape, dims, read, in_parts = open_page(path, page, mode)
         is_inverted = mode is None and page.photometric == PHOTOMETRIC.MINISWHITE and page.dtype.kind in "bu"
         is_array = page.dtype.kind == "b" and page.software == "tifffile.py"  # which stores True as 1, not as black
         white = 2**page.bitspersample - 1 if is_inverted and not is_array else None
@@ -90,6 +91,7 @@ def open_tiff(path: Path, pages: str | None = None) -> StoredImage:
             orientation if orientation in range(2, 9) else 1,
             parse_nodata(page.tags.valueof(GDAL_NODATA)),
             open_page(path, mask, None)[2] if dims == 2 and mask is not None else None,
+            in_parts=in_parts,
         )
 
 
@@ -139,8 +141,8 @@ def pillow_mode(path: Path, page: Any) -> str:
     )
 
 
-def open_page(path: Path, page: Any, mode: str | None) -> tuple[tuple[int, ...], int, Rows]:
-    """Return shape (H, W) or (H, W, C), number of spatial axes, and the rows of a page, decoded in parts if possible.
+def open_page(path: Path, page: Any, mode: str | None) -> tuple[tuple[int, ...], int, Read, bool]:
+    """Return shape (H, W) or (H, W, C) of a page, its number of spatial axes, how to read it, and whether in parts.
 
     ``mode`` is that of Pillow if Pillow is to decode it.
     """
@@ -151,19 +153,21 @@ def open_page(path: Path, page: Any, mode: str | None) -> tuple[tuple[int, ...],
         raise UserError(f"{path}: a TIFF of depth {page.imagedepth}; save it as a stack of pages")
     is_large = math.prod(page.chunks) * page.dtype.itemsize > MAX_SEGMENT
     if is_large and mode is None and not page.is_memmappable:
-        return shape, 2, slice_rows(cache(lambda: move_channels(tifffile.imread(path, key=index), is_planar)))
+        whole = cache(lambda: move_channels(tifffile.imread(path, key=index), is_planar))
+        return shape, 2, read_from(whole), False
     if mode is not None:
-        return shape, 2, slice_rows(cache(lambda: read_with_pillow(path, mode, index)))
+        return shape, 2, read_from(cache(lambda: read_with_pillow(path, mode, index))), False
     if page.is_memmappable:
         if page.dataoffsets[0] + math.prod(shape) * page.dtype.itemsize > path.stat().st_size:
             raise UserError(f"{path}: the file is truncated; save it again")
-        return shape, 2, slice_rows(lambda: move_channels(tifffile.memmap(path, page=index, mode="r"), is_planar))
-    return shape, 2, partial(read_segments, path, index, shape, is_planar)
+        mapped = partial(tifffile.memmap, path, page=index, mode="r")
+        return shape, 2, read_from(lambda: move_channels(mapped(), is_planar)), True
+    return shape, 2, partial(read_segments, path, index, shape, is_planar), True
 
 
-def slice_rows(array: Callable[[], Array]) -> Rows:
-    """Return the rows of the array that a function returns."""
-    return lambda begin, end: np.array(array()[begin:end])
+def read_from(array: Callable[[], Array]) -> Read:
+    """Return a function that reads windows of the array that another function returns."""
+    return lambda window: np.array(array()[window])
 
 
 def move_channels(pixels: Array, is_planar: bool) -> Array:
@@ -171,18 +175,24 @@ def move_channels(pixels: Array, is_planar: bool) -> Array:
     return np.moveaxis(pixels, 0, -1) if is_planar else pixels
 
 
-def read_segments(path: Path, index: int, shape: tuple[int, ...], is_planar: bool, begin: int, end: int) -> Array:
-    """Return rows of a page; only the strips or tiles that contain them are decompressed."""
+def read_segments(path: Path, index: int, shape: tuple[int, ...], is_planar: bool, window: Window) -> Array:
+    """Return a window of a page; only the strips or tiles that contain its pixels are decompressed."""
+    begin, end = window[0].start, window[0].stop
+    left_end, right_end = (window[1].start, window[1].stop) if len(window) > 1 else (0, shape[1])
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[index]
         length = page.tilelength or min(page.rowsperstrip, shape[0])
-        columns = -(-shape[1] // (page.tilewidth or shape[1]))
-        segments = range(begin // length * columns, -(-end // length) * columns)
-        plane = -(-shape[0] // length) * columns
-        rows = np.full((end - begin, *shape[1:]), page.nodata, page.dtype)  # a segment without data is empty
-        for number in (
-            segment + plane * channel for channel in range(shape[2] if is_planar else 1) for segment in segments
-        ):
+        width = page.tilewidth or shape[1]
+        rows, columns = -(-shape[0] // length), -(-shape[1] // width)
+        numbers = [
+            (channel * rows + row) * columns + column
+            for channel in range(shape[2] if is_planar else 1)
+            for row in range(begin // length, -(-end // length))
+            for column in range(left_end // width, -(-right_end // width))
+        ]
+        # A segment without data is empty.
+        values = np.full((end - begin, right_end - left_end, *shape[2:]), page.nodata, page.dtype)
+        for number in numbers:
             tiff.filehandle.seek(page.dataoffsets[number])
             compressed = tiff.filehandle.read(page.databytecounts[number])
             pixels, position, _ = page.decode(compressed, number, jpegtables=page.jpegtables)
@@ -190,20 +200,28 @@ def read_segments(path: Path, index: int, shape: tuple[int, ...], is_planar: boo
                 continue
             channel, _, top, left, *_ = position
             pixels = pixels[0, : shape[0] - top, : shape[1] - left]
-            first, last = max(begin, top), min(end, top + len(pixels))
-            target = rows[first - begin : last - begin, left : left + pixels.shape[1]]
-            pixels = pixels[first - top : last - top]
+            y, x = (
+                slice(max(low, start), min(high, start + size))
+                for low, high, start, size in zip(
+                    (begin, left_end), (end, right_end), (top, left), pixels.shape, strict=False
+                )
+            )
+            target = values[y.start - begin : y.stop - begin, x.start - left_end : x.stop - left_end]
+            pixels = pixels[y.start - top : y.stop - top, x.start - left : x.stop - left]
             if is_planar:
                 target[..., channel] = pixels[..., 0]
             else:
                 target[...] = pixels.reshape(target.shape)
-        return rows
+        return values
 
 
 def open_stack(
     path: Path, series: Any, indices: Sequence[int], mode: str | None, pages: str | None, is_ome: bool
-) -> tuple[tuple[int, ...], int, Rows]:
-    """Return shape, number of spatial axes and rows of several pages, whose axes the series describes."""
+) -> tuple[tuple[int, ...], int, Read, bool]:
+    """Return shape and number of spatial axes of several pages, which the series describes, and how to read them.
+
+    Last, whether they are read in parts, as those that are stored without compression one after another are.
+    """
     sizes, axes = series.shape, series.axes
     if pages is None:
         is_channel = [axis in "SC" for axis in axes]
@@ -219,24 +237,27 @@ def open_stack(
         )
     shape = tuple(sizes[i] for i in spatial) + ((math.prod(sizes[i] for i in channels),) if channels else ())
 
-    @cache
-    def read() -> Array:
-        if mode is None:
+    order = [*spatial, *(i for i in range(len(sizes)) if i not in spatial and i not in channels), *channels]
+    in_parts = mode is None and series.dataoffset is not None and len(channels) < 2  # else reshape copies all
+
+    def read_pages() -> Array:
+        if in_parts:
+            pixels = tifffile.memmap(path, mode="r", is_ome=is_ome)
+        elif mode is None:
             with tifffile.TiffFile(path, is_ome=is_ome) as tiff:
                 pixels = tiff.series[0].asarray()
         else:
             pixels = np.stack([read_with_pillow(path, mode, index) for index in indices])
-        order = [*spatial, *(i for i in range(len(sizes)) if i not in spatial and i not in channels), *channels]
         return pixels.reshape(sizes).transpose(order).reshape(shape)
 
-    return shape, len(spatial), slice_rows(read)
+    return shape, len(spatial), read_from(read_pages if in_parts else cache(read_pages)), in_parts
 
 
-def read_displayed(read: Rows, white: int | None, begin: int, end: int) -> Array:
-    """Return rows with the dark values small; ``white`` is the largest value of a file that stores white as 0."""
-    rows = read(begin, end)
-    rows = rows.view(np.uint8) if rows.dtype == bool else rows
-    return rows if white is None else rows.dtype.type(white) - rows
+def read_displayed(read: Read, white: int | None, window: Window) -> Array:
+    """Return a window with the dark values small; ``white`` is the largest value of a file that stores white as 0."""
+    values = read(window)
+    values = values.view(np.uint8) if values.dtype == bool else values
+    return values if white is None else values.dtype.type(white) - values
 
 
 def color_map(page: Any) -> Array | None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from unet.io.image_formats import Array, StoredImage
+from unet.io.image_formats import Array, StoredImage, Window
 
 DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
 
 
 class SequentialRows:
-    """A function (begin, end) -> rows (end - begin, W, C); rows before those already read are decoded once more."""
+    """A function window -> (*window, C); rows before those already read are decoded once more."""
 
     def __init__(self, path: Path):
         import pyvips
@@ -25,12 +25,13 @@ class SequentialRows:
         self.region, self.next_row = self.pyvips.Region.new(image), 0
         return image
 
-    def __call__(self, begin: int, end: int) -> Array:
+    def __call__(self, window: Window) -> Array:
+        begin, end = window[0].start, window[0].stop
         if begin < self.next_row:
             self.restart()
         self.next_row = end
         values = np.frombuffer(self.region.fetch(0, begin, self.image.width, end - begin), DTYPES[self.image.format])
-        return values.reshape(end - begin, self.image.width, self.image.bands)
+        return values.reshape(end - begin, self.image.width, self.image.bands)[:, *window[1:]]
 
 
 def open_with_vips(path: Path) -> StoredImage | None:
