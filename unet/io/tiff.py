@@ -177,21 +177,19 @@ def move_channels(pixels: Array, is_planar: bool) -> Array:
 
 def read_segments(path: Path, index: int, shape: tuple[int, ...], is_planar: bool, window: Window) -> Array:
     """Return a window of a page; only the strips or tiles that contain its pixels are decompressed."""
-    begin, end = window[0].start, window[0].stop
-    left_end, right_end = (window[1].start, window[1].stop) if len(window) > 1 else (0, shape[1])
+    y, x = (*window, slice(0, shape[1]))[:2]
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[index]
-        length = page.tilelength or min(page.rowsperstrip, shape[0])
-        width = page.tilewidth or shape[1]
+        length, width = page.tilelength or min(page.rowsperstrip, shape[0]), page.tilewidth or shape[1]
         rows, columns = -(-shape[0] // length), -(-shape[1] // width)
         numbers = [
             (channel * rows + row) * columns + column
             for channel in range(shape[2] if is_planar else 1)
-            for row in range(begin // length, -(-end // length))
-            for column in range(left_end // width, -(-right_end // width))
+            for row in range(y.start // length, -(-y.stop // length))
+            for column in range(x.start // width, -(-x.stop // width))
         ]
         # A segment without data is empty.
-        values = np.full((end - begin, right_end - left_end, *shape[2:]), page.nodata, page.dtype)
+        values = np.full((y.stop - y.start, x.stop - x.start, *shape[2:]), page.nodata, page.dtype)
         for number in numbers:
             tiff.filehandle.seek(page.dataoffsets[number])
             compressed = tiff.filehandle.read(page.databytecounts[number])
@@ -200,19 +198,19 @@ def read_segments(path: Path, index: int, shape: tuple[int, ...], is_planar: boo
                 continue
             channel, _, top, left, *_ = position
             pixels = pixels[0, : shape[0] - top, : shape[1] - left]
-            y, x = (
-                slice(max(low, start), min(high, start + size))
-                for low, high, start, size in zip(
-                    (begin, left_end), (end, right_end), (top, left), pixels.shape, strict=False
-                )
-            )
-            target = values[y.start - begin : y.stop - begin, x.start - left_end : x.stop - left_end]
-            pixels = pixels[y.start - top : y.stop - top, x.start - left : x.stop - left]
+            (to_y, from_y), (to_x, from_x) = overlap(y, top, len(pixels)), overlap(x, left, pixels.shape[1])
+            target, pixels = values[to_y, to_x], pixels[from_y, from_x]
             if is_planar:
                 target[..., channel] = pixels[..., 0]
             else:
                 target[...] = pixels.reshape(target.shape)
         return values
+
+
+def overlap(window: slice, start: int, length: int) -> tuple[slice, slice]:
+    """Return the part of an axis that a window and a segment share, within the window and within the segment."""
+    begin, end = max(window.start, start), min(window.stop, start + length)
+    return slice(begin - window.start, end - window.start), slice(begin - start, end - start)
 
 
 def open_stack(
