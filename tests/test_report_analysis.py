@@ -344,6 +344,16 @@ def test_the_margin_is_positive(tmp_path: Path):
         analyze(tmp_path, margin=0)
 
 
+@pytest.mark.parametrize("metric", ["shift/agreement", "calibration/ece", "model/flops", "loss"])
+def test_a_metric_unlike_miou_needs_a_margin(tmp_path: Path, metric: str):
+    key = metric if metric.startswith("model/") else f"test/{metric}"
+    leave_run(tmp_path, {"model.down": "max", "seed": 0}, metrics_of(0.5, 0) | {key: 0.5})
+    with pytest.raises(UserError, match=f"metric={metric}: .* such as margin=0.001"):
+        analyze(tmp_path, metric=metric)
+    assert analyze(tmp_path, metric=metric, margin=0.001).margin == 0.001
+    assert analyze(tmp_path).margin == 0.01
+
+
 def test_metrics_of_counts_ignore_absent_classes():
     """Rows: truth. Class 2 is neither in truth nor in prediction."""
     counts = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])

@@ -36,7 +36,15 @@ from unet.report.comparison import (
 )
 from unet.report.image_influences import image_influences
 from unet.report.looks import Look, plan_look
-from unet.report.metrics import evaluated_split, is_lower_better, is_unordered, metric_key, metric_title, metric_value
+from unet.report.metrics import (
+    evaluated_split,
+    is_lower_better,
+    is_overlap,
+    is_unordered,
+    metric_key,
+    metric_title,
+    metric_value,
+)
 from unet.report.provenance import provenance_warnings
 from unet.report.questions import Question, answer_questions
 from unet.report.read_sweep import Replicate, Run, Sweep, read_sweep
@@ -49,7 +57,7 @@ Array = np.ndarray
 Pairs = list[tuple[int, int, Contrast]]
 
 DEFAULT_MARGIN = 0.01
-"""One point of mIoU."""
+"""One point of mIoU, or of another overlap."""
 
 
 @dataclass(frozen=True)
@@ -151,21 +159,20 @@ class SweepAnalysis:
         return Scores(scores.labels, scores.seeds, score_table(self.runs, scores.seeds, self.split, metric))
 
 
-def analyze(
-    folder: Path, metric: str = "miou", tune: str | None = None, margin: float = DEFAULT_MARGIN
-) -> SweepAnalysis:
+def analyze(folder: Path, metric: str = "miou", tune: str | None = None, margin: float | None = None) -> SweepAnalysis:
     """Read and compare the runs of a sweep.
 
     Args:
         folder: the sweep's, with one folder per run.
         metric: the compared key of ``metrics.json`` without its split, such as ``miou`` or ``boundary/iou``.
         tune: a swept key, such as ``optim.lr``; every arm is compared at its best validated value of it.
-        margin: the difference, in the metric's unit, below which two arms are practically equal.
+        margin: the difference, in the metric's unit, below which two arms are practically equal. None: 0.01 of metrics
+            like mIoU; other metrics have no usual margin.
 
     Raises:
-        UserError: there are no runs, no such metric, nothing to tune, or the margin is not positive.
+        UserError: there are no runs, no such metric, nothing to tune, or the margin is missing or not positive.
     """
-    if not isinstance(margin, int | float) or not margin > 0:
+    if margin is not None and (not isinstance(margin, int | float) or not margin > 0):
         raise UserError(f"margin={margin}: expected a positive number, such as 0.01")
     if is_unordered(metric):
         raise UserError(
@@ -184,6 +191,11 @@ def analyze(
         raise UserError(
             f"{folder}: no run has {metric_key(metric, split)} in its metrics.json{did_you_mean(metric, names)}; "
             f"expected the key of a number in metrics.json without its split, such as metric=miou"
+        )
+    if margin is None and not is_overlap(metric):
+        raise UserError(
+            f"metric={metric}: no usual margin, as it is unlike mIoU; set the difference below which two arms are "
+            f"practically equal, such as margin=0.001"
         )
     finished, missing_runs, warnings = collect_runs(sweep, arms, split, metric)
     untrained = find_untrained(finished, split)
@@ -208,7 +220,7 @@ def analyze(
         sweep=sweep,
         metric=metric,
         split=split,
-        margin=margin,
+        margin=DEFAULT_MARGIN if margin is None else margin,
         factors=keys,
         dependent_keys=dependent_keys,
         arms=arms,

@@ -17,6 +17,11 @@ LOWER_IS_BETTER = (
     "loss", "checkerboard/*", "boundary/hd95*", "boundary/missed*", "calibration/ece*",
     "time/train_seconds", "memory/*", "model/parameters", "model/flops",
 )  # fmt: skip
+OVERLAPS = (
+    "miou", "iou/*", "dice*", "accuracy", "class_accuracy", "boundary/iou*", "boundary/bf", "boundary/nsd*",
+    "trimap/*", "objects/*", "thin/*",
+)  # fmt: skip
+"""Metrics in which a difference of 0.01 is one point, as in mIoU."""
 UNORDERED = ("calibration/gap", "calibration/temperature", "calibration/accuracy/*", "checkerboard/peak_truth/*")
 """Metrics of which neither lower nor higher values are better."""
 RUN_KEYS = ("model/", "time/", "memory/")
@@ -34,6 +39,10 @@ def is_lower_better(metric: str) -> bool:
 
 def is_unordered(metric: str) -> bool:
     return any(fnmatchcase(metric, pattern) for pattern in UNORDERED)
+
+
+def is_overlap(metric: str) -> bool:
+    return any(fnmatchcase(metric, pattern) for pattern in OVERLAPS)
 
 
 def mean_and_sd(values: Array) -> tuple[float, float]:
