@@ -126,6 +126,8 @@ def describe_untrained(analysis: SweepAnalysis) -> list[str]:
 
 def describe_questions(analysis: SweepAnalysis) -> list[str]:
     """Answer the questions: decided ones first, then the undecided ones and what would decide them."""
+    if analysis.sweep.is_search:
+        return []  # a warning says why it has none
     if not analysis.questions:
         return ["The sweep has no arms for its questions: see the comparisons of single arms, which are exploratory."]
     if not analysis.can_decide:
