@@ -112,7 +112,7 @@ def test_the_lower_loss_is_better(tmp_path: Path):
         for seed in range(7):
             metrics = metrics_of(0.5, seed, test__loss=loss + 0.01 * seed * (arm == "max"))
             leave_run(tmp_path, {"model.down": arm, "seed": seed}, metrics)
-    analysis = analyze(tmp_path, metric="loss")
+    analysis = analyze(tmp_path, metric="loss", margin=0.01)
     assert conclusions(analysis)[1].startswith("avg is better than max by 0.4300 (")
     question = analysis.questions[0]
     assert {question.first, question.second} == {"max", "avg"}
