@@ -20,8 +20,8 @@ from PIL import ExifTags, Image
 from unet.errors import UserError
 from unet.inference.options import PredictOptions
 from unet.io.atomic import atomic_write
-from unet.io.image_formats import Window
 from unet.io.image_reader import open_image, open_stored
+from unet.network.geometry import Window
 from unet.prediction.image_files import group_channels
 from unet.prediction.predict_file import entropy_levels, predict_file
 from unet.prediction.predict_folder import (
@@ -82,13 +82,13 @@ def test_at_most_the_rows_of_one_tile_are_read_at_once(tmp_path: Path, monkeypat
     np.save(tmp_path / "long.npy", noise(400, 60, 3))
     reader = open_image(tmp_path / "long.npy", 2)
     calls = []
-    read = reader.read_window
+    read = reader.pixels
 
     def record_call(window: Window) -> np.ndarray:
         calls.append((window[0].start, window[0].stop))
         return read(window)
 
-    monkeypatch.setattr(reader, "read_window", record_call)
+    monkeypatch.setattr(reader, "pixels", record_call)
     monkeypatch.setattr("unet.io.channel_files.open_image", lambda *args, **options: reader)
     predict_file(network(tmp_path), tmp_path / "long.npy", tmp_path / "long.png", TILED)
     assert max(end - begin for begin, end in calls) == 32

@@ -17,9 +17,12 @@ from folders import CLASSES, noise, save, sentence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unet.data.files import FilePair
 from unet.data.folder import Folder
+from unet.data.source import Item
 from unet.data.windows import grid_windows
 from unet.errors import UserError
+from unet.network.geometry import Window
 
 SIZE = (150, 100)
 WINDOW = {"window_size": 64}
@@ -54,6 +57,11 @@ def write_pair(root: Path, stem: str, kind: str, seed: int) -> tuple[np.ndarray,
     return image[..., :1] if volume else image, mask
 
 
+def window_of(item: Item) -> Window:
+    assert isinstance(item.read, FilePair)
+    return item.read.window
+
+
 @pytest.mark.parametrize("kind", ["npy", "tiles", "strips", "stack", pytest.param("nii", marks=needs_volumes)])
 def test_windows_of_every_format_are_parts_of_the_whole(tmp_path: Path, kind: str):
     pairs = {stem: write_pair(tmp_path, stem, kind, seed) for seed, stem in enumerate("abcd")}
@@ -70,7 +78,7 @@ def test_windows_of_every_format_are_parts_of_the_whole(tmp_path: Path, kind: st
             parts = [part for part in windows if divided.group_of(part) == item.name]
             assert len(parts) == math.prod(-(-n // 64) for n in mask.shape)
             for part in parts:
-                window = part.read.window  # type: ignore[attr-defined]
+                window = window_of(part)
                 assert part.name == f"{item.name} [{', '.join(f'{axis.start}:{axis.stop}' for axis in window)}]"
                 joined[window], labels[window] = part.read()
             assert np.array_equal(joined, image) and np.array_equal(labels, mask)
@@ -84,7 +92,7 @@ def test_windows_of_a_mask_on_flipped_and_swapped_axes(tmp_path: Path):
     nibabel.save(nibabel.Nifti1Image(stored, affine), tmp_path / "masks" / "a.nii")
     source = Folder(str(tmp_path), CLASSES, splits={"train": 1.0}, **WINDOW)
     for part in source.all_items():
-        window = part.read.window  # type: ignore[attr-defined]
+        window = window_of(part)
         pixels, labels = part.read()
         assert np.array_equal(pixels, image[window]) and np.array_equal(labels, mask[window])
 
@@ -92,9 +100,12 @@ def test_windows_of_a_mask_on_flipped_and_swapped_axes(tmp_path: Path):
 def test_small_images_are_whole(tmp_path: Path):
     for seed, stem in enumerate("ab"):
         save(tmp_path / "images" / f"{stem}.png", noise(64, 60, 3, seed=seed))
-        save(tmp_path / "masks" / f"{stem}.png", noise(64, 60, below=2, seed=seed))
+        mask = noise(64, 60, below=2, seed=seed)
+        with_alpha = np.stack([mask, np.full_like(mask, 255)], -1)  # only masks that are divided may have none
+        save(tmp_path / "masks" / f"{stem}.png", with_alpha if stem == "a" else mask)
     items = Folder(str(tmp_path), CLASSES, splits={"train": 0.5, "val": 0.5}, **WINDOW).all_items()
     assert [Path(item.name).name for item in items] == ["a.png", "b.png"]
+    assert all(item.read()[1].shape == (64, 60) for item in items)
 
 
 def test_files_that_cannot_be_read_in_parts_are_refused(tmp_path: Path):

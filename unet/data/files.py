@@ -15,9 +15,9 @@ from unet.data.source import Array, Item, raise_error
 from unet.errors import UserError
 from unet.io.arrays import load_nifti, voxel_grid
 from unet.io.channel_files import ChannelReader, open_channels
-from unet.io.image_formats import NIFTI, SUFFIXES, Window, name_parts
+from unet.io.image_formats import NIFTI, SUFFIXES, name_parts
 from unet.io.image_reader import AS_STORED, ImageReader, ReadOptions
-from unet.network.geometry import times
+from unet.network.geometry import Window, times
 
 OnError = Callable[[UserError], None]
 
@@ -33,7 +33,8 @@ class FilePair:
         more_channels: further files with channels of the image, which follow those of ``image``.
         shapes: the shapes of the image in a file of annotations of many images; None: ``mask`` is of this image alone.
         name: what identifies it in its data set, such as ``patient1/00``.
-        window, size: the part of the files that is read, and the size of the whole image; None: all of it.
+        window: the part of the files that is read; empty: all.
+        size: the size of the whole image if only a part is read.
     """
 
     image: Path
@@ -43,7 +44,7 @@ class FilePair:
     more_channels: tuple[Path, ...] = ()
     shapes: DrawnShapes | None = field(default=None, repr=False)
     name: str = ""
-    window: Window | None = None
+    window: Window = ()
     size: tuple[int, ...] | None = None
 
     def __call__(self) -> tuple[Array, Array]:
@@ -54,7 +55,7 @@ class FilePair:
         """Return the content of the mask file."""
         if self.shapes is not None:
             return self.shapes.draw()
-        return read_mask(self.mask, self.labels.has_colors, self.image, self.window or ())
+        return read_mask(self.mask, self.labels.has_colors, self.image, self.window)
 
     def read_image(self, size: Sequence[int]) -> Array:
         """Return the image (*S, C) of a mask of a size. Raises UserError if files of its channels differ in size."""
@@ -63,7 +64,7 @@ class FilePair:
             raise UserError(
                 f"{self.image}: its mask is {times(self.size)}, the image {times(reader.size)}; expected the same size"
             )
-        return reader.pixels(self.window or ())
+        return reader.pixels(self.window)
 
     def open_image(self, size: Sequence[int]) -> ImageReader | ChannelReader:
         """Open the image that belongs to a mask of a size."""

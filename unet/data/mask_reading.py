@@ -8,9 +8,9 @@ from unet.data.annotations import read_labelme
 from unet.data.mask_file import MaskFile, pack_rgb
 from unet.data.source import Array
 from unet.errors import UserError
-from unet.io.image_formats import NIFTI, SUFFIXES, Window, name_parts
+from unet.io.image_formats import NIFTI, SUFFIXES, StoredImage, name_parts
 from unet.io.image_reader import open_stored
-from unet.network.geometry import times
+from unet.network.geometry import Window, times
 
 MASK_SUFFIXES = SUFFIXES | {".json"}
 MAX_CHANNELS = 8  # up to this length, the last axis of an array that is much longer along the others is channels
@@ -33,8 +33,7 @@ def read_mask(path: Path, colors: bool = False, image: Path | None = None, windo
     suffix = name_parts(path)[1]
     if suffix == ".json":
         return read_labelme(path).draw()
-    is_nifti = image is not None and suffix in NIFTI and name_parts(image)[1] in NIFTI
-    stored = open_stored(path, grid=image if is_nifti else None)
+    stored = open_mask(path, image)
     pixels, spatial_dims, palette = round_labels(stored.pixels(window)), stored.spatial_dims, None
     if stored.palette is not None and stored.palette.shape[1] >= 3:
         if colors or suffix == ".gif":
@@ -49,6 +48,12 @@ def read_mask(path: Path, colors: bool = False, image: Path | None = None, windo
     if not 1 <= spatial_dims <= 3 or pixels.size == 0:
         raise UserError(f"{path}: a mask of {times(pixels.shape)}, expected one to three axes and no channels")
     return MaskFile(pixels, spatial_dims, palette)
+
+
+def open_mask(path: Path, image: Path | None = None) -> StoredImage:
+    """Open a mask file other than JSON, on the voxel grid of its ``image`` if both are NIfTI files."""
+    is_nifti = image is not None and all(name_parts(file)[1] in NIFTI for file in (path, image))
+    return open_stored(path, grid=image if is_nifti else None)
 
 
 def round_labels(pixels: Array) -> Array:

@@ -5,11 +5,12 @@ from dataclasses import replace
 from itertools import pairwise, product
 
 from unet.data.files import FilePair
+from unet.data.mask_reading import open_mask
 from unet.data.source import Item
 from unet.errors import UserError
-from unet.io.image_formats import NIFTI, StoredImage, Window, name_parts
+from unet.io.image_formats import StoredImage, name_parts
 from unet.io.image_reader import open_stored
-from unet.network.geometry import times
+from unet.network.geometry import Window, times
 
 MIN_WINDOW_SIZE = 64
 
@@ -26,18 +27,19 @@ def check_window_size(length: object) -> int | None:
 def divide_item(item: Item, length: int) -> list[Item]:
     """Return the windows of an item with at most ``length`` pixels along every axis; itself if it is not larger.
 
+    JSON annotations are drawn on the whole image, so their items are not divided.
+
     Raises:
-        UserError: a file cannot be read in parts, or its mask has channels that tell where there is no label.
+        UserError: a file of a larger image cannot be read in parts, or see :func:`mask_size`.
     """
     pair = item.read
     assert isinstance(pair, FilePair)
     if pair.shapes is not None or name_parts(pair.mask)[1] == ".json":
-        return [item]  # shapes are drawn on the whole image
-    is_nifti = all(name_parts(path)[1] in NIFTI for path in (pair.image, pair.mask))
-    mask = open_stored(pair.mask, grid=pair.image if is_nifti else None)
-    size = mask_size(mask, pair.labels.has_colors)
-    if max(size) <= length:
         return [item]
+    mask = open_mask(pair.mask, pair.image)
+    if max(mask.shape, default=0) <= length:
+        return [item]
+    size = mask_size(mask, pair.labels.has_colors)
     for stored in (mask, *(open_stored(path, pair.options.pages) for path in (pair.image, *pair.more_channels))):
         if not stored.in_parts:
             raise UserError(
@@ -51,7 +53,12 @@ def divide_item(item: Item, length: int) -> list[Item]:
 
 
 def mask_size(mask: StoredImage, has_colors: bool) -> tuple[int, ...]:
-    """Return the size of a mask, from its header alone. Raises UserError if it has other channels than colours."""
+    """Return the size of a mask from its header alone.
+
+    Raises:
+        UserError: it has an alpha channel, whose meaning depends on the whole mask, or an axis of length 1, which may
+            be a channel.
+    """
     dims = mask.spatial_dims or len(mask.shape) - (has_colors and mask.shape[-1] in (3, 4))
     size, channels = mask.shape[:dims], mask.shape[dims:]
     if 1 in mask.shape or channels in ((2,), (4,)):

@@ -16,11 +16,11 @@ from unet.hardware import native_bf16
 from unet.inference.image_values import as_tensor, check_channels, mark_missing
 from unet.inference.options import PredictOptions
 from unet.inference.preprocessing import apply_eval_transforms
-from unet.inference.tiling import Network, Tiling, Window, overlap_samples, place_tiles, sliding_window, stitch
+from unet.inference.tiling import Network, Tiling, overlap_samples, place_tiles, sliding_window, stitch
 from unet.inference.tta import with_tta
 from unet.inference.value_check import InputConverter
 from unet.labels import IGNORE_INDEX
-from unet.network.geometry import times
+from unet.network.geometry import Window, times
 from unet.network.model import UNet
 from unet.network.normalization import Normalize, adjust_logits, apply_gamma
 

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from unet.errors import UserError
-from unet.network.geometry import padding_to_multiple
+from unet.network.geometry import Window, padding_to_multiple
 
-Window = tuple[slice, ...]
-"""A box of pixels: one slice per spatial axis."""
 Network = Callable[[Tensor], Tensor]
 Read = Callable[[Window], Tensor]
 """Window of the image -> pixels (B, C, *window)."""

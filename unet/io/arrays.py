@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from unet.errors import UserError
-from unet.io.image_formats import Array, StoredImage, Window, errors_of_reading, name_parts, require_numbers
-from unet.network.geometry import times
+from unet.io.image_formats import Array, StoredImage, errors_of_reading, name_parts, require_numbers
+from unet.network.geometry import Window, times
 
 MAX_SHIFT = 0.05
 """Largest distance, in voxels, between the grids of a mask and of its image that is due to rounding."""
@@ -19,7 +19,10 @@ def open_npy(path: Path) -> StoredImage:
     with errors_of_reading(path, "an array of numbers", "save it again with numpy.save"):
         array = map_npy(path)
         require_numbers(array.dtype, array.ndim, path)
-    read = lambda window: np.array(map_npy(path)[window])  # noqa: E731
+
+    def read(window: Window) -> Array:
+        return np.array(map_npy(path)[window])
+
     return StoredImage(path, array.shape, None, read, ".npy", array.dtype, in_parts=True)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from unet.errors import UserError
-from unet.io.image_formats import Array, Window
+from unet.io.image_formats import Array
 from unet.io.image_reader import ImageReader, open_image
-from unet.network.geometry import times
+from unet.network.geometry import Window, times
 
 
 class ChannelReader:

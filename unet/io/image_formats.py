@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unet.errors import UserError
+from unet.network.geometry import Window
 
 Array = np.ndarray
 
@@ -20,9 +21,6 @@ SUFFIXES = TIFF | PICTURES | NIFTI | {".npy"}
 
 INSTALL_CODECS = "pip install 'unet-resampling-lab[images]' (or -e '.[images]' in a clone)"
 """The command that installs the optional packages imagecodecs and pyvips."""
-
-Window = tuple[slice, ...]
-"""A slice along each of the first axes of an image, with start and stop; the other axes are whole."""
 
 
 @dataclass

@@ -19,13 +19,12 @@ from unet.io.image_formats import (
     TIFF,
     Array,
     StoredImage,
-    Window,
     errors_of_reading,
     name_parts,
 )
 from unet.io.pictures import open_picture
 from unet.io.tiff import open_tiff
-from unet.network.geometry import times
+from unet.network.geometry import Window, times
 
 NATIVE_DTYPES = (np.uint8, np.uint16, np.float32)
 """Data types that are returned as stored; bool becomes uint8, 0 and 255, and all others are converted to float32."""
@@ -65,7 +64,7 @@ AS_STORED = ReadOptions()
 
 @dataclass
 class ImageReader:
-    """An image that is read in rows (the slices of a volume).
+    """An image that is read in windows, or in rows (the slices of a volume).
 
     Attributes:
         stored: the content of its file, (*S, C) with the channels last.
@@ -101,24 +100,21 @@ class ImageReader:
         """Return a window (*window, C) from the cache of rows."""
         return self.rows(window[0].start, window[0].stop)[:, *window[1:]]
 
-    def pixels(self, window: Window = ()) -> Array:
-        """Return a window (*window, C), of which nothing is kept; by default the whole image (*S, C)."""
-        return self.read_window(window or (slice(0, self.size[0]),))
-
     def rows(self, begin: int, end: int) -> Array:
         """Return rows (end - begin, *S[1:], C) as uint8, uint16 or float32, NaN where there is no data."""
         first, rows = self.cache or (begin, None)
         if rows is None or not first <= begin < first + len(rows):
-            rows = self.read_window((slice(begin, end),))
+            rows = self.pixels((slice(begin, end),))
         elif end <= first + len(rows):
             return rows[begin - first : end - first]
         else:
-            rows = np.concatenate([rows[begin - first :], self.read_window((slice(first + len(rows), end),))])
+            rows = np.concatenate([rows[begin - first :], self.pixels((slice(first + len(rows), end),))])
         self.cache = begin, rows
         return rows
 
-    def read_window(self, window: Window) -> Array:
-        """Read a window from the file."""
+    def pixels(self, window: Window = ()) -> Array:
+        """Read a window (*window, C) from the file and keep nothing of it; by default the whole image (*S, C)."""
+        window = window or (slice(0, self.size[0]),)
         with errors_of_reading(self.path, "an image"):
             values = self.stored.read(window)
         masks = self.declared_missing(values, window)  # of a palette, GDAL declares an index

@@ -14,8 +14,9 @@ from PIL import Image
 from tifffile import PHOTOMETRIC, PLANARCONFIG
 
 from unet.errors import UserError
-from unet.io.image_formats import INSTALL_CODECS, Array, StoredImage, Window, errors_of_reading, require_numbers
+from unet.io.image_formats import INSTALL_CODECS, Array, StoredImage, errors_of_reading, require_numbers
 from unet.io.pictures import BILEVEL, CHANNELS, DISPLAY_MODES, read_with_pillow
+from unet.network.geometry import Window
 
 Read = Callable[[Window], Array]
 """window -> its values."""

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from unet.io.image_formats import Array, StoredImage, Window
+from unet.io.image_formats import Array, StoredImage
+from unet.network.geometry import Window
 
 DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
 

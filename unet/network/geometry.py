@@ -11,6 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unet.errors import UserError
 
+Window = tuple[slice, ...]
+"""A part of an image: slices with start and stop along its first axes; any other axes are whole."""
+
 
 def times(values: Iterable[float]) -> str:
     """Format a size as text: ``361 x 481``; ``all`` for infinity."""

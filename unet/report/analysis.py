@@ -39,7 +39,7 @@ from unet.report.looks import Look, plan_look
 from unet.report.metrics import (
     evaluated_split,
     is_lower_better,
-    is_overlap,
+    is_segmentation_score,
     is_unordered,
     metric_key,
     metric_title,
@@ -57,7 +57,7 @@ Array = np.ndarray
 Pairs = list[tuple[int, int, Contrast]]
 
 DEFAULT_MARGIN = 0.01
-"""One point of mIoU, or of another overlap."""
+"""One point of mIoU, or of another score of a segmentation."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def analyze(folder: Path, metric: str = "miou", tune: str | None = None, margin:
             f"{folder}: no run has {metric_key(metric, split)} in its metrics.json{did_you_mean(metric, names)}; "
             f"expected the key of a number in metrics.json without its split, such as metric=miou"
         )
-    if margin is None and not is_overlap(metric):
+    if margin is None and not is_segmentation_score(metric):
         raise UserError(
             f"metric={metric}: no usual margin, as it is unlike mIoU; set the difference below which two arms are "
             f"practically equal, such as margin=0.001"

@@ -17,11 +17,11 @@ LOWER_IS_BETTER = (
     "loss", "checkerboard/*", "boundary/hd95*", "boundary/missed*", "calibration/ece*",
     "time/train_seconds", "memory/*", "model/parameters", "model/flops",
 )  # fmt: skip
-OVERLAPS = (
+SEGMENTATION_SCORES = (
     "miou", "iou/*", "dice*", "accuracy", "class_accuracy", "boundary/iou*", "boundary/bf", "boundary/nsd*",
-    "trimap/*", "objects/*", "thin/*",
+    "trimap/*", "objects/*", "thin/*", "shift/accuracy",
 )  # fmt: skip
-"""Metrics in which a difference of 0.01 is one point, as in mIoU."""
+"""Metrics of which a difference of 0.01 is one point, as of mIoU."""
 UNORDERED = ("calibration/gap", "calibration/temperature", "calibration/accuracy/*", "checkerboard/peak_truth/*")
 """Metrics of which neither lower nor higher values are better."""
 RUN_KEYS = ("model/", "time/", "memory/")
@@ -41,8 +41,8 @@ def is_unordered(metric: str) -> bool:
     return any(fnmatchcase(metric, pattern) for pattern in UNORDERED)
 
 
-def is_overlap(metric: str) -> bool:
-    return any(fnmatchcase(metric, pattern) for pattern in OVERLAPS)
+def is_segmentation_score(metric: str) -> bool:
+    return any(fnmatchcase(metric, pattern) for pattern in SEGMENTATION_SCORES)
 
 
 def mean_and_sd(values: Array) -> tuple[float, float]:
