@@ -56,7 +56,6 @@ class InputInterval:
         )
 
 
-@torch.no_grad()
 def measure_interval(
     call: Callable[[Tensor], Tensor], channels: int, block: Sequence[int], outputs: int, axis: int
 ) -> InputInterval:
@@ -65,27 +64,42 @@ def measure_interval(
     ``call``, (B, channels, *S) -> (B, any, *S'), yields ``outputs`` samples along ``axis`` per block of its input.
     """
     inputs = block[axis]
-    for blocks in SIGNAL_LENGTHS:
-        n, centre = blocks * inputs, blocks // 2
+
+    def middle_depends(blocks: int, samples: Sequence[int]) -> Tensor:
+        """Return (outputs, samples): which samples of a signal each output of its middle block depends on."""
         size = [*block]
-        size[axis] = n
-        depends = torch.zeros(outputs, n, dtype=torch.bool)  # which inputs each output of the middle block depends on
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(BACKGROUNDS):
-            base = torch.randn(1, channels, *size, generator=generator, dtype=torch.float64)
-            unchanged = call(base)
-            for value in DISTURBANCES:
-                disturbed = base.repeat(n, *[1] * (base.ndim - 1)).movedim(2 + axis, 1)
-                disturbed[range(n), range(n)] = value
-                changed = call(disturbed.movedim(1, 2 + axis)) != unchanged
-                changed = changed.movedim(2 + axis, 1).flatten(2).any(2)  # (input, output)
-                depends |= changed[:, centre * outputs : (centre + 1) * outputs].T
-        offsets = torch.arange(float(n)) - centre * inputs
+        size[axis] = blocks * inputs
+        middle = slice(blocks // 2 * outputs, (blocks // 2 + 1) * outputs)
+        return changed_outputs(call, channels, size, samples, axis)[:, middle].T
+
+    unlimited = InputInterval(inputs, outputs, (-math.inf,) * outputs, (math.inf,) * outputs)
+    longest = SIGNAL_LENGTHS[-1]
+    if middle_depends(longest, [0, longest * inputs - 1]).any():  # found at once, by the ends alone
+        return unlimited
+    for blocks in SIGNAL_LENGTHS:
+        depends = middle_depends(blocks, range(blocks * inputs))
+        offsets = torch.arange(float(blocks * inputs)) - blocks // 2 * inputs
         first = torch.where(depends, offsets, math.inf).amin(1).tolist()
         last = torch.where(depends, offsets, -math.inf).amax(1).tolist()
         if offsets[0] < min(first) and max(last) < offsets[-1]:
             return InputInterval(inputs, outputs, tuple(first), tuple(last))
-    return InputInterval(inputs, outputs, (-math.inf,) * outputs, (math.inf,) * outputs)
+    return unlimited
+
+
+@torch.no_grad()
+def changed_outputs(
+    call: Callable[[Tensor], Tensor], channels: int, size: Sequence[int], samples: Sequence[int], axis: int
+) -> Tensor:
+    """Return (samples, outputs along ``axis``): which outputs of a signal of ``size`` change with each sample."""
+    generator = torch.Generator().manual_seed(0)
+    signals = torch.randn(BACKGROUNDS, channels, *size, generator=generator, dtype=torch.float64)
+    values = torch.tensor(DISTURBANCES, dtype=torch.float64)
+    # A copy of every signal for each value and each sample that takes it: (signals, values, samples, C, *size).
+    copies = signals[:, None, None].repeat(1, len(values), len(samples), *[1] * (signals.ndim - 1))
+    along_axis = copies.movedim(4 + axis, 3)
+    along_axis[:, :, range(len(samples)), samples] = values.view(-1, *[1] * (signals.ndim - 1))
+    changed = call(copies.flatten(0, 2)).unflatten(0, copies.shape[:3]) != call(signals)[:, None, None]
+    return changed.movedim(4 + axis, 3).flatten(4).any(4).any(1).any(0)
 
 
 def measure_module(name: str, call: Callable[[Tensor], Tensor], *arguments: Any) -> InputInterval:
