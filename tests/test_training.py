@@ -9,14 +9,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import IMAGES, TINY, config
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
 from unet import DOWN, UP, UNet
 from unet.errors import Interrupted, UserError
+from unet.inference.checkpoint import load
 from unet.network.normalization import Normalize
 from unet.task.losses import LOSSES, make_loss
 from unet.task.metrics import ConfusionMatrix
@@ -96,6 +99,22 @@ def test_tensorboard_has_scores_images_graph_and_hparams(composed, tmp_path):
     assert any("network/text_summary" in events.Tags()["tensors"] for events in files)
     assert any(events.Tags()["graph"] for events in files)
     assert any("_hparams_/session_start_info" in events.summary_metadata for events in files)
+
+
+@pytest.mark.parametrize(("limit", "count"), [(1.0, 2), (1, 1)])
+def test_predictions_png_shows_the_best_checkpoint_on_images_that_were_evaluated(
+    composed, stack, tmp_path, monkeypatch, limit, count
+):
+    drawn = []
+    monkeypatch.setattr("unet.training.train.prediction_grid", lambda panels, *args: drawn.extend(panels) or panels[0])
+    settings = (f"data.eval_batch_size={count}", f"trainer.limit_test_batches={limit}", *IMAGES)
+    train(composed("trainer.max_epochs=8", "optim.lr=0.02", "model.dropout=0", *settings), tmp_path)
+    assert len(drawn) == count
+    segmenter = load(tmp_path / "checkpoints" / "best.ckpt")
+    expected = [segmenter.predict(np.asarray(Image.open(path))) for path in (stack / "image").iterdir()]
+    predictions = [np.array(segmenter.colors, np.uint8)[labels] for labels in expected]
+    for picture in drawn:
+        assert [(picture[:, 104:152] == prediction).all() for prediction in predictions].count(True) == 1
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

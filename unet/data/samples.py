@@ -129,9 +129,9 @@ class Samples:
         uniform = np.full(len(self), 1 / len(self))
         return 0.75 * foreground / foreground.sum() + 0.25 * uniform if foreground.any() else uniform
 
-    def highest_entropy(self, count: int) -> list[int]:
-        """Return the items with the largest entropy of class frequencies."""
-        return np.argsort(-label_entropy(self.item_counts), kind="stable")[:count].tolist()
+    def highest_entropy(self, count: int, first: int | None = None) -> list[int]:
+        """Return ``count`` items with the largest entropy of class frequencies, of the ``first`` items if given."""
+        return np.argsort(-label_entropy(self.item_counts[:first]), kind="stable")[:count].tolist()
 
     def statistics(self, most: int = MAX_STATISTICS) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation per channel over up to ``most`` evenly spaced images, without NaN."""

@@ -35,14 +35,14 @@ from unet.training.build import (
 )
 from unet.training.callbacks.progress import Progress
 from unet.training.callbacks.pruning import pruning_reason
-from unet.training.callbacks.tensorboard import add_curves, get_writer, predict_panels
+from unet.training.callbacks.tensorboard import PredictionImages, add_curves, get_writer
 from unet.training.console import print_initial_weights, print_result, print_summary
 from unet.training.initial_weights import LoadedWeights, leakage_warning, load_initial_weights, read_initial_weights
 from unet.training.loggers import log_result
 from unet.training.pretrained_encoder import load_pretrained_encoder, weights_sha256
 from unet.training.process import setup_process
 from unet.training.shared_data import get_baseline, get_data
-from unet.visualization import prediction_grid
+from unet.visualization import prediction_grid, to_png
 
 
 def train(config: DictConfig, out: Path) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def train(config: DictConfig, out: Path) -> dict[str, Any]:
     with skip_on_error("baseline"):
         metrics |= get_baseline(data)
     write_json(out / METRICS, metrics)
-    save_prediction_grid(task, data, out, config.num_logged_images)
+    save_prediction_grid(trainer, data, out)
     if config.diagnostics:
         from unet.diagnostics.diagnose import diagnose  # imports SciPy and scikit-image
 
@@ -209,14 +209,15 @@ def evaluate(
     return {**scores, f"{split}/images": task.num_evaluated, f"{split}/absent": absent}
 
 
-def save_prediction_grid(task: SegmentationTask, data: SegmentationData, out: Path, count: int) -> None:
-    """Write ``predictions.png``: the images of the evaluated split with the highest entropy of labels."""
-    if count == 0:
-        return
-    split = data.eval_split
-    panels = predict_panels(task, data, split, data.samples[split].highest_entropy(count))
-    with atomic_write(out / "predictions.png") as file:
-        prediction_grid(panels, data.source.classes, data.source.colors, data.source.spatial_dims).save(file, "PNG")
+def save_prediction_grid(trainer: L.Trainer, data: SegmentationData, out: Path) -> None:
+    """Write ``predictions.png``: the images that :class:`PredictionImages` has drawn of the last evaluation."""
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    (images,) = (callback for callback in callbacks if isinstance(callback, PredictionImages))
+    panels = [panel for panel in images.panels.values() if panel is not None]
+    if panels:
+        grid = prediction_grid(panels, data.source.classes, data.source.colors, data.source.spatial_dims)
+        with atomic_write(out / "predictions.png") as file:
+            file.write(to_png(grid))
 
 
 def log_hparams(trainer: L.Trainer, config: DictConfig, metrics: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from unet.analysis.feature_maps import draw_operator_io, feature_maps
@@ -51,22 +52,6 @@ def add_curves(writer: SummaryWriter, scores: Mapping[str, float], step: int) ->
             writer.add_scalar(name, value, step)
 
 
-def predict_panels(
-    task: SegmentationTask, data: SegmentationData, split: str, indices: Sequence[int]
-) -> list[np.ndarray]:
-    """Return panels of image, truth, prediction and errors for some items of a split, with evaluation transforms."""
-    dataset = data.dataset(split)
-    panels = []
-    with eval_mode(task):
-        for index in indices:
-            batch = dataset.eval_item(index)
-            pred = task.predict_labels(task.predict(batch["image"].to(task.device)))[0].cpu().numpy()
-            image = batch["image"][0].movedim(0, -1).numpy()
-            pred[np.isnan(image).all(-1)] = IGNORE_INDEX  # as a prediction writes where there is no data
-            panels.append(panel(image, batch["target"][0].numpy(), pred, data.source.colors))
-    return panels
-
-
 class ImageLogger(Callback):
     """A callback that logs images of ``count`` panels or channels after every validation; 0: none."""
 
@@ -86,12 +71,51 @@ class ImageLogger(Callback):
 
 
 class PredictionImages(ImageLogger):
-    """A callback that logs panels of ``count`` validation images, always the same, and the confusion matrix."""
+    """A callback that draws ``count`` images of every evaluation, and logs those of a validation.
+
+    They are the images with the highest entropy of labels, so they are always the same. The confusion matrix is logged
+    as well.
+
+    Attributes:
+        panels: image, truth, prediction and errors of these images of the last evaluation, (H, W, 3) uint8; None until
+            the image is evaluated.
+    """
+
+    def __init__(self, count: int):
+        super().__init__(count)
+        self.panels: dict[int, np.ndarray | None] = {}
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+        data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
+        split, batches = ("test", trainer.num_test_batches) if trainer.testing else ("val", trainer.num_val_batches)
+        evaluated = min(len(data.samples[split]), int(sum(batches)) * data.eval_batch_size)
+        self.panels = dict.fromkeys(data.samples[split].highest_entropy(self.count, evaluated))
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: SegmentationTask,
+        outputs: Any,
+        batch: Mapping[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
+        for position, image in enumerate(batch["image"]):
+            index = batch_idx * data.eval_batch_size + position
+            if index not in self.panels or not trainer.is_global_zero:
+                continue
+            pixels = image.movedim(0, -1).cpu().numpy()
+            labels = pl_module.predict_labels(outputs["logits"][position : position + 1])[0].cpu().numpy()
+            labels[np.isnan(pixels).all(-1)] = IGNORE_INDEX  # as a prediction writes where there is no data
+            self.panels[index] = panel(pixels, batch["target"][position].cpu().numpy(), labels, data.source.colors)
+
+    on_test_epoch_start, on_test_batch_end = on_validation_epoch_start, on_validation_batch_end  # type: ignore
 
     def images(self, task: SegmentationTask, data: SegmentationData) -> Iterator[tuple[str, np.ndarray]]:
-        panels = predict_panels(task, data, "val", data.samples["val"].highest_entropy(self.count))
-        for index, image in enumerate(panels):
-            yield f"val/{index}", image
+        for number, image in enumerate(self.panels.values()):
+            if image is not None:
+                yield f"val/{number}", image
         yield "val/confusion", draw_confusion_matrix(task.confusion.counts.cpu().numpy(), task.classes)
 
 
@@ -193,7 +217,7 @@ class Graph(Callback):
         if writer is None:
             return
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
-        image = data.example("val").to(pl_module.device)
+        image = data.example("train").to(pl_module.device)  # small, and the sizes are those of the summary
         training = pl_module.training
         pl_module.eval()
         with warnings.catch_warnings():  # tracing warns about data-dependent code
