@@ -10,6 +10,7 @@ from conftest import ROOT, config
 from folders import CLASSES, noise, save
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
 
 from unet import DOWN, UP
 from unet.data.folder import Folder
@@ -121,3 +122,20 @@ def test_keys_of_the_user_are_not_suggested(tmp_path):
     train, sweep = format_commands(overrides, suggest_settings(survey), STRUCTURES[0])
     assert train.count("model.depth=") == 1 and "model.depth=5" in train
     assert "model.up=unpool" in sweep and "transposed" not in sweep
+
+
+@pytest.mark.parametrize(("suffix", "suggested"), [(".npy", True), (".png", False)])
+def test_windows_are_suggested_for_huge_images_in_files_that_can_be_read_in_parts(
+    tmp_path, monkeypatch, suffix, suggested
+):
+    monkeypatch.setattr("unet.data_check.suggest.HUGE_IMAGE", 300 * 300)
+    monkeypatch.setattr("unet.data_check.suggest.WINDOWS", {2: 128})
+    write_folder(tmp_path, squares(60), count=6)
+    for path in list(tmp_path.rglob("*.png")):
+        pixels = np.asarray(Image.open(path))
+        path.unlink()
+        np.save(path.with_suffix(suffix), pixels) if suffix == ".npy" else save(path, pixels)
+    overrides = [key for suggestion in suggest_settings(survey_folder(tmp_path)) for key in suggestion.overrides]
+    assert ("data.source.window_size=128" in overrides) == suggested
+    data = build_data(config("data=folder", f"data.root={tmp_path}", *overrides))
+    assert (len(data.source.all_items()) > 6) == suggested

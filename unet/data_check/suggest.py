@@ -12,9 +12,12 @@ import numpy as np
 
 from unet.analysis.receptive_field import receptive_fields
 from unet.data.folder import Folder
+from unet.data.source import Item
+from unet.data.windows import divide_item
 from unet.data_check.mask_encoding import IGNORE
 from unet.data_check.shapes import MAX_SAMPLES
 from unet.data_check.survey import Survey
+from unet.errors import UserError
 from unet.network.model import SMALL_BOTTLENECK
 from unet.runs.cli import program_name
 from unet.task.class_weights import class_weights
@@ -33,6 +36,11 @@ LARGE_IMAGE = {1: 2**20, 2: 2**21, 3: 2**22}
 """Pixels of an image above which evaluation uses tiles, by the number of spatial axes."""
 
 TILES = {1: 2**16, 2: 1024, 3: 128}
+
+HUGE_IMAGE = 2**26
+"""Pixels of an image above which reading it takes longer than training on a crop of it."""
+
+WINDOWS = {1: 2**20, 2: 2048, 3: 256}
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,7 @@ def bottleneck_field(depth: int, spatial_dims: int) -> float:
 
 
 def suggest_size(survey: Survey) -> Iterator[Suggestion]:
-    """Suggest a crop, a depth and, for large images, a tile."""
+    """Suggest a crop, a depth and, for large images, a tile and the size of the windows to read."""
     kind = CROPS[survey.spatial_dims][0]
     crop, depth = crop_and_depth(survey)
     extent = object_extent(survey)
@@ -160,6 +168,22 @@ def suggest_size(survey: Survey) -> Iterator[Suggestion]:
     if largest > LARGE_IMAGE[survey.spatial_dims]:
         tile = ",".join([str(TILES[survey.spatial_dims])] * survey.spatial_dims)
         yield Suggestion((f"data.eval_tile=[{tile}]",), f"images of up to {largest:,} pixels are evaluated in tiles")
+    length = WINDOWS[survey.spatial_dims]
+    if largest > HUGE_IMAGE and can_divide(survey, length):
+        yield Suggestion(
+            (f"data.source.window_size={length}",), "large images are read in windows, not whole for a crop"
+        )
+
+
+def can_divide(survey: Survey, length: int) -> bool:
+    """Return whether some items are longer than ``length`` along an axis, and all of those can be read in windows."""
+    try:
+        items = [
+            Item(item.name, item.files) for item, image in survey.images if item.files and max(image.size) > length
+        ]
+        return bool(items) and all(len(divide_item(item, length)) > 1 for item in items)
+    except UserError:
+        return False
 
 
 def suggest_sampling(survey: Survey) -> Iterator[Suggestion]:
