@@ -166,7 +166,8 @@ def test_an_unfinished_run_may_get_more_epochs_with_a_constant_learning_rate_alo
 
 def test_a_checkpoint_is_resumed_in_the_folder_of_its_run(tmp_path: Path):
     last = resumable(tmp_path / "run")
-    copy = shutil.copy(last, tmp_path / "copy.ckpt")
+    (tmp_path / "copies" / "new").mkdir(parents=True)
+    copy = shutil.copy(last, tmp_path / "copies" / "new" / "copy.ckpt")
     assert "no config.yaml of its run" in refusal(copy) and f"init={copy}" in refusal(copy)
     execute(lambda config, folder: {}, config(f"ckpt_path={last}"), tmp_path / "run", [])
 
