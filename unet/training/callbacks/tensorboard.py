@@ -58,9 +58,13 @@ class ImageLogger(Callback):
     def __init__(self, count: int):
         self.count = count
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+    def logs_images(self, trainer: L.Trainer) -> bool:
+        """Return whether images of the current validation are logged."""
         takes_images = any(isinstance(logger, IMAGE_LOGGERS) for logger in trainer.loggers)
-        if not takes_images or not trainer.is_global_zero or trainer.sanity_checking or self.count == 0:
+        return takes_images and trainer.is_global_zero and not trainer.sanity_checking and self.count > 0
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+        if not self.logs_images(trainer):
             return
         for tag, image in self.images(pl_module, trainer.datamodule):  # type: ignore[attr-defined]
             log_image(trainer.loggers, tag, image, trainer.global_step)
@@ -86,6 +90,10 @@ class PredictionImages(ImageLogger):
         self.panels: dict[int, np.ndarray | None] = {}
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: SegmentationTask) -> None:
+        self.panels = {}
+        is_final = trainer.is_global_zero and trainer.state.fn != TrainerFn.FITTING
+        if not is_final and not self.logs_images(trainer):
+            return
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
         split, batches = ("test", trainer.num_test_batches) if trainer.testing else ("val", trainer.num_val_batches)
         evaluated = min(len(data.samples[split]), int(sum(batches)) * data.eval_batch_size)
@@ -103,7 +111,7 @@ class PredictionImages(ImageLogger):
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
         for position, image in enumerate(batch["image"]):
             index = batch_idx * data.eval_batch_size + position
-            if index not in self.panels or not trainer.is_global_zero:
+            if index not in self.panels:
                 continue
             pixels = image.movedim(0, -1).cpu().numpy()
             labels = pl_module.predict_labels(outputs["logits"][position : position + 1])[0].cpu().numpy()
