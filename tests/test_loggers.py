@@ -1,12 +1,15 @@
 """Loggers: files of a run, several at once, images, and messages for what is not installed."""
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import IMAGES, config
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from PIL import Image
+from test_training import event_files
 
 from unet.errors import UserError
 from unet.training import loggers
@@ -65,3 +68,16 @@ def test_images_go_to_the_loggers_that_take_images(tmp_path: Path):
 
     log_image([Wandb(), CSVLogger(tmp_path)], "val/0", np.zeros((4, 5, 3), np.uint8), 7)
     assert calls == [("val/0", (4, 5, 3), 7)]
+
+
+def test_tensorboard_has_the_pixels_of_an_image_also_after_the_writer_was_closed(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    (logger,) = make_loggers("tensorboard", tmp_path)
+    for step in (7, 8):
+        log_image([logger], "val/0", pixels, step)
+        logger.finalize("success")
+    events = [image for file in event_files(tmp_path) for image in file.Images("val/0")]
+    assert sorted(image.step for image in events) == [7, 8]
+    for image in events:
+        assert (image.height, image.width) == (4, 5)
+        assert (np.asarray(Image.open(io.BytesIO(image.encoded_image_string))) == pixels).all()

@@ -50,8 +50,9 @@ def log_image(loggers: Iterable[Logger], tag: str, image: np.ndarray, step: int)
         if isinstance(logger, TensorBoardLogger):
             height, width, colors = image.shape
             encoded = Summary.Image(height=height, width=width, colorspace=colors, encoded_image_string=to_png(image))
-            # As add_image, whose compression takes three times as long.
-            logger.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
+            summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
+            # As add_image does, whose compression takes three times as long; this opens a closed writer again.
+            logger.experiment._get_file_writer().add_summary(summary, step)
         elif isinstance(logger, WandbLogger):
             logger.log_image(tag, [image], step)
 
