@@ -32,6 +32,8 @@ FEATURE_SIGNAL_LENGTHS = (512, 2048)
 """The same for the feature maps of an encoder of timm, in samples of the image."""
 BACKGROUNDS = 8
 """Random signals in which each sample is changed: the position of a maximum depends on the other samples."""
+BATCH = 4
+"""Samples that are changed in one call, which limits the memory of long signals."""
 DISTURBANCES = (1e3, -1e3)
 """Large, so that each can become the maximum; not NaN, which would propagate through weights of zero."""
 
@@ -70,20 +72,19 @@ def measure_interval(
         size = [*block]
         size[axis] = blocks * inputs
         middle = slice(blocks // 2 * outputs, (blocks // 2 + 1) * outputs)
-        return changed_outputs(call, channels, size, samples, axis)[:, middle].T
+        parts = [samples[first : first + BATCH] for first in range(0, len(samples), BATCH)]
+        return torch.cat([changed_outputs(call, channels, size, part, axis)[:, middle] for part in parts]).T
 
-    unlimited = InputInterval(inputs, outputs, (-math.inf,) * outputs, (math.inf,) * outputs)
-    longest = SIGNAL_LENGTHS[-1]
-    if middle_depends(longest, [0, longest * inputs - 1]).any():  # found at once, by the ends alone
-        return unlimited
     for blocks in SIGNAL_LENGTHS:
-        depends = middle_depends(blocks, range(blocks * inputs))
-        offsets = torch.arange(float(blocks * inputs)) - blocks // 2 * inputs
+        n = blocks * inputs
+        if middle_depends(blocks, [0, n - 1]).any():  # the interval may be longer than the signal
+            continue
+        depends = middle_depends(blocks, range(n))
+        offsets = torch.arange(float(n)) - blocks // 2 * inputs
         first = torch.where(depends, offsets, math.inf).amin(1).tolist()
         last = torch.where(depends, offsets, -math.inf).amax(1).tolist()
-        if offsets[0] < min(first) and max(last) < offsets[-1]:
-            return InputInterval(inputs, outputs, tuple(first), tuple(last))
-    return unlimited
+        return InputInterval(inputs, outputs, tuple(first), tuple(last))
+    return InputInterval(inputs, outputs, (-math.inf,) * outputs, (math.inf,) * outputs)
 
 
 @torch.no_grad()

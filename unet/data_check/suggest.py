@@ -38,7 +38,7 @@ LARGE_IMAGE = {1: 2**20, 2: 2**21, 3: 2**22}
 TILES = {1: 2**16, 2: 1024, 3: 128}
 
 HUGE_IMAGE = 2**26
-"""Pixels of an image above which reading it takes longer than training on a crop of it."""
+"""Pixels of an image above which it is read in windows, if its files allow that."""
 
 WINDOWS = {1: 2**20, 2: 2048, 3: 256}
 
@@ -170,18 +170,15 @@ def suggest_size(survey: Survey) -> Iterator[Suggestion]:
         yield Suggestion((f"data.eval_tile=[{tile}]",), f"images of up to {largest:,} pixels are evaluated in tiles")
     length = WINDOWS[survey.spatial_dims]
     if largest > HUGE_IMAGE and can_divide(survey, length):
-        yield Suggestion(
-            (f"data.source.window_size={length}",), "large images are read in windows, not whole for a crop"
-        )
+        reason = "large images are read in windows, so that a crop does not need the whole image"
+        yield Suggestion((f"data.source.window_size={length}",), reason)
 
 
 def can_divide(survey: Survey, length: int) -> bool:
     """Return whether some items are longer than ``length`` along an axis, and all of those can be read in windows."""
+    pairs = [(item.name, item.files) for item, image in survey.images if item.files and max(image.size) > length]
     try:
-        items = [
-            Item(item.name, item.files) for item, image in survey.images if item.files and max(image.size) > length
-        ]
-        return bool(items) and all(len(divide_item(item, length)) > 1 for item in items)
+        return bool(pairs) and all(len(divide_item(Item(*pair), length)) > 1 for pair in pairs)
     except UserError:
         return False
 

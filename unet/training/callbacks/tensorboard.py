@@ -96,7 +96,7 @@ class PredictionImages(ImageLogger):
             return
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
         split, batches = ("test", trainer.num_test_batches) if trainer.testing else ("val", trainer.num_val_batches)
-        evaluated = min(len(data.samples[split]), int(sum(batches)) * data.eval_batch_size)
+        evaluated = int(sum(batches)) * data.eval_batch_size
         self.panels = dict.fromkeys(data.samples[split].highest_entropy(self.count, evaluated))
 
     def on_validation_batch_end(
