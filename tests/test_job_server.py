@@ -19,8 +19,8 @@ from test_command_line import arguments, environment, run
 from test_training import assert_same, weights
 
 from unet.runs import job_server
-from unet.runs import run as runs
-from unet.runs.job_server import JobServer, fork_job
+from unet.runs.job_server import ADDRESS, Job, fork_job
+from unet.runs.signals import handle_signals
 from unet.training import shared_data
 from unet.training.shared_data import get_baseline, get_data, read_shared_data
 
@@ -38,7 +38,7 @@ COUNTED = []
 def preload(data):
     COUNTED.append(data)
     if data == "slow":
-        time.sleep(60)
+        time.sleep(3)
 
 def main():
     COUNTED.append("changed by a job")
@@ -64,20 +64,22 @@ def main():
 
 
 @pytest.fixture
-def fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., JobServer]]:
+def fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Job]]:
     """Return a function that starts a job of the module above, which writes facts about its process to a file."""
     (tmp_path / "lab_command.py").write_text(COMMAND)
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     monkeypatch.setattr(job_server, "_servers", [])
+    monkeypatch.setenv(ADDRESS, "")
 
-    def start(*words: str, data: Any = None, **variables: str) -> JobServer:
+    def start(*words: str, data: Any = None, **variables: str) -> Job:
         return fork_job("lab_command", words, data, {**os.environ, "PYTHONPATH": path, **variables})
 
     # A shell that starts the tests in the background has SIGINT ignored, and a new process keeps that.
-    with runs.handle_signals(signal.default_int_handler, signal.SIGINT):
+    with handle_signals(signal.default_int_handler, signal.SIGINT):
         yield start
     for server in job_server._servers:
         server.close()
+        server.process.wait()
 
 
 def wait_for(path: Path) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def test_each_job_has_a_process_in_the_state_of_the_server(fork, tmp_path):
         assert fork("run", str(tmp_path / str(index)), data=data).wait() == 0
     first, second = (wait_for(tmp_path / name) for name in "01")
     assert first["pid"] != second["pid"] and first["server"] == second["server"]
-    assert second["counted"] == ["first", "second"], "the server is called before each job and sees no change by one"
+    assert second["counted"] == ["first", "first", "second"], "the server is called at its start and before each job"
     assert first["program"] == sys.argv[0]
     assert first["ignored"] == first["blocked"] == []
     assert first["session"] not in (os.getsid(0), first["pid"])
@@ -121,40 +123,68 @@ def test_the_exit_code_and_the_output_are_those_of_the_job(fork, capfd, word, co
     assert fork("run").wait() == 0, "the server is still there"
 
 
-def test_another_environment_gets_another_server(fork, tmp_path):
-    for value in "aab":
-        assert fork("run", str(tmp_path / f"{value}{len(list(tmp_path.glob('[ab]*')))}"), LAB=value).wait() == 0
-    facts = [wait_for(path) for path in sorted(tmp_path.glob("[ab]*"))]
-    assert [fact["LAB"] for fact in facts] == ["a", "a", "b"]
-    assert facts[0]["server"] == facts[1]["server"] != facts[2]["server"]
-    assert has_ended(facts[0]["server"])
+def test_each_job_has_its_own_environment(fork, tmp_path):
+    for index, value in enumerate("aab"):
+        assert fork("run", str(tmp_path / str(index)), LAB=value).wait() == 0
+    facts = [wait_for(tmp_path / name) for name in "012"]
+    assert [fact["LAB"] for fact in facts] == ["a", "a", "b"] and len({fact["server"] for fact in facts}) == 1
 
 
-def test_a_signal_reaches_the_job_once_it_runs_and_ends_the_server_before(fork, tmp_path):
+def test_jobs_at_the_same_time_and_of_another_process_have_one_server(fork, tmp_path):
+    first, second = (fork("wait", str(tmp_path / name), data=name) for name in ("first", "second"))
+    facts = [wait_for(tmp_path / name) for name in ("first", "second")]
+    code = f"""
+import os
+from unet.runs.job_server import fork_job
+assert fork_job("lab_command", ["exit", {str(tmp_path / "third")!r}], "third", os.environ).wait() == 3
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    facts.append(wait_for(tmp_path / "third"))
+    assert len({fact["server"] for fact in facts}) == 1
+    assert facts[2]["counted"] == ["first", "first"], "a job with other data reads them itself while jobs run"
+    os.kill(facts[1]["pid"], signal.SIGKILL)
+    assert second.wait() == -signal.SIGKILL
+    os.kill(facts[0]["pid"], signal.SIGINT)
+    assert first.wait() == 130
+
+
+def test_a_signal_reaches_the_job_once_it_runs_and_prevents_its_start_before(fork, tmp_path):
     job = fork("wait", str(tmp_path / "facts"), data="slow")
-    time.sleep(0.5)
-    job.send_signal(signal.SIGINT)
-    assert job.wait() == -signal.SIGKILL and not (tmp_path / "facts").exists()
+    start = time.monotonic()
+    with handle_signals(lambda *args: job.send_signal(signal.SIGINT), signal.SIGALRM):
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        assert job.wait() is None and time.monotonic() - start < 2, "it does not wait for the server"
+    assert fork("run").wait() == 0 and not (tmp_path / "facts").exists()
     for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)):
         path = tmp_path / f"facts{signum}"
         job = fork("wait", str(path))
         sent: list[int] = []
 
-        def send(*args: Any, job: JobServer = job, signum: int = signum, sent: list[int] = sent) -> None:
+        def send(*args: Any, job: Job = job, signum: int = signum, sent: list[int] = sent) -> None:
             job.send_signal(signum)
             sent.append(signum)
 
-        with runs.handle_signals(send, signal.SIGALRM):
+        with handle_signals(send, signal.SIGALRM):
             signal.setitimer(signal.ITIMER_REAL, 2)  # when the job waits
             assert job.wait() == code and sent == [signum]
 
 
+def test_a_stopped_server_ends_after_the_jobs_that_run(fork, tmp_path):
+    job = fork("wait", str(tmp_path / "facts"))
+    facts = wait_for(tmp_path / "facts")
+    os.kill(facts["server"], signal.SIGTERM)  # as a job scheduler may
+    time.sleep(0.5)
+    os.kill(facts["pid"], signal.SIGINT)
+    assert job.wait() == 130 and has_ended(facts["server"])
+    assert fork("run").wait() == 0, "another one is started"
+
+
 def test_a_server_that_was_killed_is_replaced(fork, tmp_path):
     job = fork("wait", str(tmp_path / "facts"))
-    with runs.handle_signals(lambda *args: os.kill(job.process.pid, signal.SIGKILL), signal.SIGALRM):
-        signal.setitimer(signal.ITIMER_REAL, 2)
-        assert job.wait() == -signal.SIGKILL
     facts = wait_for(tmp_path / "facts")
+    os.kill(facts["server"], signal.SIGKILL)
+    assert job.wait() is None and has_ended(facts["server"])
     assert psutil.pid_exists(facts["pid"]), "the job has survived"
     os.kill(facts["pid"], signal.SIGKILL)
     assert fork("run").wait() == 0
@@ -254,8 +284,8 @@ def test_a_job_that_was_killed_fails_alone(stack, tmp_path):
 def test_without_fork_each_job_starts_python(stack, tmp_path):
     code = f"""
 import runpy, sys
-from unet.runs import run
-run.CAN_FORK = False
+from unet.runs import job_process
+job_process.CAN_FORK = False
 sys.argv = {arguments(stack, "-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=1", "seed=0")!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -83,6 +83,22 @@ def test_a_key_that_follows_another_is_no_factor(tmp_path: Path):
     assert keys == ["data.name"] and dependent_keys == {"optim.lr": "data.name"}
 
 
+def test_a_key_that_a_command_derives_from_another_is_no_factor(tmp_path: Path):
+    """Each up operator has its own rate: ``optim.lr="${rates.${model.up}}"``."""
+    for up, lr in (("transposed", 0.02), ("bilinear", 0.01)):
+        run = leave_run(tmp_path, {"model.up": up, "optim.lr": lr, "seed": 0}, metrics_of(0.5, 0))
+        words = [
+            f"model.up={up}",
+            "+rates={transposed:0.02,bilinear:0.01}",
+            'optim.lr="${rates.${model.up}}"',
+            "seed=0",
+        ]
+        (run / "status.json").write_text(json.dumps({"state": "done", "command": ["python", "train.py", *words]}))
+    analysis = analyze(tmp_path)
+    assert analysis.factors == ["model.up"] and analysis.dependent_keys == {"optim.lr": "model.up"}
+    assert {arm.label for arm in analysis.arms} == {"transposed", "bilinear"}
+
+
 def test_keys_that_a_command_sets_are_factors(tmp_path: Path):
     sweep_of(tmp_path, [GRID[0], GRID[3]], np.array([[0.5], [0.6]]))
     assert [arm.label for arm in analyze(tmp_path).arms] == ["max + transposed", "strided + bilinear"]

@@ -136,12 +136,19 @@ def test_the_cluster_config_composes(stack, tmp_path):
     assert "gpus_per_node: 1" in result.stdout and "partition: gpu" in result.stdout
 
 
-def test_ending_a_sweep_ends_its_launchers_processes(stack, tmp_path):
+@pytest.mark.parametrize("per_job", [True, False])
+def test_ending_a_sweep_ends_its_launchers_processes(stack, tmp_path, per_job):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     jobs = ("-m", "hydra.sweep.dir=sweep", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1")
-    process = start(stack, tmp_path, 1, *jobs, "subprocess_per_job=false", "trainer.max_epochs=4000")
-    os.kill(process.pid, signal.SIGTERM)  # only the first process, as in a shutdown
-    process.communicate(timeout=60)  # returns when no process has its output open
-    assert process.returncode == 143
+    command = [sys.executable, *arguments(stack, *jobs, f"subprocess_per_job={per_job}", "trainer.max_epochs=4000")]
+    sweep = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert sweep.stdout is not None
+    while list(tmp_path.glob("sweep/*/checkpoints/last.ckpt")) == []:
+        assert sweep.stdout.readline()
+    os.kill(sweep.pid, signal.SIGTERM)  # only the first process, as in a shutdown
+    sweep.communicate(timeout=60)  # returns when no process has its output open
+    assert sweep.returncode == 143
     states = [json.loads(path.read_text())["state"] for path in (tmp_path / "sweep").glob("*/status.json")]
     assert "done" not in states and len(states) == 2
+    # The launcher kills its own processes; those of the jobs save and end.
+    assert ("interrupted" in states) == per_job

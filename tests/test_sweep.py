@@ -19,7 +19,8 @@ from test_training import assert_same, weights
 from unet.errors import UserError
 from unet.io.atomic import read_json, write_json
 from unet.io.run_folder import reset_run_folder
-from unet.runs.run import lock_folder, objective
+from unet.runs.folder_lock import lock_folder
+from unet.runs.job_process import objective
 from unet.runs.run_names import job_name, sweep_name, swept_keys
 from unet.runs.sweep import Sweep, print_table, progress_line, read_states
 from unet.training.callbacks.pruning import MIN_JOBS, VALIDATIONS
@@ -107,7 +108,7 @@ def test_the_job_of_a_killed_sweep_keeps_its_folder_locked(tmp_path):
     job = f"""
 import os, time
 from pathlib import Path
-from unet.runs.run import lock_folder
+from unet.runs.folder_lock import lock_folder
 with lock_folder(Path({str(tmp_path)!r})):
     print(os.getpid(), flush=True)
     time.sleep(60)
@@ -115,12 +116,14 @@ with lock_folder(Path({str(tmp_path)!r})):
     code = f"""
 import subprocess, sys
 from pathlib import Path
-from unet.runs import run
-run.start_job = lambda config, arguments: subprocess.Popen(
-    [sys.executable, "-c", {job!r}], env={{**run.os.environ, run.LOCKED_BY: str(run.os.getpid())}}
+import os
+from unet.runs import job_process
+from unet.runs.folder_lock import LOCKED_BY, lock_folder, process_key
+job_process.start_job = lambda config, arguments: subprocess.Popen(
+    [sys.executable, "-c", {job!r}], env={{**os.environ, LOCKED_BY: process_key(os.getpid())}}
 )
-with run.lock_folder(Path({str(tmp_path)!r})) as running:
-    run.run_in_subprocess(None, Path({str(tmp_path)!r}), [], running)
+with lock_folder(Path({str(tmp_path)!r})) as running:
+    job_process.run_in_subprocess(None, Path({str(tmp_path)!r}), [], running)
 """
     sweep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert sweep.stdout is not None
@@ -139,7 +142,7 @@ def test_a_folder_is_locked_by_one_process_and_not_by_its_children(tmp_path):
     code = f"""
 import multiprocessing, os, sys, time
 from pathlib import Path
-from unet.runs.run import lock_folder
+from unet.runs.folder_lock import lock_folder
 with lock_folder(Path({str(tmp_path)!r})):
     def wait():
         print(os.getpid(), flush=True)
@@ -252,11 +255,13 @@ def test_the_name_of_a_sweep_has_its_swept_overrides():
     assert sweep_name(["sweep=up", "threads=1"]) == sweep_name(["sweep=up", "seed=range(9)"])
 
 
-def test_an_override_that_refers_to_the_seed_has_the_value_of_each_job(stack, tmp_path):
-    done = run(stack, tmp_path, *SHORT, "seed=0,1", "data.source.split_seed=${seed}")
+def test_an_override_that_refers_to_other_keys_has_the_value_of_each_job(stack, tmp_path):
+    rates = ["+rates={max: 0.02}", "model.down=max", 'optim.lr="${rates.${model.down}}"']
+    done = run(stack, tmp_path, *SHORT, "seed=0,1", "data.source.split_seed=${seed}", *rates)
     assert done.returncode == 0 and "2 done, 0 to go" in done.stdout, done.stderr
     configs = [OmegaConf.load(path) for path in (tmp_path / "sweep").glob("*/config.yaml")]
-    assert sorted((config.seed, config.data.source.split_seed) for config in configs) == [(0, 0), (1, 1)]
+    values = sorted((config.seed, config.data.source.split_seed, config.optim.lr) for config in configs)
+    assert values == [(0, 0, 0.02), (1, 1, 0.02)]
     words = ["seed=0,1", "data.source.split_seed=${seed}"]
     config = OmegaConf.create({"seed": 0, "words": words})
     assert sweep_name(config.words) == sweep_name(words) != sweep_name([words[0], "data.source.split_seed=0"])

@@ -171,14 +171,19 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the values of Hydra overrides by key; texts that are no overrides are ignored."""
+    """Return the values of Hydra overrides by key, without those that follow from other keys (``${seed}``).
+
+    Texts that are no overrides are ignored.
+    """
     parser, values = OverridesParser.create(), {}
     for text in overrides:
         try:
             override = parser.parse_override(text)
         except HydraException:
             continue
-        values[override.key_or_group] = override.value()
+        value = override.value()
+        if not (isinstance(value, str) and "${" in value):
+            values[override.key_or_group] = value
     return values
 
 

@@ -20,10 +20,13 @@ from unet.errors import UserError
 from unet.io.atomic import read_json, write_json
 from unet.io.run_folder import METRICS, STATUS, SWEEP, format_duration, write_status
 from unet.runs.cli import program_name
-from unet.runs.error_messages import exit_with_error, format_error
+from unet.runs.error_messages import exit_with_error
+from unet.runs.folder_lock import lock_folder
+from unet.runs.job_process import objective, start_job_server
 from unet.runs.questions import keep_questions, read_questions
-from unet.runs.run import exit_on_signal, lock_folder, objective
 from unet.runs.run_names import parse
+from unet.runs.signals import exit_on_signal
+from unet.runs.sweep_report import report_sweep
 
 
 class Sweep(Callback):
@@ -59,6 +62,8 @@ class Sweep(Callback):
         for overrides in BasicSweeper.split_arguments(parsed, None)[0]:  # as Hydra's sweeper combines them
             job = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
             require_one_device(job)
+            if not jobs:
+                start_job_server(job)
             jobs[job.hydra.sweep.subdir] = overrides
             configs.append(job)
         self.names = list(jobs)
@@ -74,7 +79,7 @@ class Sweep(Callback):
         folder = Path(config.hydra.sweep.dir)
         existing = [path.parent.name for path in sorted(folder.glob(f"*/{STATUS}"))]  # those of a search are not listed
         print_table(folder, read_states(folder, dict.fromkeys([*read_json(folder / SWEEP)["jobs"], *existing])))
-        write_report(folder)
+        report_sweep(folder)
         names = self.names or existing
         unfinished = [name for name, values in read_states(folder, names).items() if values["state"] != "done"]
         if unfinished:
@@ -116,21 +121,6 @@ def require_maximum(sweeper: DictConfig) -> None:
             f"hydra.sweeper.direction: expected maximize, since the objective is the best validation mIoU, found "
             f"{direction}; use hydra/sweeper=search"
         )
-
-
-def write_report(folder: Path) -> None:
-    """Write the sweep's report and print its summary; print a message where that fails."""
-    # These import matplotlib, scipy and torch, which nothing before needs.
-    from unet import report
-    from unet.report.hparams import write_hparams_summary
-    from unet.report.summary_text import summary_lines
-
-    try:
-        analysis = report.analyze(folder)
-        print(report.write_report(analysis), *summary_lines(analysis), sep="\n")
-        write_hparams_summary(analysis)
-    except Exception as error:  # Hydra would only warn, and the sweep's exit status would be lost
-        print(f"the report is not complete: {format_error(error)}", file=sys.stderr)
 
 
 def require_one_device(config: DictConfig) -> None:
