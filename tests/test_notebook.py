@@ -19,7 +19,7 @@ def test_the_tour_runs(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(NOTEBOOK, 4)
     for cell in notebook.cells:
-        cell.source = cell.source.replace("trainer.max_epochs=4", "trainer.max_epochs=1")
+        cell.source = cell.source.replace("trainer.max_epochs=4", "trainer.max_epochs=1 data.samples_per_epoch=64")
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert (tmp_path / "outputs" / "tour" / "report.html").is_file()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
