@@ -262,9 +262,8 @@ def fork_requested(jobs: list[RunningJob], requests: socket.socket, preload: Cal
         request: Request = connection.recv()
     except (EOFError, OSError):  # the process has ended, or is of another user
         return None
-    if (
-        request.data is not None and not jobs
-    ):  # reading would delay the report of their end; then a job with other data reads them itself
+    # While jobs run, reading would delay the report of their end; a job with other data reads them itself.
+    if request.data is not None and not jobs:
         preload(request.data)
     if connection.poll():  # the job was stopped before its start
         connection.close()
