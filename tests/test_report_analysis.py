@@ -261,6 +261,23 @@ def test_runs_that_missed_a_class_are_counted_and_excluded(tmp_path: Path):
     assert not analysis.missing_runs and [row[3] for row in missing_run_table(analysis).rows] == ["not trained"] * 3
 
 
+def test_an_arm_that_never_finds_a_class_is_compared(tmp_path: Path):
+    """Without skips no run finds poles; one of the other arm's does not either, which is excluded."""
+    rng = np.random.default_rng(0)
+    for arm, missing in (("concat", [2]), ("none", range(8))):
+        for seed in range(8):
+            pole = 0.001 if seed in missing else 0.5 + rng.normal(0, 0.02)
+            leave_run(tmp_path, {"model.skip": arm, "seed": seed}, class_scores(pole, seed))
+    analysis = analyze(tmp_path)
+    (question,) = analysis.questions
+    assert analysis.verdict(question) in ("better", "worse") and question.contrast.seeds == 7
+    assert abs(question.contrast.difference) == pytest.approx(0.5 / 3, abs=0.01)
+    texts = conclusions(analysis)
+    assert texts[1].startswith("9 of 16 runs did not find pole: skip=none 8 of 8 (63 to 100 %), skip=concat 1 of 8")
+    assert texts[2] == "None of the runs of skip=none found it: compared as they are."
+    assert texts[3] == "1 run not trained: in no mean; all differences are between the others."
+
+
 def test_no_verdict_if_many_runs_missed_a_class(tmp_path: Path):
     """Every other run finds poles: no mean over both kinds is compared, but another class can be."""
     for arm, better in (("max", 0.0), ("avg", 0.1)):

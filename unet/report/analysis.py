@@ -142,7 +142,8 @@ class SweepAnalysis:
         """The classes that many runs found and many did not: a mean over both kinds of runs is not compared."""
         if self.metric.startswith("iou/"):
             return []
-        return list(dict.fromkeys(str(run.missed_class) for run in self.untrained if not run.is_excluded))
+        split = [run for run in self.untrained if not run.is_excluded and not run.is_typical]
+        return list(dict.fromkeys(str(run.missed_class) for run in split))
 
     def verdict(self, question: Question) -> str:
         """Return what the runs say of the question's first level compared with its second."""

@@ -115,6 +115,10 @@ def describe_untrained(analysis: SweepAnalysis) -> list[str]:
         ]
         more = f" and {plural(len(counts) - MAX_NAMED, 'other arm')}" if len(counts) > MAX_NAMED else ""
         texts.append(f"{sum(counts.values())} of {total} runs {reason}: {', '.join(by_arm)}{more}.")
+        typical = {run.arm for run in analysis.untrained if run.missed_class == missed and run.is_typical}
+        if typical:
+            labels = ", ".join(analysis.arms[arm].label for arm in sorted(typical))
+            texts.append(f"None of the runs of {labels} found it: compared as they are.")
     if excluded := len({(run.arm, run.replicate) for run in analysis.untrained if run.is_excluded}):
         texts.append(f"{plural(excluded, 'run')} not trained: in no mean; all differences are between the others.")
     if analysis.split_classes:

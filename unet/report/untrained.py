@@ -8,6 +8,7 @@ import numpy as np
 
 from unet.report.metrics import as_float
 from unet.report.read_sweep import Replicate, Run
+from unet.report.statistics import MIN_SEEDS
 
 Array = np.ndarray
 
@@ -27,14 +28,18 @@ MAX_RATIO = 1 / 3
 class Untrained:
     """A run that did not train, and why: it is below the baseline, or did not find ``missed_class``.
 
-    ``is_excluded``: it is in no mean. A class that more than a third of the runs did not find excludes none of them:
-    then means mix two kinds of runs, and no verdict is given.
+    Attributes:
+        is_excluded: it is in no mean. A class that more than a third of the runs did not find excludes none of them:
+            then means mix two kinds of runs, and no verdict is given.
+        is_typical: no run of its arm found the class, in at least six. It is not excluded, since the mean of its arm
+            does not mix two kinds of runs, and it is not among the runs of which more than a third excludes none.
     """
 
     arm: int
     replicate: Replicate
     missed_class: str | None
     is_excluded: bool
+    is_typical: bool
     reason: str
 
 
@@ -46,16 +51,21 @@ def find_untrained(compared: Sequence[Mapping[Replicate, Run]], split: str) -> l
         score, baseline = as_float(run.metrics.get(f"{split}/miou")), as_float(run.metrics.get(BASELINE))
         if score < baseline:
             reason = f"{score:.4f} is below the {baseline:.4f} of the histogram baseline"
-            untrained.append(Untrained(arm, seed, None, True, reason))
+            untrained.append(Untrained(arm, seed, None, True, False, reason))
     below = {(run.arm, run.replicate) for run in untrained}
     runs = [run for run in runs if run[:2] not in below]
     for key in dict.fromkeys(key for *_, run in runs for key in run.metrics if key.startswith(f"{split}/iou/")):
         scores = np.array([as_float(run.metrics.get(key)) for *_, run in runs])
         limit, name = found_limit(scores), key.removeprefix(f"{split}/iou/")
-        is_excluded = bool((scores < limit).mean() <= MAX_EXCLUDED)
+        arms, missed = np.array([arm for arm, *_ in runs]), scores < limit
+        typical = np.array([missed[arms == arm].all() and (arms == arm).sum() >= MIN_SEEDS for arm in arms], bool)
+        is_excluded = bool((missed & ~typical).sum() <= MAX_EXCLUDED * (~typical).sum())
         untrained += [
-            Untrained(arm, seed, name, is_excluded, f"did not find {name}: IoU {score:.4f}, below {limit:.4f}")
-            for (arm, seed, _), score in zip(runs, scores, strict=True)
+            Untrained(
+                *(arm, seed, name, is_excluded and not is_typical, bool(is_typical)),
+                f"did not find {name}: IoU {score:.4f}, below {limit:.4f}",
+            )
+            for (arm, seed, _), score, is_typical in zip(runs, scores, typical, strict=True)
             if score < limit
         ]
     return untrained
