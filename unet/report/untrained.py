@@ -19,7 +19,7 @@ EXPLAINED = 0.8
 MIN_FOUND = 0.1
 """Mean IoU of the upper group, at least: a class that no run found divides no runs."""
 MAX_EXCLUDED = 1 / 3
-"""Share of the runs that a class may exclude."""
+"""Share of the runs that a class may exclude, of the arms in which some run found it."""
 MAX_RATIO = 1 / 3
 """Mean score of the lower group divided by that of the upper one, at most."""
 
@@ -31,8 +31,8 @@ class Untrained:
     Attributes:
         is_excluded: it is in no mean. A class that more than a third of the runs did not find excludes none of them:
             then means mix two kinds of runs, and no verdict is given.
-        is_typical: no run of its arm found the class, in at least six. It is not excluded, since the mean of its arm
-            does not mix two kinds of runs, and it is not among the runs of which more than a third excludes none.
+        is_typical: its arm has at least six runs, and none found the class. It is compared, since the mean of its arm
+            does not mix two kinds of runs, and does not count for the third.
     """
 
     arm: int
