@@ -37,6 +37,7 @@ SMALL = [
 CELLS = "data.source.values={0: background, 255: cell}"
 ENCODER = "mobilenetv3_small_050,pretrained:encoder.pth"
 """In place of pretrained weights, which timm would download."""
+DEFAULTS = OmegaConf.load(ROOT / "configs" / "train.yaml")
 RUN = [f"scripts/{name}.py" for name in ("check_data", "describe", "predict", "evaluate", "export", "report", "curve")]
 COMPOSED = {"scripts/baseline.py": "train", "scripts/demo.py": "demo"}
 """Scripts with a Hydra config that are not run here, and the names of their configs."""
@@ -157,8 +158,17 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def changes_training(override: str) -> bool:
+    """Return whether an override does more than choose a seed, name a sweep's questions, or repeat a default."""
+    key, _, value = override.partition("=")
+    return key not in ("seed", "threads", "questions", "sweep") and str(OmegaConf.select(DEFAULTS, key)) != value
+
+
 def trainings() -> list[tuple[str, ...]]:
-    """Return the overrides of every training, or of a sweep's first job, on one device and with data at hand."""
+    """Return the overrides of every training, or of a sweep's first job, on one device and with data at hand.
+
+    Trainings that differ only as in :func:`changes_training` are one.
+    """
     result = {}
     for name, *args in commands():
         overrides = tuple(first_job(args)) if name == "train.py" else ("experiment=",)
@@ -166,7 +176,7 @@ def trainings() -> list[tuple[str, ...]]:
         available = data in ("blue_marble", "blue_marble_lines", "land_cover", "folder", *["icbm152"] * VOLUMES)
         excluded = any(word.startswith(("experiment=", "trainer.devices=")) for word in overrides)
         if available and not excluded and not has_placeholders(args):
-            result[overrides] = None
+            result[tuple(filter(changes_training, overrides))] = None
     return list(result)
 
 
