@@ -32,7 +32,7 @@ class Untrained:
         is_excluded: it is in no mean. A class that more than a third of the runs did not find excludes none of them:
             then means mix two kinds of runs, and no verdict is given.
         is_typical: its arm has at least six runs, and none found the class. It is compared, since the mean of its arm
-            does not mix two kinds of runs, and does not count for the third.
+            does not mix two kinds of runs, and does not count towards ``MAX_EXCLUDED``.
     """
 
     arm: int
